@@ -1,0 +1,151 @@
+"""Ranking losses on pairs of scores (Llama 2, section 3.2.2; Llama 3, section 4.1.2).
+
+All functions take the scores of winners and losers as two tensors of shape ``[pairs]`` and refuse
+anything else: a ``[pairs, 1]`` tensor minus a ``[pairs]`` tensor would silently broadcast to
+``[pairs, pairs]``, a known bug of several trainers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+#: Llama 2's margins by strength (Table 27), for strength 1 (negligibly) to 4 (significantly).
+MARGINS: dict[str, dict[int, float]] = {
+    "none": {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0},
+    "small": {1: 0.0, 2: 1 / 3, 3: 2 / 3, 4: 1.0},
+    "large": {1: 0.0, 2: 1.0, 3: 2.0, 4: 3.0},
+}
+
+Reduction = Literal["mean", "none"]
+
+
+def margins_by_strength(
+    strengths: Sequence[int | None], table: str | Mapping[int, float]
+) -> Tensor:
+    """Margin of each pair.
+
+    Args:
+        strengths: Strength of each pair, 1 to 4. ``None`` (not rated) is accepted only by a table
+            of zeros, because no margin can be derived for it.
+        table: A key of :data:`MARGINS`, or a mapping from strength to margin.
+
+    Returns:
+        Margins, shape ``[pairs]``, float64.
+
+    Raises:
+        ValueError: If the table is unknown, lacks a strength, or a pair that needs one has none.
+    """
+    if isinstance(table, str):
+        if table not in MARGINS:
+            raise ValueError(f"unknown margin table {table!r}; known: {', '.join(MARGINS)}")
+        table = MARGINS[table]
+    if not any(table.values()):
+        return torch.zeros(len(strengths), dtype=torch.float64)
+    values = []
+    for place, strength in enumerate(strengths):
+        if strength is None:
+            raise ValueError(
+                f"pair {place} has no strength, so it has no margin; "
+                "use the margin 'none' or data whose pairs are all rated"
+            )
+        if strength not in table:
+            raise ValueError(f"pair {place}: the margin table has no entry for {strength}")
+        values.append(table[strength])
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def ranking_loss(
+    winners: Tensor,
+    losers: Tensor,
+    *,
+    margins: Tensor | None = None,
+    weights: Tensor | None = None,
+    centring: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""Negative log-likelihood of a ranking, with optional margins, weights and centring.
+
+    .. math:: \ell_i = w_i \left[-\log σ(s^+_i - s^-_i - m_i)\right] + c\,(s^+_i + s^-_i)^2
+
+    With ``margins`` this is Llama 2's Eq. 2, without them Llama 3's loss. With ``weights`` equal to
+    the strengths it is the scaled Bradley–Terry loss of HelpSteer2-Preference. The centring term
+    (Eisenstein et al., 2023) fixes the free constant of the scores.
+
+    Args:
+        winners: Scores of the preferred responses, shape ``[pairs]``.
+        losers: Scores of the other responses, shape ``[pairs]``.
+        margins: Margin of each pair, shape ``[pairs]``; none means 0.
+        weights: Weight of each pair, shape ``[pairs]``, not negative; none means 1.
+        centring: Factor of the squared sum of both scores.
+        reduction: ``mean`` divides the sum by the summed weights (so that scaling all weights
+            changes nothing; the centring term is averaged over pairs), ``none`` returns one loss
+            per pair.
+
+    Returns:
+        A scalar, or shape ``[pairs]``. Computed in float32, or float64 if the scores are float64.
+
+    Raises:
+        ValueError: On shapes other than one equal dimension, on no pairs, on negative or all-zero
+            weights, or an unknown reduction.
+    """
+    _check_shapes(winners=winners, losers=losers, margins=margins, weights=weights)
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"unknown reduction {reduction!r}; known: mean, none")
+    # Half precision cannot resolve differences of near-identical responses.
+    precision = torch.float64 if winners.dtype == torch.float64 else torch.float32
+    winners, losers = winners.to(precision), losers.to(precision)
+    difference = winners - losers
+    if margins is not None:
+        difference = difference - margins.to(difference)
+    losses = softplus(-difference)
+    penalty = centring * (winners + losers) ** 2
+    if weights is None:
+        weights = torch.ones_like(losses)
+    weights = weights.to(difference)
+    if (weights < 0).any() or not (weights > 0).any():
+        raise ValueError("weights must not be negative and at least one must be positive")
+    if reduction == "none":
+        return weights * losses + penalty
+    return (weights * losses).sum() / weights.sum() + penalty.mean()
+
+
+def _check_shapes(**tensors: Tensor | None) -> None:
+    """Refuse anything but equal one-dimensional shapes with at least one pair."""
+    shapes = {name: tuple(t.shape) for name, t in tensors.items() if t is not None}
+    expected = shapes["winners"]
+    if len(expected) != 1 or expected[0] == 0 or any(s != expected for s in shapes.values()):
+        listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise ValueError(
+            f"expected tensors of one shape [pairs] with at least one pair, got {listed}; "
+            "squeeze score columns before calling"
+        )
+
+
+def optimal_difference(probability: Tensor, margin: Tensor | float) -> Tensor:
+    r"""The score difference that minimises the expected margin loss on one kind of pair.
+
+    A pair is preferred one way with probability p and the other way with 1 − p, each time with
+    margin m. Setting the derivative of
+
+    .. math:: -p \log σ(Δ - m) - (1 - p) \log σ(-Δ - m)
+
+    to zero gives a quadratic equation in :math:`e^Δ`. Without a margin the solution is logit(p).
+    With one it is 0 at p = ½ and tends to logit(p) + m as p tends to 1.
+
+    Args:
+        probability: p, any shape, in (0, 1).
+        margin: m, broadcastable to it.
+
+    Returns:
+        Δ, the shape of ``probability``.
+    """
+    # The formula for p < ½ is the mirror image; computing only p ≥ ½ avoids cancellation.
+    larger = torch.maximum(probability, 1 - probability)
+    decided = 2 * larger - 1
+    shrink = torch.exp(-torch.as_tensor(margin, dtype=larger.dtype))
+    root = torch.sqrt(decided**2 + 4 * larger * (1 - larger) * shrink**2)
+    difference = torch.log((decided + root) / (2 * (1 - larger) * shrink))
+    return torch.where(probability >= 0.5, difference, -difference)

@@ -1,0 +1,101 @@
+"""Reward models: a stock ``AutoModelForSequenceClassification`` with one label, scoring rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from posttrain.rows import Row, RowBatch, pad
+
+
+def load(
+    checkpoint: str | Path, *, seed: int = 0, dtype: torch.dtype | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a checkpoint as a reward model.
+
+    Where the checkpoint is a language model, its next-token head is replaced by a scalar head
+    (Llama 2, section 3.2.2) with weights from N(0, ``initializer_range``²), drawn with ``seed``,
+    and no bias.
+
+    Args:
+        checkpoint: A folder, or a name on the Hugging Face hub.
+        seed: Seeds the score head.
+        dtype: Precision of the weights; default as stored. The score head is at least float32.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer.
+
+    Raises:
+        ValueError: If the tokenizer has no padding token.
+    """
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"the tokenizer of {str(checkpoint)!r} has no padding token; set tokenizer.pad_token "
+            "(reusing the end-of-text token is fine: scores are read at computed positions)"
+        )
+    model = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint, num_labels=1, dtype=dtype or "auto"
+    )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if model.dtype in (torch.bfloat16, torch.float16):
+        model.score.float()
+    return model.eval(), tokenizer
+
+
+def forward_scores(model: PreTrainedModel, batch: RowBatch) -> Tensor:
+    """Scores of the rows of one batch, with gradients.
+
+    The score is read at ``batch.score_index``, an index computed from lengths. The stock forward
+    looks for the last token that is not padding instead, which fails where the padding token also
+    ends a response.
+
+    Returns:
+        Shape ``[rows]``, in the precision of the score head.
+    """
+    # ``base_model`` is the backbone, ``score`` the linear head of every stock Llama-like class.
+    hidden = model.base_model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+    ).last_hidden_state
+    rows = torch.arange(len(batch.score_index), device=hidden.device)
+    scored = hidden[rows, batch.score_index]
+    head = model.score
+    return head(scored.to(head.weight.dtype)).squeeze(-1)
+
+
+@torch.no_grad()
+def score(
+    model: PreTrainedModel, rows: Sequence[Row], *, pad_token_id: int, batch_size: int = 64
+) -> Tensor:
+    """Scores of any number of rows, in the given order, without gradients.
+
+    Rows are batched by length to save padding; scores do not depend on the batching beyond
+    rounding.
+
+    Returns:
+        Shape ``[rows]``, on the CPU.
+    """
+    was_training = model.training
+    model.eval()
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
+    scores = torch.empty(len(rows), dtype=model.score.weight.dtype)
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        batch = pad([rows[place] for place in places], pad_token_id)
+        on_device = RowBatch(
+            batch.input_ids.to(model.device),
+            batch.attention_mask.to(model.device),
+            batch.score_index.to(model.device),
+        )
+        scores[places] = forward_scores(model, on_device).cpu()
+    model.train(was_training)
+    return scores

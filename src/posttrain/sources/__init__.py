@@ -1,0 +1,1 @@
+"""Where ranked groups come from: the simulator, and converters of public originals."""

@@ -1,0 +1,159 @@
+"""Reading downloaded originals, plain or compressed, with errors that a person can act on.
+
+Every converter of a public original needs the same four things: the text of one file, the files of
+one folder, a field that must be there, and a short name for a text. All problems become a
+`ValueError` that names the file, the position in it, the field, and what to do about it.
+"""
+
+import gzip
+import hashlib
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
+
+_DECOMPRESSION_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError)
+
+
+def read_text(path: Path, remedy: str) -> str:
+    """Read a UTF-8 text file, decompressing it if its name ends in `.gz` or `.xz`.
+
+    Args:
+        path: The file.
+        remedy: What the user should do if it cannot be read; ends the error message.
+
+    Returns:
+        The whole text.
+
+    Raises:
+        ValueError: The file is missing, damaged or not UTF-8.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file. {remedy}")
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        elif path.suffix == ".xz":
+            content = lzma.decompress(content)
+    except _DECOMPRESSION_ERRORS as error:
+        raise ValueError(f"{path}: cannot be read ({error}). {remedy}") from error
+    return decode(content, str(path), remedy)
+
+
+def decode(content: bytes, name: str, remedy: str) -> str:
+    """Decode UTF-8, naming the file and the offending byte if that fails.
+
+    Raises:
+        ValueError: The content is not UTF-8.
+    """
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}, byte {error.start}: not UTF-8 text. {remedy}") from error
+
+
+def read_folder(path: Path, pattern: str, remedy: str) -> Iterator[tuple[str, bytes]]:
+    """Read the matching files of a folder, or of a tar archive of that folder, in order of name.
+
+    Args:
+        path: A folder, or a `.tar`, `.tar.gz` or `.tar.xz` file.
+        pattern: Which files, relative to the folder, for instance `outputs/all/*.txt`. In an
+            archive the pattern may match at any depth, because archives usually carry the
+            folder's own name.
+        remedy: What the user should do if nothing can be read; ends the error message.
+
+    Yields:
+        The name of each file, for error messages, and its content.
+
+    Raises:
+        ValueError: The path is missing or damaged, no file matches, or an archive holds matching
+            files in several folders, which would mix different data sets.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.glob(pattern) if not file.name.startswith("."))
+        if not files:
+            raise ValueError(f"{path}: holds no file {pattern}. {remedy}")
+        for file in files:
+            yield str(file), file.read_bytes()
+    elif path.is_file():
+        yield from sorted(_read_archive(path, pattern, remedy))
+    else:
+        raise ValueError(f"{path}: no such file or folder. {remedy}")
+
+
+def _read_archive(path: Path, pattern: str, remedy: str) -> list[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
+    folders: set[str] = set()
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = PurePosixPath(member.name)
+                if not member.isfile() or name.name.startswith(".") or not name.match(pattern):
+                    continue
+                stream = archive.extractfile(member)
+                assert stream is not None  # extractfile gives a stream for every regular file
+                found.append((f"{path}:{name}", stream.read()))
+                folders.add(str(name.parent))
+    except _DECOMPRESSION_ERRORS as error:
+        raise ValueError(f"{path}: not a readable tar archive ({error}). {remedy}") from error
+    if not found:
+        raise ValueError(f"{path}: holds no file {pattern}. {remedy}")
+    if len(folders) > 1:
+        listed = ", ".join(sorted(folders))
+        raise ValueError(f"{path}: files {pattern} in several folders ({listed}). {remedy}")
+    return found
+
+
+def parse_xml(content: bytes, name: str, remedy: str) -> ElementTree.Element:
+    """Parse an XML document and return its root.
+
+    Raises:
+        ValueError: The document is not well-formed; the message gives line and column.
+    """
+    try:
+        return ElementTree.fromstring(content)
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        raise ValueError(
+            f"{name}, line {line}, column {column}: not well-formed XML ({error}). {remedy}"
+        ) from error
+
+
+def required(record: Any, field: str, kind: type, where: str, remedy: str) -> Any:
+    """Return a field of a JSON object after checking that it is there and of the right kind.
+
+    Args:
+        record: The JSON value that should be an object holding the field.
+        field: Name of the field.
+        kind: The Python type that its value must have.
+        where: File and position, the beginning of the error message.
+        remedy: What the user should do; ends the error message.
+
+    Raises:
+        ValueError: The record is no object, or the field is missing or of another kind.
+    """
+    if not isinstance(record, Mapping):
+        found = type(record).__name__
+        raise ValueError(f"{where}: expected an object with {field!r}, found {found}. {remedy}")
+    if field not in record:
+        raise ValueError(f"{where}: field {field!r} is missing. {remedy}")
+    value = record[field]
+    if not isinstance(value, kind):
+        found = type(value).__name__
+        raise ValueError(
+            f"{where}: field {field!r} must be {kind.__name__}, found {found}. {remedy}"
+        )
+    return value
+
+
+def short_hash(text: str) -> str:
+    """Name a text by the first eight hexadecimal digits of its MD5 sum.
+
+    Used as `group`, where a prompt is too long to repeat. Eight digits keep a few thousand prompts
+    apart: with 5,000 of them the chance of any collision is 0.3 %.
+    """
+    return hashlib.md5(text.encode("utf-8"), usedforsecurity=False).hexdigest()[:8]

@@ -1,0 +1,1 @@
+"""One module per research question; each returns tidy tables and writes run records."""
