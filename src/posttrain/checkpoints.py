@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from posttrain import cache
-from posttrain.sources import simulator
+from posttrain.sources import tasks
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|> "
@@ -64,7 +64,7 @@ class TinySettings:
     hidden_size: int = 64
     layers: int = 2
     heads: int = 4
-    texts: int = 40_000
+    texts: int = 12_000
     flawless: float = 0.5
     batch_size: int = 64
     learning_rate: float = 3e-3
@@ -74,7 +74,7 @@ class TinySettings:
 def tiny(settings: TinySettings | None = None) -> Path:
     """The tiny Llama, pre-trained on first use and kept in the cache (see :mod:`.cache`)."""
     settings = settings or TinySettings()
-    name = cache.key(asdict(settings), simulator, sys.modules[__name__])
+    name = cache.key(asdict(settings), tasks, sys.modules[__name__])
     return _cached(f"tiny-{name}", lambda folder: _pretrain_tiny(settings, folder))
 
 
@@ -140,11 +140,11 @@ def pretraining_texts(settings: TinySettings) -> list[list[dict[str, str]]]:
     rng = random.Random(settings.seed)
     conversations = []
     for _ in range(settings.texts):
-        task = simulator.draw_task(rng)
+        task = tasks.draw_task(rng)
         response = (
-            simulator.Response(task, ())
+            tasks.Response(task, ())
             if rng.random() < settings.flawless
-            else simulator.draw_response(rng, task)
+            else tasks.draw_response(rng, task)
         )
         turns = [{"role": turn.role, "content": turn.content} for turn in task.prompt]
         conversations.append([*turns, {"role": "assistant", "content": response.text}])
@@ -207,7 +207,7 @@ def _pretrain_tiny(settings: TinySettings, folder: Path) -> None:
         Trainer(
             model,
             arguments,
-            train_dataset=encoded,  # type: ignore[arg-type]  # a list is a map-style data set
+            train_dataset=encoded,
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         ).train()
     model.save_pretrained(folder)

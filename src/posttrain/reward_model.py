@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -48,8 +48,23 @@ def load(
     )
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.dtype in (torch.bfloat16, torch.float16):
-        model.score.float()
+        score_head(model).float()
     return model.eval(), tokenizer
+
+
+def score_head(model: PreTrainedModel) -> nn.Linear:
+    """The scalar head of a reward model, called ``score`` in every stock Llama-like class.
+
+    Raises:
+        ValueError: If the model is not a sequence classifier with one label.
+    """
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Linear) or head.out_features != 1:
+        raise ValueError(
+            f"{type(model).__name__} has no scalar score head; load it with "
+            "AutoModelForSequenceClassification and num_labels=1"
+        )
+    return head
 
 
 def forward_scores(model: PreTrainedModel, batch: RowBatch) -> Tensor:
@@ -62,13 +77,12 @@ def forward_scores(model: PreTrainedModel, batch: RowBatch) -> Tensor:
     Returns:
         Shape ``[rows]``, in the precision of the score head.
     """
-    # ``base_model`` is the backbone, ``score`` the linear head of every stock Llama-like class.
     hidden = model.base_model(
         input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
     ).last_hidden_state
     rows = torch.arange(len(batch.score_index), device=hidden.device)
     scored = hidden[rows, batch.score_index]
-    head = model.score
+    head = score_head(model)
     return head(scored.to(head.weight.dtype)).squeeze(-1)
 
 
@@ -87,7 +101,7 @@ def score(
     was_training = model.training
     model.eval()
     order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
-    scores = torch.empty(len(rows), dtype=model.score.weight.dtype)
+    scores = torch.empty(len(rows), dtype=score_head(model).weight.dtype)
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
         batch = pad([rows[place] for place in places], pad_token_id)

@@ -45,7 +45,7 @@ class RowBatch:
     score_index: Tensor
 
 
-class TooLong(ValueError):
+class TooLongError(ValueError):
     """A response does not fit into the limit even without its prompt."""
 
 
@@ -62,7 +62,7 @@ def tokenize(
     exactly. A row over ``max_tokens`` loses tokens from the prompt's left, never from the response.
 
     Raises:
-        TooLong: If the response alone exceeds ``max_tokens``.
+        TooLongError: If the response alone exceeds ``max_tokens``.
         ValueError: If the tokenizer has no chat template, or one in which the prompt is not a
             prefix of the whole conversation.
     """
@@ -88,7 +88,7 @@ def tokenize(
     trimmed = 0
     if max_tokens is not None and len(prompt_ids) + len(response_ids) > max_tokens:
         if len(response_ids) > max_tokens:
-            raise TooLong(
+            raise TooLongError(
                 f"a response of {len(response_ids)} tokens does not fit into {max_tokens}; raise "
                 "max_tokens or leave the group out"
             )

@@ -41,6 +41,7 @@ class PairCollator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, pairs: Sequence[TrainingPair]) -> dict[str, Tensor]:
+        """Pad the rows of ``pairs`` and collect their margins and weights."""
         rows = [pair.winner for pair in pairs] + [pair.loser for pair in pairs]
         batch = pad(rows, self.pad_token_id)
         return {
