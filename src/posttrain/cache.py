@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,22 +14,22 @@ def folder() -> Path:
     """The cache folder: ``$POSTTRAIN_CACHE``, or ``posttrain`` in the user's cache folder."""
     configured = os.environ.get("POSTTRAIN_CACHE")
     if configured:
-        return Path(configured)
+        return Path(configured).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "posttrain"
 
 
-def key(settings: Mapping[str, Any], *code: ModuleType) -> str:
+def key(settings: Mapping[str, Any], *code: ModuleType | Callable[..., Any]) -> str:
     """A name for a result: changes with its settings and with the code that makes it.
 
     Args:
         settings: What the result depends on; JSON-serialisable.
-        code: Modules whose source text takes part.
+        code: Modules and functions whose source text takes part.
 
     Returns:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for module in code:
-        digest.update(inspect.getsource(module).encode())
+    for piece in code:
+        digest.update(inspect.getsource(piece).encode())
     return digest.hexdigest()[:16]

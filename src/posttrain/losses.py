@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 #: Llama 2's margins by strength (Table 27), for strength 1 (negligibly) to 4 (significantly).
 MARGINS: dict[str, dict[int, float]] = {
@@ -80,16 +80,17 @@ def ranking_loss(
         margins: Margin of each pair, shape ``[pairs]``; none means 0.
         weights: Weight of each pair, shape ``[pairs]``, not negative; none means 1.
         centring: Factor of the squared sum of both scores.
-        reduction: ``mean`` divides the sum by the summed weights (so that scaling all weights
-            changes nothing; the centring term is averaged over pairs), ``none`` returns one loss
-            per pair.
+        reduction: ``mean`` over pairs, or ``none`` for one loss per pair. The mean divides by the
+            number of pairs, not by their weights: dividing by a batch's own weights would cancel
+            them, wholly so in a batch of one. Weights of mean 1 over the training set leave the
+            size of the loss as it is.
 
     Returns:
         A scalar, or shape ``[pairs]``. Computed in float32, or float64 if the scores are float64.
 
     Raises:
-        ValueError: On shapes other than one equal dimension, on no pairs, on negative or all-zero
-            weights, or an unknown reduction.
+        ValueError: On shapes other than one equal dimension, on no pairs, on negative weights, or
+            an unknown reduction.
     """
     _check_shapes(winners=winners, losers=losers, margins=margins, weights=weights)
     if reduction not in ("mean", "none"):
@@ -100,16 +101,14 @@ def ranking_loss(
     difference = winners - losers
     if margins is not None:
         difference = difference - margins.to(difference)
-    losses = softplus(-difference)
+    losses = -logsigmoid(difference)
     penalty = centring * (winners + losers) ** 2
-    if weights is None:
-        weights = torch.ones_like(losses)
-    weights = weights.to(difference)
-    if (weights < 0).any() or not (weights > 0).any():
-        raise ValueError("weights must not be negative and at least one must be positive")
-    if reduction == "none":
-        return weights * losses + penalty
-    return (weights * losses).sum() / weights.sum() + penalty.mean()
+    if weights is not None:
+        if (weights < 0).any():
+            raise ValueError("weights must not be negative")
+        losses = weights.to(difference) * losses
+    losses = losses + penalty
+    return losses if reduction == "none" else losses.mean()
 
 
 def _check_shapes(**tensors: Tensor | None) -> None:

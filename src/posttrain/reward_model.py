@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    set_seed,
 )
 
 from posttrain.rows import Row, RowBatch, pad
@@ -36,20 +36,30 @@ def load(
     Raises:
         ValueError: If the tokenizer has no padding token.
     """
-    set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     if tokenizer.pad_token_id is None:
         raise ValueError(
-            f"the tokenizer of {str(checkpoint)!r} has no padding token; set tokenizer.pad_token "
-            "(reusing the end-of-text token is fine: scores are read at computed positions)"
+            f"the tokenizer of {str(checkpoint)!r} has no padding token; set pad_token in its "
+            "tokenizer_config.json to a token that never ends a response"
         )
-    model = AutoModelForSequenceClassification.from_pretrained(
-        checkpoint, num_labels=1, dtype=dtype or "auto"
-    )
+    # The caller's random numbers go on as if nothing had been drawn here.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint, num_labels=1, dtype=dtype or "auto"
+        )
     model.config.pad_token_id = tokenizer.pad_token_id
+    # Otherwise pipeline("text-classification") passes a single label through a sigmoid.
+    model.config.problem_type = "regression"
     if model.dtype in (torch.bfloat16, torch.float16):
-        score_head(model).float()
+        head = score_head(model).float()
+        # The stock forward would multiply a half-precision state with the float32 head and fail.
+        head.register_forward_pre_hook(_match_precision)
     return model.eval(), tokenizer
+
+
+def _match_precision(head: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].to(head.weight.dtype),)
 
 
 def score_head(model: PreTrainedModel) -> nn.Linear:
@@ -77,12 +87,21 @@ def forward_scores(model: PreTrainedModel, batch: RowBatch) -> Tensor:
     Returns:
         Shape ``[rows]``, in the precision of the score head.
     """
-    hidden = model.base_model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-    ).last_hidden_state
+    stock: PreTrainedModel = extract_model_from_parallel(model)
+    captured: list[Tensor] = []
+    # The call goes through the outermost module: only there do gradient synchronisation between
+    # devices and mixed precision apply.
+    handle = stock.base_model.register_forward_hook(
+        lambda _module, _inputs, output: captured.append(output.last_hidden_state)
+    )
+    try:
+        model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    finally:
+        handle.remove()
+    hidden = captured[0]
     rows = torch.arange(len(batch.score_index), device=hidden.device)
     scored = hidden[rows, batch.score_index]
-    head = score_head(model)
+    head = score_head(stock)
     return head(scored.to(head.weight.dtype)).squeeze(-1)
 
 
@@ -100,16 +119,24 @@ def score(
     """
     was_training = model.training
     model.eval()
+    try:
+        return _score(model, rows, pad_token_id, batch_size)
+    finally:
+        model.train(was_training)
+
+
+def _score(
+    model: PreTrainedModel, rows: Sequence[Row], pad_token_id: int, batch_size: int
+) -> Tensor:
     order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
     scores = torch.empty(len(rows), dtype=score_head(model).weight.dtype)
     for start in range(0, len(order), batch_size):
         places = order[start : start + batch_size]
-        batch = pad([rows[place] for place in places], pad_token_id)
+        batch = pad([rows[place].ids for place in places], pad_token_id)
         on_device = RowBatch(
             batch.input_ids.to(model.device),
             batch.attention_mask.to(model.device),
             batch.score_index.to(model.device),
         )
         scores[places] = forward_scores(model, on_device).cpu()
-    model.train(was_training)
     return scores

@@ -151,7 +151,12 @@ def reachable_accuracy(groups: Sequence[SimulatedGroup]) -> dict[str, float]:
 
     Returns:
         Keys ``all`` and ``1`` to ``4``; values in [0.5, 1].
+
+    Raises:
+        ValueError: If there are no groups.
     """
+    if not groups:
+        raise ValueError("no groups, so no accuracy that could be reached")
     gap = np.abs(np.array([group.difference for group in groups]))
     right, wrong = strength_probabilities(gap), strength_probabilities(-gap)
     by_strength = right.sum(axis=0) / (right + wrong).sum(axis=0)

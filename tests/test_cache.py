@@ -1,0 +1,53 @@
+"""Where the cache lies, and when names of results change."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from posttrain import cache, losses, rows
+
+
+def test_the_configured_folder_comes_first(monkeypatch, tmp_path):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "mine"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    assert cache.folder() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_without_it_the_users_cache_folder_is_used(monkeypatch, tmp_path, empty):
+    monkeypatch.delenv("POSTTRAIN_CACHE", raising=False)
+    if empty is not None:
+        monkeypatch.setenv("POSTTRAIN_CACHE", empty)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / "posttrain"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    assert cache.folder() == tmp_path / "home" / ".cache" / "posttrain"
+
+
+def test_a_key_depends_on_settings_and_code_only():
+    settings = {"seed": 0, "texts": 600}
+    key = cache.key(settings, losses)
+    assert re.fullmatch("[0-9a-f]{16}", key)
+    assert cache.key({"texts": 600, "seed": 0}, losses) == key
+    others = [
+        cache.key({"seed": 1, "texts": 600}, losses),
+        cache.key({"seed": 0}, losses),
+        cache.key(settings),
+        cache.key(settings, rows),
+        cache.key(settings, losses, rows),
+    ]
+    assert len({key, *others}) == 6
+
+
+def test_a_key_changes_when_the_source_text_changes(monkeypatch):
+    before = cache.key({}, losses)
+    source = cache.inspect.getsource(losses)
+    monkeypatch.setattr(cache.inspect, "getsource", lambda module: source + "# changed\n")
+    assert cache.key({}, losses) != before
+
+
+def test_settings_that_are_not_plain_are_refused():
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        cache.key({"folder": Path("x")})

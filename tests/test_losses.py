@@ -1,0 +1,223 @@
+"""Losses by hand, by autograd and against a numerical minimiser."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import log_expit
+
+from posttrain.losses import MARGINS, margins_by_strength, optimal_difference, ranking_loss
+
+PROBABILITIES = st.floats(0.01, 0.99)
+MARGIN_VALUES = st.floats(0.0, 4.0)
+SCORES = st.lists(
+    st.tuples(st.floats(-8, 8), st.floats(-8, 8), st.floats(0, 3), st.floats(0.1, 4)),
+    min_size=1,
+    max_size=6,
+)
+
+
+def tensor(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def by_hand(winner, loser, margin=0.0):
+    return math.log(1 + math.exp(-(winner - loser - margin)))
+
+
+def test_margins_are_those_of_table_27_of_llama_2():
+    assert MARGINS["small"] == {4: 1.0, 3: 2 / 3, 2: 1 / 3, 1: 0.0}
+    assert MARGINS["large"] == {4: 3.0, 3: 2.0, 2: 1.0, 1: 0.0}
+    assert MARGINS["none"] == dict.fromkeys((1, 2, 3, 4), 0.0)
+
+
+def test_margins_by_strength_looks_up_every_pair():
+    margins = margins_by_strength([4, 1, 3, 2], "large")
+    assert margins.dtype == torch.float64
+    assert margins.tolist() == [3.0, 0.0, 2.0, 1.0]
+    assert margins_by_strength([2], {2: 0.25}).tolist() == [0.25]
+
+
+def test_unrated_pairs_have_a_margin_only_where_all_margins_are_zero():
+    assert margins_by_strength([None, 3], "none").tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="pair 1 has no strength"):
+        margins_by_strength([3, None], "small")
+
+
+def test_unknown_table_and_missing_strength_are_refused():
+    with pytest.raises(ValueError, match="unknown margin table 'huge'; known: none, small, large"):
+        margins_by_strength([1], "huge")
+    with pytest.raises(ValueError, match="pair 0: the margin table has no entry for 4"):
+        margins_by_strength([4], {1: 0.5})
+
+
+def test_batch_of_one():
+    loss = ranking_loss(tensor(2.0), tensor(0.5), margins=tensor(1.0))
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(by_hand(2.0, 0.5, 1.0), abs=1e-15)
+    assert ranking_loss(tensor(1.0), tensor(1.0)).item() == pytest.approx(math.log(2), abs=1e-15)
+
+
+def test_every_pair_gets_its_own_margin():
+    winners, losers, margins = (2.0, -1.0, 0.3), (0.5, 1.0, 0.1), (3.0, 0.0, 1 / 3)
+    expected = [by_hand(*each) for each in zip(winners, losers, margins, strict=True)]
+    arguments = (tensor(*winners), tensor(*losers))
+    each = ranking_loss(*arguments, margins=tensor(*margins), reduction="none")
+    assert each.tolist() == pytest.approx(expected, abs=1e-14)
+    mean = ranking_loss(*arguments, margins=tensor(*margins))
+    assert mean.item() == pytest.approx(sum(expected) / 3, abs=1e-14)
+
+
+def test_weights_equal_to_strengths_give_scaled_bradley_terry():
+    winners, losers, strengths = tensor(1.0, 0.0), tensor(0.0, 2.0), tensor(1.0, 3.0)
+    each = ranking_loss(winners, losers, weights=strengths, reduction="none")
+    assert each.tolist() == pytest.approx([by_hand(1, 0), 3 * by_hand(0, 2)], abs=1e-14)
+    mean = ranking_loss(winners, losers, weights=strengths)
+    assert mean.item() == pytest.approx((by_hand(1, 0) + 3 * by_hand(0, 2)) / 4, abs=1e-14)
+
+
+def test_weight_of_two_counts_like_the_pair_twice():
+    weighted = ranking_loss(tensor(1.0, 0.0), tensor(0.0, 2.0), weights=tensor(2.0, 1.0))
+    repeated = ranking_loss(tensor(1.0, 1.0, 0.0), tensor(0.0, 0.0, 2.0))
+    assert weighted.item() == pytest.approx(repeated.item(), abs=1e-14)
+
+
+@given(SCORES, st.floats(0.01, 100))
+def test_scaling_all_weights_changes_nothing(values, factor):
+    winners, losers, margins, weights = (tensor(*column) for column in zip(*values, strict=True))
+    loss = ranking_loss(winners, losers, margins=margins, weights=weights)
+    scaled = ranking_loss(winners, losers, margins=margins, weights=factor * weights)
+    assert scaled.item() == pytest.approx(loss.item(), rel=1e-12)
+
+
+def test_centring_adds_the_squared_sum_of_both_scores_whatever_the_weights():
+    winners, losers, weights = tensor(1.0, 0.5), tensor(2.0, -0.5), tensor(1.0, 7.0)
+    for reduction, expected in (("mean", 0.1 * 9 / 2), ("none", [0.1 * 9, 0.0])):
+        plain, centred = (
+            ranking_loss(winners, losers, weights=weights, centring=centring, reduction=reduction)
+            for centring in (0.0, 0.1)
+        )
+        assert (centred - plain).tolist() == pytest.approx(expected, abs=1e-14)
+
+
+@given(SCORES)
+def test_gradient_of_the_margin_loss(values):
+    winners, losers, margins, weights = (tensor(*column) for column in zip(*values, strict=True))
+    winners.requires_grad_()
+    losers.requires_grad_()
+    losses = ranking_loss(winners, losers, margins=margins, weights=weights, reduction="none")
+    losses.sum().backward()
+    difference = (winners - losers).detach()
+    expected = -weights * torch.sigmoid(margins - difference)
+    torch.testing.assert_close(winners.grad, expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(losers.grad, -expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_scores_are_computed_in_float32(dtype):
+    # In bfloat16 the difference minus the margin, 0.0039 − 1/3, keeps two digits only.
+    winners, losers = torch.tensor([1.0], dtype=dtype), torch.tensor([0.99609375], dtype=dtype)
+    loss = ranking_loss(winners, losers, margins=tensor(1 / 3))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(by_hand(1.0, 0.99609375, 1 / 3), abs=1e-7)
+
+
+def test_float64_scores_stay_float64():
+    margins = torch.tensor([1.0], dtype=torch.float32)
+    assert ranking_loss(tensor(1.0), tensor(0.0), margins=margins).dtype == torch.float64
+
+
+@pytest.mark.parametrize("difference", [-21.0, -25.0])
+def test_loss_and_gradient_of_badly_wrong_pairs_are_exact(difference):
+    winners = tensor(difference).requires_grad_()
+    loss = ranking_loss(winners, tensor(0.0))
+    loss.backward()
+    assert loss.item() + difference == pytest.approx(math.exp(difference), rel=1e-4)
+    assert 1 + winners.grad.item() == pytest.approx(math.exp(difference), rel=1e-4)
+
+
+def test_extreme_scores_neither_overflow_nor_vanish():
+    assert ranking_loss(tensor(0.0), tensor(1000.0)).item() == 1000.0
+    assert ranking_loss(tensor(1000.0), tensor(0.0)).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"winners": torch.zeros(3, 1), "losers": torch.zeros(3)},
+        {"winners": torch.zeros(3), "losers": torch.zeros(3, 1)},
+        {"winners": torch.zeros(3, 1), "losers": torch.zeros(3, 1)},
+        {"winners": torch.zeros(3), "losers": torch.zeros(1)},
+        {"winners": torch.zeros(3), "losers": torch.zeros(3), "margins": torch.zeros(3, 1)},
+        {"winners": torch.zeros(3), "losers": torch.zeros(3), "margins": torch.zeros(1)},
+        {"winners": torch.zeros(3), "losers": torch.zeros(3), "weights": torch.ones(3, 1)},
+        {"winners": torch.zeros(0), "losers": torch.zeros(0)},
+        {"winners": torch.tensor(0.0), "losers": torch.tensor(0.0)},
+    ],
+)
+def test_shapes_that_would_broadcast_are_refused(arguments):
+    with pytest.raises(ValueError, match=r"expected tensors of one shape \[pairs\]"):
+        ranking_loss(**arguments)
+
+
+@pytest.mark.parametrize("weights", [(-1.0, 2.0), (0.0, 0.0)])
+def test_negative_and_all_zero_weights_are_refused(weights):
+    with pytest.raises(ValueError, match="weights must not be negative"):
+        ranking_loss(tensor(1.0, 1.0), tensor(0.0, 0.0), weights=tensor(*weights))
+
+
+def test_unknown_reduction_is_refused():
+    with pytest.raises(ValueError, match="unknown reduction 'sum'"):
+        ranking_loss(tensor(1.0), tensor(0.0), reduction="sum")
+
+
+@given(PROBABILITIES, MARGIN_VALUES)
+def test_optimal_difference_minimises_the_expected_loss(probability, margin):
+    def expected_loss(difference):
+        return -probability * log_expit(difference - margin) - (1 - probability) * log_expit(
+            -difference - margin
+        )
+
+    found = minimize_scalar(
+        expected_loss, bounds=(-12, 12), method="bounded", options={"xatol": 1e-9}
+    )
+    difference = optimal_difference(tensor(probability), margin).item()
+    # A minimiser resolves the square root of the rounding error only.
+    assert difference == pytest.approx(found.x, abs=2e-5)
+
+
+@given(PROBABILITIES, MARGIN_VALUES)
+def test_optimal_difference_is_antisymmetric(probability, margin):
+    forth = optimal_difference(tensor(probability), margin).item()
+    back = optimal_difference(tensor(1 - probability), margin).item()
+    assert forth == pytest.approx(-back, abs=1e-11)
+
+
+@given(PROBABILITIES)
+def test_optimal_difference_without_a_margin_is_the_logit(probability):
+    difference = optimal_difference(tensor(probability), 0.0).item()
+    assert difference == pytest.approx(math.log(probability / (1 - probability)), abs=1e-11)
+
+
+@given(MARGIN_VALUES)
+def test_optimal_difference_of_an_even_pair_is_zero(margin):
+    assert optimal_difference(tensor(0.5), margin).item() == pytest.approx(0.0, abs=1e-12)
+
+
+@given(MARGIN_VALUES, st.floats(1e-12, 1e-8))
+def test_optimal_difference_of_a_sure_pair_is_the_logit_plus_the_margin(margin, doubt):
+    probability = 1 - doubt
+    logit = math.log(probability / (1 - probability))
+    difference = optimal_difference(tensor(probability), margin).item()
+    assert difference == pytest.approx(logit + margin, abs=1e-6)
+
+
+def test_optimal_difference_takes_many_probabilities_and_margins():
+    probability, margin = tensor(0.2, 0.9), tensor(0.0, 1.0)
+    difference = optimal_difference(probability, margin)
+    assert difference.shape == (2,)
+    assert difference[0].item() == pytest.approx(math.log(0.25), abs=1e-12)
+    assert difference[1].item() == optimal_difference(tensor(0.9), 1.0).item()
