@@ -1,0 +1,134 @@
+"""The command line: ``posttrain data …`` and ``posttrain study …``."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+# Heavy modules are imported by the commands that need them, so that --help answers at once.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0 means success, 1 that the input was refused (the reason is on standard error), 2 that the
+    command line could not be understood.
+    """
+    parser = _parser()
+    known, rest = parser.parse_known_args(arguments)
+    if rest and known.run is not _study_margin:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        return known.run(known, rest)
+    except (ValueError, OSError) as error:
+        print(f"posttrain: {error}", file=sys.stderr)
+        return 1
+
+
+def entry() -> None:
+    """Entry point of the console script."""
+    sys.exit(main())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="posttrain", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help="check, convert or simulate preference data")
+    kinds = data.add_subparsers(required=True, metavar="COMMAND")
+
+    check = kinds.add_parser("check", help="summarise files and list their bad records")
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    check.add_argument("--skip-bad", action="store_true", help="list bad records, but succeed")
+    check.set_defaults(run=_data_check)
+
+    convert = kinds.add_parser("convert", help="convert a public original to preference records")
+    convert.add_argument("name", metavar="NAME", help="ukpconvarg, seeda, finegrained_rlhf, …")
+    convert.add_argument("path", type=Path, metavar="PATH", help="what was downloaded")
+    convert.add_argument("output", type=Path, metavar="OUTPUT", help=".jsonl, .jsonl.gz, .parquet")
+    convert.set_defaults(run=_data_convert)
+
+    simulate = kinds.add_parser("simulate", help="write simulated preference records")
+    simulate.add_argument("output", type=Path, metavar="OUTPUT", help=".jsonl, .jsonl.gz, .parquet")
+    simulate.add_argument("--groups", type=int, default=1000)
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--domain", choices=["helpfulness", "safety"], default="helpfulness")
+    simulate.add_argument("--edited-share", type=float, default=0.0)
+    simulate.set_defaults(run=_data_simulate)
+
+    study = commands.add_parser("study", help="run a study and write its run record")
+    names = study.add_subparsers(required=True, metavar="STUDY")
+    margin = names.add_parser(
+        "margin",
+        add_help=False,
+        help="what the margin buys (further options depend on --source; see --help)",
+    )
+    margin.add_argument("--source", default="simulator")
+    margin.add_argument("--output", type=Path, default=Path("results"))
+    margin.add_argument("--profile", default="custom")
+    margin.set_defaults(run=_study_margin)
+    return parser
+
+
+def _data_check(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from posttrain.data_report import check
+
+    return check(known.files, skip_bad=known.skip_bad)
+
+
+def _data_convert(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from posttrain.preferences import RankedGroup, from_record
+    from posttrain.reading import write_groups
+    from posttrain.sources.originals import ORIGINALS
+
+    if known.name not in ORIGINALS:
+        raise ValueError(f"unknown original {known.name!r}; known: {', '.join(ORIGINALS)}")
+    dropped: Counter[str] = Counter()
+    written = 0
+
+    def groups() -> Iterator[RankedGroup]:
+        nonlocal written
+        for record in ORIGINALS[known.name].convert(known.path, dropped):
+            yield from_record(record, where=f"{known.name}, {record.get('id')}")
+            written += 1
+
+    write_groups(known.output, groups())
+    print(f"wrote {written} records to {known.output}")
+    for reason, count in sorted(dropped.items()):
+        print(f"dropped {count}: {reason}")
+    return 0
+
+
+def _data_simulate(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from posttrain.reading import write_groups
+    from posttrain.sources.simulator import simulate
+
+    simulated = simulate(
+        known.groups, seed=known.seed, domain=known.domain, edited_share=known.edited_share
+    )
+    write_groups(known.output, (group.ranked for group in simulated))
+    print(f"wrote {len(simulated)} records to {known.output}")
+    return 0
+
+
+def _study_margin(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from trl import TrlParser
+
+    from posttrain import records
+    from posttrain.studies import margin
+
+    # The parser declares its argument as an opaque type.
+    settings_type: Any = margin.settings_for(known.source)
+    parser = TrlParser(
+        settings_type,
+        prog="posttrain study margin",
+        description="Margin study. Also: --source NAME (simulator, or human data such as "
+        "ukpconvarg in the folder that POSTTRAIN_DATA names), --output FOLDER, --profile LABEL, "
+        "--config FILE (YAML with any of the settings below).",
+    )
+    (settings,) = parser.parse_args_and_config(args=list(rest))
+    record = margin.run(known.source, profile=known.profile, settings=settings)
+    print(f"wrote {records.save(record, known.output)}")
+    return 0
