@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from posttrain import checkpoints
 from posttrain.preferences import Message, RankedGroup
-from posttrain.rows import TooLongError, pad, tokenize, tokenize_group
+from posttrain.rows import TooLongError, pad, tokenize_group
 
 WORDS = ("a", "b", "c", "d", "e")
 PROMPT = (Message("user", "a b"),)
@@ -21,12 +21,16 @@ def tokenizer():
     return checkpoints.train_tokenizer([" ".join(WORDS)])
 
 
+def group_of(*responses, prompt=PROMPT):
+    return RankedGroup(id="x", prompt=prompt, responses=responses)
+
+
 def words(row, tokenizer=TOKENIZER):
     return " ".join(tokenizer.convert_ids_to_tokens(list(row.ids)))
 
 
 def test_a_row_is_the_prompt_and_the_response_in_the_chat_format():
-    row = tokenize(TOKENIZER, PROMPT, "c d e")
+    row, _ = tokenize_group(TOKENIZER, group_of("c d e", "a"))
     assert words(row) == "<|user|> a b <|end|> <|assistant|> c d e <|end|>"
     assert (row.prompt_tokens, row.trimmed) == (5, 0)
 
@@ -38,7 +42,7 @@ def test_all_turns_of_a_conversation_are_in_the_row():
         Message("assistant", "b"),
         Message("user", "c"),
     )
-    row = tokenize(TOKENIZER, prompt, "d")
+    row, _ = tokenize_group(TOKENIZER, group_of("d", "a b", prompt=prompt))
     assert words(row) == (
         "<|system|> e <|end|> <|user|> a <|end|> <|assistant|> b <|end|> <|user|> c <|end|> "
         "<|assistant|> d <|end|>"
@@ -52,39 +56,43 @@ def test_all_turns_of_a_conversation_are_in_the_row():
         (9, "<|user|> a b <|end|> <|assistant|> c d e <|end|>", 0),
         (8, "a b <|end|> <|assistant|> c d e <|end|>", 1),
         (5, "<|assistant|> c d e <|end|>", 4),
-        (4, "c d e <|end|>", 5),
     ],
 )
 def test_only_the_left_of_the_prompt_is_cut(limit, expected, trimmed):
-    row = tokenize(TOKENIZER, PROMPT, "c d e", max_tokens=limit)
+    row, _ = tokenize_group(TOKENIZER, group_of("c d e", "a"), max_tokens=limit)
     assert words(row) == expected
     assert (row.prompt_tokens, row.trimmed) == (5 - trimmed, trimmed)
 
 
-def test_a_response_that_does_not_fit_is_refused():
-    with pytest.raises(TooLongError, match="a response of 4 tokens does not fit into 3"):
-        tokenize(TOKENIZER, PROMPT, "c d e", max_tokens=3)
+@pytest.mark.parametrize("responses", [("c d e", "a"), ("a", "c d e"), ("a", "c d e", "b")])
+@pytest.mark.parametrize("limit", [1, 3, 4])
+def test_a_group_that_leaves_no_room_for_its_prompt_is_refused(responses, limit):
+    expected = rf"group 'x' has a response of 4 tokens, .* within {limit}; raise max_tokens"
+    with pytest.raises(TooLongError, match=expected):
+        tokenize_group(TOKENIZER, group_of(*responses), max_tokens=limit)
 
 
-@given(TEXTS, TEXTS, st.integers(1, 30))
-def test_lengths(question, response, limit):
-    prompt = (Message("user", question),)
-    whole = tokenize(TOKENIZER, prompt, response)
-    kept = len(response.split()) + 1
-    assert whole.prompt_tokens == len(question.split()) + 3
-    assert len(whole.ids) == whole.prompt_tokens + kept
-    if kept > limit:
+@given(TEXTS, st.lists(TEXTS, min_size=2, max_size=3, unique=True), st.integers(1, 30))
+def test_lengths(question, responses, limit):
+    group = group_of(*responses, prompt=(Message("user", question),))
+    whole = tokenize_group(TOKENIZER, group)
+    kept = [len(response.split()) + 1 for response in responses]
+    asked = len(question.split()) + 3
+    assert [row.prompt_tokens for row in whole] == [asked] * len(responses)
+    assert [len(row.ids) for row in whole] == [asked + tokens for tokens in kept]
+    if max(kept) >= limit:
         with pytest.raises(TooLongError):
-            tokenize(TOKENIZER, prompt, response, max_tokens=limit)
+            tokenize_group(TOKENIZER, group, max_tokens=limit)
         return
-    row = tokenize(TOKENIZER, prompt, response, max_tokens=limit)
-    assert row.ids == whole.ids[-min(limit, len(whole.ids)) :]
-    assert row.trimmed == max(0, len(whole.ids) - limit)
-    assert row.prompt_tokens + row.trimmed == whole.prompt_tokens
+    trimmed = max(0, asked + max(kept) - limit)
+    for row, uncut in zip(tokenize_group(TOKENIZER, group, max_tokens=limit), whole, strict=True):
+        assert row.ids == uncut.ids[trimmed:]
+        assert (row.prompt_tokens, row.trimmed) == (asked - trimmed, trimmed)
+        assert row.prompt_tokens > 0
 
 
 def test_the_responses_of_a_group_share_the_tokens_of_its_prompt():
-    group = RankedGroup(id="x", prompt=PROMPT, responses=("c", "d e", "e"), strength=None)
+    group = group_of("c", "d e", "e")
     rows = tokenize_group(TOKENIZER, group)
     assert [words(row).split("<|assistant|> ")[1] for row in rows] == [
         "c <|end|>",
@@ -92,15 +100,23 @@ def test_the_responses_of_a_group_share_the_tokens_of_its_prompt():
         "e <|end|>",
     ]
     assert len({row.ids[: row.prompt_tokens] for row in rows}) == 1
-    assert [row.trimmed for row in tokenize_group(TOKENIZER, group, max_tokens=7)] == [0, 1, 0]
-    with pytest.raises(TooLongError):
-        tokenize_group(TOKENIZER, group, max_tokens=2)
+
+
+def test_the_longest_response_decides_what_every_row_loses():
+    # Cutting more for longer responses would tell a model how long a response is.
+    rows = tokenize_group(TOKENIZER, group_of("c", "d e", "e"), max_tokens=6)
+    assert [words(row) for row in rows] == [
+        "b <|end|> <|assistant|> c <|end|>",
+        "b <|end|> <|assistant|> d e <|end|>",
+        "b <|end|> <|assistant|> e <|end|>",
+    ]
+    assert [(row.prompt_tokens, row.trimmed) for row in rows] == [(3, 2)] * 3
 
 
 def test_a_tokenizer_without_a_template_is_refused(tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="has no chat template"):
-        tokenize(tokenizer, PROMPT, "c")
+        tokenize_group(tokenizer, group_of("c", "d"))
 
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
@@ -109,7 +125,7 @@ def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
         "<|assistant|> {% endif %}", "<|assistant|> e {% endif %}"
     )
     with pytest.raises(ValueError, match="must be a prefix of the whole"):
-        tokenize(tokenizer, PROMPT, "c")
+        tokenize_group(tokenizer, group_of("c", "d"))
 
 
 def test_the_tokens_are_those_of_the_whole_conversation_at_once(tiny_checkpoint, tiny_rows):

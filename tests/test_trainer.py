@@ -1,5 +1,7 @@
 """RankingTrainer: exact batches, exact gradients, and a run that learns."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import logsigmoid
@@ -33,7 +35,6 @@ def make_trainer(tmp_path):
             "logging_strategy": "no",
             "report_to": "none",
             "disable_tqdm": True,
-            "remove_unused_columns": False,
         }
         return RankingTrainer(
             model,
@@ -58,15 +59,15 @@ def snapshot(model):
 def plain_gradients(model, pairs, *, weighted=False):
     """Gradients by plain autograd: every row on its own through the stock forward."""
     model.zero_grad()
-    total, weights = 0.0, 0.0
+    total = 0.0
+    mean_weight = sum(pair.weight for pair in pairs) / len(pairs)
     for pair in pairs:
         winner, loser = (
             model(torch.tensor([row.ids])).logits[0, 0] for row in (pair.winner, pair.loser)
         )
-        weight = pair.weight if weighted else 1.0
+        weight = pair.weight / mean_weight if weighted else 1.0
         total = total - weight * logsigmoid(winner - loser - pair.margin)
-        weights += weight
-    (total / weights).backward()
+    (total / len(pairs)).backward()
     return {name: value.grad.clone() for name, value in model.named_parameters()}
 
 
@@ -85,12 +86,29 @@ def test_a_training_set_has_the_ids_and_the_longer_length():
         "winner": [5, 6, 7],
         "loser": [5, 8],
         "margin": 1 / 3,
-        "weight": 2.0,
+        "weight": 2.0 / 1.5,
         "length": 3,
     }
     assert records["length"] == [3, 2]
+
+
+def weighted_pairs(*weights):
+    return [
+        TrainingPair(Row((place, 5), 1), Row((place, 6), 1), weight=weight)
+        for place, weight in enumerate(weights)
+    ]
+
+
+def test_a_training_set_scales_weights_to_mean_one_over_the_pairs_it_keeps():
+    records = training_set(weighted_pairs(0.0, 1.0, 4.0, 0.0, 1.0))
+    assert records["weight"] == pytest.approx([0.5, 2.0, 0.5])
+    assert [winner[0] for winner in records["winner"]] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("weights", [(), (0.0, 0.0)])
+def test_a_training_set_without_pairs_is_refused(weights):
     with pytest.raises(ValueError, match="no pair to train on"):
-        training_set([])
+        training_set(weighted_pairs(*weights))
 
 
 def test_the_collator_puts_winners_before_losers():
@@ -99,7 +117,7 @@ def test_the_collator_puts_winners_before_losers():
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 0]]
     assert batch["score_index"].tolist() == [2, 0, 1, 1]
     assert batch["margins"].tolist() == [1 / 3, 0.0]
-    assert batch["weights"].tolist() == [2.0, 1.0]
+    assert batch["weights"].tolist() == pytest.approx([2.0 / 1.5, 1.0 / 1.5])
     assert set(batch) == {"input_ids", "attention_mask", "score_index", "margins", "weights"}
 
 
@@ -116,6 +134,38 @@ def test_the_gradient_is_that_of_plain_autograd(tiny_model, tiny_rows, make_trai
     make_trainer(model, pairs).compute_loss(model, collate(pairs)).backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-13)
+
+
+def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, pairs, make_trainer):
+    # Dividing by a batch's own weights would cancel them here.
+    model, _ = tiny_model
+    pairs = [replace(pair, weight=weight) for pair, weight in zip(pairs, (1.0, 3.0), strict=False)]
+    before = snapshot(model)
+    plain = plain_gradients(model, pairs)
+    # Weights 1 and 3, scaled to mean 1, are ½ and 3/2; two batches are averaged.
+    gradients = plain_gradients(model, pairs, weighted=True)
+    make_trainer(
+        model,
+        pairs,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=2,
+        max_steps=1,
+        optim="sgd",
+        learning_rate=0.5,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+    ).train()
+    for name, after in snapshot(model).items():
+        expected = before[name] - 0.5 * gradients[name]
+        torch.testing.assert_close(after, expected, rtol=0, atol=1e-12)
+        assert (gradients[name] - plain[name]).abs().max() > 1e-4
+
+
+def test_the_trainer_keeps_the_columns_that_its_collator_needs(tiny_model, pairs, make_trainer):
+    model, _ = tiny_model
+    trainer = make_trainer(model, pairs, remove_unused_columns=True)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert set(batch) >= {"input_ids", "score_index", "margins", "weights"}
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -248,9 +248,9 @@ MARGIN_CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "costs-likelihood",
-        "this book, Eq. (6)",
+        "derived in this book",
         "A margin worsens the probability that the scores give to held-out preferences.",
-        "derived",
+        "no number given",
         "log-likelihood without margin minus with the large one, each tuned, most data",
         "margin",
         _cost,

@@ -95,6 +95,9 @@ def gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = "accuracy
                 _interval_line(axis, line["size"] * 1.06 ** (offset - 1), line, loss)
             axis.axhline(0, color=LOSS_STYLE["none"][0], lw=1)
             axis.set_xscale("log")
+            sizes = sorted(table["size"].unique())
+            axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axis.set_xticks([], minor=True)
             axis.set_title(f"{title}: {tuning}")
         axes[1][column].set_xlabel("training pairs")
     for row in (0, 1):
@@ -172,7 +175,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame], *, tuning: str = "tu
         part = table[(table["tuning"] == tuning) & ~table["filtered"]]
         for loss, (colour, marker) in LOSS_STYLE.items():
             # Bins with few pairs would draw noise.
-            line = part[(part["loss"] == loss) & (part["share"] > 0.005)]
+            line = part[(part["loss"] == loss) & (part["share"] > 0.01)]
             axis.plot(line["confidence"], line["accuracy"], color=colour, marker=marker, label=loss)
         axis.plot([0.5, 1], [0.5, 1], color="black", lw=1, ls="--")
         axis.set_xlabel("confidence σ(|Δ|)")
@@ -206,3 +209,30 @@ def margin_tables() -> pd.DataFrame:
     return pd.DataFrame(
         {name: [table[s] for s in range(1, 5)] for name, table in MARGINS.items()}, index=names
     ).T
+
+
+def annotators(judgements: pd.DataFrame) -> Figure:
+    """How often annotators judge in each way, as simulated (points) and by formula (lines).
+
+    Args:
+        judgements: Table of :func:`posttrain.studies.data.judgements`.
+    """
+    figure, (left, right) = _panels(["Which response is preferred", "How strongly"])
+    names = list(judgements["judgement"].unique())
+    shades = [LOSS_STYLE["none"][0], *sns.color_palette("flare", len(names) - 1)]
+    for name, shade, marker in zip(names, shades, "oos^D", strict=True):
+        axis = right if name.startswith("strength") else left
+        line = judgements[judgements["judgement"] == name]
+        ends = [line["share"] - line["low"], line["high"] - line["share"]]
+        axis.errorbar(
+            line["gap"], line["share"] * 100, [end * 100 for end in ends], color=shade,
+            marker=marker, ms=4, ls="", capsize=2, label=name,
+        )  # fmt: skip
+        axis.plot(line["gap"], line["probability"] * 100, color=shade, lw=1.2)
+    for axis in (left, right):
+        axis.set_xlabel("difference of gold rewards |Δ|")
+    left.set_ylabel("better response preferred (%)")
+    right.set_ylabel("share of judgements (%)")
+    right.legend(frameon=False)
+    right.set_ylim(bottom=0)
+    return figure

@@ -27,11 +27,12 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from posttrain.sources import human
+
 KERNEL = "python3"
 PARAMETERS_TAG = "parameters"
 INJECTED_TAG = "injected-parameters"
-DATA_VARIABLE = "POSTTRAIN_DATA"
-FOLDER_VARIABLES = (DATA_VARIABLE, "POSTTRAIN_CACHE")
+FOLDER_VARIABLES = (human.VARIABLE, "POSTTRAIN_CACHE")
 """Environment variables that name folders, perhaps relative to where the command was given."""
 
 
@@ -261,19 +262,10 @@ def _environment(requires_data: bool) -> Iterator[None]:
     """
     before = {name: os.environ[name] for name in FOLDER_VARIABLES if os.environ.get(name)}
     after = {name: str(Path(value).expanduser().resolve()) for name, value in before.items()}
-    if requires_data and not Path(after.get(DATA_VARIABLE, os.devnull)).is_dir():
-        problem = (
-            f"is {before[DATA_VARIABLE]!r}, which is not a folder"
-            if DATA_VARIABLE in before
-            else "is not set"
-        )
-        raise ValueError(
-            f"{DATA_VARIABLE} {problem}: set it to the folder that holds the human preference "
-            'data (ukpconvarg.jsonl.gz, seeda.jsonl.gz, ...); README.md, section "Human '
-            'preference data", says where each comes from and how to convert it'
-        )
     os.environ.update(after)
     try:
+        if requires_data:
+            human.folder()
         yield
     finally:
         os.environ.update(before)

@@ -23,8 +23,7 @@ Dropped, and counted by reason (public `dev_feedback.json`):
 * `empty answer`, `identical answers`: nothing to learn from (none).
 
 Corrections that changed nothing are no loss of a record, so they are not counted as dropped
-(16 rows). The public file gives 2,616 rows, identical to the project's reference file;
-`train_feedback.json` has the same format.
+(16 rows). The public file gives 2,616 rows; `train_feedback.json` has the same format.
 """
 
 import json

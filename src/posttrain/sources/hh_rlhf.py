@@ -23,7 +23,7 @@ Dropped, and counted by reason (public harmless-base test file, 2,312 lines):
 * `identical responses`: no preference can be read from them (none).
 * `no shared prompt`: the transcripts differ before the first assistant turn (none).
 
-The public test file gives 2,308 rows, identical to the project's reference file.
+The public test file gives 2,308 rows.
 """
 
 import json

@@ -27,12 +27,12 @@ Dropped, and counted by reason (public corpus):
 * `equal mean rank`: neither text is better (733 pairs).
 * `empty correction`: a system wrote nothing (none).
 
-The public corpus gives 4,840 rows on 384 sentences, 1,885 of them with an edited response, and
-**does not equal** the project's reference file (5,078 rows): that file takes `src-id` as counting
-from zero, so every ranking stands beside the texts of the following sentence, and of the 974
-translations that list several systems only 238 agree in their text (here: all 974). The rules are
-otherwise the same: on texts shifted by one line, they reproduce the reference in every field but
-`strength` of three rows, where a gap of exactly 1 or 2 was rounded up after a floating-point error.
+The public corpus gives 4,840 rows on 384 sentences, 1,885 of them with an edited response.
+
+`src-id` counts sentences from one, as the authors' own script reads it. Read as counting from zero,
+which is an easy mistake, every ranking stands beside the texts of the following sentence. The data
+tell: of 974 translations that list several systems with one output, all agree in their text when
+counted from one and only 238 when counted from zero. So outputs that differ are refused.
 """
 
 import math

@@ -24,7 +24,7 @@ Dropped, and counted by reason:
   because counting one comparison twice would weigh it double (305). The same two texts with the
   *opposite* winner are kept: that is real disagreement.
 
-The public corpus gives 14,914 rows, identical to the project's reference file.
+The public corpus gives 14,914 rows.
 """
 
 from collections import Counter

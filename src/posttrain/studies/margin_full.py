@@ -4,6 +4,7 @@ Training groups and test groups never share a prompt. The learning rate is tuned
 four fifths of the training groups, judged on the rest, then trained again on all of them.
 """
 
+import gc
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,16 @@ def run(checkpoint: Path, settings: FullSettings, prepared: Prepared | None = No
             f"{settings.learning_rates}"
         )
     prepared = prepared or prepare(checkpoint, settings)
+    # Every training ends with a garbage collection, which would look at all imported modules and
+    # prepared rows each time; on small runs that takes longer than the training.
+    gc.freeze()
+    try:
+        return _run(checkpoint, settings, prepared)
+    finally:
+        gc.unfreeze()
+
+
+def _run(checkpoint: Path, settings: FullSettings, prepared: Prepared) -> Outcome:
     test = RatedPairs.of([prepared.simulated[i].ranked for i in prepared.test])
     grid = len(settings.learning_rates)
     shape = (len(ARMS), len(settings.sizes), settings.seeds)

@@ -1,0 +1,317 @@
+"""The data behind the other studies: what human data sets hold, and how the simulator behaves.
+
+:func:`run` summarises one human data set in a run record, so that the book can describe data that
+the repository does not contain. The other functions make the tables of the book's page on data.
+"""
+
+import contextlib
+import json
+import random
+import tempfile
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+from scipy.stats import binomtest
+
+from posttrain import data_report, records
+from posttrain.evaluation import STRATA, Resamples, interval, sums_by_group
+from posttrain.preferences import RESPONSES, STRENGTHS, RankedGroup
+from posttrain.reading import ReadResult, inspect_file
+from posttrain.sources import human
+from posttrain.sources.originals import ORIGINALS
+from posttrain.sources.simulator import (
+    STRENGTH_THRESHOLDS,
+    SimulatedGroup,
+    reachable_accuracy,
+    strength_probabilities,
+)
+from posttrain.sources.tasks import HELPFULNESS_COST, SAFETY_COST, Response, draw_task
+
+#: Edges between which pairs are counted together, in units of gold reward.
+GAP_EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, np.inf)
+BETTER_PREFERRED = "better one preferred"
+
+
+def run(source: str, *, resamples: int = 1000) -> records.Record:
+    """Summarise one human data set.
+
+    Args:
+        source: A name that :func:`posttrain.sources.human.load` knows.
+        resamples: Bootstrap replicates over groups for the intervals.
+
+    Returns:
+        The record, not yet saved. Table ``summary`` has one row: the columns of
+        :func:`posttrain.data_report.summarise` that concern accepted rows, ``texts`` (distinct
+        responses) and ``edited_longer`` (share of edits with more characters than chosen, ties
+        counted half, NaN without edits). Table ``length`` has how often the longer response is the
+        chosen one, over all and by strength, with 95 % intervals.
+
+    Raises:
+        ValueError: If there is no such data, or a record is bad.
+    """
+    started = time.time()
+    groups, data = human.load(source)
+    return records.Record(
+        study="data",
+        source=source,
+        profile="real",
+        settings={"resamples": resamples},
+        data=data,
+        tables={"summary": summary(groups), "length": length_accuracy(groups, resamples)},
+        environment=records.environment(started),
+    )
+
+
+def summary(groups: Sequence[RankedGroup]) -> pd.DataFrame:
+    """One row of counts, medians and shares; see :func:`run`."""
+    read = ReadResult(list(groups), [], Counter())
+    table = data_report.summarise(read, "").drop(columns=["refused", "ignored_columns"])
+    edits = [(len(g.edited or ""), len(g.chosen)) for g in groups if g.has_edit]
+    longer = [(edit > chosen) + (edit == chosen) / 2 for edit, chosen in edits]
+    texts = {response for group in groups for response in group.responses}
+    return table.assign(
+        texts=len(texts), edited_longer=np.mean(longer) if longer else np.nan
+    ).reset_index(drop=True)
+
+
+def length_accuracy(groups: Sequence[RankedGroup], resamples: int) -> pd.DataFrame:
+    """How often the longer response is the chosen one: the baseline of every accuracy.
+
+    Length is in characters; a tie counts one half. Intervals are by bootstrap over groups.
+
+    Returns:
+        Columns ``strength`` (``all``, or ``1`` to ``4`` where they occur), ``estimate``, ``low``
+        and ``high``.
+    """
+    numbers: dict[str, int] = {}
+    members = np.array([numbers.setdefault(group.group, len(numbers)) for group in groups])
+    sums = sums_by_group(
+        np.array([len(group.chosen) for group in groups]),
+        np.array([len(group.rejected) for group in groups]),
+        np.array([group.strength or 0 for group in groups]),
+        members,
+        len(numbers),
+    )
+    measured = Resamples.draw(len(numbers), 1, count=resamples).measure(sums[None])
+    rows = []
+    for stratum in STRATA:
+        name = "accuracy" if stratum == "all" else f"accuracy {stratum}"
+        estimate, low, high = interval(measured[name])
+        if not np.isnan(estimate):
+            rows.append({"strength": stratum, "estimate": estimate, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def answer(groups: Sequence[SimulatedGroup], found: Sequence[records.Record]) -> str:
+    """The page's answer in Markdown, with the numbers of these groups and records."""
+    best = {name: f"{share * 100:.0f} %" for name, share in reachable_accuracy(groups).items()}
+    shares = {
+        record.source: record.tables["length"].set_index("strength").loc["all", "estimate"] * 100
+        for record in found
+    }
+    least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+    return (
+        "**From ranked groups: one prompt, two or three responses, best first, and how much better "
+        "the chosen one is. The annotators are noisy, so no reward model agrees with all of them. "
+        f"On {len(groups):,} simulated groups, where the truth is known, the best reachable "
+        f"accuracy is {best['all']}: {best['1']} where annotators saw a negligible difference, "
+        f"{best['4']} where they saw a significant one. Human data have shortcuts too: the longer "
+        f"response is the chosen one in {shares[least]:.0f} % ({least}) to {shares[most]:.0f} % "
+        f"({most}) of the pairs.**"
+    )
+
+
+def origin_table(found: Sequence[records.Record]) -> pd.DataFrame:
+    """Where each data set comes from: what was compared, repository at commit, licence."""
+    rows = {}
+    for original in (ORIGINALS[record.source] for record in found):
+        rows[original.name] = {
+            "what people compared": original.description,
+            "repository": original.repository.removeprefix("https://github.com/"),
+            "commit": original.revision,
+            "licence": original.licence,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def size_table(found: Sequence[records.Record]) -> pd.DataFrame:
+    """What each data set holds and what its converter left out, from records of :func:`run`."""
+    rows = {}
+    for record in found:
+        held = record.tables["summary"].iloc[0]
+        rows[record.source] = {
+            "rows": f"{held['rows']:,}",
+            "groups": f"{held['groups']:,}",
+            "texts": f"{held['texts']:,}",
+            "edited": f"{held['edited']:,}",
+            "strength 1/2/3/4/none": "/".join(
+                str(held[f"strength_{strength}"]) for strength in [*STRENGTHS, "none"]
+            ),
+            "median words, prompt / response": (
+                f"{held['prompt_words']:g} / {held['response_words']:g}"
+            ),
+            "dropped": f"{sum(record.data.get('dropped', {}).values()):,}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def length_table(found: Sequence[records.Record]) -> pd.DataFrame:
+    """Length bias of each data set in percent, from records of :func:`run`."""
+    rows = {}
+    for record in found:
+        by_strength = record.tables["length"].set_index("strength")
+        edited = record.tables["summary"]["edited_longer"].astype(float).item()
+        everything = by_strength.loc["all"] * 100
+        rows[record.source] = {
+            "chosen longer (%)": f"{everything['estimate']:.1f}",
+            "95 % interval": f"{everything['low']:.1f}–{everything['high']:.1f}",
+            **{
+                f"strength {strength}": f"{by_strength['estimate'][strength] * 100:.1f}"
+                if strength in by_strength.index
+                else "–"
+                for strength in STRATA[1:]
+            },
+            "edited longer (%)": "–" if np.isnan(edited) else f"{edited * 100:.1f}",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def example_table(group: SimulatedGroup) -> pd.DataFrame:
+    """One simulated group, best response first, with the gold rewards that no annotator sees."""
+    ranked = group.ranked
+    rows = [("prompt", turn.content, "", "") for turn in ranked.prompt]
+    for name, response in zip(RESPONSES[-len(group.responses) :], group.responses, strict=True):
+        # Adding zero turns the −0.0 of a flawless response into 0.0.
+        helpfulness, safety = response.gold("helpfulness") + 0.0, response.gold("safety") + 0.0
+        rows.append((name, response.text, f"{helpfulness:.1f}", f"{safety:.1f}"))
+    strength = f"{ranked.strength} ({STRENGTHS[ranked.strength]})" if ranked.strength else "none"
+    rows.append(("strength", strength, "", ""))
+    columns = ["", "text", "gold helpfulness", "gold safety"]
+    return pd.DataFrame(rows, columns=columns).set_index("")
+
+
+def task_table(seed: int) -> pd.DataFrame:
+    """One prompt and its flawless answer for each kind of task; unsafe requests stand apart."""
+    rng = random.Random(seed)
+    examples: dict[str, dict[str, str]] = {}
+    # Far more draws than it takes to see every kind; the first of each is kept.
+    for _ in range(500):
+        task = draw_task(rng, multi_turn=0.0)
+        examples.setdefault(
+            f"{task.kind}, unsafe" if task.unsafe else task.kind,
+            {"prompt": task.prompt[-1].content, "flawless answer": Response(task, ()).text},
+        )
+    return pd.DataFrame.from_dict(examples, orient="index").sort_index()
+
+
+def cost_table() -> pd.DataFrame:
+    """What each defect costs, in units of gold reward."""
+    return pd.DataFrame({"helpfulness": HELPFULNESS_COST, "safety": SAFETY_COST})
+
+
+def strength_table() -> pd.DataFrame:
+    """The interval of the perceived difference that each strength stands for."""
+    edges = ["0", *map(str, STRENGTH_THRESHOLDS), "∞"]
+    return pd.DataFrame(
+        {"strength": list(STRENGTHS.values()), "from": edges[:-1], "below": edges[1:]},
+        index=list(STRENGTHS),
+    )
+
+
+def judgements(groups: Sequence[SimulatedGroup]) -> pd.DataFrame:
+    r"""Simulated frequencies of judgements beside their probabilities, by size of the difference.
+
+    Args:
+        groups: Simulated groups.
+
+    Returns:
+        One row for each bin of \|Δ\| that has pairs and each ``judgement``: ``better one
+        preferred`` or ``strength 1`` to ``strength 4``. Columns ``gap`` (mean \|Δ\|), ``pairs``,
+        ``share`` with its 95 % Wilson interval ``low`` to ``high``, and ``probability``, the mean
+        of the formula over the same pairs. Pairs with Δ = 0 have no better response and count for
+        strengths only.
+    """
+    # Costs are decimal fractions, whose floating-point sums must not fall off an edge.
+    difference = np.round([group.difference for group in groups], 6)
+    gap = np.abs(difference)
+    strength = np.array([group.ranked.strength for group in groups])
+    by_strength = strength_probabilities(gap) + strength_probabilities(-gap)
+    place = np.searchsorted(GAP_EDGES, gap, side="right")
+    rows = []
+    for bin_ in np.unique(place):
+        inside = place == bin_
+        unequal = inside & (gap > 0)
+        rows.append((BETTER_PREFERRED, gap, unequal, difference > 0, expit(gap)))
+        rows += [
+            (f"strength {s}", gap, inside, strength == s, by_strength[:, s - 1]) for s in STRENGTHS
+        ]
+    return pd.DataFrame([_frequency(*row) for row in rows if row[2].any()])
+
+
+def _frequency(
+    judgement: str, gap: np.ndarray, inside: np.ndarray, happened: np.ndarray, chance: np.ndarray
+) -> dict[str, Any]:
+    count, pairs = int(happened[inside].sum()), int(inside.sum())
+    bounds = binomtest(count, pairs).proportion_ci(method="wilson")
+    return {
+        "judgement": judgement,
+        "gap": gap[inside].mean(),
+        "pairs": pairs,
+        "share": count / pairs,
+        "low": bounds.low,
+        "high": bounds.high,
+        "probability": chance[inside].mean(),
+    }
+
+
+def reachable_table(groups: Sequence[SimulatedGroup]) -> pd.DataFrame:
+    """Reachable accuracy by strength, beside what the gold reward itself reaches on these pairs.
+
+    Returns:
+        Rows ``all`` and the four strengths; columns in percent, formatted.
+    """
+    reachable = reachable_accuracy(groups)
+    difference = np.array([group.difference for group in groups])
+    agrees = (difference > 0) + (difference == 0) / 2
+    strength = np.array([group.ranked.strength for group in groups])
+    rows = {}
+    for stratum in STRATA:
+        inside = np.full(len(groups), True) if stratum == "all" else strength == int(stratum)
+        name = stratum if stratum == "all" else f"{stratum} {STRENGTHS[int(stratum)]}"
+        rows[name] = {
+            "pairs": f"{inside.sum():,}",
+            "reachable accuracy (%)": f"{reachable[stratum] * 100:.1f}",
+            "gold reward on these pairs (%)": f"{agrees[inside].mean() * 100:.1f}"
+            if inside.any()
+            else "–",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def check_report(
+    entries: Sequence[Mapping[str, Any]], name: str = "mine.jsonl", width: int = 68
+) -> tuple[str, pd.DataFrame]:
+    """What ``posttrain data check`` finds in a file with these records.
+
+    Args:
+        entries: Records of the data contract, good or bad.
+        name: Name of the file, which is written to a temporary folder.
+        width: Characters at which messages are wrapped, so that a page need not scroll.
+
+    Returns:
+        The messages of refused records, and the summary of the file, one line per entry.
+    """
+    # From inside the folder, so that the messages carry the file's name and not the folder's.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+        Path(name).write_text(lines, encoding="utf-8")
+        found = inspect_file(name)
+    messages = (textwrap.fill(str(error), width) for error in found.refused)
+    return "\n".join(messages), data_report.summarise(found, name).T.rename_axis(columns=None)

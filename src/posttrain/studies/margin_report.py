@@ -1,0 +1,286 @@
+"""The margin study for readers: its answer in words, and tables of formatted numbers.
+
+Everything is read from run records, so that the chapter's prose changes when the results do.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from posttrain.claims import MARGIN_CLAIMS, Claim, Evidence, estimate, largest_size
+from posttrain.records import Record
+from posttrain.studies.margin_outcome import LOSSES
+
+#: Sources in the order in which tables show them, with the titles of their columns.
+TITLES = {
+    "ukpconvarg": "ukpconvarg (frozen features)",
+    "seeda": "seeda (frozen features)",
+    "simulator": "simulator (full training)",
+}
+PERCENT = 100.0
+
+
+def ordered(records: Sequence[Record]) -> list[Record]:
+    """Records in the order of :data:`TITLES`, unknown sources last."""
+    places = {source: place for place, source in enumerate(TITLES)}
+    return sorted(records, key=lambda record: places.get(record.source, len(places)))
+
+
+def title(record: Record) -> str:
+    """A column title."""
+    return TITLES.get(record.source, record.source)
+
+
+def with_interval(
+    values: tuple[float, float, float],
+    *,
+    scale: float = PERCENT,
+    digits: int = 1,
+    sign: bool = True,
+) -> str:
+    """``+0.3 [−0.1, +0.7]``: an estimate and its interval, with true minus signs.
+
+    The interval has no breaking space. It is left out where its ends are equal, as for quantities
+    that are known exactly.
+    """
+    form = f"{'+' if sign else ''}.{digits}f"
+    value, low, high = (format(v * scale, form).replace("-", "−") for v in values)
+    return value if values[1] == values[2] else f"{value} [{low},\u00a0{high}]"
+
+
+def _gain(record: Record, loss: str, tuning: str, size: int, metric: str = "accuracy") -> str:
+    found = estimate(record.tables["gains"], tuning=tuning, loss=loss, size=size, metric=metric)
+    if metric.startswith("accuracy"):
+        return with_interval(found)
+    return with_interval(found, scale=1, digits=3)
+
+
+def answer(records: Sequence[Record]) -> str:
+    """The chapter's answer in three sentences of Markdown, from recorded results.
+
+    Raises:
+        ValueError: If there is no record.
+    """
+    judged = {claim.key: claim.judge(records)[0] for claim in MARGIN_CLAIMS}
+    tuned = [
+        f"{_gain(record, 'large', 'tuned', largest_size(record))} points at "
+        f"{largest_size(record):,} pairs of `{record.source}`"
+        for record in ordered(records)
+    ]
+    first = ordered(records)[0]
+    sizes = first.settings["sizes"]
+    shared = [_gain(first, "large", "shared", size) for size in (sizes[0], sizes[-1])]
+    costs = [
+        _gain(record, "large", "tuned", largest_size(record), "log-likelihood")
+        for record in ordered(records)
+    ]
+    verdict = {
+        "supported": "Llama 3 lost nothing that matters by dropping it",
+        "not supported": "dropping it costs accuracy that matters",
+        "inconclusive": "these runs cannot rule out that dropping it costs half a point",
+    }[judged["harmless-to-drop"]]
+    return (
+        f"**Once every arm has hyperparameters of its own, Llama 2's large margin is worth "
+        f"{_listing(tuned)} (accuracy, 95 % intervals), and {verdict}.** "
+        f"With one setting for all arms it can look worth far more — on `{first.source}` "
+        f"{shared[0]} points at {sizes[0]:,} pairs and {shared[1]} at {sizes[-1]:,} — because it "
+        f"stands in for the regularisation that the setting lacks; and it costs what scores say "
+        f"about probabilities: {_listing(costs)} nats of held-out log-likelihood, in the same "
+        f"order. Per tenfold data the accuracy gain on `{first.source}` changes by "
+        f"{_trend(first, 'shared')} points with the shared setting and by "
+        f"{_trend(first, 'tuned')} with tuned ones."
+    )
+
+
+def _trend(record: Record, tuning: str) -> str:
+    table = record.tables["trends"]
+    return with_interval(estimate(table, tuning=tuning, loss="large", metric="accuracy"))
+
+
+def _listing(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def gain_table(record: Record, metric: str = "accuracy") -> pd.DataFrame:
+    """Gains over the arm without margin: one row a loss and tuning, one column a size."""
+    sizes = record.settings["sizes"]
+    rows = [
+        [loss, tuning, *(_gain(record, loss, tuning, size, metric) for size in sizes)]
+        for loss in LOSSES[1:]
+        for tuning in ("shared", "tuned")
+    ]
+    columns = ["loss", "hyperparameter", *(f"{size:,} pairs" for size in sizes)]
+    return pd.DataFrame(rows, columns=columns).set_index(["loss", "hyperparameter"])
+
+
+def accuracy_table(record: Record) -> pd.DataFrame:
+    """Accuracy (%) of each arm, tuned: one row an arm, one column a size."""
+    sizes = record.settings["sizes"]
+    rows = [
+        [
+            loss,
+            "better and up" if filtered else "all",
+            *(
+                with_interval(
+                    estimate(
+                        record.tables["metrics"],
+                        loss=loss, filtered=filtered, metric="accuracy", size=size,
+                    ),
+                    sign=False,
+                )
+                for size in sizes
+            ),
+        ]
+        for filtered in (False, True)
+        for loss in LOSSES
+    ]  # fmt: skip
+    columns = ["loss", "trained on", *(f"{size:,} pairs" for size in sizes)]
+    return pd.DataFrame(rows, columns=columns).set_index(["loss", "trained on"])
+
+
+def strength_table(record: Record) -> pd.DataFrame:
+    """Accuracy (%) by strength at the largest size, tuned, with the baselines."""
+    size, rows = largest_size(record), []
+    names = {"accuracy": "all", "accuracy 1": "negligibly", "accuracy 2": "slightly",
+             "accuracy 3": "better", "accuracy 4": "significantly"}  # fmt: skip
+    for loss in LOSSES:
+        rows.append(
+            [f"margin {loss}" if loss != "scaled" else "scaled loss"]
+            + [
+                with_interval(
+                    estimate(record.tables["metrics"], loss=loss, metric=metric, size=size),
+                    sign=False,
+                )
+                for metric in names
+            ]
+        )
+    for name, part in record.tables["baselines"].groupby("baseline"):
+        cells = part.set_index("metric").loc[list(names)]
+        rows.append(
+            [str(name)]
+            + [
+                with_interval((row.estimate, row.low, row.high), sign=False)
+                for row in cells.itertuples()
+            ]
+        )
+    return pd.DataFrame(rows, columns=["", *names.values()]).set_index("")
+
+
+def score_table(record: Record) -> pd.DataFrame:
+    """What each loss does to scores at the largest size, tuned: metrics that are no accuracies."""
+    size = largest_size(record)
+    columns = ("log-likelihood", "calibration error", "spread", "bimodality", "ties")
+    rows = [
+        [
+            with_interval(
+                estimate(record.tables["metrics"], loss=loss, metric=metric, size=size),
+                scale=1, digits=3, sign=False,
+            )
+            for metric in columns
+        ]
+        for loss in LOSSES
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(columns), index=pd.Index(LOSSES, name="loss"))
+
+
+def filter_table(records: Sequence[Record]) -> pd.DataFrame:
+    """What Llama 3's filter changes in accuracy (points), without margin, tuned, by size."""
+    rows = []
+    for record in ordered(records):
+        for size in record.settings["sizes"]:
+            cells = [
+                with_interval(
+                    estimate(
+                        record.tables["filter"],
+                        filtered=True, loss="none", metric=metric, size=size,
+                    )
+                )
+                for metric in ("accuracy", "accuracy 1", "accuracy 4")
+            ]  # fmt: skip
+            rows.append([title(record), f"{size:,}", *cells])
+    columns = ["source", "annotated pairs", "all test pairs", "negligibly", "significantly"]
+    return pd.DataFrame(rows, columns=columns).set_index(["source", "annotated pairs"])
+
+
+def closed_distance(records: Sequence[Record], tuning: str = "tuned") -> pd.DataFrame:
+    """How much of the way from chance to the reachable accuracy is closed without margin (%).
+
+    One row a record and size. Human data has no row: nobody knows what is reachable there.
+    """
+    rows = []
+    for record in ordered(records):
+        baselines = record.tables["baselines"]
+        known = (baselines["baseline"] == "reachable") & (baselines["metric"] == "accuracy")
+        for ceiling in baselines.loc[known, "estimate"]:
+            for size in record.settings["sizes"]:
+                found = estimate(
+                    record.tables["metrics"],
+                    tuning=tuning, loss="none", metric="accuracy", size=size,
+                )  # fmt: skip
+                value, low, high = ((accuracy - 0.5) / (ceiling - 0.5) for accuracy in found)
+                rows.append(
+                    (
+                        record.source,
+                        f"{size:,}",
+                        with_interval(found, sign=False),
+                        f"{ceiling * PERCENT:.1f}",
+                        with_interval((value, low, high), sign=False, digits=0),
+                    )
+                )
+    columns = ["source", "pairs", "accuracy (%)", "reachable (%)", "distance closed (%)"]
+    return pd.DataFrame(rows, columns=columns).set_index(["source", "pairs"])
+
+
+def _cell(evidence: Evidence, claim: Claim) -> str:
+    values = (evidence.estimate, evidence.low, evidence.high)
+    in_points = claim.key not in ("bimodal", "costs-likelihood")
+    number = with_interval(values) if in_points else with_interval(values, scale=1, digits=3)
+    return f"{number} {evidence.status}"
+
+
+def verdict_table(recorded: Sequence[Record], fresh: Sequence[Record] = ()) -> pd.DataFrame:
+    """Every claim: what the paper says, what each record says, and the verdict on all records.
+
+    Args:
+        recorded: Committed records; they decide the verdict.
+        fresh: Results of the run at hand, shown beside them under *this run*.
+    """
+    rows = []
+    for claim in MARGIN_CLAIMS:
+        status, evidence = claim.judge(ordered(recorded))
+        row = {"claim": f"{claim.statement} ({claim.source})", "paper": claim.paper}
+        row["GPU"] = "not run"
+        for record, item in zip(ordered(recorded), evidence, strict=True):
+            column = "GPU" if record.profile == "gpu" else title(record)
+            row[column] = _cell(item, claim)
+        if fresh:
+            row["this run"] = "; ".join(_cell(claim.test(record), claim) for record in fresh)
+        row["verdict"] = status
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("claim")
+
+
+def quantities() -> pd.DataFrame:
+    """What each claim's test measures."""
+    rows = [(claim.statement, claim.quantity) for claim in MARGIN_CLAIMS]
+    return pd.DataFrame(rows, columns=["claim", "measured as"]).set_index("claim")
+
+
+def provenance(records: Sequence[Record]) -> pd.DataFrame:
+    """Where recorded numbers come from: one row a record."""
+    rows = []
+    for record in ordered(records):
+        where = record.environment
+        rows.append(
+            {
+                "record": f"{record.name}.json",
+                "profile": record.profile,
+                "data": record.data["fingerprint"],
+                "seeds": record.settings["seeds"],
+                "device": f"{where['device']}, {where['threads']} threads",
+                "minutes": f"{where['seconds'] / 60:.0f}",
+                "commit": where["commit"],
+                "started": where["started"],
+            }
+        )
+    return pd.DataFrame(rows).set_index("record")

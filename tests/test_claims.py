@@ -1,0 +1,199 @@
+"""Claims: each reads its own cell with its own sign, and the boundaries of each verdict."""
+
+import itertools
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from posttrain.claims import (
+    HALF_A_POINT,
+    MARGIN_CLAIMS,
+    Claim,
+    Evidence,
+    combine,
+    estimate,
+    largest_size,
+    scoreboard,
+)
+from posttrain.records import Record
+
+SIZES = (300, 1000)
+CLAIMS = {claim.key: claim for claim in MARGIN_CLAIMS}
+METRICS = (
+    "accuracy", "accuracy 1", "accuracy 4", "log-likelihood", "calibration error", "bimodality",
+)  # fmt: skip
+
+#: Where each claim looks (at the largest size), and the sign that speaks for it.
+CELLS = {
+    "rises-with-strength": ("steps", "none", "accuracy 4 − 1", "tuned", 1, 0.05),
+    "large-margin-helps": ("gains", "large", "accuracy", "tuned", 1, 0.005),
+    "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, 0.005),
+    "gains-where-decided": ("steps", "large", "gain 4 − 1", "tuned", 1, 0.005),
+    "bimodal": ("gains", "large", "bimodality", "tuned", 1, 0.02),
+    "diminishing": ("trends", "large", "accuracy", "tuned", -1, 0.005),
+    "diminishing-shared": ("trends", "large", "accuracy", "shared", -1, 0.005),
+    "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, 0.0),
+    "costs-likelihood": ("gains", "large", "log-likelihood", "tuned", -1, 0.005),
+    "scaled-helps": ("gains", "scaled", "accuracy", "tuned", 1, 0.005),
+}
+
+
+def synthetic(everywhere, *, cell=None, planted=None, source="toy"):
+    """A record whose tables hold ``everywhere`` in all rows but one, which holds ``planted``."""
+    tables = {}
+    for name, metrics in (
+        ("metrics", METRICS),
+        ("gains", METRICS),
+        ("steps", ("accuracy 4 − 1", "gain 4 − 1")),
+        ("trends", METRICS[:3]),
+    ):
+        rows = []
+        sizes = (None,) if name == "trends" else SIZES
+        for loss, filtered, tuning, size, metric in itertools.product(
+            ("none", "small", "large", "scaled"), (False, True), ("shared", "tuned"), sizes, metrics
+        ):
+            here = (name, loss, metric, tuning) == cell and not filtered and size in (None, 1000)
+            rows.append((loss, filtered, tuning, size, metric, *(planted if here else everywhere)))
+        table = pd.DataFrame(
+            rows,
+            columns=["loss", "filtered", "tuning", "size", "metric", "estimate", "low", "high"],
+        )
+        tables[name] = table.drop(columns="size") if name == "trends" else table
+    return Record("margin", source, "quick", {}, {}, tables)
+
+
+def scaled(sign, values=(0.2, 0.1, 0.4)):
+    estimate, *ends = (sign * value for value in values)
+    return estimate, *sorted(ends)
+
+
+def evidence(low, high, smallest=0.01):
+    return Evidence("margin-toy", (low + high) / 2, low, high, smallest)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status"),
+    [
+        (1e-9, 0.5, "supported"),
+        (0.0, 0.5, "inconclusive"),
+        (-1e-9, 0.5, "inconclusive"),
+        (-0.5, 0.01, "inconclusive"),
+        (-0.5, 0.01 - 1e-9, "not supported"),
+        (-0.5, -0.1, "not supported"),
+        # Beyond zero but too small to matter still lies on the claimed side.
+        (1e-9, 0.005, "supported"),
+        (float("nan"), float("nan"), "inconclusive"),
+    ],
+)
+def test_the_status_at_its_boundaries(low, high, status):
+    assert evidence(low, high).status == status
+
+
+@pytest.mark.parametrize(
+    ("statuses", "overall"),
+    [
+        (["supported"], "supported"),
+        (["supported", "inconclusive", "supported"], "supported"),
+        (["not supported", "inconclusive"], "not supported"),
+        (["supported", "not supported"], "inconclusive"),
+        (["supported", "inconclusive", "not supported"], "inconclusive"),
+        (["inconclusive", "inconclusive"], "inconclusive"),
+    ],
+)
+def test_several_records_together(statuses, overall):
+    for order in itertools.permutations(statuses):
+        assert combine(list(order)) == overall
+
+
+def test_every_claim_is_tested_here():
+    assert list(CELLS) == [claim.key for claim in MARGIN_CLAIMS]
+    assert len(CLAIMS) == len(MARGIN_CLAIMS)
+    assert {claim.study for claim in MARGIN_CLAIMS} == {"margin"}
+
+
+@pytest.mark.parametrize("key", CELLS)
+def test_the_planted_cell_alone_decides_and_its_sign_turns_the_verdict(key):
+    *cell, sign, _ = CELLS[key]
+    for direction, status in ((sign, "supported"), (-sign, "not supported")):
+        # All other cells say the opposite.
+        record = synthetic(scaled(-direction), cell=tuple(cell), planted=scaled(direction))
+        found, (item,) = CLAIMS[key].judge([record])
+        assert (found, item.status) == (status, status)
+        assert item.record == "margin-toy"
+    wide = synthetic(scaled(1), cell=tuple(cell), planted=(0.0, -0.3, 0.3))
+    assert CLAIMS[key].judge([wide])[0] == "inconclusive"
+
+
+@pytest.mark.parametrize("key", CELLS)
+def test_the_evidence_is_the_interval_of_the_cell_positive_in_the_claimed_direction(key):
+    *cell, sign, smallest = CELLS[key]
+    record = synthetic((9.0, 8.0, 10.0), cell=tuple(cell), planted=(0.2, 0.1, 0.4))
+    item = CLAIMS[key].test(record)
+    expected = scaled(sign)
+    if key == "harmless-to-drop":
+        expected = (0.005 - 0.2, 0.005 - 0.4, 0.005 - 0.1)
+    assert (item.estimate, item.low, item.high) == pytest.approx(expected)
+    assert item.smallest == smallest
+
+
+def test_dropping_the_margin_is_harmless_where_it_gains_less_than_half_a_point():
+    cell = CELLS["harmless-to-drop"][:4]
+    for planted, status in (
+        ((0.002, -0.001, HALF_A_POINT - 1e-9), "supported"),
+        ((0.002, -0.001, HALF_A_POINT + 1e-9), "inconclusive"),
+        ((0.009, HALF_A_POINT + 1e-9, 0.02), "not supported"),
+    ):
+        record = synthetic((9.0, 8.0, 10.0), cell=cell, planted=planted)
+        assert CLAIMS["harmless-to-drop"].judge([record])[0] == status
+
+
+def test_only_records_of_the_study_are_asked():
+    claim = CLAIMS["large-margin-helps"]
+    good, bad = (synthetic(scaled(sign), source=name) for sign, name in ((1, "a"), (-1, "b")))
+    status, items = claim.judge([good, replace(bad, study="data")])
+    assert status == "supported"
+    assert [item.record for item in items] == ["margin-a"]
+    assert claim.judge([good, bad])[0] == "inconclusive"
+    assert [item.record for item in claim.judge([bad, good])[1]] == ["margin-b", "margin-a"]
+
+
+@pytest.mark.parametrize("studies", [(), ("data",)])
+def test_a_claim_without_a_record_is_refused(studies):
+    claim = Claim("other", "", "", "", "", "unknown", lambda record: evidence(0, 1))
+    records = [replace(synthetic(scaled(1)), study=study) for study in studies]
+    with pytest.raises(ValueError, match="no record of study 'unknown' to judge claim 'other' by"):
+        claim.judge(records)
+
+
+def test_estimate_reads_one_row_and_refuses_none_or_several():
+    table = synthetic((0.2, 0.1, 0.4)).tables["gains"]
+    where = {"loss": "large", "metric": "accuracy", "size": 300}
+    assert estimate(table, **where) == (0.2, 0.1, 0.4)
+    changed = table.assign(estimate=range(len(table)))
+    found = {
+        estimate(changed, tuning=tuning, filtered=filtered, **where)[0]
+        for tuning in ("shared", "tuned")
+        for filtered in (False, True)
+    }
+    assert len(found) == 4
+    with pytest.raises(ValueError, match=r"expected one row with \{.*'size': 5\}, found 0"):
+        estimate(table, **where | {"size": 5})
+    del where["size"]
+    with pytest.raises(ValueError, match="found 2"):
+        estimate(table, **where)
+
+
+def test_the_largest_size():
+    assert largest_size(synthetic((0.0, 0.0, 0.0))) == 1000
+
+
+def test_the_scoreboard_has_a_row_for_each_claim():
+    records = [synthetic(scaled(sign), source=name) for sign, name in ((1, "a"), (1, "b"))]
+    table = scoreboard(MARGIN_CLAIMS, records)
+    assert list(table.columns) == ["claim", "source", "paper", "margin-a", "margin-b", "verdict"]
+    assert table["claim"].tolist() == [claim.statement for claim in MARGIN_CLAIMS]
+    assert table["verdict"].tolist() == [
+        "supported" if sign > 0 else "not supported" for *_, sign, _ in CELLS.values()
+    ]
+    assert table["margin-a"][1] == Evidence("margin-a", 0.2, 0.1, 0.4, 0.005)
