@@ -90,9 +90,10 @@ def test_page_tables_of_human_data(folder):
     found = records.load_all(folder / "results", "data")
     sizes, lengths = data.size_table(found), data.length_table(found)
     assert sizes.index.tolist() == lengths.index.tolist() == ["hh_harmless", "seeda"]
-    assert sizes["strength 1/2/3/4/none"].tolist() == ["0/0/0/0/1", "1/0/0/3/0"]
+    assert sizes["strength 1 / 2 / 3 / 4"].tolist() == ["0 / 0 / 0 / 0", "1 / 0 / 0 / 3"]
+    assert sizes["none"].tolist() == ["1", "0"]
     assert lengths["chosen longer (%)"].tolist() == ["100.0", "62.5"]
-    assert lengths["strength 4"].tolist() == ["–", "50.0"]
+    assert lengths["at 4"].tolist() == ["–", "50.0"]
     assert lengths["edited longer (%)"].tolist() == ["–", "50.0"]
     origins = data.origin_table(found)
     assert origins.loc["seeda", "licence"] == ORIGINALS["seeda"].licence

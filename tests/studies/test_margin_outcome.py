@@ -237,9 +237,9 @@ def test_a_planted_gain_is_recovered_and_nothing_else(tables):
                 tables["gains"], loss=loss, filtered=False, tuning="tuned", size=size,
                 metric="accuracy",
             )  # fmt: skip
-            assert abs(nothing["estimate"]) < 0.01
-            assert nothing["low"] < 0.005
-            assert nothing["high"] > -0.005
+            assert abs(nothing["estimate"]) < 0.02
+            assert nothing["low"] < 0.01
+            assert nothing["high"] > -0.01
     filtered = value(
         tables["filter"], loss="none", filtered=True, tuning="shared", size=100, metric="accuracy"
     )

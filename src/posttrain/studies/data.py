@@ -151,9 +151,8 @@ def size_table(found: Sequence[records.Record]) -> pd.DataFrame:
             "groups": f"{held['groups']:,}",
             "texts": f"{held['texts']:,}",
             "edited": f"{held['edited']:,}",
-            "strength 1/2/3/4/none": "/".join(
-                str(held[f"strength_{strength}"]) for strength in [*STRENGTHS, "none"]
-            ),
+            "strength 1 / 2 / 3 / 4": " / ".join(str(held[f"strength_{s}"]) for s in STRENGTHS),
+            "none": f"{held['strength_none']:,}",
             "median words, prompt / response": (
                 f"{held['prompt_words']:g} / {held['response_words']:g}"
             ),
@@ -173,7 +172,7 @@ def length_table(found: Sequence[records.Record]) -> pd.DataFrame:
             "chosen longer (%)": f"{everything['estimate']:.1f}",
             "95 % interval": f"{everything['low']:.1f}–{everything['high']:.1f}",
             **{
-                f"strength {strength}": f"{by_strength['estimate'][strength] * 100:.1f}"
+                f"at {strength}": f"{by_strength['estimate'][strength] * 100:.1f}"
                 if strength in by_strength.index
                 else "–"
                 for strength in STRATA[1:]
