@@ -27,9 +27,10 @@ WIDTH, HEIGHT = 8.0, 3.4
 
 
 def use_style() -> None:
-    """Set the style of all figures: seaborn's white grid, sizes for a page 8 inches wide."""
+    """Set the style of all figures (seaborn's white grid, 8 inches wide) and uncut table cells."""
     sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
     plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium"})
+    pd.set_option("display.max_colwidth", None)
 
 
 def _panels(titles: Sequence[str], *, sharey: bool = False) -> tuple[Figure, list[Axes]]:

@@ -260,6 +260,16 @@ def verdict_table(recorded: Sequence[Record], fresh: Sequence[Record] = ()) -> p
     return pd.DataFrame(rows).set_index("claim")
 
 
+def summary(records: Sequence[Record]) -> str:
+    """How many claims came out how, in one sentence of Markdown."""
+    verdicts = [claim.judge(records)[0] for claim in MARGIN_CLAIMS]
+    return (
+        f"**Of {len(verdicts)} claims about the margin, {verdicts.count('supported')} are "
+        f"supported, {verdicts.count('not supported')} are not, and "
+        f"{verdicts.count('inconclusive')} stay open.**"
+    )
+
+
 def quantities() -> pd.DataFrame:
     """What each claim's test measures."""
     rows = [(claim.statement, claim.quantity) for claim in MARGIN_CLAIMS]
