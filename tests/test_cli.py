@@ -231,7 +231,6 @@ def test_study_margin_refuses_settings_that_do_not_fit(tiny, config, tmp_path, c
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="the parser's ValueError is taken for refused input")
 def test_study_margin_exits_with_2_on_an_option_it_does_not_know(capsys):
     assert refused("study", "margin", "--layer", 3) == 2
 

@@ -128,7 +128,9 @@ def _study_margin(known: argparse.Namespace, rest: Sequence[str]) -> int:
         "ukpconvarg in the folder that POSTTRAIN_DATA names), --output FOLDER, --profile LABEL, "
         "--config FILE (YAML with any of the settings below).",
     )
-    (settings,) = parser.parse_args_and_config(args=list(rest))
+    settings, unknown = parser.parse_args_and_config(args=list(rest), return_remaining_strings=True)
+    if unknown:
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
     record = margin.run(known.source, profile=known.profile, settings=settings)
     print(f"wrote {records.save(record, known.output)}")
     return 0

@@ -134,6 +134,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _numbers(values: list[Any]) -> list[Any]:
+    """NaN for null: JSON has no NaN, and pandas would keep a column of nulls as objects."""
+    return [math.nan if value is None else value for value in values]
+
+
 def load(path: Path) -> Record:
     """Read a record.
 
@@ -142,7 +147,10 @@ def load(path: Path) -> Record:
     """
     try:
         content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        tables = {name: pd.DataFrame(columns) for name, columns in content["tables"].items()}
+        tables = {
+            name: pd.DataFrame({key: _numbers(values) for key, values in columns.items()})
+            for name, columns in content["tables"].items()
+        }
         return Record(
             study=content["study"],
             source=content["source"],

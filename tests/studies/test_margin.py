@@ -89,7 +89,6 @@ def test_every_claim_can_judge_a_record_that_was_saved(record, tmp_path):
         assert one.estimate == pytest.approx(other.estimate, rel=1e-5, abs=1e-9, nan_ok=True)
 
 
-@pytest.mark.xfail(strict=True, reason="a column of nulls comes back as None, not NaN")
 def test_claims_about_trends_are_inconclusive_after_a_run_of_one_size(record, tmp_path):
     size = {name: table for name, table in record.tables.items() if name != "trends"}
     trends = record.tables["trends"].assign(

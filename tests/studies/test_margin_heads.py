@@ -174,17 +174,15 @@ def test_arms_differ_as_their_losses_do(study, pairs):
 
 
 def test_a_penalty_is_tuned_on_pairs_that_its_head_did_not_see(study):
-    # Noise everywhere but one feature: weak penalties fit the noise of 60 pairs.
-    wide = 200
-    winners = noise(PAIRS, wide)
-    winners[:, 0] += 2.0
-    settings = replace(SETTINGS, penalties=[1e-3, 1.0], shared_penalty=1e-3)
-    outcome = study(winners, noise(PAIRS, wide, seed=2), settings)
-    plain = outcome.tuned[0]
-    assert plain.shape == (2, 2, GROUPS)
-    best = outcome.sums[0].sum(axis=3)[..., 5]
-    chosen = np.take_along_axis(best, plain[..., :1], axis=2)
-    assert chosen.sum() >= 0.97 * best.max(axis=2).sum()
+    # One feature speaks softly among 60 of noise: the weak penalty ranks the pairs it saw better
+    # than the strong one, and others worse.
+    winners = noise(PAIRS, 60)
+    winners[:, 0] += 1.5
+    settings = replace(SETTINGS, sizes=[200], penalties=[1e-3, 1.0], shared_penalty=1e-3)
+    outcome = study(winners, noise(PAIRS, 60, seed=2), settings)
+    weak, strong = outcome.sums[0, 0].sum(axis=(0, 2))[:, 5]
+    assert strong > 1.03 * weak
+    assert (outcome.tuned[0] == 1).mean() > 0.7
 
 
 def test_ties_go_to_the_stronger_penalty(study):
