@@ -158,7 +158,7 @@ def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, pairs,
     for name, after in snapshot(model).items():
         expected = before[name] - 0.5 * gradients[name]
         torch.testing.assert_close(after, expected, rtol=0, atol=1e-12)
-        assert (gradients[name] - plain[name]).abs().max() > 1e-4
+        assert (gradients[name] - plain[name]).norm() > 0.02 * plain[name].norm()
 
 
 def test_the_trainer_keeps_the_columns_that_its_collator_needs(tiny_model, pairs, make_trainer):
@@ -232,7 +232,10 @@ def test_a_trained_model_loads_with_stock_classes(tiny_model, pairs, make_traine
     rows = [pair.winner for pair in pairs[:6]]
     ours = score(model, rows, pad_token_id=0)
     theirs = [stock(torch.tensor([row.ids])).logits.item() for row in rows]
-    assert ours.tolist() == pytest.approx(theirs, abs=1e-12)
+    # The stock class normalises in float32; our loader computes in float64 throughout.
+    assert ours.tolist() == pytest.approx(theirs, abs=1e-5)
+    again = score(reward_model.load(tmp_path / "saved")[0], rows, pad_token_id=0)
+    assert ours.tolist() == pytest.approx(again.tolist(), abs=1e-12)
 
 
 def test_evaluation_reports_the_ranking_loss(tiny_model, pairs, make_trainer):

@@ -27,7 +27,6 @@ from transformers import (
     AutoTokenizer,
     DataCollatorForLanguageModeling,
     LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
     PrinterCallback,
     Trainer,
@@ -35,7 +34,8 @@ from transformers import (
     set_seed,
 )
 
-from posttrain import cache
+from posttrain import cache, precision
+from posttrain.precision import compute_in_double, next_token_loss
 from posttrain.sources import tasks
 
 CHAT_TEMPLATE = (
@@ -77,7 +77,7 @@ def tiny(settings: TinySettings | None = None) -> Path:
     """The tiny Llama, pre-trained on first use and kept in the cache (see :mod:`.cache`)."""
     settings = settings or TinySettings()
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    name = cache.key(asdict(settings) | versions, tasks, sys.modules[__name__])
+    name = cache.key(asdict(settings) | versions, tasks, precision, sys.modules[__name__])
     return _cached(f"tiny-{name}", lambda folder: _pretrain_tiny(settings, folder))
 
 
@@ -198,7 +198,9 @@ def _pretrain_tiny(settings: TinySettings, folder: Path) -> None:
         use_cache=False,
         dtype="float64",
     )
-    model = LlamaForCausalLM(config).double()
+    # Initial weights are drawn in float64 too: in float32 their last digit depends on the CPU.
+    stock = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    model = compute_in_double(stock)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             scratch,
@@ -220,6 +222,7 @@ def _pretrain_tiny(settings: TinySettings, folder: Path) -> None:
             arguments,
             train_dataset=encoded,
             data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+            compute_loss_func=next_token_loss,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from posttrain.precision import compute_in_double
 from posttrain.rows import Row, RowBatch, pad
 
 
@@ -29,6 +30,7 @@ def load(
         checkpoint: A folder, or a name on the Hugging Face hub.
         seed: Seeds the score head.
         dtype: Precision of the weights; default as stored. The score head is at least float32.
+            A float64 model computes in float64 throughout (see :mod:`posttrain.precision`).
 
     Returns:
         The model in evaluation mode, and its tokenizer.
@@ -55,7 +57,7 @@ def load(
         head = score_head(model).float()
         # The stock forward would multiply a half-precision state with the float32 head and fail.
         head.register_forward_pre_hook(_match_precision)
-    return model.eval(), tokenizer
+    return compute_in_double(model).eval(), tokenizer
 
 
 def _match_precision(head: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:

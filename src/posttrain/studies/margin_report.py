@@ -44,7 +44,9 @@ def with_interval(
     that are known exactly.
     """
     form = f"{'+' if sign else ''}.{digits}f"
-    value, low, high = (format(v * scale, form).replace("-", "−") for v in values)
+    # Adding zero turns a negative zero, left by rounding, into a positive one.
+    rounded = (round(v * scale, digits) + 0.0 for v in values)
+    value, low, high = (format(v, form).replace("-", "−") for v in rounded)
     return value if values[1] == values[2] else f"{value} [{low},\u00a0{high}]"
 
 
@@ -68,8 +70,12 @@ def answer(records: Sequence[Record]) -> str:
         for record in ordered(records)
     ]
     first = ordered(records)[0]
-    sizes = first.settings["sizes"]
-    shared = [_gain(first, "large", "shared", size) for size in (sizes[0], sizes[-1])]
+    gains = first.tables["gains"]
+    shared = {
+        size: estimate(gains, tuning="shared", loss="large", metric="accuracy", size=size)
+        for size in first.settings["sizes"]
+    }
+    best = max(shared, key=lambda size: shared[size][0])
     costs = [
         _gain(record, "large", "tuned", largest_size(record), "log-likelihood")
         for record in ordered(records)
@@ -82,11 +88,11 @@ def answer(records: Sequence[Record]) -> str:
     return (
         f"**Once every arm has hyperparameters of its own, Llama 2's large margin is worth "
         f"{_listing(tuned)} (accuracy, 95 % intervals), and {verdict}.** "
-        f"With one setting for all arms it can look worth far more — on `{first.source}` "
-        f"{shared[0]} points at {sizes[0]:,} pairs and {shared[1]} at {sizes[-1]:,} — because it "
-        f"stands in for the regularisation that the setting lacks; and it costs what scores say "
-        f"about probabilities: {_listing(costs)} nats of held-out log-likelihood, in the same "
-        f"order. Per tenfold data the accuracy gain on `{first.source}` changes by "
+        f"With one setting for all arms it can look worth more — on `{first.source}` up to "
+        f"{with_interval(shared[best])} points, at {best:,} pairs — because it stands in for "
+        f"regularisation that the setting lacks. It costs what scores say about probabilities: "
+        f"{_listing(costs)} nats of held-out log-likelihood per pair, in the same order. Per "
+        f"tenfold data the accuracy gain on `{first.source}` changes by "
         f"{_trend(first, 'shared')} points with the shared setting and by "
         f"{_trend(first, 'tuned')} with tuned ones."
     )
@@ -264,9 +270,9 @@ def summary(records: Sequence[Record]) -> str:
     """How many claims came out how, in one sentence of Markdown."""
     verdicts = [claim.judge(records)[0] for claim in MARGIN_CLAIMS]
     return (
-        f"**Of {len(verdicts)} claims about the margin, {verdicts.count('supported')} are "
-        f"supported, {verdicts.count('not supported')} are not, and "
-        f"{verdicts.count('inconclusive')} stay open.**"
+        f"**Of {len(verdicts)} claims about the margin: {verdicts.count('supported')} supported, "
+        f"{verdicts.count('not supported')} not supported, "
+        f"{verdicts.count('inconclusive')} inconclusive.**"
     )
 
 

@@ -1,0 +1,120 @@
+"""The report on the committed records: every shown number must be theirs."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from posttrain import records
+from posttrain.claims import MARGIN_CLAIMS, estimate, largest_size
+from posttrain.records import Record
+from posttrain.studies import margin_report
+from posttrain.studies.margin_report import with_interval
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[Record]:
+    return margin_report.ordered(records.load_all(RESULTS, "margin"))
+
+
+def test_with_interval() -> None:
+    assert with_interval((0.0031, -0.001, 0.012)) == "+0.3 [−0.1,\u00a0+1.2]"
+    assert (
+        with_interval((0.5, 0.25, 0.75), scale=1, digits=2, sign=False) == "0.50 [0.25,\u00a00.75]"
+    )
+
+
+def test_an_exact_quantity_has_no_interval() -> None:
+    assert with_interval((0.797, 0.797, 0.797), sign=False) == "79.7"
+
+
+def test_rounding_leaves_no_negative_zero() -> None:
+    assert with_interval((-0.0001, -0.01, 0.01)) == "+0.0 [−1.0,\u00a0+1.0]"
+
+
+def test_human_data_comes_first(recorded: list[Record]) -> None:
+    assert [record.source for record in recorded] == ["ukpconvarg", "seeda", "simulator"]
+
+
+def test_answer_quotes_the_records(recorded: list[Record]) -> None:
+    answer = margin_report.answer(recorded)
+    for record in recorded:
+        size = largest_size(record)
+        found = estimate(record.tables["gains"], loss="large", metric="accuracy", size=size)
+        assert with_interval(found) in answer
+        assert f"{size:,} pairs of `{record.source}`" in answer
+
+
+def test_answer_follows_the_results(recorded: list[Record]) -> None:
+    """Were the margin worth five points everywhere, the conclusion would turn round."""
+    changed = []
+    for record in recorded:
+        gains = record.tables["gains"].copy()
+        rows = (gains["loss"] == "large") & (gains["metric"] == "accuracy")
+        for column in ("estimate", "low", "high"):
+            gains[column] = np.where(rows, gains[column] + 0.05, gains[column])
+        changed.append(dataclasses.replace(record, tables=record.tables | {"gains": gains}))
+    assert "lost nothing that matters" in margin_report.answer(recorded)
+    assert "dropping it costs accuracy that matters" in margin_report.answer(changed)
+
+
+def test_verdict_table(recorded: list[Record]) -> None:
+    table = margin_report.verdict_table(recorded, recorded[:1])
+    assert list(table.columns) == [
+        "paper", "GPU", *map(margin_report.title, recorded), "this run", "verdict",
+    ]  # fmt: skip
+    assert len(table) == len(MARGIN_CLAIMS)
+    assert set(table["GPU"]) == {"not run"}
+    assert list(table["this run"]) == list(table[margin_report.title(recorded[0])])
+    assert list(table["verdict"]) == [claim.judge(recorded)[0] for claim in MARGIN_CLAIMS]
+
+
+def test_a_gpu_record_fills_the_gpu_column(recorded: list[Record]) -> None:
+    gpu = dataclasses.replace(recorded[0], profile="gpu")
+    table = margin_report.verdict_table([gpu])
+    assert "not run" not in set(table["GPU"])
+
+
+def test_summary_counts_every_claim(recorded: list[Record]) -> None:
+    counts = [
+        int(word)
+        for word in margin_report.summary(recorded).replace("*", "").split()
+        if word.isdigit()
+    ]
+    assert counts[0] == len(MARGIN_CLAIMS) == sum(counts[1:])
+
+
+def test_closed_distance_knows_no_ceiling_of_human_data(recorded: list[Record]) -> None:
+    table = margin_report.closed_distance(recorded)
+    assert set(table.index.get_level_values("source")) == {"simulator"}
+    assert margin_report.closed_distance(recorded[:1]).empty
+
+
+def test_the_simulator_is_learnt(recorded: list[Record]) -> None:
+    """At least 85 % of the way from chance to what is reachable, with the most data."""
+    record = recorded[-1]
+    size = largest_size(record)
+    accuracy, _, _ = estimate(record.tables["metrics"], loss="none", metric="accuracy", size=size)
+    baselines = record.tables["baselines"].set_index(["baseline", "metric"])["estimate"]
+    assert (accuracy - 0.5) / (baselines["reachable", "accuracy"] - 0.5) >= 0.85
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_tables_are_made_of_text_without_gaps(recorded: list[Record], place: int) -> None:
+    record = recorded[place]
+    tables: list[pd.DataFrame] = [
+        margin_report.gain_table(record),
+        margin_report.gain_table(record, "log-likelihood"),
+        margin_report.accuracy_table(record),
+        margin_report.strength_table(record),
+        margin_report.score_table(record),
+        margin_report.filter_table([record]),
+        margin_report.provenance([record]),
+    ]
+    for table in tables:
+        assert not table.isna().any().any()
+        assert "nan" not in table.to_string()
