@@ -224,10 +224,11 @@ def test_frozen_parameters_stay(tiny_model, pairs, make_trainer):
 
 
 def test_a_trained_model_loads_with_stock_classes(tiny_model, pairs, make_trainer, tmp_path):
-    model, _ = tiny_model
+    model, tokenizer = tiny_model
     trainer = make_trainer(model, pairs, max_steps=3, learning_rate=0.01)
     trainer.train()
     trainer.save_model(str(tmp_path / "saved"))
+    tokenizer.save_pretrained(tmp_path / "saved")
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
     rows = [pair.winner for pair in pairs[:6]]
     ours = score(model, rows, pad_token_id=0)
