@@ -100,7 +100,8 @@ class TestRefusals:
             run_all(tmp_path, write(tmp_path / "quick.yaml", ""), tmp_path / "out")
 
     @pytest.mark.parametrize(
-        ("value", "problem"), [(None, "is not set"), ("", "is not set"), ("nowhere", "'nowhere'")]
+        ("value", "problem"),
+        [(None, "is not set"), ("", "is not set"), ("nowhere", "nowhere is not a folder")],
     )
     def test_required_data(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch, value: str | None, problem: str
