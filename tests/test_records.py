@@ -187,3 +187,18 @@ def test_the_commit_is_that_of_the_package_and_marks_changed_code(tmp_path, monk
     assert environment(0.0)["commit"] == commit
     (package / "records.py").write_text("second\n")
     assert environment(0.0)["commit"] == f"{commit}+"
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '"text"'])
+def test_json_that_is_no_record_is_named(tmp_path, content):
+    path = tmp_path / "margin-toy.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="not a run record"):
+        load(path)
+
+
+def test_an_infinite_result_is_refused_and_writes_nothing(record, tmp_path):
+    table = pd.DataFrame({"estimate": [1.0, math.inf]})
+    with pytest.raises(ValueError, match="infinite"):
+        save(replace(record, tables={"gains": table}), tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -154,7 +154,8 @@ def accuracy_by_strength(tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
         for offset, loss in enumerate(LOSS_STYLE):
             line = part[part["loss"] == loss].loc[names]
             _interval_line(axis, np.arange(1, 5) + 0.09 * (offset - 1.5), line, loss)
-        for (name, line), dashes in zip(baselines.groupby("baseline"), (":", "--"), strict=False):
+        for name, line in baselines.groupby("baseline"):
+            dashes = {"length only": ":", "reachable": "--"}.get(str(name), "-.")
             values = line.set_index("metric").loc[names, "estimate"] * 100
             axis.plot(range(1, 5), values, color="black", ls=dashes, lw=1, label=name)
         axis.set_xticks(range(1, 5), ["negligibly", "slightly", "better", "significantly"])

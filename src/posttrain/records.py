@@ -126,10 +126,16 @@ def save(record: Record, folder: Path) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value: six significant digits, null for NaN."""
+    """A JSON value: six significant digits, null for NaN.
+
+    Raises:
+        ValueError: If the value is infinite, which JSON cannot say.
+    """
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
+        if math.isinf(value):
+            raise ValueError("a result is infinite; a study must not record a diverged run")
         return None if math.isnan(value) else float(f"{value:.6g}")
     return value
 
@@ -166,6 +172,8 @@ def load(path: Path) -> Record:
         raise ValueError(f"{path}: not JSON ({error}); run the study again") from None
     except KeyError as error:
         raise ValueError(f"{path}: the record lacks {error}; run the study again") from None
+    except (TypeError, AttributeError):
+        raise ValueError(f"{path}: not a run record; run the study again") from None
 
 
 def load_all(folder: Path, study: str) -> list[Record]:

@@ -41,7 +41,7 @@ class RowBatch:
 
 
 class TooLongError(ValueError):
-    """A group does not fit into the limit even with nothing left of its prompt."""
+    """A group fits into the limit only with no token left of its prompt."""
 
 
 def tokenize_group(
@@ -55,7 +55,7 @@ def tokenize_group(
     response is never cut.
 
     Raises:
-        TooLongError: If a response alone exceeds ``max_tokens``.
+        TooLongError: If a response leaves no token of its prompt within ``max_tokens``.
         ValueError: If the tokenizer has no chat template, or one in which the prompt is not a
             prefix of the whole conversation.
     """
