@@ -3,6 +3,7 @@
 Everything is read from run records, so that the chapter's prose changes when the results do.
 """
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -18,6 +19,8 @@ TITLES = {
     "simulator": "simulator (full training)",
 }
 PERCENT = 100.0
+#: Claims whose quantity is no difference of accuracies.
+NOT_IN_POINTS = ("bimodal", "costs-likelihood")
 
 
 def ordered(records: Sequence[Record]) -> list[Record]:
@@ -44,9 +47,8 @@ def with_interval(
     that are known exactly.
     """
     form = f"{'+' if sign else ''}.{digits}f"
-    # Adding zero turns a negative zero, left by rounding, into a positive one.
-    rounded = (round(v * scale, digits) + 0.0 for v in values)
-    value, low, high = (format(v, form).replace("-", "−") for v in rounded)
+    # A rounded zero keeps its sign, which says on which side of zero an end lies.
+    value, low, high = (format(v * scale, form).replace("-", "−") for v in values)
     return value if values[1] == values[2] else f"{value} [{low},\u00a0{high}]"
 
 
@@ -63,36 +65,41 @@ def answer(records: Sequence[Record]) -> str:
     Raises:
         ValueError: If there is no record.
     """
-    judged = {claim.key: claim.judge(records)[0] for claim in MARGIN_CLAIMS}
+    claim = next(claim for claim in MARGIN_CLAIMS if claim.key == "harmless-to-drop")
+    status, evidence = claim.judge(ordered(records))
+    ruled_out = sum(item.status == "supported" for item in evidence)
     tuned = [
         f"{_gain(record, 'large', 'tuned', largest_size(record))} points at "
         f"{largest_size(record):,} pairs of `{record.source}`"
         for record in ordered(records)
     ]
     first = ordered(records)[0]
-    gains = first.tables["gains"]
-    shared = {
-        size: estimate(gains, tuning="shared", loss="large", metric="accuracy", size=size)
+    shared = [
+        estimate(
+            first.tables["gains"], tuning="shared", loss="large", metric="accuracy", size=size
+        )[0]
         for size in first.settings["sizes"]
-    }
-    best = max(shared, key=lambda size: shared[size][0])
+    ]
+    span = " to ".join(
+        f"{value * PERCENT:+.1f}".replace("-", "−") for value in sorted(shared)[:: len(shared) - 1]
+    )
     costs = [
         _gain(record, "large", "tuned", largest_size(record), "log-likelihood")
         for record in ordered(records)
     ]
     verdict = {
-        "supported": "Llama 3 lost nothing that matters by dropping it",
-        "not supported": "dropping it costs accuracy that matters",
+        "supported": f"no run shows that dropping it costs half a point; {ruled_out} of "
+        f"{len(evidence)} rule it out",
+        "not supported": "dropping it costs accuracy in these runs",
         "inconclusive": "these runs cannot rule out that dropping it costs half a point",
-    }[judged["harmless-to-drop"]]
+    }[status]
     return (
         f"**Once every arm has hyperparameters of its own, Llama 2's large margin is worth "
-        f"{_listing(tuned)} (accuracy, 95 % intervals), and {verdict}.** "
-        f"With one setting for all arms it can look worth more — on `{first.source}` up to "
-        f"{with_interval(shared[best])} points, at {best:,} pairs — because it stands in for "
-        f"regularisation that the setting lacks. It costs what scores say about probabilities: "
-        f"{_listing(costs)} nats of held-out log-likelihood per pair, in the same order. Per "
-        f"tenfold data the accuracy gain on `{first.source}` changes by "
+        f"{_listing(tuned)} (accuracy, 95 % intervals): {verdict}.** "
+        f"With one weak penalty shared by all arms it looks worth more, {span} points over the "
+        f"data sizes of `{first.source}`. At the largest sizes it changes held-out "
+        f"log-likelihood per pair by {_listing(costs)} nats, in the same order: scores become "
+        f"overconfident. Per tenfold data the accuracy gain on `{first.source}` changes by "
         f"{_trend(first, 'shared')} points with the shared setting and by "
         f"{_trend(first, 'tuned')} with tuned ones."
     )
@@ -120,28 +127,35 @@ def gain_table(record: Record, metric: str = "accuracy") -> pd.DataFrame:
 
 
 def accuracy_table(record: Record) -> pd.DataFrame:
-    """Accuracy (%) of each arm, tuned: one row an arm, one column a size."""
+    """Accuracy (%) on all pairs, trained on all: one row a loss and tuning, one column a size."""
     sizes = record.settings["sizes"]
-    rows = [
-        [
-            loss,
-            "better and up" if filtered else "all",
-            *(
-                with_interval(
-                    estimate(
-                        record.tables["metrics"],
-                        loss=loss, filtered=filtered, metric="accuracy", size=size,
-                    ),
-                    sign=False,
-                )
+    metrics = record.tables["metrics"]
+    rows = []
+    for loss in LOSSES:
+        for tuning in ("shared", "tuned"):
+            found = [
+                estimate(metrics, tuning=tuning, loss=loss, metric="accuracy", size=size)
                 for size in sizes
-            ),
-        ]
-        for filtered in (False, True)
-        for loss in LOSSES
-    ]  # fmt: skip
-    columns = ["loss", "trained on", *(f"{size:,} pairs" for size in sizes)]
-    return pd.DataFrame(rows, columns=columns).set_index(["loss", "trained on"])
+            ]
+            rows.append([loss, tuning, *(with_interval(values, sign=False) for values in found)])
+    columns = ["loss", "hyperparameter", *(f"{size:,} pairs" for size in sizes)]
+    return pd.DataFrame(rows, columns=columns).set_index(["loss", "hyperparameter"])
+
+
+def chosen_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Tuned hyperparameters (geometric mean over seeds and folds), by source, size and loss."""
+    parts = []
+    for record in ordered(records):
+        chosen = record.tables["chosen"]
+        chosen = chosen[~chosen["filtered"].astype(bool)]
+        name = next(column for column in ("penalty", "learning rate") if column in chosen)
+        wide = chosen.pivot_table(index="size", columns="loss", values=name)[list(LOSSES)]
+        wide.index = pd.MultiIndex.from_tuples(
+            [(record.source, name, f"{size:,}") for size in wide.index],
+            names=["source", "hyperparameter", "pairs"],
+        )
+        parts.append(wide.map(lambda value: f"{value:.2g}"))
+    return pd.concat(parts)
 
 
 def strength_table(record: Record) -> pd.DataFrame:
@@ -239,7 +253,7 @@ def closed_distance(records: Sequence[Record], tuning: str = "tuned") -> pd.Data
 
 def _cell(evidence: Evidence, claim: Claim) -> str:
     values = (evidence.estimate, evidence.low, evidence.high)
-    in_points = claim.key not in ("bimodal", "costs-likelihood")
+    in_points = claim.key not in NOT_IN_POINTS
     number = with_interval(values) if in_points else with_interval(values, scale=1, digits=3)
     return f"{number} {evidence.status}"
 
@@ -268,18 +282,31 @@ def verdict_table(recorded: Sequence[Record], fresh: Sequence[Record] = ()) -> p
 
 def summary(records: Sequence[Record]) -> str:
     """How many claims came out how, in one sentence of Markdown."""
-    verdicts = [claim.judge(records)[0] for claim in MARGIN_CLAIMS]
-    return (
-        f"**Of {len(verdicts)} claims about the margin: {verdicts.count('supported')} supported, "
-        f"{verdicts.count('not supported')} not supported, "
-        f"{verdicts.count('inconclusive')} inconclusive.**"
-    )
+    parts = []
+    for ours, whose in ((False, "of the papers about the margin"), (True, "of this book")):
+        verdicts = [claim.judge(records)[0] for claim in MARGIN_CLAIMS if claim.ours == ours]
+        parts.append(
+            f"of {len(verdicts)} claims {whose}, {verdicts.count('supported')} supported, "
+            f"{verdicts.count('not supported')} not supported, "
+            f"{verdicts.count('inconclusive')} inconclusive"
+        )
+    text = "; ".join(parts)
+    return f"**{text[0].upper()}{text[1:]}.**"
 
 
-def quantities() -> pd.DataFrame:
-    """What each claim's test measures."""
-    rows = [(claim.statement, claim.quantity) for claim in MARGIN_CLAIMS]
-    return pd.DataFrame(rows, columns=["claim", "measured as"]).set_index("claim")
+def quantities(records: Sequence[Record]) -> pd.DataFrame:
+    """What each claim's test measures, and the smallest effect that matters."""
+    rows = []
+    for claim in MARGIN_CLAIMS:
+        smallest = {item.smallest for item in claim.judge(records)[1]}
+        scale, digits = (1, 3) if claim.key in NOT_IN_POINTS else (PERCENT, 1)
+        shown = ", ".join(
+            "no gain to lose" if value == -math.inf else f"{value * scale:.{digits}f}"
+            for value in sorted(smallest)
+        )
+        rows.append((claim.statement, claim.quantity, shown))
+    columns = ["claim", "measured as", "smallest effect that matters"]
+    return pd.DataFrame(rows, columns=columns).set_index("claim")
 
 
 def provenance(records: Sequence[Record]) -> pd.DataFrame:
