@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from posttrain import records
-from posttrain.claims import MARGIN_CLAIMS, scoreboard
+from posttrain.claims import MARGIN_CLAIMS
 from posttrain.preferences import fingerprint
 from posttrain.reading import write_groups
 from posttrain.sources.simulator import simulate
@@ -83,9 +83,10 @@ def test_a_simulator_record_says_what_was_run(record):
 
 def test_every_claim_can_judge_a_record_that_was_saved(record, tmp_path):
     found = records.load(records.save(record, tmp_path))
-    before, after = (scoreboard(MARGIN_CLAIMS, [each]) for each in (record, found))
-    assert before["verdict"].tolist() == after["verdict"].tolist()
-    for one, other in zip(before[record.name], after[record.name], strict=True):
+    for claim in MARGIN_CLAIMS:
+        before, (one,) = claim.judge([record])
+        after, (other,) = claim.judge([found])
+        assert before == after
         assert one.estimate == pytest.approx(other.estimate, rel=1e-5, abs=1e-9, nan_ok=True)
 
 
@@ -96,9 +97,8 @@ def test_claims_about_trends_are_inconclusive_after_a_run_of_one_size(record, tm
     )
     single = replace(record, tables=size | {"trends": trends})
     found = records.load(records.save(single, tmp_path))
-    table = scoreboard(MARGIN_CLAIMS, [found])
-    about_trends = [claim.key.startswith("diminishing") for claim in MARGIN_CLAIMS]
-    assert table["verdict"][about_trends].tolist() == ["inconclusive"] * 2
+    about_trends = next(claim for claim in MARGIN_CLAIMS if claim.key == "diminishing")
+    assert about_trends.judge([found])[0] == "inconclusive"
 
 
 def test_human_data_are_studied_with_heads(human_data):
