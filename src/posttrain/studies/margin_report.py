@@ -98,8 +98,8 @@ def answer(records: Sequence[Record]) -> str:
         f"{_listing(tuned)} (accuracy, 95 % intervals): {verdict}.** "
         f"With one weak penalty shared by all arms it looks worth more, {span} points over the "
         f"data sizes of `{first.source}`. At the largest sizes it changes held-out "
-        f"log-likelihood per pair by {_listing(costs)} nats, in the same order: scores become "
-        f"overconfident. Per tenfold data the accuracy gain on `{first.source}` changes by "
+        f"log-likelihood per pair by {_listing(costs)} nats, in the same order. Per "
+        f"tenfold data the accuracy gain on `{first.source}` changes by "
         f"{_trend(first, 'shared')} points with the shared setting and by "
         f"{_trend(first, 'tuned')} with tuned ones."
     )
