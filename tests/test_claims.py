@@ -1,4 +1,4 @@
-"""Claims: each reads its own cell with its own sign, and the boundaries of each verdict."""
+"""Claims: the boundaries of each verdict, whose records are asked, and which row is read."""
 
 import itertools
 from dataclasses import replace
@@ -6,68 +6,27 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from posttrain.claims import (
-    HALF_A_POINT,
-    MARGIN_CLAIMS,
-    Claim,
-    Evidence,
-    combine,
-    estimate,
-    largest_size,
-)
+from posttrain.claims import Claim, Evidence, combine, estimate
 from posttrain.records import Record
 
-SIZES = (300, 1000)
-CLAIMS = {claim.key: claim for claim in MARGIN_CLAIMS}
-METRICS = (
-    "accuracy", "accuracy 1", "accuracy 4", "log-likelihood", "calibration error", "bimodality",
-)  # fmt: skip
-
-#: Where each claim looks (at the largest size), and the sign that speaks for it.
-CELLS = {
-    "rises-with-strength": ("steps", "none", "accuracy 4 − 1", "tuned", 1, 0.05),
-    "large-margin-helps": ("gains", "large", "accuracy", "tuned", 1, 0.004),
-    "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, 0.005),
-    "gains-where-decided": ("steps", "large", "gain 4 − 1", "tuned", 1, 0.018),
-    "bimodal": ("gains", "large", "bimodality", "tuned", 1, 0.02),
-    "diminishing": ("trends", "large", "accuracy", "tuned", -1, None),
-    "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, 0.0),
-    "costs-likelihood": ("gains", "large", "log-likelihood", "tuned", -1, 0.005),
-    "scaled-helps": ("gains", "scaled", "accuracy", "tuned", 1, 0.012),
-}
-
-
-def synthetic(everywhere, *, cell=None, planted=None, source="toy"):
-    """A record whose tables hold ``everywhere`` in all rows but one, which holds ``planted``."""
-    tables = {}
-    for name, metrics in (
-        ("metrics", METRICS),
-        ("gains", METRICS),
-        ("steps", ("accuracy 4 − 1", "gain 4 − 1")),
-        ("trends", METRICS[:3]),
-    ):
-        rows = []
-        sizes = (None,) if name == "trends" else SIZES
-        for loss, filtered, tuning, size, metric in itertools.product(
-            ("none", "small", "large", "scaled"), (False, True), ("shared", "tuned"), sizes, metrics
-        ):
-            here = (name, loss, metric, tuning) == cell and not filtered and size in (None, 1000)
-            rows.append((loss, filtered, tuning, size, metric, *(planted if here else everywhere)))
-        table = pd.DataFrame(
-            rows,
-            columns=["loss", "filtered", "tuning", "size", "metric", "estimate", "low", "high"],
-        )
-        tables[name] = table.drop(columns="size") if name == "trends" else table
-    return Record("margin", source, "quick", {}, {}, tables)
-
-
-def scaled(sign, values=(0.2, 0.1, 0.4)):
-    estimate, *ends = (sign * value for value in values)
-    return estimate, *sorted(ends)
+HELPS, HURTS, OPEN = (0.2, 0.1, 0.4), (-0.2, -0.4, -0.1), (0.0, -0.3, 0.3)
 
 
 def evidence(low, high, smallest=0.01):
     return Evidence("margin-toy", (low + high) / 2, low, high, smallest)
+
+
+def record_of(values, *, source="toy", study="toys"):
+    """A record with one result, in a table that no other study has."""
+    table = pd.DataFrame([values], columns=["estimate", "low", "high"])
+    return Record(study, source, "quick", {}, {}, {study: table})
+
+
+def read(record):
+    return Evidence(record.name, *estimate(record.tables["toys"]), 0.01)
+
+
+CLAIM = Claim("helps", "a paper", "Toys help.", "+1 point", "gain", "toys", read)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +43,20 @@ def evidence(low, high, smallest=0.01):
         (float("nan"), float("nan"), "inconclusive"),
     ],
 )
-def test_the_status_at_its_boundaries(low, high, status):
+def test_the_status_changes_at_zero_and_at_the_smallest_effect(low, high, status):
     assert evidence(low, high).status == status
+
+
+@pytest.mark.parametrize(
+    ("smallest", "high", "status"),
+    [
+        (-float("inf"), -0.1, "inconclusive"),
+        (0.0, 0.0, "inconclusive"),
+        (0.0, -1e-9, "not supported"),
+    ],
+)
+def test_the_smallest_effect_may_be_zero_or_out_of_reach(smallest, high, status):
+    assert evidence(-0.5, high, smallest).status == status
 
 
 @pytest.mark.parametrize(
@@ -99,107 +70,82 @@ def test_the_status_at_its_boundaries(low, high, status):
         (["inconclusive", "inconclusive"], "inconclusive"),
     ],
 )
-def test_several_records_together(statuses, overall):
+def test_several_records_decide_together_in_any_order(statuses, overall):
     for order in itertools.permutations(statuses):
         assert combine(list(order)) == overall
 
 
-def test_every_claim_is_tested_here():
-    assert list(CELLS) == [claim.key for claim in MARGIN_CLAIMS]
-    assert len(CLAIMS) == len(MARGIN_CLAIMS)
-    assert {claim.study for claim in MARGIN_CLAIMS} == {"margin"}
-
-
-@pytest.mark.parametrize("key", [key for key in CELLS if key != "diminishing"])
-def test_the_planted_cell_alone_decides_and_its_sign_turns_the_verdict(key):
-    *cell, sign, _ = CELLS[key]
-    for direction, status in ((sign, "supported"), (-sign, "not supported")):
-        # All other cells say the opposite.
-        record = synthetic(scaled(-direction), cell=tuple(cell), planted=scaled(direction))
-        found, (item,) = CLAIMS[key].judge([record])
-        assert (found, item.status) == (status, status)
-        assert item.record == "margin-toy"
-    wide = synthetic(scaled(1), cell=tuple(cell), planted=(0.0, -0.3, 0.3))
-    assert CLAIMS[key].judge([wide])[0] == "inconclusive"
-
-
-@pytest.mark.parametrize("key", CELLS)
-def test_the_evidence_is_the_interval_of_the_cell_positive_in_the_claimed_direction(key):
-    *cell, sign, smallest = CELLS[key]
-    record = synthetic((9.0, 8.0, 10.0), cell=tuple(cell), planted=(0.2, 0.1, 0.4))
-    item = CLAIMS[key].test(record)
-    expected = scaled(sign)
-    if key == "harmless-to-drop":
-        expected = (0.005 - 0.2, 0.005 - 0.4, 0.005 - 0.1)
-    assert (item.estimate, item.low, item.high) == pytest.approx(expected)
-    assert smallest is None or item.smallest == smallest
+def test_a_claim_is_a_papers_and_in_points_unless_told_otherwise():
+    assert (CLAIM.ours, CLAIM.unit) == (False, "points")
 
 
 @pytest.mark.parametrize(
-    ("start", "fall", "status"),
-    [
-        # From 300 to 1,000 pairs is half a decade: half of 0.2 is lost at 0.19 per decade.
-        ((0.2, 0.1, 0.4), (0.30, 0.1, 0.5), "supported"),
-        ((0.2, 0.1, 0.4), (0.05, -0.1, 0.18), "not supported"),
-        ((0.2, 0.1, 0.4), (0.05, -0.1, 0.20), "inconclusive"),
-        # Without a gain at the start, nothing can diminish.
-        ((0.2, -0.1, 0.4), (-0.30, -0.5, -0.1), "inconclusive"),
-        ((-0.2, -0.4, -0.1), (-0.30, -0.5, -0.1), "inconclusive"),
-    ],
+    ("values", "status"),
+    [(HELPS, "supported"), (HURTS, "not supported"), (OPEN, "inconclusive")],
 )
-def test_only_a_gain_that_exists_can_diminish(start, fall, status):
-    value, low, high = fall
-    cell = CELLS["diminishing"][:4]
-    record = synthetic(start, cell=cell, planted=(-value, -high, -low))
-    assert CLAIMS["diminishing"].judge([record])[0] == status
+def test_a_record_gives_its_evidence_and_with_it_the_verdict(values, status):
+    found, (item,) = CLAIM.judge([record_of(values)])
+    assert (found, item.status) == (status, status)
+    assert item == Evidence("toys-toy", *values, 0.01)
 
 
-def test_dropping_the_margin_is_harmless_where_it_gains_less_than_half_a_point():
-    cell = CELLS["harmless-to-drop"][:4]
-    for planted, status in (
-        ((0.002, -0.001, HALF_A_POINT - 1e-9), "supported"),
-        ((0.002, -0.001, HALF_A_POINT + 1e-9), "inconclusive"),
-        ((0.009, HALF_A_POINT + 1e-9, 0.02), "not supported"),
-    ):
-        record = synthetic((9.0, 8.0, 10.0), cell=cell, planted=planted)
-        assert CLAIMS["harmless-to-drop"].judge([record])[0] == status
-
-
-def test_only_records_of_the_study_are_asked():
-    claim = CLAIMS["large-margin-helps"]
-    good, bad = (synthetic(scaled(sign), source=name) for sign, name in ((1, "a"), (-1, "b")))
-    status, items = claim.judge([good, replace(bad, study="data")])
-    assert status == "supported"
-    assert [item.record for item in items] == ["margin-a"]
-    assert claim.judge([good, bad])[0] == "inconclusive"
-    assert [item.record for item in claim.judge([bad, good])[1]] == ["margin-b", "margin-a"]
+def test_only_records_of_the_study_are_asked_in_the_given_order():
+    good, bad = record_of(HELPS, source="a"), record_of(HURTS, source="b")
+    other = record_of(HURTS, source="c", study="games")
+    for strangers in ([other], [replace(bad, study="data")]):
+        status, items = CLAIM.judge([*strangers, good, *strangers])
+        assert status == "supported"
+        assert [item.record for item in items] == ["toys-a"]
+    assert CLAIM.judge([good, bad])[0] == "inconclusive"
+    assert [item.record for item in CLAIM.judge([bad, good])[1]] == ["toys-b", "toys-a"]
 
 
 @pytest.mark.parametrize("studies", [(), ("data",)])
 def test_a_claim_without_a_record_is_refused(studies):
     claim = Claim("other", "", "", "", "", "unknown", lambda record: evidence(0, 1))
-    records = [replace(synthetic(scaled(1)), study=study) for study in studies]
+    records = [record_of(HELPS, study=study) for study in studies]
     with pytest.raises(ValueError, match="no record of study 'unknown' to judge claim 'other' by"):
         claim.judge(records)
 
 
-def test_estimate_reads_one_row_and_refuses_none_or_several():
-    table = synthetic((0.2, 0.1, 0.4)).tables["gains"]
-    where = {"loss": "large", "metric": "accuracy", "size": 300}
-    assert estimate(table, **where) == (0.2, 0.1, 0.4)
-    changed = table.assign(estimate=range(len(table)))
-    found = {
-        estimate(changed, tuning=tuning, filtered=filtered, **where)[0]
-        for tuning in ("shared", "tuned")
-        for filtered in (False, True)
-    }
-    assert len(found) == 4
-    with pytest.raises(ValueError, match=r"expected one row with \{.*'size': 5\}, found 0"):
-        estimate(table, **where | {"size": 5})
-    del where["size"]
+@pytest.fixture
+def table():
+    """Ten rows with estimates of their own, two of them otherwise alike."""
+    rows = [
+        *itertools.product(("exact", "llama3"), ("accuracy", "flips"), (10, 20)),
+        *[("twin", "flips", 10)] * 2,
+    ]
+    table = pd.DataFrame(rows, columns=["arm", "metric", "size"])
+    place = pd.Series(range(len(table)))
+    return table.assign(estimate=place, low=place - 1, high=place + 2)
+
+
+def test_estimate_reads_the_one_row_where_every_column_matches(table):
+    found = estimate(table, arm="llama3", metric="accuracy", size=20)
+    assert found == (5.0, 4.0, 7.0)
+    assert {type(value) for value in found} == {float}
+    assert estimate(table.head(1)) == (0.0, -1.0, 2.0)
+
+
+def test_estimate_refuses_none_or_several_rows_and_names_what_it_looked_for(table):
+    with pytest.raises(
+        ValueError, match=r"expected one row with \{'arm': 'exact', 'size': 5\}, found 0"
+    ):
+        estimate(table, arm="exact", size=5)
+    with pytest.raises(ValueError, match=r"with \{'arm': 'exact', 'size': 10\}, found 2"):
+        estimate(table, arm="exact", size=10)
     with pytest.raises(ValueError, match="found 2"):
-        estimate(table, **where)
+        estimate(table, arm="twin", metric="flips", size=10)
+    with pytest.raises(ValueError, match=r"with \{\}, found 10"):
+        estimate(table)
+    with pytest.raises(ValueError, match="found 0"):
+        estimate(table.head(0))
 
 
-def test_the_largest_size():
-    assert largest_size(synthetic((0.0, 0.0, 0.0))) == 1000
+def test_estimate_has_no_defaults_of_any_study(table):
+    """Columns that only the margin's tables have are matched where they are named."""
+    both = pd.concat([table.assign(tuning=tuning) for tuning in ("shared", "tuned")])
+    where = {"arm": "exact", "metric": "flips", "size": 20}
+    assert estimate(both, tuning="shared", **where) == (3.0, 2.0, 5.0)
+    with pytest.raises(ValueError, match="found 2"):
+        estimate(both, **where)

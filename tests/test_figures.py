@@ -257,8 +257,8 @@ def test_margin_tables_are_those_of_llama_2():
 
 
 def test_losses_have_colours_and_markers_of_their_own():
-    assert set(figures.LOSS_STYLE) == set(LOSSES)
-    for values in zip(*figures.LOSS_STYLE.values(), strict=True):
+    assert set(figures.margin.LOSS_STYLE) == set(LOSSES)
+    for values in zip(*figures.margin.LOSS_STYLE.values(), strict=True):
         assert len(set(values)) == 4
 
 

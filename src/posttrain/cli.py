@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.run is not _study_margin:
+    if rest and known.run is not _study:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
         return known.run(known, rest)
@@ -60,15 +60,17 @@ def _parser() -> argparse.ArgumentParser:
 
     study = commands.add_parser("study", help="run a study and write its run record")
     names = study.add_subparsers(required=True, metavar="STUDY")
-    margin = names.add_parser(
-        "margin",
-        add_help=False,
-        help="what the margin buys (further options depend on --source; see --help)",
-    )
-    margin.add_argument("--source", default="simulator")
-    margin.add_argument("--output", type=Path, default=Path("results"))
-    margin.add_argument("--profile", default="custom")
-    margin.set_defaults(run=_study_margin)
+    for name, question in (
+        ("margin", "what the margin buys"),
+        ("packing", "what one row for all responses changes"),
+    ):
+        one = names.add_parser(
+            name, add_help=False, help=f"{question} (options depend on --source; see --help)"
+        )
+        one.add_argument("--source", default="simulator")
+        one.add_argument("--output", type=Path, default=Path("results"))
+        one.add_argument("--profile", default="custom")
+        one.set_defaults(run=_study, study=name)
     return parser
 
 
@@ -113,24 +115,23 @@ def _data_simulate(known: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
-def _study_margin(known: argparse.Namespace, rest: Sequence[str]) -> int:
+def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from trl import TrlParser
 
     from posttrain import records
-    from posttrain.studies import margin
+    from posttrain.studies import margin, packing
 
-    # The parser declares its argument as an opaque type.
-    settings_type: Any = margin.settings_for(known.source)
+    study: Any = {"margin": margin, "packing": packing}[known.study]
     parser = TrlParser(
-        settings_type,
-        prog="posttrain study margin",
-        description="Margin study. Also: --source NAME (simulator, or human data such as "
+        study.settings_for(known.source),
+        prog=f"posttrain study {known.study}",
+        description="Run a study. Also: --source NAME (simulator, or human data such as "
         "ukpconvarg in the folder that POSTTRAIN_DATA names), --output FOLDER, --profile LABEL, "
         "--config FILE (YAML with any of the settings below).",
     )
     settings, unknown = parser.parse_args_and_config(args=list(rest), return_remaining_strings=True)
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
-    record = margin.run(known.source, profile=known.profile, settings=settings)
+    record = study.run(known.source, profile=known.profile, settings=settings)
     print(f"wrote {records.save(record, known.output)}")
     return 0

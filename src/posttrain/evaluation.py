@@ -7,6 +7,7 @@ measured with the same :class:`Resamples` are compared pair by pair, which makes
 difference much narrower than the difference of two intervals.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,11 +164,14 @@ class Resamples:
             np.concatenate([np.full((1, seeds), 1 / seeds), by_seed]),
         )
 
-    def measure(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+    def measure(
+        self, sums: np.ndarray, metrics: Callable[[np.ndarray], dict[str, np.ndarray]] = metrics
+    ) -> dict[str, np.ndarray]:
         """Metrics of each replicate: computed for each seed, then averaged over seeds.
 
         Args:
-            sums: Shape ``[seeds, groups, COLUMNS]``.
+            sums: Shape ``[seeds, groups, columns]``.
+            metrics: Turns sums over pairs, ``[..., columns]``, into metrics of the leading shape.
 
         Returns:
             For each metric, shape ``[replicates + 1]``, the estimate first.

@@ -19,7 +19,8 @@ from torch.nn.functional import softplus
 from transformers import AutoModel
 
 from posttrain import cache
-from posttrain.rows import Row, pad
+from posttrain.rows import LAYOUTS, lay_out
+from posttrain.tokenization import TokenizedGroup
 
 Pooling = Literal["mean", "response mean", "last"]
 
@@ -40,44 +41,50 @@ class FeatureSettings:
 
 
 def features(
-    checkpoint: Path, rows: Sequence[Row], settings: FeatureSettings, *, batch_tokens: int = 4096
+    checkpoint: Path,
+    groups: Sequence[TokenizedGroup],
+    settings: FeatureSettings,
+    *,
+    batch_tokens: int = 4096,
 ) -> Tensor:
-    """Hidden states of a frozen backbone, one vector per row, computed once and then cached.
+    """Hidden states of a frozen backbone, one vector per response in a row of its own.
 
-    The cache key covers the checkpoint's folder and weights file, the settings, the token ids and
-    the code that computes them.
+    They are computed once and then cached. The cache key covers the checkpoint's folder and weights
+    file, the settings, the token ids and the code that computes them.
 
     Args:
         checkpoint: Folder of a causal language model.
-        rows: Rows; equal rows are computed once.
+        groups: Prompts with responses; equal separate rows are computed once.
         settings: Layer and pooling.
         batch_tokens: Padded tokens per forward pass.
 
     Returns:
-        Shape ``[rows, hidden size]``, float32.
+        Shape ``[responses, hidden size]``, float32: by group, then by rank.
 
     Raises:
         ValueError: If the backbone has fewer layers than asked for, or a hidden state is not
             finite.
     """
-    distinct = sorted(set(rows), key=lambda row: (len(row.ids), row.ids, row.prompt_tokens))
+    rows = [(group.prompt, response) for group in groups for response in group.responses]
+    distinct = sorted(set(rows), key=lambda row: (len(row[0]) + len(row[1]), row))
     weights = [(f.name, f.stat().st_size) for f in sorted(checkpoint.glob("*.safetensors"))]
     name = cache.key(
         {
             "checkpoint": checkpoint.name,
             "weights": weights,
             "settings": asdict(settings),
-            "rows": [[row.prompt_tokens, *row.ids] for row in distinct],
+            "rows": distinct,
         },
         _compute_features,
         _pool,
-        pad,
+        lay_out,
     )
     path = cache.folder() / "features" / f"{name}.safetensors"
     if path.exists():
         found = load_file(path)["features"]
     else:
-        found = _compute_features(checkpoint, distinct, settings, batch_tokens)
+        alone = [TokenizedGroup(prompt, (response,)) for prompt, response in distinct]
+        found = _compute_features(checkpoint, alone, settings, batch_tokens)
         _save_atomically(path, found)
     place = {row: index for index, row in enumerate(distinct)}
     return found[[place[row] for row in rows]]
@@ -96,7 +103,7 @@ def _save_atomically(path: Path, found: Tensor) -> None:
 
 @torch.no_grad()
 def _compute_features(
-    checkpoint: Path, rows: Sequence[Row], settings: FeatureSettings, batch_tokens: int
+    checkpoint: Path, rows: Sequence[TokenizedGroup], settings: FeatureSettings, batch_tokens: int
 ) -> Tensor:
     model = AutoModel.from_pretrained(checkpoint).eval()
     if not 1 <= settings.layer <= len(model.layers):
@@ -113,7 +120,7 @@ def _compute_features(
     while start < len(rows):
         # Rows are sorted by length, so the longest of a batch is its last.
         stop = start + 1
-        while stop < len(rows) and (stop + 1 - start) * len(rows[stop].ids) <= batch_tokens:
+        while stop < len(rows) and (stop + 1 - start) * rows[stop].total <= batch_tokens:
             stop += 1
         pooled[start:stop] = _pool(model, rows[start:stop], settings.pooling)
         start = stop
@@ -122,17 +129,16 @@ def _compute_features(
     return pooled
 
 
-def _pool(model: nn.Module, rows: Sequence[Row], pooling: Pooling) -> Tensor:
-    batch = pad([row.ids for row in rows], pad_token_id=0)
-    hidden = model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
-    ).last_hidden_state
+def _pool(model: nn.Module, rows: Sequence[TokenizedGroup], pooling: Pooling) -> Tensor:
+    batch = lay_out(rows, LAYOUTS["separate"], pad_token_id=0)
+    # Padding is on the right, where causal attention hides it.
+    hidden = model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     if pooling == "last":
-        return hidden[torch.arange(len(rows)), batch.score_index].float()
-    chosen = batch.attention_mask.bool()
+        return hidden.flatten(0, 1)[batch.score_index].float()
+    index = torch.arange(hidden.shape[1])
+    chosen = index < torch.tensor([row.total for row in rows])[:, None]
     if pooling == "response mean":
-        prompt_tokens = torch.tensor([row.prompt_tokens for row in rows])
-        chosen &= torch.arange(chosen.shape[1]) >= prompt_tokens[:, None]
+        chosen &= index >= torch.tensor([len(row.prompt) for row in rows])[:, None]
     # A row's unused positions carry hidden states too; they must not enter the mean.
     summed = torch.where(chosen[:, :, None], hidden, 0).sum(dim=1)
     return (summed / chosen.sum(dim=1, keepdim=True)).float()

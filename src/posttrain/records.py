@@ -47,8 +47,8 @@ class Record:
 
     @property
     def name(self) -> str:
-        """File name without its ending."""
-        return f"{self.study}-{self.source}"
+        """File name without its ending; a GPU run stands beside the CPU's, not in its place."""
+        return f"{self.study}-{self.source}{'-gpu' if self.profile == 'gpu' else ''}"
 
 
 def environment(started: float) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Reward models: a stock ``AutoModelForSequenceClassification`` with one label, scoring rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
@@ -13,8 +14,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from posttrain.attention import mask_for
 from posttrain.precision import compute_in_double
-from posttrain.rows import Row, RowBatch, pad
+from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
+from posttrain.tokenization import TokenizedGroup
 
 
 def load(
@@ -80,14 +83,31 @@ def score_head(model: PreTrainedModel) -> nn.Linear:
 
 
 def forward_scores(model: PreTrainedModel, batch: RowBatch) -> Tensor:
-    """Scores of the rows of one batch, with gradients.
-
-    The score is read at ``batch.score_index``, an index computed from lengths. The stock forward
-    looks for the last token that is not padding instead, which fails where the padding token also
-    ends a response.
+    """Scores of the responses of one batch, with gradients.
 
     Returns:
-        Shape ``[rows]``, in the precision of the score head.
+        Shape ``[responses]``, in the precision of the score head, by group and then by rank.
+
+    Raises:
+        ValueError: As for :func:`response_states`.
+    """
+    head = score_head(extract_model_from_parallel(model))
+    return head(response_states(model, batch).to(head.weight.dtype)).squeeze(-1)
+
+
+def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
+    """Last hidden state of the responses of one batch, with gradients: what the score head reads.
+
+    States are read at ``batch.score_index``, computed from lengths. The stock forward looks for the
+    last token that is not padding instead, which fails where the padding token also ends a response
+    and where a row holds several responses.
+
+    Returns:
+        Shape ``[responses, hidden size]``, by group and then by rank.
+
+    Raises:
+        ValueError: If the model's attention cannot keep the rows' parts apart (see
+            :func:`posttrain.attention.mask_for`).
     """
     stock: PreTrainedModel = extract_model_from_parallel(model)
     captured: list[Tensor] = []
@@ -97,48 +117,99 @@ def forward_scores(model: PreTrainedModel, batch: RowBatch) -> Tensor:
         lambda _module, _inputs, output: captured.append(output.last_hidden_state)
     )
     try:
-        model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+        model(
+            input_ids=batch.input_ids,
+            attention_mask=mask_for(stock, batch),
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
     finally:
         handle.remove()
-    hidden = captured[0]
-    rows = torch.arange(len(batch.score_index), device=hidden.device)
-    scored = hidden[rows, batch.score_index]
-    head = score_head(stock)
-    return head(scored.to(head.weight.dtype)).squeeze(-1)
+    return captured[0].flatten(0, 1)[batch.score_index]
 
 
 @torch.no_grad()
 def score(
-    model: PreTrainedModel, rows: Sequence[Row], *, pad_token_id: int, batch_size: int = 64
+    model: PreTrainedModel,
+    groups: Sequence[TokenizedGroup],
+    *,
+    pad_token_id: int,
+    layout: Layout = LAYOUTS["separate"],
+    batch_tokens: int = 8192,
+    row_tokens: int | None = None,
 ) -> Tensor:
-    """Scores of any number of rows, in the given order, without gradients.
+    """Scores of all responses of any number of groups, without gradients.
 
-    Rows are batched by length to save padding; scores do not depend on the batching beyond
-    rounding.
+    Groups are batched by length to save padding. In an exact layout, scores do not depend on the
+    batching beyond rounding.
+
+    Args:
+        model: The reward model.
+        groups: The groups.
+        pad_token_id: Fills up rows.
+        layout: How groups become rows.
+        batch_tokens: Tokens per forward pass, padding aside; a single larger group is allowed.
+        row_tokens: See :func:`posttrain.rows.lay_out`.
 
     Returns:
-        Shape ``[rows]``, on the CPU.
+        Shape ``[responses]``, on the CPU: by group in the given order, then by rank.
     """
     was_training = model.training
     model.eval()
     try:
-        return _score(model, rows, pad_token_id, batch_size)
+        firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
+        scores = torch.empty(int(firsts[-1]), dtype=score_head(model).weight.dtype)
+        for members in _batches(groups, layout, batch_tokens):
+            chosen = [groups[k] for k in members]
+            batch = lay_out(chosen, layout, pad_token_id=pad_token_id, row_tokens=row_tokens)
+            places = np.concatenate([np.arange(firsts[k], firsts[k + 1]) for k in members])
+            scores[places] = forward_scores(model, batch.to(model.device)).cpu()
+        return scores
     finally:
         model.train(was_training)
 
 
-def _score(
-    model: PreTrainedModel, rows: Sequence[Row], pad_token_id: int, batch_size: int
-) -> Tensor:
-    order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
-    scores = torch.empty(len(rows), dtype=score_head(model).weight.dtype)
-    for start in range(0, len(order), batch_size):
-        places = order[start : start + batch_size]
-        batch = pad([rows[place].ids for place in places], pad_token_id)
-        on_device = RowBatch(
-            batch.input_ids.to(model.device),
-            batch.attention_mask.to(model.device),
-            batch.score_index.to(model.device),
+def _batches(
+    groups: Sequence[TokenizedGroup], layout: Layout, batch_tokens: int
+) -> Iterator[list[int]]:
+    """Indices of groups of similar length, up to so many tokens at a time."""
+    members: list[int] = []
+    tokens = 0
+    for k in sorted(range(len(groups)), key=lambda k: layout.tokens(groups[k])):
+        size = layout.tokens(groups[k])
+        if members and tokens + size > batch_tokens:
+            yield members
+            members, tokens = [], 0
+        members.append(k)
+        tokens += size
+    if members:
+        yield members
+
+
+def check_exact(model: PreTrainedModel, *, pad_token_id: int) -> None:
+    """Refuse a model whose scores in an exact single row differ from those in separate rows.
+
+    A model may ignore a mask or positions without saying so: with ALiBi, or recurrent layers. This
+    compares both layouts on a few tokens. The yardstick is how far ordinary causal attention moves
+    the scores, so that it holds in every precision.
+
+    Raises:
+        ValueError: If the exact row is more than a tenth as far off as the causal one.
+    """
+    words = torch.randint(
+        model.config.get_text_config().vocab_size, (40,), generator=torch.Generator().manual_seed(0)
+    ).tolist()
+    group = TokenizedGroup(tuple(words[:13]), (tuple(words[13:24]), tuple(words[24:])))
+    causal_row = Layout("single", "causal", "running")
+    by_layout = [
+        score(model, [group], pad_token_id=pad_token_id, layout=layout)
+        for layout in (LAYOUTS["separate"], LAYOUTS["exact"], causal_row)
+    ]
+    separate, exact, causal = by_layout
+    off, yardstick = (exact - separate).abs().max().item(), (causal - separate).abs().max().item()
+    if not off <= yardstick / 10:
+        raise ValueError(
+            f"{type(model).__name__} does not keep responses in one row apart: scores are off by "
+            f"{off:.2g}, and by {yardstick:.2g} where responses may see each other; use layout "
+            "'separate' with one block per row"
         )
-        scores[places] = forward_scores(model, on_device).cpu()
-    return scores

@@ -1,28 +1,83 @@
-"""Rows: the token sequences a model reads, and where in them each response is scored."""
+"""Rows: the token sequences a model reads, who sees whom in them, and where responses are scored.
 
+A layout is four independent choices (:class:`Layout`). Three presets have names (:data:`LAYOUTS`):
+
+- ``separate``: one response per row, the reference;
+- ``exact``: one row holds the prompt and all responses, which do not see each other and are
+  positioned as if each stood alone, so scores equal those of separate rows up to rounding;
+- ``llama3``: Llama 3's words (section 4.1.2) taken literally: one row, responses shuffled, ordinary
+  causal attention and counted positions.
+
+What is laid out together is a *block*: a prompt with the responses that share it. A row holds one
+block, or several that do not see each other. Scores come in one order whatever the layout: by
+group, then by rank.
+"""
+
+import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from posttrain.preferences import Message, RankedGroup
+from posttrain.tokenization import TokenizedGroup
+
+Rows = Literal["separate", "single"]
+Attention = Literal["isolated", "causal"]
+Positions = Literal["restarting", "running"]
+Order = Literal["shuffled", "ranked"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One prompt with one response, tokenised (the layout *separate*).
+class Layout:
+    """How a group becomes rows.
 
     Attributes:
-        ids: Token ids of the prompt, then of the response.
-        prompt_tokens: How many of them belong to the prompt.
-        trimmed: How many prompt tokens were cut off on the left to fit a limit.
+        rows: ``separate``: one response per row, for which the other choices mean nothing;
+            ``single``: all responses of a group behind one prompt.
+        attention: ``isolated``: a response sees the prompt and itself; ``causal``: it also sees the
+            responses before it.
+        positions: ``restarting``: each response continues from the prompt's end; ``running``:
+            tokens are counted.
+        order: ``shuffled``: a random order of the responses each time, drawn from torch's global
+            generator; ``ranked``: as in the group, best first.
+
+    Raises:
+        ValueError: On an unknown value.
     """
 
-    ids: tuple[int, ...]
-    prompt_tokens: int
-    trimmed: int = 0
+    rows: Rows = "single"
+    attention: Attention = "isolated"
+    positions: Positions = "restarting"
+    order: Order = "ranked"
+
+    def __post_init__(self) -> None:
+        for part, choices in zip(fields(self), (Rows, Attention, Positions, Order), strict=True):
+            value, known = getattr(self, part.name), get_args(choices)
+            if value not in known:
+                raise ValueError(f"{part.name} must be one of {', '.join(known)}, not {value!r}")
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether scores equal those of separate rows up to rounding."""
+        return self.rows == "separate" or (
+            self.attention == "isolated" and self.positions == "restarting"
+        )
+
+    def tokens(self, group: TokenizedGroup) -> int:
+        """How many tokens a group takes in this layout, padding aside."""
+        if self.rows == "single":
+            return group.total
+        return group.total + (len(group.responses) - 1) * len(group.prompt)
+
+
+LAYOUTS = {
+    "separate": Layout("separate"),
+    "exact": Layout(),
+    "llama3": Layout("single", "causal", "running", "shuffled"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,88 +86,211 @@ class RowBatch:
 
     Attributes:
         input_ids: Shape ``[rows, longest]``.
-        attention_mask: 1 on tokens, 0 on padding, shape ``[rows, longest]``.
-        score_index: Where each row is scored: its last token, shape ``[rows]``.
+        score_index: Where each response is scored, its last token, as an index into the flattened
+            ``input_ids``; shape ``[responses]``, by group and then by rank.
+        position_ids: Position of each token, ``[rows, longest]``.
+        block: Which block of its row a token belongs to, −1 for padding, ``[rows, longest]``.
+        branch: 0 for tokens that all later ones of their block see, k > 0 for tokens that only
+            those of the same k see, ``[rows, longest]``.
+
+    The last three are None where every row is one plain sequence, for which the model's own causal
+    attention and counted positions are right.
     """
 
     input_ids: Tensor
-    attention_mask: Tensor
     score_index: Tensor
+    position_ids: Tensor | None = None
+    block: Tensor | None = None
+    branch: Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are there, by name; ``RowBatch(**tensors)`` gives the batch back."""
+        named = ((part.name, getattr(self, part.name)) for part in fields(self))
+        return {name: tensor for name, tensor in named if tensor is not None}
+
+    def to(self, device: torch.device | str) -> "RowBatch":
+        """The same batch on another device."""
+        return RowBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
-class TooLongError(ValueError):
-    """A group fits into the limit only with no token left of its prompt."""
+def lay_out(
+    groups: Sequence[TokenizedGroup],
+    layout: Layout,
+    *,
+    pad_token_id: int,
+    row_tokens: int | None = None,
+) -> RowBatch:
+    """Lay groups out in rows.
 
-
-def tokenize_group(
-    tokenizer: PreTrainedTokenizerBase, group: RankedGroup, *, max_tokens: int | None = None
-) -> tuple[Row, ...]:
-    """One row per response of a group, best first, through the tokenizer's chat template.
-
-    Prompt and responses are tokenised apart, so that all responses share the prompt's tokens
-    exactly. Where the longest row exceeds ``max_tokens``, the prompt loses the same tokens on its
-    left in every row, because a prompt cut more for longer responses would reveal their length. A
-    response is never cut.
+    Args:
+        groups: The groups, in any number.
+        layout: The four choices.
+        pad_token_id: Fills up rows. Any id will do: no other token sees it.
+        row_tokens: Most tokens of a row; blocks then share rows (see :func:`fill_rows`). None gives
+            each block a row of its own.
 
     Raises:
-        TooLongError: If a response leaves no token of its prompt within ``max_tokens``.
-        ValueError: If the tokenizer has no chat template, or one in which the prompt is not a
-            prefix of the whole conversation.
+        ValueError: If there are no groups, or a block exceeds ``row_tokens``.
     """
-    head, tails = _render(tokenizer, group.prompt, group.responses)
-    prompt = tokenizer(head, add_special_tokens=False)["input_ids"]
-    responses = [tokenizer(tail, add_special_tokens=False)["input_ids"] for tail in tails]
-    longest = max(len(ids) for ids in responses)
-    trimmed = 0 if max_tokens is None else max(0, len(prompt) + longest - max_tokens)
-    if trimmed >= len(prompt):
-        raise TooLongError(
-            f"group {group.id!r} has a response of {longest} tokens, which leaves no room for a "
-            f"prompt within {max_tokens}; raise max_tokens or leave the group out"
+    if not groups:
+        raise ValueError("cannot make rows of no groups")
+    blocks = [
+        block for number, group in enumerate(groups) for block in _blocks(number, group, layout)
+    ]
+    sizes = [block.size for block in blocks]
+    filled = (
+        [[k] for k in range(len(blocks))] if row_tokens is None else fill_rows(sizes, row_tokens)
+    )
+    longest = max(sum(sizes[k] for k in row) for row in filled)
+    shape = (len(filled), longest)
+    # Columns: ids, position, block, branch.
+    tokens = np.empty((4, *shape), dtype=np.int64)
+    tokens[:] = np.array([pad_token_id, 0, -1, 0])[:, None, None]
+    firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
+    score_index = np.empty(firsts[-1], dtype=np.int64)
+    for row, members in enumerate(filled):
+        start = 0
+        for place, member in enumerate(members):
+            block = blocks[member]
+            ends = block.write(tokens[:, row, start : start + block.size], place)
+            for response, end in zip(block.responses, ends, strict=True):
+                score_index[firsts[block.number] + response] = row * longest + start + end - 1
+            start += block.size
+    ids, positions, block_of, branch = map(torch.from_numpy, tokens)
+    scored = torch.from_numpy(score_index)
+    if all(len(members) == 1 and blocks[members[0]].is_plain for members in filled):
+        return RowBatch(ids, scored)
+    return RowBatch(ids, scored, positions, block_of, branch)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A prompt with the responses that share it.
+
+    Attributes:
+        number: Index of the group in its batch.
+        group: The group.
+        responses: Indices of the block's responses in the group, in the order of the row.
+        layout: The four choices.
+    """
+
+    number: int
+    group: TokenizedGroup
+    responses: tuple[int, ...]
+    layout: Layout
+
+    @property
+    def size(self) -> int:
+        """Number of tokens."""
+        parts = self.group.responses
+        return len(self.group.prompt) + sum(len(parts[response]) for response in self.responses)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a sequence like any other: causal attention and counted positions."""
+        return len(self.responses) == 1 or (
+            self.layout.attention == "causal" and self.layout.positions == "running"
         )
-    prompt = prompt[trimmed:]
-    return tuple(Row((*prompt, *ids), len(prompt), trimmed) for ids in responses)
+
+    def write(self, tokens: np.ndarray, place: int) -> list[int]:
+        """Fill in ids, positions, block and branch of the block's tokens.
+
+        Args:
+            tokens: The four columns of the block's tokens, shape ``[4, size]``.
+            place: Index of the block in its row.
+
+        Returns:
+            Where each response ends.
+        """
+        ids, positions, block, branch = tokens
+        start = len(self.group.prompt)
+        ids[:start] = self.group.prompt
+        positions[:] = np.arange(len(positions))
+        block[:] = place
+        branch[:] = 0
+        ends = []
+        for number, response in enumerate(self.responses, start=1):
+            content = self.group.responses[response]
+            stop = start + len(content)
+            ids[start:stop] = content
+            if self.layout.positions == "restarting":
+                positions[start:stop] -= start - len(self.group.prompt)
+            if self.layout.attention == "isolated":
+                branch[start:stop] = number
+            ends.append(stop)
+            start = stop
+        return ends
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], responses: Sequence[str]
-) -> tuple[str, list[str]]:
-    """Text of the prompt, and what each response adds to it, in the tokenizer's chat format."""
-    if tokenizer.chat_template is None:
+def _blocks(number: int, group: TokenizedGroup, layout: Layout) -> list[_Block]:
+    count = len(group.responses)
+    if layout.rows == "separate":
+        # Alone in its block, a response is plain whatever the other choices say.
+        return [_Block(number, group, (k,), LAYOUTS["separate"]) for k in range(count)]
+    shuffled = layout.order == "shuffled"
+    order = torch.randperm(count).tolist() if shuffled else range(count)
+    return [_Block(number, group, tuple(order), layout)]
+
+
+def fill_rows(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Distribute blocks over rows of at most ``row_tokens`` tokens.
+
+    Best-fit decreasing: from the largest block to the smallest, each goes to the fullest row that
+    has room. It needs at most 11/9 of the fewest possible rows, plus four (Johnson et al., 1974).
+    Blocks are then spread evenly over that number of rows if the limit allows, because rows are
+    padded to the longest.
+
+    Args:
+        sizes: Tokens of each block.
+        row_tokens: Most tokens of a row.
+
+    Returns:
+        For each row the indices of its blocks, ascending; rows by their first block.
+
+    Raises:
+        ValueError: If a block exceeds ``row_tokens``.
+    """
+    order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
+    if order and sizes[order[0]] > row_tokens:
         raise ValueError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; set "
-            "tokenizer.chat_template to the format its model was trained on"
+            f"block {order[0]} has {sizes[order[0]]} tokens, more than row_tokens={row_tokens}; "
+            "raise row_tokens, or tokenise with max_row_tokens so that prompts are cut"
         )
-    turns = [{"role": turn.role, "content": turn.content} for turn in prompt]
-    head = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    tails = []
-    for response in responses:
-        conversation = [*turns, {"role": "assistant", "content": response}]
-        whole = str(tokenizer.apply_chat_template(conversation, tokenize=False))
-        if not whole.startswith(head):
-            raise ValueError(
-                f"the chat template of {tokenizer.name_or_path!r} does not continue a prompt with "
-                "its response: the prompt with add_generation_prompt=True must be a prefix of the "
-                "whole"
-            )
-        tails.append(whole[len(head) :])
-    return head, tails
+    tightest = _best_fit(sizes, order, row_tokens)
+    even = _spread(sizes, order, len(tightest))
+    fits = all(sum(sizes[k] for k in row) <= row_tokens for row in even)
+    return sorted(sorted(row) for row in (even if fits else tightest))
 
 
-def pad(rows: Sequence[Sequence[int]], pad_token_id: int) -> RowBatch:
-    """Pad token ids on the right to the longest row.
+def _best_fit(sizes: Sequence[int], order: Sequence[int], row_tokens: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    # Rows by the room they have left, and a bit for each amount of room that some row has: the
+    # lowest bit from a block's size on is the fullest row that takes it, found without a search.
+    with_room: dict[int, list[list[int]]] = {}
+    rooms = 0
+    for k in order:
+        enough = rooms >> sizes[k]
+        if enough:
+            room = sizes[k] + (enough & -enough).bit_length() - 1
+            row = with_room[room].pop()
+            if not with_room[room]:
+                rooms &= ~(1 << room)
+        else:
+            room, row = row_tokens, []
+            rows.append(row)
+        row.append(k)
+        left = room - sizes[k]
+        with_room.setdefault(left, []).append(row)
+        rooms |= 1 << left
+    return rows
 
-    Padding follows every real token, so under causal attention no token sees it, and scores are
-    read at indices computed from lengths, so it does not matter which id pads.
 
-    Raises:
-        ValueError: If there are no rows, or an empty one.
-    """
-    if not rows or not all(rows):
-        raise ValueError("cannot make a batch of no rows, or of rows without tokens")
-    longest = max(len(ids) for ids in rows)
-    input_ids = torch.full((len(rows), longest), pad_token_id)
-    attention_mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for place, ids in enumerate(rows):
-        input_ids[place, : len(ids)] = torch.tensor(ids)
-        attention_mask[place, : len(ids)] = 1
-    return RowBatch(input_ids, attention_mask, torch.tensor([len(ids) - 1 for ids in rows]))
+def _spread(sizes: Sequence[int], order: Sequence[int], count: int) -> list[list[int]]:
+    """Longest blocks first, each to the row with the fewest tokens so far."""
+    rows: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0, number) for number in range(count)]
+    for k in order:
+        load, number = loads[0]
+        rows[number].append(k)
+        heapq.heapreplace(loads, (load + sizes[k], number))
+    return rows

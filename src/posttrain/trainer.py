@@ -1,7 +1,8 @@
 """RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -11,82 +12,130 @@ from transformers import Trainer
 
 from posttrain.losses import ranking_loss
 from posttrain.reward_model import forward_scores
-from posttrain.rows import Row, RowBatch, pad
+from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
+from posttrain.tokenization import TokenizedGroup
 
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """One comparison, ready to train on.
+    """One comparison of two responses of a group.
 
     Attributes:
-        winner: Row of the preferred response.
-        loser: Row of the other response.
+        winner: Index of the preferred response in :attr:`TrainingGroup.tokens`.
+        loser: Index of the other response.
         margin: Margin in the loss.
         weight: Weight in the loss, relative to the other pairs.
     """
 
-    winner: Row
-    loser: Row
+    winner: int
+    loser: int
     margin: float = 0.0
     weight: float = 1.0
 
 
-def training_set(pairs: Sequence[TrainingPair]) -> Dataset:
-    """Training pairs as a data set for :class:`RankingTrainer`.
+@dataclass(frozen=True)
+class TrainingGroup:
+    """A group with the comparisons to train on; each response is scored once for all of them.
 
-    Columns: ``winner`` and ``loser`` (token ids), ``margin``, ``weight`` (scaled to mean 1 over the
-    set, so that weights change the emphasis but not the size of the loss), and ``length``, the
-    longer of both rows, by which ``train_sampling_strategy="group_by_length"`` saves padding.
-    Pairs of weight 0 are left out.
+    Attributes:
+        tokens: Prompt and responses.
+        pairs: The comparisons.
+    """
+
+    tokens: TokenizedGroup
+    pairs: tuple[TrainingPair, ...]
+
+    @classmethod
+    def with_all_pairs(cls, tokens: TokenizedGroup) -> "TrainingGroup":
+        """Every response against every lower-ranked one, without margins."""
+        places = range(len(tokens.responses))
+        return cls(tokens, tuple(TrainingPair(*pair) for pair in combinations(places, 2)))
+
+
+def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
+    """Groups as a data set for :class:`RankingTrainer`.
+
+    Columns: ``prompt`` and ``responses`` (token ids); one entry a pair of ``winners``, ``losers``,
+    ``margins`` and ``weights`` (scaled to mean 1 over the set, so that weights change the emphasis
+    but not the size of the loss); and ``length``, the group's longest separate row, by which
+    ``train_sampling_strategy="group_by_length"`` saves padding. Pairs of weight 0 are left out, and
+    groups without pairs.
 
     Raises:
         ValueError: If no pair has a positive weight.
     """
-    pairs = [pair for pair in pairs if pair.weight != 0]
-    if not pairs:
+    kept = [(group.tokens, [pair for pair in group.pairs if pair.weight != 0]) for group in groups]
+    kept = [(tokens, pairs) for tokens, pairs in kept if pairs]
+    if not kept:
         raise ValueError("there is no pair to train on; the filter may have left none")
-    mean_weight = sum(pair.weight for pair in pairs) / len(pairs)
+    weights = [pair.weight for _, pairs in kept for pair in pairs]
+    mean_weight = sum(weights) / len(weights)
     return Dataset.from_dict(
         {
-            "winner": [pair.winner.ids for pair in pairs],
-            "loser": [pair.loser.ids for pair in pairs],
-            "margin": [pair.margin for pair in pairs],
-            "weight": [pair.weight / mean_weight for pair in pairs],
-            "length": [max(len(pair.winner.ids), len(pair.loser.ids)) for pair in pairs],
+            "prompt": [tokens.prompt for tokens, _ in kept],
+            "responses": [tokens.responses for tokens, _ in kept],
+            "winners": [[pair.winner for pair in pairs] for _, pairs in kept],
+            "losers": [[pair.loser for pair in pairs] for _, pairs in kept],
+            "margins": [[pair.margin for pair in pairs] for _, pairs in kept],
+            "weights": [[pair.weight / mean_weight for pair in pairs] for _, pairs in kept],
+            "length": [tokens.longest for tokens, _ in kept],
         }
     )
 
 
-class PairCollator:
-    """Turn rows of a :func:`training_set` into a batch: rows of all winners, then of all losers.
+class GroupCollator:
+    """Turn items of a :func:`training_set` into a batch of rows.
 
-    The result maps ``input_ids`` and ``attention_mask`` (``[2 · pairs, longest]``),
-    ``score_index`` (``[2 · pairs]``), ``margins`` and ``weights`` (``[pairs]``).
+    The result maps the names of :class:`.rows.RowBatch` to its tensors; ``winners`` and ``losers``
+    to indices into the batch's scores; ``margins`` and ``weights`` to numbers. The last four have
+    the shape ``[pairs]``.
+
+    Args:
+        pad_token_id: Fills up rows.
+        layout: How groups become rows.
+        row_tokens: Most tokens of a row that several groups share; None gives each its own.
     """
 
-    def __init__(self, pad_token_id: int) -> None:
+    def __init__(
+        self,
+        pad_token_id: int,
+        layout: Layout = LAYOUTS["exact"],
+        row_tokens: int | None = None,
+    ) -> None:
         self.pad_token_id = pad_token_id
+        self.layout = layout
+        self.row_tokens = row_tokens
 
-    def __call__(self, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Pad the token ids of ``pairs`` and collect their margins and weights."""
-        ids = [pair["winner"] for pair in pairs] + [pair["loser"] for pair in pairs]
-        batch = pad(ids, self.pad_token_id)
+    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Lay the groups out and collect their pairs."""
+        groups = [TokenizedGroup(item["prompt"], item["responses"]) for item in items]
+        batch = lay_out(
+            groups, self.layout, pad_token_id=self.pad_token_id, row_tokens=self.row_tokens
+        )
+        pairs: dict[str, list[Any]] = {"winners": [], "losers": [], "margins": [], "weights": []}
+        first = 0
+        for item, group in zip(items, groups, strict=True):
+            pairs["winners"] += [first + place for place in item["winners"]]
+            pairs["losers"] += [first + place for place in item["losers"]]
+            pairs["margins"] += item["margins"]
+            pairs["weights"] += item["weights"]
+            first += len(group.responses)
+        # Trainer weighs a batch's evaluation loss by the length of its first tensor: the pairs.
         return {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "score_index": batch.score_index,
-            "margins": torch.tensor([pair["margin"] for pair in pairs], dtype=torch.float64),
-            "weights": torch.tensor([pair["weight"] for pair in pairs], dtype=torch.float64),
-        }
+            "winners": torch.tensor(pairs["winners"]),
+            "losers": torch.tensor(pairs["losers"]),
+            "margins": torch.tensor(pairs["margins"], dtype=torch.float64),
+            "weights": torch.tensor(pairs["weights"], dtype=torch.float64),
+        } | batch.tensors()
 
 
 class RankingTrainer(Trainer):
-    """Trains a reward model on pairs; everything but the loss is ``transformers.Trainer``.
+    """Trains a reward model on groups; everything but the loss is ``transformers.Trainer``.
 
     Args:
         centring: Factor of the centring term of :func:`posttrain.losses.ranking_loss`.
         *args: Passed on.
-        **kwargs: Passed on; the data collator must be a :class:`PairCollator`.
+        **kwargs: Passed on; the data collator must be a :class:`GroupCollator`.
     """
 
     def __init__(self, *args: Any, centring: float = 0.0, **kwargs: Any) -> None:
@@ -103,9 +152,9 @@ class RankingTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Ranking loss of one batch (see :func:`posttrain.losses.ranking_loss`)."""
-        rows = RowBatch(inputs["input_ids"], inputs["attention_mask"], inputs["score_index"])
-        scores = forward_scores(model, rows)  # type: ignore[arg-type]
-        winners, losers = scores.chunk(2)
+        parts = {part.name: inputs[part.name] for part in fields(RowBatch) if part.name in inputs}
+        scores = forward_scores(model, RowBatch(**parts))  # type: ignore[arg-type]
+        winners, losers = scores[inputs["winners"]], scores[inputs["losers"]]
         loss = ranking_loss(
             winners,
             losers,
@@ -113,7 +162,7 @@ class RankingTrainer(Trainer):
             weights=inputs["weights"],
             centring=self.centring,
         )
-        return (loss, {"scores": scores}) if return_outputs else loss
+        return (loss, {"winners": winners, "losers": losers}) if return_outputs else loss
 
     def prediction_step(
         self,
@@ -128,5 +177,5 @@ class RankingTrainer(Trainer):
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:
             return loss, None, None
-        scores = torch.stack(outputs["scores"].chunk(2), dim=1)
+        scores = torch.stack([outputs["winners"], outputs["losers"]], dim=1)
         return loss, scores, torch.zeros(len(scores), device=scores.device)

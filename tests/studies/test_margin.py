@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 import pytest
 
 from posttrain import records
-from posttrain.claims import MARGIN_CLAIMS
 from posttrain.preferences import fingerprint
 from posttrain.reading import write_groups
 from posttrain.sources.simulator import simulate
 from posttrain.studies import margin
+from posttrain.studies.margin_claims import MARGIN_CLAIMS
 from posttrain.studies.margin_full import FullSettings
 from posttrain.studies.margin_heads import HeadSettings
 
@@ -109,7 +109,7 @@ def test_human_data_are_studied_with_heads(human_data):
         "file": "mine.jsonl",
         "groups": 150,
         "fingerprint": fingerprint(human_data),
-        "rows with a trimmed prompt": 0,
+        "groups with a trimmed prompt": 0,
     }
     assert "penalty" in record.tables["chosen"]
     assert set(record.tables["metrics"]["size"]) == {40, 80}

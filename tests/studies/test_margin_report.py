@@ -1,4 +1,4 @@
-"""The report on the committed records: every shown number must be theirs."""
+"""The margin's report on the committed records: every shown number must be theirs."""
 
 import dataclasses
 from pathlib import Path
@@ -8,36 +8,17 @@ import pandas as pd
 import pytest
 
 from posttrain import records
-from posttrain.claims import MARGIN_CLAIMS, estimate, largest_size
 from posttrain.records import Record
 from posttrain.studies import margin_report
-from posttrain.studies.margin_report import with_interval
+from posttrain.studies.margin_claims import estimate, largest_size
+from posttrain.studies.report import ordered, with_interval
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 
 
 @pytest.fixture(scope="module")
 def recorded() -> list[Record]:
-    return margin_report.ordered(records.load_all(RESULTS, "margin"))
-
-
-def test_with_interval() -> None:
-    assert with_interval((0.0031, -0.001, 0.012)) == "+0.3 [−0.1,\u00a0+1.2]"
-    assert (
-        with_interval((0.5, 0.25, 0.75), scale=1, digits=2, sign=False) == "0.50 [0.25,\u00a00.75]"
-    )
-
-
-def test_an_exact_quantity_has_no_interval() -> None:
-    assert with_interval((0.797, 0.797, 0.797), sign=False) == "79.7"
-
-
-def test_a_rounded_zero_keeps_its_sign() -> None:
-    assert with_interval((0.003, -0.0003, 0.01)) == "+0.3 [−0.0,\u00a0+1.0]"
-
-
-def test_human_data_comes_first(recorded: list[Record]) -> None:
-    assert [record.source for record in recorded] == ["ukpconvarg", "seeda", "simulator"]
+    return ordered(records.load_all(RESULTS, "margin"))
 
 
 def test_answer_quotes_the_records(recorded: list[Record]) -> None:
@@ -60,31 +41,6 @@ def test_answer_follows_the_results(recorded: list[Record]) -> None:
         changed.append(dataclasses.replace(record, tables=record.tables | {"gains": gains}))
     assert "no run shows that dropping it costs half a point" in margin_report.answer(recorded)
     assert "dropping it costs accuracy in these runs" in margin_report.answer(changed)
-
-
-def test_verdict_table(recorded: list[Record]) -> None:
-    table = margin_report.verdict_table(recorded, recorded[:1])
-    assert list(table.columns) == [
-        "paper", "GPU", *map(margin_report.title, recorded), "this run", "verdict",
-    ]  # fmt: skip
-    assert len(table) == len(MARGIN_CLAIMS)
-    assert set(table["GPU"]) == {"not run"}
-    assert list(table["this run"]) == list(table[margin_report.title(recorded[0])])
-    assert list(table["verdict"]) == [claim.judge(recorded)[0] for claim in MARGIN_CLAIMS]
-
-
-def test_a_gpu_record_fills_the_gpu_column(recorded: list[Record]) -> None:
-    gpu = dataclasses.replace(recorded[0], profile="gpu")
-    table = margin_report.verdict_table([gpu])
-    assert "not run" not in set(table["GPU"])
-
-
-def test_summary_counts_every_claim(recorded: list[Record]) -> None:
-    words = margin_report.summary(recorded).replace("*", "").split()
-    counts = [int(word) for word in words if word.isdigit()]
-    assert counts[0] + counts[4] == len(MARGIN_CLAIMS)
-    assert counts[0] == sum(counts[1:4])
-    assert counts[4] == sum(counts[5:])
 
 
 def test_closed_distance_knows_no_ceiling_of_human_data(recorded: list[Record]) -> None:
@@ -113,7 +69,6 @@ def test_tables_are_made_of_text_without_gaps(recorded: list[Record], place: int
         margin_report.strength_table(record),
         margin_report.score_table(record),
         margin_report.filter_table([record]),
-        margin_report.provenance([record]),
     ]
     for table in tables:
         assert not table.isna().any().any()

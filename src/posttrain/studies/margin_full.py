@@ -5,22 +5,22 @@ four fifths of the training groups, judged on the rest, then trained again on al
 """
 
 import gc
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from transformers import PrinterCallback, TrainingArguments
 
 from posttrain import reward_model
 from posttrain.evaluation import COLUMNS, sums_by_group
 from posttrain.preferences import split
-from posttrain.rows import Row, tokenize_group
+from posttrain.rows import LAYOUTS
 from posttrain.settings import setting
 from posttrain.sources.simulator import SimulatedGroup, reachable_accuracy, simulate
 from posttrain.studies.margin_outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
-from posttrain.trainer import PairCollator, RankingTrainer, TrainingPair, training_set
+from posttrain.studies.training import Recipe, train
+from posttrain.tokenization import TokenizedGroup, tokenize_group
+from posttrain.trainer import TrainingGroup, TrainingPair
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Prepared:
     """Simulated groups, tokenised, with the training and the test part."""
 
     simulated: list[SimulatedGroup]
-    rows: list[tuple[Row, ...]]
+    tokens: list[TokenizedGroup]
     training: np.ndarray
     test: np.ndarray
 
@@ -177,39 +177,17 @@ def train_and_score(
     Returns:
         Scores of chosen and rejected of each test group, shape ``[2, groups]``.
     """
-    model, tokenizer = reward_model.load(checkpoint, seed=seed)
-    pad_token_id = tokenizer.pad_token_id
-    assert isinstance(pad_token_id, int)
     strengths = [prepared.simulated[i].ranked.strength or 0 for i in training]
-    pairs = [
-        TrainingPair(prepared.rows[i][0], prepared.rows[i][1], margin, weight)
+    groups = [
+        TrainingGroup(prepared.tokens[i], (TrainingPair(0, 1, margin, weight),))
         for i, margin, weight in zip(
             training, arm.margins(strengths).tolist(), arm.weights(strengths).tolist(), strict=True
         )
     ]
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            scratch,
-            per_device_train_batch_size=settings.batch_size,
-            num_train_epochs=1,
-            learning_rate=learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=5,
-            train_sampling_strategy="group_by_length",
-            seed=seed,
-            use_cpu=True,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = RankingTrainer(
-            model,
-            arguments,
-            train_dataset=training_set(pairs),
-            data_collator=PairCollator(pad_token_id),
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    rows = [prepared.rows[i][place] for place in (0, 1) for i in test]
-    return reward_model.score(model, rows, pad_token_id=pad_token_id).reshape(2, -1).numpy()
+    model, pad_token_id = train(
+        checkpoint, groups, LAYOUTS["separate"], Recipe(batch_size=settings.batch_size),
+        learning_rate=learning_rate, seed=seed,
+    )  # fmt: skip
+    tested = [prepared.tokens[i] for i in test]
+    scores = reward_model.score(model, tested, pad_token_id=pad_token_id)
+    return scores.unflatten(0, (-1, 2)).T.numpy()

@@ -6,7 +6,7 @@ growing size are drawn, and the penalty is tuned on them by an inner cross-valid
 group. All arms × penalties × inner folds of one subset are fitted in one batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,9 @@ from transformers import AutoTokenizer
 from posttrain.evaluation import COLUMNS, sums_by_group
 from posttrain.preferences import folds
 from posttrain.probe import FeatureSettings, Pooling, features, fit_heads
-from posttrain.rows import tokenize_group
 from posttrain.settings import setting
 from posttrain.studies.margin_outcome import ARMS, Outcome, RatedPairs, length_baseline
+from posttrain.tokenization import tokenize_group
 
 
 @dataclass(frozen=True)
@@ -94,24 +94,21 @@ def run(pairs: RatedPairs, checkpoint: Path, settings: HeadSettings) -> Outcome:
         examples=examples,
         example_codes=pairs.codes,
         baselines=length_baseline(pairs, resamples=settings.resamples),
-        training={"rows with a trimmed prompt": trimmed},
+        training={"groups with a trimmed prompt": trimmed},
     )
 
 
 def _pair_features(
     pairs: RatedPairs, checkpoint: Path, settings: HeadSettings
 ) -> tuple[Tensor, Tensor, int]:
-    """Features of chosen and rejected, each ``[pairs, features]``, and how many rows were cut."""
+    """Features of chosen and rejected, each ``[pairs, features]``, and how many were cut."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    by_group = [
-        tokenize_group(tokenizer, group, max_tokens=settings.max_tokens)[-2:]
-        for group in pairs.groups
-    ]
-    rows = [group[place] for place in (0, 1) for group in by_group]
-    found = features(checkpoint, rows, FeatureSettings(settings.layer, settings.pooling))
-
-    winners, losers = found.chunk(2)
-    return winners, losers, sum(row.trimmed > 0 for row in rows)
+    # Only chosen > rejected is rated; an edited response takes no part.
+    rated = [replace(group, responses=group.responses[-2:]) for group in pairs.groups]
+    groups = [tokenize_group(tokenizer, group, max_tokens=settings.max_tokens) for group in rated]
+    found = features(checkpoint, groups, FeatureSettings(settings.layer, settings.pooling))
+    winners, losers = found.unflatten(0, (-1, 2)).unbind(1)
+    return winners, losers, sum(group.trimmed > 0 for group in groups)
 
 
 def _fit_subset(

@@ -3,53 +3,14 @@
 Everything is read from run records, so that the chapter's prose changes when the results do.
 """
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
 
-from posttrain.claims import MARGIN_CLAIMS, Claim, Evidence, estimate, largest_size
 from posttrain.records import Record
+from posttrain.studies.margin_claims import MARGIN_CLAIMS, estimate, largest_size
 from posttrain.studies.margin_outcome import LOSSES
-
-#: Sources in the order in which tables show them, with the titles of their columns.
-TITLES = {
-    "ukpconvarg": "ukpconvarg (frozen features)",
-    "seeda": "seeda (frozen features)",
-    "simulator": "simulator (full training)",
-}
-PERCENT = 100.0
-#: Claims whose quantity is no difference of accuracies.
-NOT_IN_POINTS = ("bimodal", "costs-likelihood")
-
-
-def ordered(records: Sequence[Record]) -> list[Record]:
-    """Records in the order of :data:`TITLES`, unknown sources last."""
-    places = {source: place for place, source in enumerate(TITLES)}
-    return sorted(records, key=lambda record: places.get(record.source, len(places)))
-
-
-def title(record: Record) -> str:
-    """A column title."""
-    return TITLES.get(record.source, record.source)
-
-
-def with_interval(
-    values: tuple[float, float, float],
-    *,
-    scale: float = PERCENT,
-    digits: int = 1,
-    sign: bool = True,
-) -> str:
-    """``+0.3 [−0.1, +0.7]``: an estimate and its interval, with true minus signs.
-
-    The interval has no breaking space. It is left out where its ends are equal, as for quantities
-    that are known exactly.
-    """
-    form = f"{'+' if sign else ''}.{digits}f"
-    # A rounded zero keeps its sign, which says on which side of zero an end lies.
-    value, low, high = (format(v * scale, form).replace("-", "−") for v in values)
-    return value if values[1] == values[2] else f"{value} [{low},\u00a0{high}]"
+from posttrain.studies.report import PERCENT, listing, ordered, title, with_interval
 
 
 def _gain(record: Record, loss: str, tuning: str, size: int, metric: str = "accuracy") -> str:
@@ -95,10 +56,10 @@ def answer(records: Sequence[Record]) -> str:
     }[status]
     return (
         f"**Once every arm has hyperparameters of its own, Llama 2's large margin is worth "
-        f"{_listing(tuned)} (accuracy, 95 % intervals): {verdict}.** "
+        f"{listing(tuned)} (accuracy, 95 % intervals): {verdict}.** "
         f"With one weak penalty shared by all arms it looks worth more, {span} points over the "
         f"data sizes of `{first.source}`. At the largest sizes it changes held-out "
-        f"log-likelihood per pair by {_listing(costs)} nats, in the same order. Per "
+        f"log-likelihood per pair by {listing(costs)} nats, in the same order. Per "
         f"tenfold data the accuracy gain on `{first.source}` changes by "
         f"{_trend(first, 'shared')} points with the shared setting and by "
         f"{_trend(first, 'tuned')} with tuned ones."
@@ -108,10 +69,6 @@ def answer(records: Sequence[Record]) -> str:
 def _trend(record: Record, tuning: str) -> str:
     table = record.tables["trends"]
     return with_interval(estimate(table, tuning=tuning, loss="large", metric="accuracy"))
-
-
-def _listing(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def gain_table(record: Record, metric: str = "accuracy") -> pd.DataFrame:
@@ -249,81 +206,3 @@ def closed_distance(records: Sequence[Record], tuning: str = "tuned") -> pd.Data
                 )
     columns = ["source", "pairs", "accuracy (%)", "reachable (%)", "distance closed (%)"]
     return pd.DataFrame(rows, columns=columns).set_index(["source", "pairs"])
-
-
-def _cell(evidence: Evidence, claim: Claim) -> str:
-    values = (evidence.estimate, evidence.low, evidence.high)
-    in_points = claim.key not in NOT_IN_POINTS
-    number = with_interval(values) if in_points else with_interval(values, scale=1, digits=3)
-    return f"{number} {evidence.status}"
-
-
-def verdict_table(recorded: Sequence[Record], fresh: Sequence[Record] = ()) -> pd.DataFrame:
-    """Every claim: what the paper says, what each record says, and the verdict on all records.
-
-    Args:
-        recorded: Committed records; they decide the verdict.
-        fresh: Results of the run at hand, shown beside them under *this run*.
-    """
-    rows = []
-    for claim in MARGIN_CLAIMS:
-        status, evidence = claim.judge(ordered(recorded))
-        row = {"claim": f"{claim.statement} ({claim.source})", "paper": claim.paper}
-        row["GPU"] = "not run"
-        for record, item in zip(ordered(recorded), evidence, strict=True):
-            column = "GPU" if record.profile == "gpu" else title(record)
-            row[column] = _cell(item, claim)
-        if fresh:
-            row["this run"] = "; ".join(_cell(claim.test(record), claim) for record in fresh)
-        row["verdict"] = status
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("claim")
-
-
-def summary(records: Sequence[Record]) -> str:
-    """How many claims came out how, in one sentence of Markdown."""
-    parts = []
-    for ours, whose in ((False, "of the papers about the margin"), (True, "of this book")):
-        verdicts = [claim.judge(records)[0] for claim in MARGIN_CLAIMS if claim.ours == ours]
-        parts.append(
-            f"of {len(verdicts)} claims {whose}, {verdicts.count('supported')} supported, "
-            f"{verdicts.count('not supported')} not supported, "
-            f"{verdicts.count('inconclusive')} inconclusive"
-        )
-    text = "; ".join(parts)
-    return f"**{text[0].upper()}{text[1:]}.**"
-
-
-def quantities(records: Sequence[Record]) -> pd.DataFrame:
-    """What each claim's test measures, and the smallest effect that matters."""
-    rows = []
-    for claim in MARGIN_CLAIMS:
-        smallest = {item.smallest for item in claim.judge(records)[1]}
-        scale, digits = (1, 3) if claim.key in NOT_IN_POINTS else (PERCENT, 1)
-        shown = ", ".join(
-            "no gain to lose" if value == -math.inf else f"{value * scale:.{digits}f}"
-            for value in sorted(smallest)
-        )
-        rows.append((claim.statement, claim.quantity, shown))
-    columns = ["claim", "measured as", "smallest effect that matters"]
-    return pd.DataFrame(rows, columns=columns).set_index("claim")
-
-
-def provenance(records: Sequence[Record]) -> pd.DataFrame:
-    """Where recorded numbers come from: one row a record."""
-    rows = []
-    for record in ordered(records):
-        where = record.environment
-        rows.append(
-            {
-                "record": f"{record.name}.json",
-                "profile": record.profile,
-                "data": record.data["fingerprint"],
-                "seeds": record.settings["seeds"],
-                "device": f"{where['device']}, {where['threads']} threads",
-                "minutes": f"{where['seconds'] / 60:.0f}",
-                "commit": where["commit"],
-                "started": where["started"],
-            }
-        )
-    return pd.DataFrame(rows).set_index("record")

@@ -1,19 +1,16 @@
-"""One style, and one function per kind of figure.
-
-Every function takes tidy tables (as in run records), returns a matplotlib figure, and draws nothing
-that is not in them. Intervals are drawn wherever the table has them.
-"""
+"""Figures of the margin study."""
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from posttrain.figures.style import HEIGHT, WIDTH, panels
 from posttrain.losses import MARGINS, optimal_difference
 
 #: Colour and marker of each loss, the same in every figure, legible without colour.
@@ -23,23 +20,6 @@ LOSS_STYLE = {
     "large": ("#d55e00", "^"),
     "scaled": ("#009e73", "D"),
 }
-WIDTH, HEIGHT = 8.0, 3.4
-
-
-def use_style() -> None:
-    """Set the style of all figures (seaborn's white grid, 8 inches wide) and uncut table cells."""
-    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
-    plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium"})
-    pd.set_option("display.max_colwidth", None)
-
-
-def _panels(titles: Sequence[str], *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    figure, axes = plt.subplots(
-        1, len(titles), figsize=(WIDTH, HEIGHT), squeeze=False, sharey=sharey, layout="constrained"
-    )
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title)
-    return figure, list(axes[0])
 
 
 def _interval_line(axis: Axes, x: np.ndarray, table: pd.DataFrame, loss: str) -> None:
@@ -59,7 +39,7 @@ def optimal_differences(margins: Sequence[float] = (0.0, 1.0, 2.0, 3.0)) -> Figu
     Args:
         margins: Margins to draw.
     """
-    figure, (left, right) = _panels(["Optimal score difference", "Probability read off the scores"])
+    figure, (left, right) = panels(["Optimal score difference", "Probability read off the scores"])
     probability = torch.linspace(0.01, 0.99, 197, dtype=torch.float64)
     for shade, margin in zip(sns.color_palette("flare", len(margins)), margins, strict=True):
         difference = optimal_difference(probability, margin)
@@ -114,7 +94,7 @@ def gain_by_hyperparameter(tables: Mapping[str, pd.DataFrame], loss: str = "larg
         tables: The ``sensitivity`` table of each source, by its title.
         loss: Which loss.
     """
-    figure, axes = _panels(list(tables))
+    figure, axes = panels(list(tables))
     for axis, table in zip(axes, tables.values(), strict=True):
         value = next(name for name in ("penalty", "learning rate") if name in table)
         part = table[table["loss"] == loss]
@@ -143,7 +123,7 @@ def accuracy_by_strength(tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
     Args:
         tables: The ``metrics`` and ``baselines`` tables of each source, by its title.
     """
-    figure, axes = _panels(list(tables), sharey=True)
+    figure, axes = panels(list(tables), sharey=True)
     names = [f"accuracy {strength}" for strength in range(1, 5)]
     for axis, (metrics, baselines) in zip(axes, tables.values(), strict=True):
         part = metrics[
@@ -172,7 +152,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame], *, tuning: str = "tu
         tables: The ``reliability`` table of each source, by its title.
         tuning: Which way of choosing hyperparameters.
     """
-    figure, axes = _panels(list(tables), sharey=True)
+    figure, axes = panels(list(tables), sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):
         part = table[(table["tuning"] == tuning) & ~table["filtered"]]
         for loss, (colour, marker) in LOSS_STYLE.items():
@@ -192,7 +172,7 @@ def score_distributions(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: The ``histogram`` table of each source, by its title.
     """
-    figure, axes = _panels(list(tables), sharey=True)
+    figure, axes = panels(list(tables), sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):
         for loss, (colour, _) in LOSS_STYLE.items():
             line = table[table["loss"] == loss]
@@ -211,30 +191,3 @@ def margin_tables() -> pd.DataFrame:
     return pd.DataFrame(
         {name: [table[s] for s in range(1, 5)] for name, table in MARGINS.items()}, index=names
     ).T
-
-
-def annotators(judgements: pd.DataFrame) -> Figure:
-    """How often annotators judge in each way, as simulated (points) and by formula (lines).
-
-    Args:
-        judgements: Table of :func:`posttrain.studies.data.judgements`.
-    """
-    figure, (left, right) = _panels(["Which response is preferred", "How strongly"])
-    names = list(judgements["judgement"].unique())
-    shades = [LOSS_STYLE["none"][0], *sns.color_palette("flare", len(names) - 1)]
-    for name, shade, marker in zip(names, shades, "oos^D", strict=True):
-        axis = right if name.startswith("strength") else left
-        line = judgements[judgements["judgement"] == name]
-        ends = [line["share"] - line["low"], line["high"] - line["share"]]
-        axis.errorbar(
-            line["gap"], line["share"] * 100, [end * 100 for end in ends], color=shade,
-            marker=marker, ms=4, ls="", capsize=2, label=name,
-        )  # fmt: skip
-        axis.plot(line["gap"], line["probability"] * 100, color=shade, lw=1.2)
-    for axis in (left, right):
-        axis.set_xlabel("difference of gold rewards |Δ|")
-    left.set_ylabel("better response preferred (%)")
-    right.set_ylabel("share of judgements (%)")
-    right.legend(frameon=False)
-    right.set_ylim(bottom=0)
-    return figure

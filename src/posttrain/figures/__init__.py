@@ -1,0 +1,41 @@
+"""One style, and one function per kind of figure.
+
+Every function takes tidy tables (as in run records), returns a matplotlib figure, and draws nothing
+that is not in them. Intervals are drawn wherever the table has them.
+"""
+
+from posttrain.figures.data import annotators
+from posttrain.figures.margin import (
+    accuracy_by_strength,
+    gain_by_hyperparameter,
+    gains_by_size,
+    margin_tables,
+    optimal_differences,
+    reliability_diagram,
+    score_distributions,
+)
+from posttrain.figures.packing import (
+    accuracy_matrix,
+    distance_by_slot,
+    masks,
+    order_effect,
+    savings,
+)
+from posttrain.figures.style import use_style
+
+__all__ = [
+    "accuracy_by_strength",
+    "accuracy_matrix",
+    "annotators",
+    "distance_by_slot",
+    "gain_by_hyperparameter",
+    "gains_by_size",
+    "margin_tables",
+    "masks",
+    "optimal_differences",
+    "order_effect",
+    "reliability_diagram",
+    "savings",
+    "score_distributions",
+    "use_style",
+]

@@ -1,0 +1,28 @@
+"""The style that all figures share."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH, HEIGHT = 8.0, 3.4
+
+
+def use_style() -> None:
+    """Set the style of all figures (seaborn's white grid, 8 inches wide) and uncut table cells."""
+    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
+    plt.rcParams.update({"figure.dpi": 110, "savefig.bbox": "tight", "axes.titlesize": "medium"})
+    pd.set_option("display.max_colwidth", None)
+
+
+def panels(titles: Sequence[str], *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    """A row of panels with titles."""
+    figure, axes = plt.subplots(
+        1, len(titles), figsize=(WIDTH, HEIGHT), squeeze=False, sharey=sharey, layout="constrained"
+    )
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    return figure, list(axes[0])

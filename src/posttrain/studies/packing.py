@@ -1,0 +1,320 @@
+"""The packing study: is one row with all responses the same as separate rows, and when is it not?
+
+Reward models are trained with every layout of :data:`.packing_outcome.ARMS` and tested with every
+layout of :data:`.packing_outcome.TESTS`: on simulated data the tiny Llama in full, on human data
+the top layers of SmolLM2. Before training, :mod:`.packing_distance` measures how far each choice
+moves the hidden states that a score is read from.
+"""
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformers import AutoTokenizer, PreTrainedModel
+
+from posttrain import checkpoints, records, reward_model
+from posttrain.preferences import RankedGroup, fingerprint, split
+from posttrain.rows import Layout
+from posttrain.settings import setting
+from posttrain.sources import human
+from posttrain.sources.simulator import simulate
+from posttrain.studies.packing_distance import distances
+from posttrain.studies.packing_outcome import (
+    ARMS,
+    COLUMNS,
+    SEPARATE,
+    TESTS,
+    Outcome,
+    both_orders,
+    order_sums,
+    own_test,
+    summarise,
+)
+from posttrain.studies.packing_rows import equality
+from posttrain.studies.training import Recipe, train
+from posttrain.tokenization import TokenizedGroup, tokenize_groups
+from posttrain.trainer import TrainingGroup
+
+SIMULATOR = "simulator"
+
+
+@dataclass(frozen=True)
+class PackingSettings(Recipe):
+    """Settings of the packing study; defaults are those for simulated data."""
+
+    arms: list[str] = setting(list(ARMS), "Layouts to train with.")
+    size: int = setting(3000, "Training groups.")
+    test_size: int = setting(1500, "Test groups, at most.")
+    seeds: int = setting(20, "Repetitions, each with other training groups, order and score head.")
+    learning_rates: list[float] = setting([1e-3, 3e-3, 1e-2], "Peak learning rates to choose from.")
+    tuning_seeds: int = setting(3, "Repetitions over which each arm's learning rate is chosen.")
+    groups: int = setting(8000, "Groups to simulate; human data is taken whole.")
+    edited_share: float = setting(0.5, "Share of simulated groups that may carry an edit.")
+    test_share: float = setting(0.3, "Share of split groups kept for testing.")
+    validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
+    max_tokens: int = setting(1024, "Longest prompt with a response; prompts are cut on the left.")
+    distance_groups: int = setting(200, "Test groups on which untrained models are compared.")
+    equality_groups: int = setting(20, "Of these, groups on which gradients are compared too.")
+    data_seed: int = setting(1, "Seeds the simulator and the split.")
+    resamples: int = setting(1000, "Bootstrap replicates.")
+
+
+@dataclass(frozen=True)
+class HumanPackingSettings(PackingSettings):
+    """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
+
+    arms: list[str] = setting(
+        [SEPARATE, "exact", "llama3", "llama3, ranked"], "Layouts to train with."
+    )
+    top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
+    batch_size: int = setting(16, "Groups per step.")
+    size: int = setting(600, "Training groups.")
+    test_size: int = setting(300, "Test groups, at most.")
+    seeds: int = setting(3, "Repetitions, each with other training groups, order and score head.")
+    learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
+    tuning_seeds: int = setting(1, "Repetitions over which each arm's learning rate is chosen.")
+    distance_groups: int = setting(40, "Test groups on which untrained models are compared.")
+
+
+def settings_for(source: str) -> type[PackingSettings]:
+    """The settings class of a source."""
+    return PackingSettings if source == SIMULATOR else HumanPackingSettings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Tokenised groups with their split.
+
+    Attributes:
+        ranked: The groups.
+        tokens: The same, tokenised.
+        training: Indices of groups to train on.
+        test: Indices of groups to test on.
+        account: Where they came from, and what was cut or dropped.
+    """
+
+    ranked: list[RankedGroup]
+    tokens: list[TokenizedGroup]
+    training: np.ndarray
+    test: np.ndarray
+    account: dict[str, Any]
+
+    @property
+    def test_codes(self) -> np.ndarray:
+        """Index of each test pair's split group."""
+        return np.unique([self.ranked[i].group for i in self.test], return_inverse=True)[1]
+
+
+def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepared:
+    """Load or simulate groups, tokenise and split them.
+
+    Raises:
+        ValueError: If there are fewer training groups than ``size``.
+    """
+    account: dict[str, Any]
+    if source == SIMULATOR:
+        simulated = simulate(
+            settings.groups, seed=settings.data_seed, edited_share=settings.edited_share
+        )
+        ranked = [group.ranked for group in simulated]
+        account = {"groups": len(ranked), "fingerprint": fingerprint(ranked)}
+    else:
+        ranked, account = human.load(source)
+    found = tokenize_groups(
+        AutoTokenizer.from_pretrained(checkpoint), ranked, max_tokens=settings.max_tokens
+    )
+    ranked = [ranked[i] for i in found.kept]
+    training, test = split(ranked, test_fraction=settings.test_share, seed=settings.data_seed)
+    if settings.size > len(training):
+        raise ValueError(
+            f"size {settings.size} exceeds the {len(training)} training groups; lower size or use "
+            "more groups"
+        )
+    # A random part, because records of one group tend to stand together.
+    drawn = np.random.default_rng(settings.data_seed).permutation(test)
+    test = np.sort(drawn[: settings.test_size])
+    account |= {"tokenisation": found.counts, "test groups": len(test)}
+    return Prepared(ranked, found.groups, training, test, account)
+
+
+def run(
+    source: str, *, profile: str = "quick", settings: PackingSettings | None = None
+) -> records.Record:
+    """Run the study on one source.
+
+    Args:
+        source: ``simulator``, or the name of human preference data (see :mod:`.sources.human`).
+        profile: Label of how much was run.
+        settings: Those of :func:`settings_for` the source if not given.
+
+    Returns:
+        The record, not yet saved: the tables of :func:`.packing_outcome.summarise`; before training
+        ``equality`` and ``distances``; ``tuning``; and ``tokens`` per group by layout.
+
+    Raises:
+        ValueError: If an arm is unknown or the data does not suffice.
+    """
+    started = time.time()
+    settings = settings or settings_for(source)()
+    unknown = sorted(set(settings.arms) - set(ARMS))
+    if unknown or SEPARATE not in settings.arms:
+        raise ValueError(
+            f"arms must contain {SEPARATE!r} and only names of {', '.join(ARMS)}; got "
+            f"{', '.join(settings.arms)}"
+        )
+    checkpoint = checkpoints.tiny() if source == SIMULATOR else checkpoints.smollm2()
+    prepared = prepare(source, checkpoint, settings)
+    compared = [prepared.tokens[i] for i in prepared.test[: settings.distance_groups]]
+    # Every training ends with a garbage collection, which would look at all imported modules and
+    # prepared groups each time; on small runs that takes longer than the training.
+    gc.freeze()
+    try:
+        tuning = tune(checkpoint, prepared, settings)
+        outcome = train_and_test(checkpoint, prepared, chosen_rates(tuning), settings)
+    finally:
+        gc.unfreeze()
+    return records.Record(
+        study="packing",
+        source=source,
+        profile=profile,
+        settings=asdict(settings),
+        data=prepared.account,
+        tables={
+            "equality": equality(checkpoint, compared[: settings.equality_groups]),
+            "distances": distances(checkpoint, compared, resamples=settings.resamples),
+            "tuning": tuning,
+            "tokens": token_table(prepared.tokens),
+            **summarise(outcome, resamples=settings.resamples),
+        },
+        environment=records.environment(started),
+    )
+
+
+def tune(checkpoint: Path, prepared: Prepared, settings: PackingSettings) -> pd.DataFrame:
+    """Accuracy of each arm and learning rate on held-out training groups, in the arm's own layout.
+
+    Returns:
+        Columns ``trained``, ``learning rate``, ``accuracy`` (mean over tuning seeds; NaN where
+        there is only one learning rate and nothing to choose).
+    """
+    rows = []
+    for arm in settings.arms:
+        for rate in settings.learning_rates:
+            accuracy = float("nan")
+            if len(settings.learning_rates) > 1:
+                found = [
+                    _validate(checkpoint, prepared, arm, rate, seed, settings)
+                    for seed in range(settings.tuning_seeds)
+                ]
+                accuracy = sum(found) / len(found)
+            rows.append((arm, rate, accuracy))
+    return pd.DataFrame(rows, columns=["trained", "learning rate", "accuracy"])
+
+
+def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
+    """The learning rate with the best validation accuracy of each arm."""
+    best = tuning.fillna({"accuracy": 0.0}).groupby("trained")["accuracy"].idxmax()
+    return tuning.loc[best].set_index("trained")["learning rate"].to_dict()
+
+
+def _subset(prepared: Prepared, seed: int, settings: PackingSettings) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(prepared.training)[: settings.size]
+
+
+def _validate(
+    checkpoint: Path,
+    prepared: Prepared,
+    arm: str,
+    learning_rate: float,
+    seed: int,
+    settings: PackingSettings,
+) -> float:
+    subset = _subset(prepared, seed, settings)
+    fitting, validation = split(
+        [prepared.ranked[i] for i in subset], test_fraction=settings.validation_share, seed=seed
+    )
+    groups = [TrainingGroup.with_all_pairs(prepared.tokens[i]) for i in subset[fitting]]
+    model, pad_token_id = train(
+        checkpoint, groups, ARMS[arm], settings, learning_rate=learning_rate, seed=seed
+    )
+    judged = [prepared.tokens[i] for i in subset[validation]]
+    differences = np.concatenate(
+        score_differences(model, judged, TESTS[own_test(arm)], pad_token_id)
+    )
+    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
+
+
+def train_and_test(
+    checkpoint: Path, prepared: Prepared, rates: dict[str, float], settings: PackingSettings
+) -> Outcome:
+    """Train every arm with every seed and test it in every layout."""
+    judged = [prepared.tokens[i] for i in prepared.test]
+    codes = prepared.test_codes
+    group_count = int(codes.max()) + 1
+    shape = (len(settings.arms), len(TESTS), settings.seeds, group_count, COLUMNS)
+    sums = np.zeros(shape)
+    for seed in range(settings.seeds):
+        subset = _subset(prepared, seed, settings)
+        groups = [TrainingGroup.with_all_pairs(prepared.tokens[i]) for i in subset]
+        for a, arm in enumerate(settings.arms):
+            model, pad_token_id = train(
+                checkpoint, groups, ARMS[arm], settings, learning_rate=rates[arm], seed=seed
+            )
+            by_test = {
+                name: score_differences(model, judged, layout, pad_token_id)
+                for name, layout in TESTS.items()
+            }
+            alone = by_test[SEPARATE][0]
+            for t, (first, last) in enumerate(by_test.values()):
+                sums[a, t, seed] = order_sums(first, last, alone, codes, group_count)
+    return Outcome(tuple(settings.arms), tuple(TESTS), sums)
+
+
+def score_differences(
+    model: PreTrainedModel, groups: Sequence[TokenizedGroup], layout: Layout, pad_token_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score differences, chosen minus rejected, with the responses as ranked and in reverse.
+
+    Returns:
+        With the chosen response first, and with it last, each ``[groups]``; the same array twice
+        for an exact layout, where order means nothing.
+    """
+    orders = {"ranked": groups}
+    if not layout.is_exact:
+        orders["reversed"] = [
+            replace(group, responses=group.responses[::-1], places=group.places[::-1])
+            for group in groups
+        ]
+    scores = {
+        name: reward_model.score(model, given, pad_token_id=pad_token_id, layout=layout).numpy()
+        for name, given in orders.items()
+    }
+    if layout.is_exact:
+        ends = np.cumsum([len(group.responses) for group in groups])
+        alone = scores["ranked"][ends - 2] - scores["ranked"][ends - 1]
+        return alone, alone
+    return both_orders(scores, [len(group.responses) for group in groups])
+
+
+def token_table(groups: Sequence[TokenizedGroup]) -> pd.DataFrame:
+    """Mean tokens of prompts and responses, and of a group in separate rows and in one.
+
+    Returns:
+        One row for each number of responses, with the share of groups that have it.
+    """
+    rows = []
+    for count in sorted({len(group.responses) for group in groups}):
+        chosen = [group for group in groups if len(group.responses) == count]
+        separate = np.mean([Layout("separate").tokens(group) for group in chosen])
+        single = np.mean([group.total for group in chosen])
+        prompt = np.mean([len(group.prompt) for group in chosen])
+        response = np.mean([len(ids) for group in chosen for ids in group.responses])
+        share = len(chosen) / len(groups)
+        rows.append((count, share, prompt, response, separate, single, separate / single))
+    columns = ["responses", "share", "prompt", "response", "separate", "single", "saving"]
+    return pd.DataFrame(rows, columns=columns)

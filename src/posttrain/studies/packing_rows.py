@@ -1,0 +1,176 @@
+"""A small group laid out in every way, to be looked at, and the equality shown on real rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from posttrain import reward_model
+from posttrain.attention import dense_mask
+from posttrain.losses import ranking_loss
+from posttrain.preferences import Message, RankedGroup
+from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
+from posttrain.tokenization import TokenizedGroup, tokenize_group
+
+HIDDEN, PROMPT, ITSELF, OTHER = range(4)
+
+#: Ways of computing scores, each compared with separate rows. The last is the paper's.
+WAYS: dict[str, tuple[Layout, int | None]] = {
+    "exact row": (LAYOUTS["exact"], None),
+    "exact, several groups a row": (LAYOUTS["exact"], 1024),
+    "separate, several blocks a row": (LAYOUTS["separate"], 1024),
+    "isolated, but running positions": (Layout("single", "isolated", "running"), None),
+    "restarting, but causal attention": (Layout("single", "causal", "restarting"), None),
+    "causal row": (Layout("single", "causal", "running"), None),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One row, ready to be drawn.
+
+    Attributes:
+        title: What it shows.
+        labels: The tokens.
+        positions: Position of each.
+        seen: What each token sees: 0 hidden, 1 the prompt, 2 its own part, 3 another response;
+            shape ``[tokens, tokens]``.
+        boundaries: Where a part begins, the first aside.
+        scored: Indices of the tokens at which scores are read.
+    """
+
+    title: str
+    labels: list[str]
+    positions: list[int]
+    seen: np.ndarray
+    boundaries: list[int]
+    scored: list[int]
+
+
+def pictures(checkpoint: Path) -> list[Picture]:
+    """A triple in separate rows, in an exact and in a causal row, and two groups in one row.
+
+    Args:
+        checkpoint: Folder with the tokenizer.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    groups = [
+        tokenize_group(tokenizer, RankedGroup(name, (Message("user", prompt),), responses))
+        for name, prompt, responses in (
+            ("triple", "translate : cat", ("sure : chat", "chat", "chien")),
+            ("pair", "translate : red", ("rouge", "bleu")),
+            ("other pair", "translate : dog", ("chien", "chat")),
+        )
+    ]
+    wide = 10_000  # room for everything in one row
+    drawn = (
+        ("Three separate rows", groups[:1], LAYOUTS["separate"], wide),
+        ("Exact row", groups[:1], LAYOUTS["exact"], wide),
+        ("Causal row", groups[:1], Layout("single", "causal", "running"), wide),
+        ("Two groups in one exact row", groups[1:], LAYOUTS["exact"], wide),
+    )
+    return [
+        _picture(title, tokenizer, members, layout, row_tokens)
+        for title, members, layout, row_tokens in drawn
+    ]
+
+
+def _picture(
+    title: str,
+    tokenizer: PreTrainedTokenizerBase,
+    groups: Sequence[TokenizedGroup],
+    layout: Layout,
+    row_tokens: int,
+) -> Picture:
+    batch = lay_out(groups, layout, pad_token_id=0, row_tokens=row_tokens)
+    count = batch.input_ids.shape[1]
+    # The parts of a causal row do not show in it, but stand where those of an isolated one do.
+    parted = lay_out(
+        groups, replace(layout, attention="isolated"), pad_token_id=0, row_tokens=row_tokens
+    )
+    assert parted.block is not None
+    assert parted.branch is not None
+    part = parted.block[0] * 10 + parted.branch[0]
+    visible = torch.ones(count, count).tril().bool()
+    if batch.block is not None:
+        visible = dense_mask(batch)[0, 0]
+    seen = torch.where(part[:, None] == part, ITSELF, OTHER)
+    # A prompt is seen as a prompt by all, itself included.
+    seen = torch.where((parted.branch[0] == 0)[None, :], PROMPT, seen)
+    positions = torch.arange(count) if batch.position_ids is None else batch.position_ids[0]
+    return Picture(
+        title,
+        list(tokenizer.convert_ids_to_tokens(batch.input_ids[0].tolist())),
+        positions.tolist(),
+        torch.where(visible, seen, HIDDEN).numpy(),
+        (torch.nonzero(part[1:] != part[:-1]).flatten() + 1).tolist(),
+        batch.score_index.tolist(),
+    )
+
+
+def equality(
+    checkpoint: Path, groups: Sequence[TokenizedGroup], *, gradients: bool = True
+) -> pd.DataFrame:
+    """How far scores and gradients in each of :data:`WAYS` are from those of separate rows.
+
+    The model is the checkpoint with a fresh score head, the loss that of all pairs of all groups.
+
+    Args:
+        checkpoint: Folder of a causal language model.
+        groups: Real groups; their responses stay in the given order.
+        gradients: Also compare gradients, which takes three times as long.
+
+    Returns:
+        One row a way: ``way``, ``scores`` (largest difference over the RMS score difference of two
+        responses to one prompt), ``gradient`` (norm of the difference of the whole gradient over
+        the norm of the gradient; NaN if not compared), ``rows`` and ``tokens``, padding included.
+    """
+    model, tokenizer = reward_model.load(checkpoint)
+    assert isinstance(tokenizer.pad_token_id, int)
+    firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
+    pairs = torch.tensor(
+        [
+            (firsts[number] + winner, firsts[number] + loser)
+            for number, group in enumerate(groups)
+            for winner, loser in combinations(range(len(group.responses)), 2)
+        ]
+    ).T
+    ways = {"separate rows": (LAYOUTS["separate"], None), **WAYS}
+    rows = []
+    for way, (layout, row_tokens) in ways.items():
+        batch = lay_out(groups, layout, pad_token_id=tokenizer.pad_token_id, row_tokens=row_tokens)
+        scores, gradient = _differentiate(model, batch, pairs, gradients)
+        if way == "separate rows":
+            reference, reference_gradient = scores, gradient
+            apart = (scores[pairs[0]] - scores[pairs[1]]).square().mean().sqrt()
+        off = ((scores - reference).abs().max() / apart).item()
+        turned = float("nan")
+        if gradients:
+            turned = ((gradient - reference_gradient).norm() / reference_gradient.norm()).item()
+        rows.append((way, off, turned, *batch.input_ids.shape))
+    table = pd.DataFrame(rows, columns=["way", "scores", "gradient", "rows", "longest"])
+    return table.assign(tokens=table["rows"] * table["longest"]).drop(columns="longest")
+
+
+def _differentiate(
+    model: PreTrainedModel, batch: RowBatch, pairs: Tensor, gradients: bool
+) -> tuple[Tensor, Tensor]:
+    """Scores, and the gradient of the ranking loss over all parameters as one vector."""
+    model.zero_grad()
+    with torch.set_grad_enabled(gradients):
+        scores = reward_model.forward_scores(model, batch)
+        if not gradients:
+            return scores, torch.empty(0)
+        ranking_loss(scores[pairs[0]], scores[pairs[1]]).backward()
+    found = [
+        parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None
+    ]
+    gradient = torch.cat(found)
+    model.zero_grad()
+    return scores.detach(), gradient

@@ -1,0 +1,159 @@
+"""What all studies show readers in the same way: numbers with intervals, verdicts, provenance."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from posttrain.claims import Claim, Evidence
+from posttrain.records import Record
+
+#: Studies and sources in the order in which tables show them, with the titles of their columns.
+TITLES = {
+    ("margin", "ukpconvarg"): "ukpconvarg (frozen features)",
+    ("margin", "seeda"): "seeda (frozen features)",
+    ("margin", "simulator"): "simulator (full training)",
+    ("packing", "seeda"): "seeda (top layers)",
+    ("packing", "ukpconvarg"): "ukpconvarg (top layers)",
+    ("packing", "finegrained_rlhf"): "finegrained_rlhf (top layers)",
+    ("packing", "simulator"): "simulator (full training)",
+    ("throughput", "smollm2-cpu"): "SmolLM2, speed on a CPU",
+    ("throughput", "smollm2-cuda"): "SmolLM2, speed on a GPU",
+}
+PERCENT = 100.0
+
+
+def ordered(records: Sequence[Record]) -> list[Record]:
+    """Records in the order of :data:`TITLES`, unknown ones last."""
+    places = {name: place for place, name in enumerate(TITLES)}
+    return sorted(
+        records, key=lambda record: places.get((record.study, record.source), len(places))
+    )
+
+
+def title(record: Record) -> str:
+    """A column title."""
+    return TITLES.get((record.study, record.source), record.source)
+
+
+def with_interval(
+    values: tuple[float, float, float],
+    *,
+    scale: float = PERCENT,
+    digits: int = 1,
+    sign: bool = True,
+) -> str:
+    """``+0.3 [−0.1, +0.7]``: an estimate and its interval, with true minus signs.
+
+    The interval has no breaking space. It is left out where its ends are equal, as for quantities
+    that are known exactly.
+    """
+    form = f"{'+' if sign else ''}.{digits}f"
+    # A rounded zero keeps its sign, which says on which side of zero an end lies.
+    value, low, high = (format(v * scale, form).replace("-", "−") for v in values)
+    return value if values[1] == values[2] else f"{value} [{low},\u00a0{high}]"
+
+
+def listing(parts: Sequence[str]) -> str:
+    """Join words with commas and an *and*."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _number(values: tuple[float, float, float], claim: Claim) -> str:
+    if claim.unit == "points":
+        return with_interval(values)
+    return with_interval(values, scale=1, digits=3)
+
+
+def _cell(evidence: Evidence, claim: Claim) -> str:
+    values = (evidence.estimate, evidence.low, evidence.high)
+    return f"{_number(values, claim)} {evidence.status}"
+
+
+def verdict_table(
+    claims: Sequence[Claim], recorded: Sequence[Record], fresh: Sequence[Record] = ()
+) -> pd.DataFrame:
+    """Every claim: what the paper says, what each record says, and the verdict on all records.
+
+    Args:
+        claims: The claims.
+        recorded: Committed records; they decide the verdict.
+        fresh: Results of the run at hand, shown beside them under *this run*.
+    """
+    recorded = ordered(recorded)
+    rows = []
+    for claim in claims:
+        status, evidence = claim.judge(recorded)
+        judged = [record for record in recorded if record.study == claim.study]
+        cells: dict[str, list[str]] = {}
+        for record, item in zip(judged, evidence, strict=True):
+            cells.setdefault(_column(record), []).append(_cell(item, claim))
+        for record in fresh:
+            if record.study == claim.study:
+                cells.setdefault("this run", []).append(_cell(claim.test(record), claim))
+        row = {"claim": f"{claim.statement} ({claim.source})", "paper": claim.paper}
+        row |= {"GPU": "not run"} | {name: "; ".join(parts) for name, parts in cells.items()}
+        rows.append(row | {"verdict": status})
+    order = ["paper", "GPU", *map(_column, recorded), "this run", "verdict"]
+    shown = [name for name in dict.fromkeys(order) if any(name in row for row in rows)]
+    return pd.DataFrame(rows).set_index("claim")[shown].fillna("–")
+
+
+def _column(record: Record) -> str:
+    """GPU runs of all sources share a column."""
+    return "GPU" if record.profile == "gpu" else title(record)
+
+
+def summary(claims: Sequence[Claim], records: Sequence[Record], subject: str) -> str:
+    """How many claims came out how, in one sentence of Markdown.
+
+    Args:
+        claims: The claims.
+        records: The records that judge them.
+        subject: What the papers' claims are about, for instance ``the margin``.
+    """
+    parts = []
+    for ours, whose in ((False, f"of the papers about {subject}"), (True, "of this book")):
+        verdicts = [claim.judge(records)[0] for claim in claims if claim.ours == ours]
+        parts.append(
+            f"of {len(verdicts)} claims {whose}, {verdicts.count('supported')} supported, "
+            f"{verdicts.count('not supported')} not supported, "
+            f"{verdicts.count('inconclusive')} inconclusive"
+        )
+    text = "; ".join(parts)
+    return f"**{text[0].upper()}{text[1:]}.**"
+
+
+def quantities(claims: Sequence[Claim], records: Sequence[Record]) -> pd.DataFrame:
+    """What each claim's test measures, and the smallest effect that matters."""
+    rows = []
+    for claim in claims:
+        smallest = sorted({item.smallest for item in claim.judge(records)[1]})
+        scale, digits = (PERCENT, 1) if claim.unit == "points" else (1, 3)
+        shown = ", ".join(
+            "no gain to lose" if value == -math.inf else f"{value * scale:.{digits}f}"
+            for value in smallest
+        )
+        rows.append((claim.statement, claim.quantity, shown))
+    columns = ["claim", "measured as", "smallest effect that matters"]
+    return pd.DataFrame(rows, columns=columns).set_index("claim")
+
+
+def provenance(records: Sequence[Record]) -> pd.DataFrame:
+    """Where recorded numbers come from: one row a record."""
+    rows = []
+    for record in ordered(records):
+        where = record.environment
+        rows.append(
+            {
+                "record": f"{record.name}.json",
+                "profile": record.profile,
+                "data": record.data.get("fingerprint", "–"),
+                "seeds": record.settings.get("seeds", "–"),
+                "device": f"{where['device']}, {where['threads']} threads",
+                "minutes": f"{where['seconds'] / 60:.0f}",
+                "commit": where["commit"],
+                "started": where["started"],
+            }
+        )
+    return pd.DataFrame(rows).set_index("record")

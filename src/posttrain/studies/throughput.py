@@ -1,0 +1,230 @@
+"""The throughput study: what a single row saves in time, measured against what it saves in tokens.
+
+Every method of :data:`.throughput_methods.METHODS` trains the same model on the same groups of
+random tokens, for each number of responses and each ratio of the prompt's length to a response's.
+The methods take turns, a few steps at a time, so that a machine that slows down slows all of them.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers.utils import logging
+
+from posttrain import records
+from posttrain.rows import LAYOUTS, lay_out
+from posttrain.studies.throughput_bench import Bench, ThroughputSettings
+from posttrain.studies.throughput_methods import EXACT, METHODS, SEPARATE, SHARED, TRL, Method
+from posttrain.tokenization import TokenizedGroup
+
+
+def run(settings: ThroughputSettings | None = None, *, profile: str = "custom") -> records.Record:
+    """Run the study.
+
+    Args:
+        settings: Default ones if not given.
+        profile: Label of how much was run.
+
+    Returns:
+        The record, not yet saved. Its source is checkpoint and device, for instance
+        ``smollm2-cpu``. Its tables are those of :func:`measure` (``steps``), :func:`summarise`
+        (``speed``) and, if settings ask for it, :func:`measure_memory` (``memory``). Its data holds
+        ``parameters`` of the model and ``matmul_flops``, see :func:`matmul_flops`.
+    """
+    started = time.time()
+    settings = settings or ThroughputSettings()
+    bench = Bench.load(settings)
+    peak = matmul_flops(bench.model.dtype)
+    steps = measure(bench)
+    tables = {"steps": steps, "speed": summarise(steps, peak)}
+    if settings.memory:
+        tables["memory"] = measure_memory(bench)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return records.Record(
+        study="throughput",
+        source=f"{Path(settings.checkpoint).name}-{device}",
+        profile=profile,
+        settings=asdict(settings),
+        data={"parameters": bench.model.num_parameters(), "matmul_flops": float(f"{peak:.4g}")},
+        tables=tables,
+        environment=records.environment(started),
+    )
+
+
+def matmul_flops(dtype: torch.dtype, *, trials: int = 5) -> float:
+    """Floating-point operations per second of a large square matrix product, the best of trials.
+
+    The yardstick for a method's own: no model computes faster than its matrix products.
+    """
+    device, size = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 2048)
+    factor = torch.randn(size, size, device=device).to(dtype)
+    seconds = []
+    for _ in range(trials):
+        start = time.perf_counter()
+        # Reading a number waits for the device.
+        (factor @ factor)[0, 0].item()
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def measure(bench: Bench) -> pd.DataFrame:
+    """Time all methods in all configurations.
+
+    Returns:
+        One row for each timed step: ``ratio``, ``responses``, ``method``, ``round``, ``step``,
+        the times of :meth:`.StepTimer.steps` and the counts of :meth:`.Bench.work`. The same step
+        has the same groups for every method and in every round.
+    """
+    rows = []
+    settings = bench.settings
+    timed = range(settings.warmup_steps, settings.warmup_steps + settings.steps)
+    for ratio, responses in product(settings.ratios, settings.responses):
+        groups = bench.groups(ratio, responses, steps=timed.stop + 1)
+        work = {method: bench.work(method, groups) for method in METHODS}
+        for number in range(settings.rounds):
+            # There and back, so that a steady drift favours no method.
+            for method in METHODS[:: -1 if number % 2 else 1]:
+                times = bench.train(method, groups)
+                head = {
+                    "ratio": ratio, "responses": responses, "method": method.name, "round": number
+                }  # fmt: skip
+                rows += [
+                    head | {"step": step} | times[step - 1] | work[method][step] for step in timed
+                ]
+    return pd.DataFrame(rows)
+
+
+def summarise(steps: pd.DataFrame, matmul_flops: float) -> pd.DataFrame:
+    """Speeds of each method, and ratios of speeds.
+
+    Args:
+        steps: What :func:`measure` returns.
+        matmul_flops: What :func:`matmul_flops` returns.
+
+    Returns:
+        One row for each ``ratio``, ``responses``, ``method`` and ``metric``, with an ``estimate``
+        and its range from ``low`` to ``high``. The estimate is a median.
+
+        Over steps: ``pairs per second``; ``tokens per second``, repeated prompts included and
+        padding not; ``share of matmul peak``, of the operations that the method needs for visible
+        tokens; ``share of weight update`` in time, which no layout can save. Over rounds, each of
+        which gives a median: ``speed-up over TRL`` and ``speed-up over separate rows`` in pairs per
+        second; ``share of token saving``, the latter over how many times fewer tokens the method
+        computes. One number: ``padding``, its share of a batch.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for (ratio, responses), part in steps.groupby(["ratio", "responses"], sort=False):
+        methods = {str(name): frame for name, frame in part.groupby("method", sort=False)}
+        separate = methods[SEPARATE.name]
+        for name, frame in methods.items():
+            saving = separate["tokens"].sum() / frame["tokens"].sum()
+            over_separate = _speed_up(frame, separate)
+            metrics = {
+                "pairs per second": frame["pairs"] / frame["seconds"],
+                "tokens per second": frame["tokens"] / frame["seconds"],
+                "share of matmul peak": frame["flops"] / frame["seconds"] / matmul_flops,
+                "share of weight update": frame["update_seconds"] / frame["seconds"],
+                "padding": pd.Series([1 - frame["tokens"].sum() / frame["slots"].sum()]),
+                "speed-up over TRL": _speed_up(frame, methods[TRL.name]),
+                "speed-up over separate rows": over_separate,
+                "share of token saving": over_separate / saving,
+            }
+            rows += [
+                (ratio, responses, name, metric, values.median(), values.min(), values.max())
+                for metric, values in metrics.items()
+            ]
+    head = ["ratio", "responses", "method", "metric"]
+    return pd.DataFrame(rows, columns=[*head, "estimate", "low", "high"])
+
+
+def _speed_up(frame: pd.DataFrame, reference: pd.DataFrame) -> pd.Series:
+    """How many times faster than the reference, for each round; both train on the same pairs."""
+    median = [table.groupby("round")["seconds"].median() for table in (reference, frame)]
+    return median[0] / median[1]
+
+
+def measure_memory(bench: Bench, methods: Sequence[Method] = METHODS) -> pd.DataFrame:
+    """Peak memory of each method, over two steps: AdamW's moments come with the first.
+
+    On a CPU each method has a process of its own, see :meth:`.Bench.peak_memory`.
+
+    Returns:
+        One row for each number of responses and method, at one ratio: ``ratio``, ``responses``,
+        ``method`` and ``gigabytes`` (10⁹ bytes) beside the weights, so of activations, gradients
+        and moments.
+    """
+    rows = []
+    settings = bench.settings
+    for responses, method in product(settings.responses, methods):
+        if torch.cuda.is_available():
+            taken = _peak_memory(bench, method, responses)
+        else:
+            with ProcessPoolExecutor(1, get_context("spawn"), _be_quiet) as alone:
+                taken = alone.submit(_load_and_peak_memory, settings, method, responses).result()
+        rows.append((settings.memory_ratio, responses, method.name, taken / 1e9))
+    return pd.DataFrame(rows, columns=["ratio", "responses", "method", "gigabytes"])
+
+
+def _be_quiet() -> None:
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _load_and_peak_memory(settings: ThroughputSettings, method: Method, responses: int) -> int:
+    return _peak_memory(Bench.load(settings), method, responses)
+
+
+def _peak_memory(bench: Bench, method: Method, responses: int) -> int:
+    groups = bench.groups(bench.settings.memory_ratio, responses, steps=3)
+    return bench.peak_memory(method, groups)
+
+
+def padding_table(
+    groups_by_source: Mapping[str, Sequence[TokenizedGroup]],
+    *,
+    batch_groups: int,
+    row_tokens: int,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Share of padding when real groups are laid out in batches.
+
+    Args:
+        groups_by_source: Tokenised groups by name of their source.
+        batch_groups: Groups in a batch; the last one takes what is left.
+        row_tokens: Most tokens of a shared row.
+        seed: Seeds the random order in which groups are batched, as in training.
+
+    Returns:
+        One row for each source and layout (``separate rows``, ``exact row``, ``exact, shared
+        rows``): ``source``, ``method``, ``tokens``, ``slots`` (tokens and padding) and ``padding``,
+        their share of the slots.
+
+    Raises:
+        ValueError: If a group exceeds ``row_tokens``.
+    """
+    layouts = {
+        SEPARATE.name: (LAYOUTS["separate"], None),
+        EXACT.name: (LAYOUTS["exact"], None),
+        SHARED.name: (LAYOUTS["exact"], row_tokens),
+    }
+    rows = []
+    for source, groups in groups_by_source.items():
+        order = np.random.default_rng(seed).permutation(len(groups))
+        splits = range(batch_groups, len(groups), batch_groups)
+        batches = [[groups[k] for k in batch] for batch in np.split(order, splits)]
+        for name, (layout, room) in layouts.items():
+            laid_out = (
+                lay_out(batch, layout, pad_token_id=0, row_tokens=room) for batch in batches
+            )
+            slots = sum(batch.input_ids.numel() for batch in laid_out)
+            tokens = sum(map(layout.tokens, groups))
+            rows.append((source, name, tokens, slots, 1 - tokens / slots))
+    return pd.DataFrame(rows, columns=["source", "method", "tokens", "slots", "padding"])

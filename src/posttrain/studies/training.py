@@ -1,0 +1,108 @@
+"""One training run of a study: a checkpoint, some groups, a layout, a learning rate and a seed."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
+
+from posttrain import reward_model
+from posttrain.rows import Layout
+from posttrain.settings import setting
+from posttrain.trainer import GroupCollator, RankingTrainer, TrainingGroup, training_set
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What runs of one study have in common.
+
+    Attributes:
+        batch_size: Groups per step.
+        epochs: Passes over the training groups.
+        top_layers: How many of the last layers are trained, with the final normalisation and the
+            score head; 0 trains everything.
+        gpu: Train on a GPU, in bfloat16 with float32 weights and scores.
+    """
+
+    batch_size: int = setting(32, "Groups per step.")
+    epochs: int = setting(1, "Passes over the training groups.")
+    top_layers: int = setting(0, "Last layers to train; 0 trains the whole model.")
+    gpu: bool = setting(False, "Train on a GPU, in bfloat16 with float32 weights and scores.")
+
+
+def train(
+    checkpoint: Path,
+    groups: Sequence[TrainingGroup],
+    layout: Layout,
+    recipe: Recipe,
+    *,
+    learning_rate: float,
+    seed: int,
+) -> tuple[PreTrainedModel, int]:
+    """Train a reward model: AdamW, five steps of warm-up, cosine schedule to zero.
+
+    Args:
+        checkpoint: Folder of the language model it starts from.
+        groups: Groups with their pairs.
+        layout: How groups become rows.
+        recipe: What is common to the runs of a study.
+        learning_rate: Peak learning rate.
+        seed: Seeds the score head, the order of groups and the order of responses.
+
+    Returns:
+        The trained model, and the id of its padding token.
+
+    Raises:
+        ValueError: If the model has fewer layers than ``recipe.top_layers``.
+    """
+    model, tokenizer = reward_model.load(checkpoint, seed=seed)
+    pad_token_id = tokenizer.pad_token_id
+    assert isinstance(pad_token_id, int)
+    freeze_below(model, recipe.top_layers)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            scratch,
+            per_device_train_batch_size=recipe.batch_size,
+            num_train_epochs=recipe.epochs,
+            learning_rate=learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=5,
+            train_sampling_strategy="group_by_length",
+            seed=seed,
+            use_cpu=not recipe.gpu,
+            bf16=recipe.gpu,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = RankingTrainer(
+            model,
+            arguments,
+            train_dataset=training_set(groups),
+            data_collator=GroupCollator(pad_token_id, layout),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    return model.eval(), pad_token_id
+
+
+def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
+    """Freeze all but the last layers, the final normalisation and the score head.
+
+    Args:
+        model: The reward model.
+        top_layers: How many of the last layers stay trainable; 0 freezes nothing.
+
+    Raises:
+        ValueError: If the model has fewer layers.
+    """
+    if top_layers == 0:
+        return
+    body: Any = model.base_model
+    if top_layers > len(body.layers):
+        raise ValueError(f"top_layers={top_layers}, but the model has {len(body.layers)} layers")
+    for module in (body.embed_tokens, *body.layers[: len(body.layers) - top_layers]):
+        module.requires_grad_(False)
