@@ -35,7 +35,7 @@ from posttrain.studies.packing_outcome import (
     own_test,
     summarise,
 )
-from posttrain.studies.packing_rows import equality
+from posttrain.studies.packing_rows import equality, padding
 from posttrain.studies.training import Recipe, train
 from posttrain.tokenization import TokenizedGroup, tokenize_groups
 from posttrain.trainer import TrainingGroup
@@ -57,6 +57,7 @@ class PackingSettings(Recipe):
     edited_share: float = setting(0.5, "Share of simulated groups that may carry an edit.")
     test_share: float = setting(0.3, "Share of split groups kept for testing.")
     validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
+    row_tokens: int = setting(4096, "Room in a row that groups share, for the account of padding.")
     max_tokens: int = setting(1024, "Longest prompt with a response; prompts are cut on the left.")
     distance_groups: int = setting(200, "Test groups on which untrained models are compared.")
     equality_groups: int = setting(20, "Of these, groups on which gradients are compared too.")
@@ -154,7 +155,7 @@ def run(
 
     Returns:
         The record, not yet saved: the tables of :func:`.packing_outcome.summarise`; before training
-        ``equality`` and ``distances``; ``tuning``; and ``tokens`` per group by layout.
+        ``equality`` and ``distances``; ``tuning``; ``tokens`` per group and ``padding`` by layout.
 
     Raises:
         ValueError: If an arm is unknown or the data does not suffice.
@@ -189,6 +190,9 @@ def run(
             "distances": distances(checkpoint, compared, resamples=settings.resamples),
             "tuning": tuning,
             "tokens": token_table(prepared.tokens),
+            "padding": padding(
+                prepared.tokens, batch_groups=settings.batch_size, row_tokens=settings.row_tokens
+            ),
             **summarise(outcome, resamples=settings.resamples),
         },
         environment=records.environment(started),

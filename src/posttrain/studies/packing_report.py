@@ -305,6 +305,8 @@ def _range(row: pd.Series) -> str:
 
 def padding_shares(records: Sequence[Record]) -> pd.DataFrame:
     """Share of padding (%) in batches of real groups, by source and way of making rows."""
-    found = pd.concat([record.tables["padding"] for record in ordered(records)])
+    found = pd.concat(
+        [record.tables["padding"].assign(source=record.source) for record in ordered(records)]
+    )
     shown = found.assign(padding=(found["padding"] * PERCENT).map("{:.1f}".format))
     return shown.pivot_table("padding", "source", "method", aggfunc="first", sort=False)

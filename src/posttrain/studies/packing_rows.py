@@ -23,8 +23,8 @@ HIDDEN, PROMPT, ITSELF, OTHER = range(4)
 #: Ways of computing scores, each compared with separate rows. The last is the paper's.
 WAYS: dict[str, tuple[Layout, int | None]] = {
     "exact row": (LAYOUTS["exact"], None),
-    "exact, several groups a row": (LAYOUTS["exact"], 1024),
-    "separate, several blocks a row": (LAYOUTS["separate"], 1024),
+    "exact, shared rows": (LAYOUTS["exact"], 1024),
+    "separate, shared rows": (LAYOUTS["separate"], 1024),
     "isolated, but running positions": (Layout("single", "isolated", "running"), None),
     "restarting, but causal attention": (Layout("single", "causal", "restarting"), None),
     "causal row": (Layout("single", "causal", "running"), None),
@@ -174,3 +174,37 @@ def _differentiate(
     gradient = torch.cat(found)
     model.zero_grad()
     return scores.detach(), gradient
+
+
+def padding(
+    groups: Sequence[TokenizedGroup], *, batch_groups: int, row_tokens: int, seed: int = 0
+) -> pd.DataFrame:
+    """Share of padding when groups are laid out in batches, in random order.
+
+    Args:
+        groups: Tokenised groups.
+        batch_groups: Groups in a batch; the last one takes what is left.
+        row_tokens: Most tokens of a row that several groups share.
+        seed: Seeds the order.
+
+    Returns:
+        One row each for ``separate rows``, ``exact row`` and ``exact, shared rows``: ``method``,
+        ``tokens``, ``slots`` (tokens and padding) and ``padding``, its share of the slots.
+
+    Raises:
+        ValueError: If a group exceeds ``row_tokens``.
+    """
+    order = np.random.default_rng(seed).permutation(len(groups))
+    splits = range(batch_groups, len(groups), batch_groups)
+    batches = [[groups[k] for k in batch] for batch in np.split(order, splits)]
+    rows = []
+    for name, layout, room in (
+        ("separate rows", LAYOUTS["separate"], None),
+        ("exact row", LAYOUTS["exact"], None),
+        ("exact, shared rows", LAYOUTS["exact"], row_tokens),
+    ):
+        laid_out = (lay_out(batch, layout, pad_token_id=0, row_tokens=room) for batch in batches)
+        slots = sum(batch.input_ids.numel() for batch in laid_out)
+        tokens = sum(map(layout.tokens, groups))
+        rows.append((name, tokens, slots, 1 - tokens / slots))
+    return pd.DataFrame(rows, columns=["method", "tokens", "slots", "padding"])

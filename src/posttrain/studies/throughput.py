@@ -6,7 +6,7 @@ The methods take turns, a few steps at a time, so that a machine that slows down
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from itertools import product
@@ -14,16 +14,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from transformers.utils import logging
 
 from posttrain import records
-from posttrain.rows import LAYOUTS, lay_out
 from posttrain.studies.throughput_bench import Bench, ThroughputSettings
-from posttrain.studies.throughput_methods import EXACT, METHODS, SEPARATE, SHARED, TRL, Method
-from posttrain.tokenization import TokenizedGroup
+from posttrain.studies.throughput_methods import METHODS, SEPARATE, TRL, Method
 
 
 def run(settings: ThroughputSettings | None = None, *, profile: str = "custom") -> records.Record:
@@ -185,46 +182,3 @@ def _load_and_peak_memory(settings: ThroughputSettings, method: Method, response
 def _peak_memory(bench: Bench, method: Method, responses: int) -> int:
     groups = bench.groups(bench.settings.memory_ratio, responses, steps=3)
     return bench.peak_memory(method, groups)
-
-
-def padding_table(
-    groups_by_source: Mapping[str, Sequence[TokenizedGroup]],
-    *,
-    batch_groups: int,
-    row_tokens: int,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Share of padding when real groups are laid out in batches.
-
-    Args:
-        groups_by_source: Tokenised groups by name of their source.
-        batch_groups: Groups in a batch; the last one takes what is left.
-        row_tokens: Most tokens of a shared row.
-        seed: Seeds the random order in which groups are batched, as in training.
-
-    Returns:
-        One row for each source and layout (``separate rows``, ``exact row``, ``exact, shared
-        rows``): ``source``, ``method``, ``tokens``, ``slots`` (tokens and padding) and ``padding``,
-        their share of the slots.
-
-    Raises:
-        ValueError: If a group exceeds ``row_tokens``.
-    """
-    layouts = {
-        SEPARATE.name: (LAYOUTS["separate"], None),
-        EXACT.name: (LAYOUTS["exact"], None),
-        SHARED.name: (LAYOUTS["exact"], row_tokens),
-    }
-    rows = []
-    for source, groups in groups_by_source.items():
-        order = np.random.default_rng(seed).permutation(len(groups))
-        splits = range(batch_groups, len(groups), batch_groups)
-        batches = [[groups[k] for k in batch] for batch in np.split(order, splits)]
-        for name, (layout, room) in layouts.items():
-            laid_out = (
-                lay_out(batch, layout, pad_token_id=0, row_tokens=room) for batch in batches
-            )
-            slots = sum(batch.input_ids.numel() for batch in laid_out)
-            tokens = sum(map(layout.tokens, groups))
-            rows.append((source, name, tokens, slots, 1 - tokens / slots))
-    return pd.DataFrame(rows, columns=["source", "method", "tokens", "slots", "padding"])
