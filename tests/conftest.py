@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from posttrain import checkpoints, reward_model, rows
+from posttrain import checkpoints, reward_model
 from posttrain.sources.simulator import simulate
+from posttrain.tokenization import TokenizedGroup, tokenize_group
 
 # The models here are so small that threads only wait for one another.
 torch.set_num_threads(1)
@@ -42,7 +43,8 @@ def bfloat16_model(tiny_checkpoint):
 
 
 @pytest.fixture(scope="session")
-def tiny_rows(tiny_checkpoint) -> list[tuple[rows.Row, ...]]:
-    """Rows of simulated groups, best response first."""
+def tiny_groups(tiny_checkpoint) -> list[TokenizedGroup]:
+    """Simulated groups of two and of three responses, best response first."""
     _, tokenizer = reward_model.load(tiny_checkpoint)
-    return [rows.tokenize_group(tokenizer, group.ranked) for group in simulate(24, seed=5)]
+    simulated = simulate(24, seed=5, edited_share=0.5)
+    return [tokenize_group(tokenizer, group.ranked) for group in simulated]

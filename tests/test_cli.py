@@ -8,7 +8,7 @@ import pytest
 from posttrain import cli, records
 from posttrain.reading import read_groups
 from posttrain.sources.simulator import simulate
-from posttrain.studies import margin
+from posttrain.studies import margin, packing
 
 COMMANDS = ([], ["data"], ["data", "check"], ["data", "convert"], ["data", "simulate"], ["study"])
 ARGUMENT_PAIR = (
@@ -65,6 +65,27 @@ def test_help_of_the_margin_study_depends_on_its_source(source, setting, capsys)
     assert f"--{setting}" in shown
     assert "--source NAME" in shown
     assert ("--layer" in shown) == (source == "ukpconvarg")
+
+
+@pytest.mark.parametrize(
+    ("source", "layers", "size"), [("simulator", 0, 3000), ("ukpconvarg", 6, 600)]
+)
+def test_help_of_the_packing_study_shows_the_defaults_of_its_source(source, layers, size, capsys):
+    assert refused("study", "packing", "--source", source, "--help") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: posttrain study packing")
+    words = " ".join(shown.split())
+    assert "--source NAME" in words
+    assert f"Training groups. (default: {size})" in words
+    assert f"0 trains the whole model. (default: {layers})" in words
+    assert ("running positions" in words) == (source == "simulator")
+
+
+def test_help_lists_the_studies(capsys):
+    assert refused("study", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "what the margin buys" in shown
+    assert "what one row for all responses changes" in shown
 
 
 @pytest.mark.parametrize(
@@ -249,6 +270,83 @@ def test_study_margin_names_unknown_settings(config, capsys):
 def test_study_margin_without_human_data_says_what_to_do(monkeypatch, capsys):
     monkeypatch.delenv("POSTTRAIN_DATA", raising=False)
     assert run("study", "margin", "--source", "ukpconvarg") == 1
+    assert "POSTTRAIN_DATA is not set" in capsys.readouterr().err
+
+
+@pytest.fixture
+def packing_config(tmp_path):
+    path = tmp_path / "packing.yaml"
+    path.write_text(
+        "arms: [separate, 'llama3, ranked']\nsize: 8\ntest_size: 6\nseeds: 1\n"
+        "learning_rates: [0.003]\nbatch_size: 8\ngroups: 40\ndistance_groups: 2\n"
+        "equality_groups: 1\nresamples: 5\n"
+    )
+    return path
+
+
+def test_study_packing_runs_with_settings_from_yaml_and_the_command_line(
+    tiny, packing_config, tmp_path, capsys
+):
+    folder = tmp_path / "results"
+    options = ("--config", packing_config, "--output", folder, "--profile", "test", "--size", 9)
+    assert run("study", "packing", *options) == 0
+    path = folder / "packing-simulator.json"
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {path}"
+    record = records.load(path)
+    assert (record.study, record.profile) == ("packing", "test")
+    assert record.settings["size"] == 9
+    assert record.settings["test_size"] == record.data["test groups"] == 6
+    # What neither names keeps its default.
+    assert record.settings["test_share"] == 0.3
+    trained = record.tables["matrix"]["trained"].unique().tolist()
+    assert trained == record.settings["arms"] == ["separate", "llama3, ranked"]
+
+
+def test_names_of_arms_may_hold_spaces_and_each_study_runs_its_own(monkeypatch):
+    seen = []
+
+    def stop(source, *, profile, settings):
+        seen.append((source, profile, settings))
+        raise ValueError("stopped here")
+
+    monkeypatch.setattr(packing, "run", stop)
+    monkeypatch.setattr(margin, "run", lambda *_, **__: pytest.fail("the other study"))
+    assert run("study", "packing", "--arms", "separate", "llama3, ranked", "--seeds", 2) == 1
+    assert run("study", "packing", "--source", "mine", "--learning_rates", 0.1, 1, "--gpu") == 1
+    (simulator, human) = seen
+    assert simulator[:2] == ("simulator", "custom")
+    assert simulator[2] == packing.PackingSettings(arms=["separate", "llama3, ranked"], seeds=2)
+    assert human[0] == "mine"
+    assert human[2] == packing.HumanPackingSettings(learning_rates=[0.1, 1.0], gpu=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--layer", 3), ("--batchsize", 3), ("--size", "many"), ("surplus",), ("--gpu", "perhaps")],
+)
+def test_study_packing_exits_with_2_on_options_it_does_not_know(monkeypatch, options, capsys):
+    monkeypatch.setattr(packing, "run", lambda *_, **__: pytest.fail("too late"))
+    assert refused("study", "packing", *options) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: posttrain study packing")
+    assert str(options[0]) in shown
+
+
+def test_study_packing_refuses_what_does_not_fit(tiny, packing_config, tmp_path, capsys):
+    options = ("--config", packing_config, "--output", tmp_path / "results")
+    assert run("study", "packing", *options, "--arms", "separate", "llama4") == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("posttrain: arms must contain 'separate' and only names of")
+    assert captured.err.endswith("got separate, llama4\n")
+    assert run("study", "packing", *options, "--size", 500) == 1
+    assert "size 500 exceeds" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+def test_study_packing_without_human_data_says_what_to_do(monkeypatch, tiny_checkpoint, capsys):
+    monkeypatch.delenv("POSTTRAIN_DATA", raising=False)
+    monkeypatch.setattr(packing.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    assert run("study", "packing", "--source", "ukpconvarg") == 1
     assert "POSTTRAIN_DATA is not set" in capsys.readouterr().err
 
 

@@ -6,10 +6,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
 from posttrain import figures
+from posttrain.studies import packing_rows
+from posttrain.studies.packing_outcome import ARMS, TESTS
+from posttrain.studies.packing_rows import Picture
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -262,7 +266,260 @@ def test_losses_have_colours_and_markers_of_their_own():
         assert len(set(values)) == 4
 
 
-def test_every_figure_can_be_drawn(tmp_path):
-    figure = figures.gains_by_size({"toy": gains_table()})
-    figure.savefig(tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 5000
+def picture(title, seen, *, boundaries=(), scored=()):
+    count = len(seen)
+    labels = [f"{title[0]}{place}" for place in range(count)]
+    positions = [(place * 7) % 5 for place in range(count)]
+    return Picture(title, labels, positions, np.array(seen), list(boundaries), list(scored))
+
+
+@pytest.fixture
+def four_pictures():
+    random = np.random.default_rng(0)
+    return [
+        picture("first", random.integers(0, 4, (5, 5)), boundaries=[2, 4], scored=[3]),
+        picture("second", random.integers(0, 4, (3, 3)), boundaries=[1], scored=[0, 2]),
+        picture("third", random.integers(0, 4, (4, 4)), scored=[3]),
+        # Only one kind: its colour must not depend on the others.
+        picture("all hidden", np.zeros((2, 2), dtype=int)),
+    ]
+
+
+def test_masks_draw_who_sees_whom(four_pictures):
+    figure = figures.masks(four_pictures)
+    assert titles(figure) == ["first", "second", "third", "all hidden"]
+    colours = {
+        packing_rows.HIDDEN: "#ffffff",
+        packing_rows.PROMPT: "#9ecae1",
+        packing_rows.ITSELF: "#08519c",
+        packing_rows.OTHER: "#d55e00",
+    }
+    for axis, shown in zip(figure.axes, four_pictures, strict=True):
+        (image,) = axis.get_images()
+        assert (image.get_array() == shown.seen).all()
+        drawn = image.to_rgba(image.get_array())
+        for place in np.ndindex(*shown.seen.shape):
+            assert to_hex(drawn[place]) == colours[shown.seen[place]]
+        count = len(shown.labels)
+        assert [text.get_text() for text in axis.get_xticklabels()] == shown.labels
+        rows = axis.get_yticklabels()
+        assert [text.get_text().split() for text in rows] == [
+            [label, str(place)] for label, place in zip(shown.labels, shown.positions, strict=True)
+        ]
+        assert [*axis.get_xticks()] == [*axis.get_yticks()] == list(range(count))
+        bold = [place for place, text in enumerate(rows) if text.get_fontweight() == "bold"]
+        assert bold == shown.scored
+        across = [line.get_ydata() for line in axis.get_lines() if [*line.get_xdata()] == [0, 1]]
+        down = [line.get_xdata() for line in axis.get_lines() if [*line.get_ydata()] == [0, 1]]
+        assert len(across) + len(down) == len(axis.get_lines())
+        for found in (across, down):
+            assert [[*ends] for ends in found] == [[edge - 0.5] * 2 for edge in shown.boundaries]
+    (box,) = figure.legends
+    assert {
+        text.get_text(): to_hex(patch.get_facecolor())
+        for text, patch in zip(box.get_texts(), box.get_patches(), strict=True)
+    } == {
+        "hidden": colours[packing_rows.HIDDEN],
+        "prompt": colours[packing_rows.PROMPT],
+        "itself": colours[packing_rows.ITSELF],
+        "another response": colours[packing_rows.OTHER],
+    }
+
+
+def distances_table(slots, shift=0.0):
+    """Every row by slot has values of its own, every other row a decoy."""
+    rows = []
+    layouts = ("causal attention", "running positions", "llama3", "separate")
+    for number, (layout, slot) in enumerate(itertools.product(layouts, slots)):
+        value = number / 10 + shift
+        values = DECOY if layout == "separate" else (value, value - 0.05, value + 0.02)
+        rows.append((layout, "slot", str(slot), *values))
+        rows.append((layout, "preceding tokens", "1–16", *DECOY))
+    return pd.DataFrame(rows, columns=["layout", "by", "value", "estimate", "low", "high"])
+
+
+def test_distance_by_slot_draws_every_layout_that_is_not_exact():
+    tables = {"simulated": distances_table((1, 2, 3)), "human": distances_table((1, 2), 0.5)}
+    figure = figures.distance_by_slot(tables)
+    assert titles(figure) == ["simulated", "human"]
+    for axis, table in zip(figure.axes, tables.values(), strict=True):
+        drawn = intervals(axis)
+        assert list(drawn) == ["causal attention", "running positions", "llama3"]
+        for layout, (x, y, ends) in drawn.items():
+            part = table[(table["layout"] == layout) & (table["by"] == "slot")]
+            np.testing.assert_allclose(x, part["value"].astype(int), atol=0.1)
+            np.testing.assert_allclose(y, part["estimate"])
+            np.testing.assert_allclose(ends, part[["low", "high"]])
+        assert [*axis.get_xticks()] == sorted(
+            {int(slot) for slot in table["value"] if slot in "123"}
+        )
+    assert legend(figure.axes[0]) == ["causal attention", "running positions", "llama3"]
+    colours = [container.lines[0].get_color() for container in figure.axes[0].containers]
+    assert len(set(colours)) == 3
+    assert colours == [container.lines[0].get_color() for container in figure.axes[1].containers]
+
+
+def matrix_table(arms, shift=0.0):
+    """Every cell of every metric has values of its own."""
+    rows = []
+    metrics = ("accuracy", "accuracy, chosen first", "accuracy, chosen last", "flips")
+    for number, cell in enumerate(itertools.product(arms, TESTS, metrics)):
+        value = 0.3 + number / 400 + shift
+        rows.append((*cell, value, value - 0.02, value + 0.01))
+    columns = ["trained", "tested", "metric", "estimate", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).sample(frac=1, random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("arms", "own"),
+    [
+        (("llama3", "separate", "exact"), [0, 0, 3]),
+        (tuple(ARMS), [0, 0, 1, 2, 3, 1, 2, 3]),
+    ],
+)
+def test_the_accuracy_matrix_frames_each_arms_own_layout(arms, own):
+    table = matrix_table(arms)
+    figure = figures.accuracy_matrix(table)
+    (axis,) = figure.axes
+    ordered = [arm for arm in ARMS if arm in arms]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ordered
+    assert [text.get_text() for text in axis.get_xticklabels()] == list(TESTS)
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("tested", "trained")
+    found = table[table["metric"] == "accuracy"].set_index(["trained", "tested"])["estimate"]
+    expected = np.array([[found[arm, test] * 100 for test in TESTS] for arm in ordered])
+    values = np.asarray(axis.collections[0].get_array()).reshape(expected.shape)
+    np.testing.assert_allclose(values, expected)
+    written = {text.get_position(): text.get_text() for text in axis.texts}
+    for row, column in np.ndindex(*expected.shape):
+        assert written[column + 0.5, row + 0.5] == f"{expected[row, column]:.1f}"
+    frames = [patch.get_xy() for patch in axis.patches]
+    assert frames == [(column, row) for row, column in enumerate(own)]
+    assert axis.yaxis_inverted()
+
+
+def test_order_effect_draws_both_orders_of_every_arm_in_its_own_layout():
+    tables = {
+        "simulated": matrix_table(("llama3, ranked", "separate", "llama3", "causal attention")),
+        "human": matrix_table(("llama3", "separate"), 0.1),
+    }
+    own = {
+        "separate": "separate",
+        "causal attention": "causal attention",
+        "llama3": "llama3",
+        "llama3, ranked": "llama3",
+    }
+    figure = figures.order_effect(tables)
+    assert titles(figure) == ["simulated", "human"]
+    for axis, table in zip(figure.axes, tables.values(), strict=True):
+        cells = table.set_index(["trained", "tested", "metric"]).sort_index()
+        expected = {}
+        for place, (arm, test) in enumerate(own.items()):
+            if arm in set(table["trained"]):
+                for order, colour in (("last", "#d55e00"), ("first", "#0072b2")):
+                    row = cells.loc[(arm, test, f"accuracy, chosen {order}")] * 100
+                    expected[place, colour] = [row["estimate"], row["low"], row["high"]]
+        found = {}
+        for container in axis.containers:
+            line, _, (bars,) = container.lines
+            ((x,), (y,)) = line.get_data()
+            (segment,) = bars.get_segments()
+            found[y, line.get_color()] = [x, *segment[:, 0]]
+        assert list(found) == list(expected)
+        for key, values in expected.items():
+            assert found[key] == pytest.approx(values)
+        # A grey line joins the two orders of each arm.
+        joined = [line for line in axis.get_lines() if line.get_color() == "#bbbbbb"]
+        assert [tuple(line.get_ydata()) for line in joined] == [
+            (place, place) for place in dict.fromkeys(place for place, _ in expected)
+        ]
+        for line in joined:
+            place = line.get_ydata()[0]
+            ends = [expected[place, colour][0] for colour in ("#d55e00", "#0072b2")]
+            assert [*line.get_xdata()] == pytest.approx(ends)
+        low, high = axis.get_xlim()
+        assert low < 0
+        assert high > 100
+    shown = figure.axes[0]
+    assert [text.get_text() for text in shown.get_yticklabels()] == list(own)
+    assert [*shown.get_yticks()] == [0, 1, 2, 3]
+    assert shown.yaxis_inverted()
+    (box,) = figure.legends
+    assert {
+        text.get_text(): handle.get_color()
+        for text, handle in zip(box.get_texts(), box.legend_handles, strict=True)
+    } == {"chosen first": "#0072b2", "chosen last": "#d55e00"}
+
+
+def speed_table(shift):
+    """Rows of an exact row's speed have values of their own, every other row a decoy."""
+    metrics = ("speed-up over separate rows", "speed-up over TRL", "share of token saving")
+    rows = []
+    for number, (ratio, count, method, metric) in enumerate(
+        itertools.product(
+            (1.0, 2.67), (2, 3), ("separate rows", "exact row", "exact, shared rows"), metrics
+        )
+    ):
+        value = 1 + number / 20 + shift
+        drawn = method == "exact row" and metric != "share of token saving"
+        values = (value, value - 0.2, value + 0.1) if drawn else DECOY
+        rows.append((ratio, count, method, metric, *values))
+    columns = ["ratio", "responses", "method", "metric", "estimate", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_savings_draw_the_closed_form_and_what_was_measured():
+    grid = np.linspace(0.5, 6, 12)
+    closed = pd.DataFrame(
+        [
+            (count, ratio, count * ratio, count * ratio + 100)
+            for count in (2, 3, 4)
+            for ratio in grid
+        ],
+        columns=["K", "P/R", "separate rows", "pair rows"],
+    )
+    tables = {"CPU": speed_table(0.0), "GPU": speed_table(2.0)}
+    figure = figures.savings(closed, tables)
+    assert titles(figure) == ["over our separate rows", "over TRL's pair rows"]
+    metrics = ("speed-up over separate rows", "speed-up over TRL")
+    for axis, metric, offset in zip(figure.axes, metrics, (0, 100), strict=True):
+        drawn = lines(axis)
+        assert list(drawn) == ["2 responses", "3 responses"]
+        for count, (x, y) in zip((2, 3), drawn.values(), strict=True):
+            np.testing.assert_allclose(x, grid)
+            np.testing.assert_allclose(y, count * grid + offset)
+        expected = [
+            table[
+                (table["responses"] == count)
+                & (table["method"] == "exact row")
+                & (table["metric"] == metric)
+            ]
+            for count in (2, 3)
+            for table in tables.values()
+        ]
+        assert len(axis.containers) == 4
+        for container, part in zip(axis.containers, expected, strict=True):
+            line, _, (bars,) = container.lines
+            x, y = (values.astype(float) for values in line.get_data())
+            np.testing.assert_allclose(x, part["ratio"])
+            np.testing.assert_allclose(y, part["estimate"])
+            ends = [segment[:, 1] for segment in bars.get_segments()]
+            np.testing.assert_allclose(ends, part[["low", "high"]])
+        # Colours say how many responses, markers which record.
+        shown = [container.lines[0] for container in axis.containers]
+        curves = [line.get_color() for line in axis.get_lines() if line.get_label() in drawn]
+        assert [line.get_color() for line in shown] == [curves[0]] * 2 + [curves[1]] * 2
+        assert shown[0].get_marker() == shown[2].get_marker() != shown[1].get_marker()
+        assert curves[0] != curves[1]
+    assert legend(figure.axes[0]) == ["2 responses", "3 responses"]
+
+
+def test_every_figure_can_be_drawn(tmp_path, four_pictures):
+    for number, figure in enumerate(
+        (
+            figures.gains_by_size({"toy": gains_table()}),
+            figures.masks(four_pictures),
+            figures.order_effect({"toy": matrix_table(("separate", "llama3"))}),
+        )
+    ):
+        figure.savefig(tmp_path / f"{number}.png")
+        assert (tmp_path / f"{number}.png").stat().st_size > 5000

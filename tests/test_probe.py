@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from posttrain import probe
 from posttrain.probe import FeatureSettings, features, fit_heads, head_losses
-from posttrain.rows import Row
 from posttrain.studies.margin_outcome import ARMS
+from posttrain.tokenization import TokenizedGroup
 
 SHAPES = {"more pairs": (60, 6), "more features": (12, 30)}
 TIGHT = {"tolerance": 1e-11, "max_iterations": 200_000}
@@ -236,8 +236,13 @@ def calls(monkeypatch):
 
 
 @pytest.fixture
-def rows(tiny_rows):
-    return [row for group in tiny_rows for row in group]
+def rows(tiny_groups):
+    """Each response by itself, a group of one."""
+    return [
+        TokenizedGroup(group.prompt, (response,))
+        for group in tiny_groups
+        for response in group.responses
+    ]
 
 
 def pooled_by_hand(checkpoint, row, layer, pooling):
@@ -249,13 +254,14 @@ def pooled_by_hand(checkpoint, row, layer, pooling):
         lambda _module, _inputs, output: captured.append(output)
     )
     with torch.no_grad():
-        states = model(torch.tensor([row.ids]), output_hidden_states=True).hidden_states
+        ids = torch.tensor([[*row.prompt, *row.responses[0]]])
+        states = model(ids, output_hidden_states=True).hidden_states
     hidden = captured[0][0]
     if layer < len(model.model.layers):
         assert torch.equal(hidden, states[layer][0])
     if pooling == "last":
         return hidden[-1]
-    return hidden[row.prompt_tokens if pooling == "response mean" else 0 :].mean(dim=0)
+    return hidden[len(row.prompt) if pooling == "response mean" else 0 :].mean(dim=0)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "response mean", "last"])
@@ -297,7 +303,7 @@ def test_a_batch_holds_no_more_than_the_tokens_allowed(
     sizes, pool = [], probe._pool
 
     def watch(model, batch, pooling):
-        sizes.append(len(batch) * max(len(row.ids) for row in batch))
+        sizes.append(len(batch) * max(row.total for row in batch))
         return pool(model, batch, pooling)
 
     monkeypatch.setattr(probe, "_pool", watch)
@@ -318,10 +324,30 @@ def test_features_come_in_the_order_of_the_rows_duplicates_included(
     assert not torch.equal(again[0], again[1])
 
 
+@pytest.mark.parametrize("pooling", ["mean", "response mean", "last"])
+def test_features_of_groups_come_by_group_and_then_by_rank(
+    tiny_checkpoint, cache_folder, calls, tiny_groups, rows, pooling
+):
+    assert {len(group.responses) for group in tiny_groups} == {2, 3}
+    settings = FeatureSettings(2, pooling)
+    found = features(tiny_checkpoint, tiny_groups, settings)
+    assert found.shape == (len(rows), 32)
+    assert found.unique(dim=0).shape == found.shape
+    for row, vector in list(zip(rows, found, strict=True))[:10]:
+        expected = pooled_by_hand(tiny_checkpoint, row, 2, pooling).float()
+        torch.testing.assert_close(vector, expected, rtol=1e-6, atol=1e-6)
+    # The same separate rows, whatever they are grouped in: nothing is computed anew.
+    assert torch.equal(features(tiny_checkpoint, rows, settings), found)
+    backwards = features(tiny_checkpoint, tiny_groups[::-1], settings)
+    parts = found.split([len(group.responses) for group in tiny_groups])
+    assert torch.equal(backwards, torch.cat(parts[::-1]))
+    assert len(calls) == 1
+
+
 def test_rows_that_differ_in_their_prompt_only_by_its_end_are_told_apart(
     tiny_checkpoint, cache_folder
 ):
-    rows = [Row((6, 7, 8, 9), 1), Row((6, 7, 8, 9), 3)]
+    rows = [TokenizedGroup((6,), ((7, 8, 9),)), TokenizedGroup((6, 7, 8), ((9,),))]
     whole = features(tiny_checkpoint, rows, FeatureSettings(2, "mean"))
     parts = features(tiny_checkpoint, rows, FeatureSettings(2, "response mean"))
     assert torch.equal(whole[0], whole[1])

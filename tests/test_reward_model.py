@@ -1,8 +1,12 @@
 """Scores must not depend on batching or padding, and must be those of the stock model."""
 
 import json
+import random
 import shutil
+from collections import Counter
+from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -13,15 +17,28 @@ from transformers import (
 )
 
 from posttrain import reward_model
-from posttrain.reward_model import forward_scores, score, score_head
-from posttrain.rows import Row, pad
+from posttrain.attention import mask_for
+from posttrain.reward_model import check_exact, forward_scores, score, score_head
+from posttrain.rows import LAYOUTS, Layout, lay_out
+from posttrain.tokenization import TokenizedGroup
 
 EXACT = {"rtol": 0, "atol": 1e-12}
+SEPARATE = LAYOUTS["separate"]
+EXACT_LAYOUTS = {
+    "separate": SEPARATE,
+    "exact": LAYOUTS["exact"],
+    "shuffled": Layout(order="shuffled"),
+}
 
 
 @pytest.fixture
-def rows(tiny_rows):
-    return [row for group in tiny_rows for row in group]
+def rows(tiny_groups):
+    """Each response by itself, a group of one."""
+    return [
+        TokenizedGroup(group.prompt, (response,))
+        for group in tiny_groups
+        for response in group.responses
+    ]
 
 
 @pytest.fixture
@@ -32,75 +49,273 @@ def model(tiny_model):
     return model
 
 
-def test_rows_differ_in_length_and_score(model, rows):
+def ids(row):
+    """Tokens of a group of one."""
+    return [*row.prompt, *row.responses[0]]
+
+
+def stock_scores(model, rows):
+    """Scores by the stock forward, each row alone."""
+    scores = [model(torch.tensor([ids(row)])).logits.item() for row in rows]
+    return torch.tensor(scores, dtype=torch.float64)
+
+
+@torch.no_grad()
+def scores_in_order(model, group, order):
+    """Scores by rank where one plain causal row holds the responses in the given order."""
+    tokens, ends = list(group.prompt), {}
+    for place in order:
+        tokens += group.responses[place]
+        ends[place] = len(tokens) - 1
+    hidden = model.model(torch.tensor([tokens])).last_hidden_state[0]
+    return model.score(hidden[[ends[place] for place in range(len(order))]]).squeeze(-1)
+
+
+def test_rows_differ_in_length_and_score(model, rows, tiny_groups):
     # The tests below would pass vacuously otherwise.
-    assert len({len(row.ids) for row in rows}) > 5
-    assert score(model, rows, pad_token_id=0).std() > 0.1
+    assert {len(group.responses) for group in tiny_groups} == {2, 3}
+    assert len({len(ids(row)) for row in rows}) > 5
+    scores = score(model, rows, pad_token_id=0)
+    assert scores.std() > 0.1
+    assert len(scores.unique()) == len(rows)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7])
-def test_scores_do_not_depend_on_the_batch_size(model, rows, batch_size):
-    together = score(model, rows, pad_token_id=0, batch_size=64)
+@pytest.mark.parametrize("batch_tokens", [1, 60, 200])
+def test_scores_do_not_depend_on_the_batching(model, rows, batch_tokens):
+    together = score(model, rows, pad_token_id=0, batch_tokens=10**6)
     assert together.shape == (len(rows),)
     torch.testing.assert_close(
-        score(model, rows, pad_token_id=0, batch_size=batch_size), together, **EXACT
+        score(model, rows, pad_token_id=0, batch_tokens=batch_tokens), together, **EXACT
     )
 
 
-def test_scores_do_not_depend_on_the_padding_token(model, rows):
+@pytest.mark.parametrize("row_tokens", [None, 60, 1000])
+@pytest.mark.parametrize("batch_tokens", [1, 150, 10**6])
+@pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
+def test_scores_of_an_exact_layout_are_those_of_stock_rows_in_any_batch_and_row(
+    model, tiny_groups, rows, layout, batch_tokens, row_tokens
+):
+    scores = score(
+        model,
+        tiny_groups,
+        pad_token_id=0,
+        layout=layout,
+        batch_tokens=batch_tokens,
+        row_tokens=row_tokens,
+    )
+    assert scores.dtype == torch.float64
+    torch.testing.assert_close(scores, stock_scores(model, rows), **EXACT)
+
+
+@pytest.mark.parametrize("row_tokens", [None, 60])
+@pytest.mark.parametrize("batch_tokens", [1, 150, 10**6])
+def test_scores_of_a_ranked_causal_row_are_those_of_one_plain_sequence(
+    model, tiny_groups, rows, batch_tokens, row_tokens
+):
+    scores = score(
+        model,
+        tiny_groups,
+        pad_token_id=0,
+        layout=Layout("single", "causal", "running"),
+        batch_tokens=batch_tokens,
+        row_tokens=row_tokens,
+    )
+    expected = [scores_in_order(model, group, range(len(group.responses))) for group in tiny_groups]
+    torch.testing.assert_close(scores, torch.cat(expected), **EXACT)
+    assert (scores - stock_scores(model, rows)).abs().max() > 0.1
+
+
+def test_scores_of_the_llama3_layout_come_by_rank_whatever_the_order_in_the_row(model, tiny_groups):
+    by_order = [
+        {
+            order: scores_in_order(model, group, order)
+            for order in permutations(range(len(group.responses)))
+        }
+        for group in tiny_groups
+    ]
+    sizes = [len(group.responses) for group in tiny_groups]
+    drawn = set()
+    for seed in range(5):
+        torch.manual_seed(seed)
+        scores = score(model, tiny_groups, pad_token_id=0, layout=LAYOUTS["llama3"])
+        for found, expected in zip(scores.split(sizes), by_order, strict=True):
+            matching = [
+                order for order, known in expected.items() if torch.allclose(found, known, **EXACT)
+            ]
+            assert len(matching) == 1
+            drawn.update(matching)
+    assert drawn == {*permutations(range(2)), *permutations(range(3))}
+
+
+def test_scores_of_the_llama3_layout_depend_on_the_seed_of_torch_and_on_it_alone(
+    model, tiny_groups
+):
+    def scores(**settings):
+        return score(model, tiny_groups, pad_token_id=0, layout=LAYOUTS["llama3"], **settings)
+
+    torch.manual_seed(7)
+    first = scores()
+    following = scores()
+    assert (following - first).abs().max() > 0.1
+    for settings in ({}, {"batch_tokens": 1}, {"batch_tokens": 150, "row_tokens": 60}):
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        model.train()
+        torch.manual_seed(7)
+        torch.testing.assert_close(scores(**settings), first, **EXACT)
+    torch.manual_seed(8)
+    assert (scores() - first).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_rows_hold_several_groups_up_to_their_limit(model, tiny_groups, monkeypatch, layout):
+    shapes = []
+
+    def watch(model, batch):
+        shapes.append(batch.input_ids.shape)
+        return forward_scores(model, batch)
+
+    monkeypatch.setattr(reward_model, "forward_scores", watch)
+    for row_tokens in (None, 100):
+        score(model, tiny_groups, pad_token_id=0, layout=layout, row_tokens=row_tokens)
+    (alone, _), (together, longest) = shapes
+    separate = layout.rows == "separate"
+    assert alone == sum(len(group.responses) if separate else 1 for group in tiny_groups)
+    assert longest <= 100
+    assert together <= alone / 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_group_larger_than_a_batch_is_scored_by_itself(model, tiny_groups, monkeypatch, layout):
+    batches = []
+
+    def watch(groups, *rest, **settings):
+        batches.append(groups)
+        return lay_out(groups, *rest, **settings)
+
+    monkeypatch.setattr(reward_model, "lay_out", watch)
+    sizes = sorted(map(layout.tokens, tiny_groups))
+    limit = sizes[0] + sizes[1]
+    assert sizes[-1] > limit
+    scores = score(model, tiny_groups, pad_token_id=0, layout=layout, batch_tokens=limit)
+    assert scores.shape == (sum(len(group.responses) for group in tiny_groups),)
+    assert scores.isfinite().all()
+    assert Counter(group for batch in batches for group in batch) == Counter(tiny_groups)
+    for batch in batches:
+        assert len(batch) == 1 or sum(layout.tokens(group) for group in batch) <= limit
+    assert 1 < len(batches) < len(tiny_groups)
+    batches.clear()
+    score(model, tiny_groups, pad_token_id=0, layout=layout, batch_tokens=1)
+    assert [len(batch) for batch in batches] == [1] * len(tiny_groups)
+
+
+@pytest.mark.parametrize("row_tokens", [None, 60])
+@pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
+def test_scores_do_not_depend_on_the_padding_token(model, rows, tiny_groups, layout, row_tokens):
     expected = score(model, rows, pad_token_id=model.config.pad_token_id)
     end = model.config.eos_token_id
-    assert all(row.ids[-1] == end for row in rows)
+    assert all(response[-1] == end for group in tiny_groups for response in group.responses)
     for pad_token_id in (end, 17):
-        torch.testing.assert_close(score(model, rows, pad_token_id=pad_token_id), expected, **EXACT)
+        scores = score(
+            model, tiny_groups, pad_token_id=pad_token_id, layout=layout, row_tokens=row_tokens
+        )
+        torch.testing.assert_close(scores, expected, **EXACT)
 
 
-def test_scores_come_in_the_order_of_the_rows(model, rows):
-    scores = score(model, rows, pad_token_id=0, batch_size=5)
-    backwards = score(model, rows[::-1], pad_token_id=0, batch_size=5)
-    torch.testing.assert_close(backwards.flip(0), scores, **EXACT)
+@pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
+def test_scores_come_in_the_order_of_the_groups(model, tiny_groups, layout):
+    settings = {"pad_token_id": 0, "layout": layout, "batch_tokens": 150}
+    scores = score(model, tiny_groups, **settings)
+    backwards = score(model, tiny_groups[::-1], **settings)
+    parts = scores.split([len(group.responses) for group in tiny_groups])
+    torch.testing.assert_close(backwards, torch.cat(parts[::-1]), **EXACT)
 
 
 def test_a_score_is_that_of_the_stock_model(model, rows):
     scores = score(model, rows, pad_token_id=0)
-    stock = [model(torch.tensor([row.ids])).logits.item() for row in rows]
-    torch.testing.assert_close(scores, torch.tensor(stock, dtype=torch.float64), **EXACT)
+    torch.testing.assert_close(scores, stock_scores(model, rows), **EXACT)
 
 
 def test_the_stock_model_scores_a_padded_batch_alike(model, rows):
-    batch = pad([row.ids for row in rows], model.config.pad_token_id)
-    stock = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    batch = lay_out(rows, SEPARATE, pad_token_id=model.config.pad_token_id)
+    lengths = torch.tensor([row.total for row in rows])
+    mask = (torch.arange(batch.input_ids.shape[1]) < lengths[:, None]).long()
+    assert 0 < mask.float().mean() < 1
+    stock = model(input_ids=batch.input_ids, attention_mask=mask).logits
     torch.testing.assert_close(forward_scores(model, batch), stock.squeeze(-1), **EXACT)
 
 
-def test_a_row_is_scored_where_its_index_says(model):
-    batch = pad([(6, 7, 8, 9, 10)], 0)
+def test_a_response_is_scored_where_its_index_says(model):
+    batch = lay_out([TokenizedGroup((6, 7), ((8, 9, 10),))], SEPARATE, pad_token_id=0)
     batch.score_index[0] = 2
-    expected = score(model, [Row((6, 7, 8), 1)], pad_token_id=0)
+    expected = score(model, [TokenizedGroup((6, 7), ((8,),))], pad_token_id=0)
     torch.testing.assert_close(forward_scores(model, batch).detach(), expected, **EXACT)
 
 
-def test_scoring_is_without_dropout_and_leaves_the_mode_alone(model, rows):
+@pytest.mark.parametrize("name", ["separate", "exact"])
+def test_scoring_is_without_dropout_and_leaves_the_mode_alone(model, rows, tiny_groups, name):
+    settings = {"pad_token_id": 0, "layout": LAYOUTS[name]}
     expected = score(model, rows, pad_token_id=0)
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = 0.5
     model.train()
-    scores = score(model, rows, pad_token_id=0)
+    scores = score(model, tiny_groups, **settings)
     torch.testing.assert_close(scores, expected, **EXACT)
     assert not scores.requires_grad
     assert model.training
     model.eval()
-    score(model, rows, pad_token_id=0)
+    score(model, tiny_groups, **settings)
     assert not model.training
 
 
-def test_forward_scores_reach_every_parameter(model, rows):
-    forward_scores(model, pad([row.ids for row in rows], 0)).sum().backward()
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_forward_scores_reach_every_parameter(model, tiny_groups, layout):
+    forward_scores(model, lay_out(tiny_groups, layout, pad_token_id=0)).sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
-def test_no_rows_have_no_scores(model):
-    assert score(model, [], pad_token_id=0).shape == (0,)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_check_for_exactness_leaves_mode_and_random_numbers_alone(model, training):
+    model.train(training)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    check_exact(model, pad_token_id=0)
+    assert model.training is training
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]  # noqa: NPY002
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_check_for_exactness_accepts_a_bfloat16_body(bfloat16_model):
+    check_exact(bfloat16_model[0], pad_token_id=0)
+
+
+def without(*names):
+    """``forward_scores`` of a model that ignores the mask or the positions."""
+
+    def ignoring(model, batch):
+        mask = mask_for(model, batch)
+        hidden = model.model(
+            input_ids=batch.input_ids,
+            attention_mask=None if "mask" in names else mask,
+            position_ids=None if "positions" in names else batch.position_ids,
+        ).last_hidden_state
+        return model.score(hidden.flatten(0, 1)[batch.score_index]).squeeze(-1)
+
+    return ignoring
+
+
+@pytest.mark.parametrize("ignored", [["mask"], ["positions"], ["mask", "positions"]])
+def test_a_check_for_exactness_refuses_what_ignores_mask_or_positions(model, monkeypatch, ignored):
+    monkeypatch.setattr(reward_model, "forward_scores", without())
+    check_exact(model, pad_token_id=0)
+    monkeypatch.setattr(reward_model, "forward_scores", without(*ignored))
+    with pytest.raises(ValueError, match="does not keep responses in one row apart"):
+        check_exact(model, pad_token_id=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_no_groups_have_no_scores(model, layout):
+    assert score(model, [], pad_token_id=0, layout=layout).shape == (0,)
 
 
 def test_the_head_depends_on_the_seed_and_on_nothing_else(tiny_checkpoint):
@@ -180,7 +395,7 @@ def test_a_bfloat16_body_has_a_float32_head(bfloat16_model, tiny_model, rows):
 
 def test_the_stock_forward_works_with_a_bfloat16_body(bfloat16_model, rows):
     model, _ = bfloat16_model
-    stock = model(torch.tensor([rows[0].ids])).logits.item()
+    stock = model(torch.tensor([ids(rows[0])])).logits.item()
     assert stock == pytest.approx(score(model, rows[:1], pad_token_id=0).item(), rel=1e-5)
 
 
@@ -202,4 +417,4 @@ def test_the_pipeline_gives_the_same_score(model, tiny_model, rows, tmp_path):
     classify = pipeline("text-classification", model=str(tmp_path), device="cpu")
     scores = score(model, rows[:4], pad_token_id=0).tolist()
     for row, expected in zip(rows[:4], scores, strict=True):
-        assert classify(tokenizer.decode(row.ids))[0]["score"] == pytest.approx(expected, abs=1e-6)
+        assert classify(tokenizer.decode(ids(row)))[0]["score"] == pytest.approx(expected, abs=1e-6)

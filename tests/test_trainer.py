@@ -1,4 +1,4 @@
-"""RankingTrainer: exact batches, exact gradients, and a run that learns."""
+"""RankingTrainer: exact batches, exact gradients in every exact layout, and a run that learns."""
 
 from dataclasses import replace
 
@@ -6,27 +6,63 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForSequenceClassification, TrainingArguments
+from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from posttrain import reward_model
 from posttrain.losses import ranking_loss
 from posttrain.reward_model import score
-from posttrain.rows import Row
-from posttrain.trainer import PairCollator, RankingTrainer, TrainingPair, training_set
+from posttrain.rows import LAYOUTS, Layout
+from posttrain.tokenization import TokenizedGroup
+from posttrain.trainer import (
+    GroupCollator,
+    RankingTrainer,
+    TrainingGroup,
+    TrainingPair,
+    training_set,
+)
 
-PAIR = TrainingPair(Row((5, 6, 7), 1), Row((5, 8), 1), margin=1 / 3, weight=2.0)
+SEPARATE, EXACT = LAYOUTS["separate"], LAYOUTS["exact"]
+CAUSAL = Layout("single", "causal", "running")
+EXACT_LAYOUTS = {"separate": SEPARATE, "exact": EXACT, "shuffled": Layout(order="shuffled")}
+# Room for several groups: the largest of ``tiny_groups`` has 57 tokens in a row.
+ROW_TOKENS = 130
+
+PAIR = TrainingGroup(TokenizedGroup((5,), ((6, 7), (8,))), (TrainingPair(0, 1, 1 / 3, 2.0),))
+TRIPLE = TrainingGroup(
+    TokenizedGroup((9, 10), ((11,), (12, 13), (14,))),
+    (TrainingPair(0, 1, 0.0, 1.0), TrainingPair(0, 2, 0.5, 3.0), TrainingPair(1, 2, 1.0, 4.0)),
+)
 
 
 @pytest.fixture
-def pairs(tiny_rows):
+def groups(tiny_groups):
+    """One pair of each group, so that every group weighs the same."""
     return [
-        TrainingPair(group[0], group[1], margin=(place % 4) / 3, weight=1.0)
-        for place, group in enumerate(tiny_rows)
+        TrainingGroup(tokens, (TrainingPair(0, 1, margin=(place % 4) / 3),))
+        for place, tokens in enumerate(tiny_groups)
+    ]
+
+
+@pytest.fixture
+def mixed(tiny_groups):
+    """All pairs of each group: one or three, with margins and weights that differ."""
+    return [
+        TrainingGroup(
+            tokens,
+            tuple(
+                replace(pair, margin=((2 * place + k) % 5) / 3, weight=0.5 + (place + k) % 4)
+                for k, pair in enumerate(TrainingGroup.with_all_pairs(tokens).pairs)
+            ),
+        )
+        for place, tokens in enumerate(tiny_groups)
     ]
 
 
 @pytest.fixture
 def make_trainer(tmp_path):
-    def make(model, pairs, *, centring=0.0, evaluation=None, **settings):
+    def make(
+        model, groups, *, layout=EXACT, row_tokens=None, centring=0.0, evaluation=None, **settings
+    ):
         defaults = {
             "per_device_train_batch_size": 8,
             "per_device_eval_batch_size": 7,
@@ -39,114 +75,296 @@ def make_trainer(tmp_path):
         return RankingTrainer(
             model,
             TrainingArguments(str(tmp_path / "run"), **defaults | settings),
-            train_dataset=training_set(pairs),
+            train_dataset=training_set(groups),
             eval_dataset=training_set(evaluation) if evaluation else None,
-            data_collator=PairCollator(0),
+            data_collator=GroupCollator(0, layout, row_tokens),
             centring=centring,
         )
 
     return make
 
 
-def collate(pairs, pad_token_id=0):
-    return PairCollator(pad_token_id)(list(training_set(pairs)))
+def collate(groups, pad_token_id=0, layout=EXACT, row_tokens=None):
+    return GroupCollator(pad_token_id, layout, row_tokens)(list(training_set(groups)))
 
 
 def snapshot(model):
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
-def plain_gradients(model, pairs, *, weighted=False):
-    """Gradients by plain autograd: every row on its own through the stock forward."""
-    model.zero_grad()
-    total = 0.0
-    mean_weight = sum(pair.weight for pair in pairs) / len(pairs)
-    for pair in pairs:
-        winner, loser = (
-            model(torch.tensor([row.ids])).logits[0, 0] for row in (pair.winner, pair.loser)
+def duplicated(groups):
+    """Each pair as two rows of its own, with its margin and its weight scaled to mean 1."""
+    rows = [
+        (
+            [*group.tokens.prompt, *group.tokens.responses[pair.winner]],
+            [*group.tokens.prompt, *group.tokens.responses[pair.loser]],
+            pair.margin,
+            pair.weight,
         )
-        weight = pair.weight / mean_weight if weighted else 1.0
-        total = total - weight * logsigmoid(winner - loser - pair.margin)
-    (total / len(pairs)).backward()
+        for group in groups
+        for pair in group.pairs
+    ]
+    mean_weight = sum(row[3] for row in rows) / len(rows)
+    return [(*row[:3], row[3] / mean_weight) for row in rows]
+
+
+def gradients(model):
     return {name: value.grad.clone() for name, value in model.named_parameters()}
 
 
-def mean_loss(model, pairs):
-    winners, losers = (
-        score(model, [getattr(pair, side) for pair in pairs], pad_token_id=0)
-        for side in ("winner", "loser")
+def plain_gradients(model, groups, *, weighted=False):
+    """Gradients by plain autograd: every row on its own through the stock forward."""
+    model.zero_grad()
+    total = 0.0
+    pairs = duplicated(groups)
+    for *rows, margin, weight in pairs:
+        winner, loser = (model(torch.tensor([row])).logits[0, 0] for row in rows)
+        total = total - (weight if weighted else 1.0) * logsigmoid(winner - loser - margin)
+    (total / len(pairs)).backward()
+    return gradients(model)
+
+
+def duplicated_gradients(model, groups):
+    """Gradients of TRL's batches: two padded rows a pair, scored by the stock forward."""
+    model.zero_grad()
+    winners, losers, margins, weights = zip(*duplicated(groups), strict=True)
+    batch = DataCollatorForPreference(pad_token_id=model.config.pad_token_id)(
+        [
+            {"chosen_ids": winner, "rejected_ids": loser}
+            for winner, loser in zip(winners, losers, strict=True)
+        ]
     )
-    margins = torch.tensor([pair.margin for pair in pairs], dtype=torch.float64)
+    assert len(batch["input_ids"]) == 2 * len(margins)
+    winning, losing = model(**batch).logits.squeeze(-1).chunk(2)
+    margins, weights = (torch.tensor(part, dtype=torch.float64) for part in (margins, weights))
+    (-weights * logsigmoid(winning - losing - margins)).mean().backward()
+    return gradients(model)
+
+
+def mean_loss(model, groups):
+    """Mean loss over pairs, weights aside."""
+    by_group = score(
+        model, [group.tokens for group in groups], pad_token_id=0, layout=SEPARATE
+    ).split([len(group.tokens.responses) for group in groups])
+    pairs = [
+        (scores[pair.winner], scores[pair.loser], pair.margin)
+        for scores, group in zip(by_group, groups, strict=True)
+        for pair in group.pairs
+    ]
+    winners, losers, margins = (
+        torch.tensor(part, dtype=torch.float64) for part in zip(*pairs, strict=True)
+    )
     return ranking_loss(winners, losers, margins=margins).item()
 
 
-def test_a_training_set_has_the_ids_and_the_longer_length():
-    records = training_set([PAIR, TrainingPair(Row((9,), 0), Row((10, 11), 0))])
+def test_a_training_set_has_the_ids_the_pairs_and_the_longest_separate_row():
+    records = training_set([PAIR, TRIPLE])
     assert records[0] == {
-        "winner": [5, 6, 7],
-        "loser": [5, 8],
-        "margin": 1 / 3,
-        "weight": 2.0 / 1.5,
+        "prompt": [5],
+        "responses": [[6, 7], [8]],
+        "winners": [0],
+        "losers": [1],
+        "margins": [1 / 3],
+        "weights": [2.0 / 2.5],
         "length": 3,
     }
-    assert records["length"] == [3, 2]
+    assert records[1] == {
+        "prompt": [9, 10],
+        "responses": [[11], [12, 13], [14]],
+        "winners": [0, 0, 1],
+        "losers": [1, 2, 2],
+        "margins": [0.0, 0.5, 1.0],
+        "weights": [1.0 / 2.5, 3.0 / 2.5, 4.0 / 2.5],
+        "length": 4,
+    }
 
 
-def weighted_pairs(*weights):
+def test_all_pairs_are_every_response_against_every_lower_ranked_one():
+    for tokens, expected in (
+        (PAIR.tokens, [(0, 1)]),
+        (TRIPLE.tokens, [(0, 1), (0, 2), (1, 2)]),
+    ):
+        group = TrainingGroup.with_all_pairs(tokens)
+        assert group.tokens is tokens
+        assert group.pairs == tuple(TrainingPair(*pair, 0.0, 1.0) for pair in expected)
+
+
+def weighted_groups(*weights):
+    """Groups of three responses with as many pairs as there are weights for each."""
+    places = ((0, 1), (0, 2), (1, 2))
     return [
-        TrainingPair(Row((place, 5), 1), Row((place, 6), 1), weight=weight)
-        for place, weight in enumerate(weights)
+        TrainingGroup(
+            TokenizedGroup((number + 1,), ((5,), (6,), (7,))),
+            tuple(
+                TrainingPair(*pair, weight=weight)
+                for pair, weight in zip(places, given, strict=False)
+            ),
+        )
+        for number, given in enumerate(weights)
     ]
 
 
 def test_a_training_set_scales_weights_to_mean_one_over_the_pairs_it_keeps():
-    records = training_set(weighted_pairs(0.0, 1.0, 4.0, 0.0, 1.0))
-    assert records["weight"] == pytest.approx([0.5, 2.0, 0.5])
-    assert [winner[0] for winner in records["winner"]] == [1, 2, 4]
+    records = training_set(weighted_groups((0.0, 1.0, 4.0), (1.0,), (6.0, 3.0, 3.0), (0.0, 0.0)))
+    # Six pairs of weight 18; the mean is over pairs, not over groups.
+    assert records["weights"] == [
+        pytest.approx([1 / 3, 4 / 3]),
+        pytest.approx([1 / 3]),
+        pytest.approx([2.0, 1.0, 1.0]),
+    ]
+    assert records["winners"] == [[0, 1], [0], [0, 0, 1]]
+    assert records["losers"] == [[2, 2], [1], [1, 2, 2]]
 
 
-@pytest.mark.parametrize("weights", [(), (0.0, 0.0)])
+def test_a_training_set_leaves_out_groups_whose_pairs_all_have_weight_zero():
+    records = training_set(weighted_groups((0.0,), (1.0,), (0.0, 0.0, 0.0), (), (0.0, 2.0)))
+    assert [prompt[0] for prompt in records["prompt"]] == [2, 5]
+    assert len(records) == 2
+
+
+@pytest.mark.parametrize("weights", [(), ((0.0,), (0.0, 0.0)), ((),)])
 def test_a_training_set_without_pairs_is_refused(weights):
     with pytest.raises(ValueError, match="no pair to train on"):
-        training_set(weighted_pairs(*weights))
+        training_set(weighted_groups(*weights))
 
 
-def test_the_collator_puts_winners_before_losers():
-    batch = collate([PAIR, TrainingPair(Row((9,), 0), Row((10, 11), 0))], pad_token_id=3)
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [9, 3, 3], [5, 8, 3], [10, 11, 3]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 0]]
-    assert batch["score_index"].tolist() == [2, 0, 1, 1]
-    assert batch["margins"].tolist() == [1 / 3, 0.0]
-    assert batch["weights"].tolist() == pytest.approx([2.0 / 1.5, 1.0 / 1.5])
-    assert set(batch) == {"input_ids", "attention_mask", "score_index", "margins", "weights"}
+SEPARATE_ROWS = [[5, 6, 7, 3], [5, 8, 3, 3], [9, 10, 11, 3], [9, 10, 12, 13], [9, 10, 14, 3]]
+SINGLE_ROWS = [[5, 6, 7, 8, 3, 3], [9, 10, 11, 12, 13, 14]]
+ONE_ROW = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14]]
+BATCHES = {
+    "separate": (SEPARATE, None, {"input_ids": SEPARATE_ROWS, "score_index": [2, 5, 10, 15, 18]}),
+    "exact": (
+        EXACT,
+        None,
+        {
+            "input_ids": SINGLE_ROWS,
+            "score_index": [2, 3, 8, 10, 11],
+            "position_ids": [[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 3, 2]],
+            "block": [[0, 0, 0, 0, -1, -1], [0, 0, 0, 0, 0, 0]],
+            "branch": [[0, 1, 1, 2, 0, 0], [0, 0, 1, 2, 2, 3]],
+        },
+    ),
+    "causal": (CAUSAL, None, {"input_ids": SINGLE_ROWS, "score_index": [2, 3, 8, 10, 11]}),
+    # Of ten tokens at most: blocks of 3, 2, 3 tokens in one row and of 4, 3 in the other.
+    "separate, several a row": (
+        SEPARATE,
+        10,
+        {
+            "input_ids": [[5, 6, 7, 5, 8, 9, 10, 11], [9, 10, 12, 13, 9, 10, 14, 3]],
+            "score_index": [2, 4, 7, 11, 14],
+            "position_ids": [[0, 1, 2, 0, 1, 0, 1, 2], [0, 1, 2, 3, 0, 1, 2, 0]],
+            "block": [[0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 0, 0, 1, 1, 1, -1]],
+            "branch": [[0, 1, 1, 0, 1, 0, 0, 1], [0, 0, 1, 1, 0, 0, 1, 0]],
+        },
+    ),
+    "exact, several a row": (
+        EXACT,
+        10,
+        {
+            "input_ids": ONE_ROW,
+            "score_index": [2, 3, 6, 8, 9],
+            "position_ids": [[0, 1, 2, 1, 0, 1, 2, 2, 3, 2]],
+            "block": [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1]],
+            "branch": [[0, 1, 1, 2, 0, 0, 1, 2, 2, 3]],
+        },
+    ),
+    "causal, several a row": (
+        CAUSAL,
+        10,
+        {
+            "input_ids": ONE_ROW,
+            "score_index": [2, 3, 6, 8, 9],
+            "position_ids": [[0, 1, 2, 3, 0, 1, 2, 3, 4, 5]],
+            "block": [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1]],
+            "branch": [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]],
+        },
+    ),
+}
 
 
-def test_the_gradient_is_that_of_plain_autograd(tiny_model, tiny_rows, make_trainer):
+@pytest.mark.parametrize(("layout", "row_tokens", "expected"), BATCHES.values(), ids=BATCHES)
+def test_the_collator_lays_out_groups_and_collects_their_pairs(layout, row_tokens, expected):
+    batch = collate([PAIR, TRIPLE], 3, layout, row_tokens)
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == expected | {
+        "winners": [0, 2, 2, 3],
+        "losers": [1, 3, 4, 4],
+        "margins": [1 / 3, 0.0, 0.5, 1.0],
+        "weights": [2.0 / 2.5, 1.0 / 2.5, 3.0 / 2.5, 4.0 / 2.5],
+    }
+    kinds = {"margins": torch.float64, "weights": torch.float64}
+    for name, tensor in batch.items():
+        assert tensor.dtype == kinds.get(name, torch.int64)
+
+
+def test_the_collator_lays_out_exact_rows_unless_told_otherwise():
+    items = list(training_set([PAIR, TRIPLE]))
+    batch, expected = GroupCollator(3)(items), collate([PAIR, TRIPLE], 3, EXACT)
+    assert batch.keys() == expected.keys()
+    assert all(torch.equal(batch[name], expected[name]) for name in batch)
+
+
+def test_pairs_point_at_the_same_responses_whatever_their_order_in_the_row():
+    seen = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        batch = collate([TRIPLE, PAIR], 3, LAYOUTS["llama3"])
+        assert batch["winners"].tolist() == [0, 0, 1, 3]
+        assert batch["losers"].tolist() == [1, 2, 2, 4]
+        # The last token of each response, by group and then by rank.
+        ends = batch["input_ids"].flatten()[batch["score_index"]]
+        assert ends.tolist() == [11, 13, 14, 7, 8]
+        seen.add(tuple(batch["input_ids"].flatten().tolist()))
+    assert len(seen) > 5
+
+
+@pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
+@pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
+@pytest.mark.parametrize("count", [2, 3, None], ids=["pairs", "triples", "both"])
+def test_the_gradient_is_that_of_plain_autograd_and_of_duplicated_pairs(
+    tiny_model, mixed, make_trainer, count, layout, row_tokens
+):
     model, _ = tiny_model
-    pairs = [
-        TrainingPair(group[0], group[1], margin=margin, weight=weight)
-        for group, margin, weight in zip(
-            tiny_rows, (0.0, 1 / 3, 3.0, 1.0), (1.0, 4.0, 2.0, 0.5), strict=False
-        )
-    ]
-    expected = plain_gradients(model, pairs, weighted=True)
+    chosen = [g for g in mixed if count in (None, len(g.tokens.responses))][:10]
+    expected = plain_gradients(model, chosen, weighted=True)
+    of_duplicates = duplicated_gradients(model, chosen)
+    batch = collate(chosen, 0, layout, row_tokens)
+    rows = sum(len(g.tokens.responses) if layout.rows == "separate" else 1 for g in chosen)
+    assert (len(batch["input_ids"]) < rows / 2) == (row_tokens is not None)
+    assert len(batch["winners"]) == sum(len(group.pairs) for group in chosen)
     model.zero_grad()
-    make_trainer(model, pairs).compute_loss(model, collate(pairs)).backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-13)
+    make_trainer(model, chosen).compute_loss(model, batch).backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-13)
+        size = of_duplicates[name].norm()
+        assert size > 0
+        assert (gradient - of_duplicates[name]).norm() <= 1e-8 * size
 
 
-def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, pairs, make_trainer):
+def test_a_causal_row_has_another_gradient(tiny_model, mixed, make_trainer):
+    # The tests above would pass vacuously if responses that see each other made no difference.
+    model, _ = tiny_model
+    expected = plain_gradients(model, mixed[:10], weighted=True)
+    model.zero_grad()
+    batch = collate(mixed[:10], 0, CAUSAL)
+    make_trainer(model, mixed[:10]).compute_loss(model, batch).backward()
+    for name, gradient in gradients(model).items():
+        assert (gradient - expected[name]).norm() > 1e-3 * expected[name].norm()
+
+
+def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, groups, make_trainer):
     # Dividing by a batch's own weights would cancel them here.
     model, _ = tiny_model
-    pairs = [replace(pair, weight=weight) for pair, weight in zip(pairs, (1.0, 3.0), strict=False)]
+    groups = [
+        replace(group, pairs=(replace(group.pairs[0], weight=weight),))
+        for group, weight in zip(groups, (1.0, 3.0), strict=False)
+    ]
     before = snapshot(model)
-    plain = plain_gradients(model, pairs)
+    plain = plain_gradients(model, groups)
     # Weights 1 and 3, scaled to mean 1, are ½ and 3/2; two batches are averaged.
-    gradients = plain_gradients(model, pairs, weighted=True)
+    weighted = plain_gradients(model, groups, weighted=True)
     make_trainer(
         model,
-        pairs,
+        groups,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=2,
         max_steps=1,
@@ -156,26 +374,33 @@ def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, pairs,
         max_grad_norm=0.0,
     ).train()
     for name, after in snapshot(model).items():
-        expected = before[name] - 0.5 * gradients[name]
+        expected = before[name] - 0.5 * weighted[name]
         torch.testing.assert_close(after, expected, rtol=0, atol=1e-12)
-        assert (gradients[name] - plain[name]).norm() > 0.02 * plain[name].norm()
+        assert (weighted[name] - plain[name]).norm() > 0.02 * plain[name].norm()
 
 
-def test_the_trainer_keeps_the_columns_that_its_collator_needs(tiny_model, pairs, make_trainer):
+def test_the_trainer_keeps_the_columns_that_its_collator_needs(tiny_model, groups, make_trainer):
     model, _ = tiny_model
-    trainer = make_trainer(model, pairs, remove_unused_columns=True)
+    trainer = make_trainer(model, groups, remove_unused_columns=True)
     batch = next(iter(trainer.get_train_dataloader()))
     assert set(batch) >= {"input_ids", "score_index", "margins", "weights"}
 
 
+@pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
+@pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_step_follows_the_gradient(tiny_model, pairs, make_trainer, accumulation):
+def test_a_step_follows_the_gradient(
+    tiny_model, groups, make_trainer, accumulation, layout, row_tokens
+):
     model, _ = tiny_model
-    pairs = pairs[:8]
-    before, gradients = snapshot(model), plain_gradients(model, pairs)
+    groups = groups[:8]
+    assert {len(group.tokens.responses) for group in groups} == {2, 3}
+    before, expected = snapshot(model), plain_gradients(model, groups)
     make_trainer(
         model,
-        pairs,
+        groups,
+        layout=layout,
+        row_tokens=row_tokens,
         per_device_train_batch_size=8 // accumulation,
         gradient_accumulation_steps=accumulation,
         max_steps=1,
@@ -185,72 +410,158 @@ def test_a_step_follows_the_gradient(tiny_model, pairs, make_trainer, accumulati
         max_grad_norm=0.0,
     ).train()
     for name, after in snapshot(model).items():
-        expected = before[name] - 0.5 * gradients[name]
-        torch.testing.assert_close(after, expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
 
 
-def test_centring_reaches_the_loss(tiny_model, pairs, make_trainer):
+@pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
+@pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
+def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs(
+    tiny_model, mixed, make_trainer, layout, row_tokens
+):
+    model, _ = tiny_model
+    mixed = mixed[:8]
+    assert {len(group.pairs) for group in mixed} == {1, 3}
+    before, expected = snapshot(model), plain_gradients(model, mixed, weighted=True)
+    make_trainer(
+        model,
+        mixed,
+        layout=layout,
+        row_tokens=row_tokens,
+        max_steps=1,
+        optim="sgd",
+        learning_rate=0.5,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+    ).train()
+    for name, after in snapshot(model).items():
+        torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
+
+
+def test_training_in_any_exact_layout_gives_the_weights_of_separate_rows(
+    tiny_checkpoint, mixed, make_trainer
+):
+    def trained(layout, row_tokens=None):
+        model, _ = reward_model.load(tiny_checkpoint)
+        make_trainer(
+            model,
+            mixed,
+            layout=layout,
+            row_tokens=row_tokens,
+            per_device_train_batch_size=5,
+            num_train_epochs=2,
+            learning_rate=1e-3,
+        ).train()
+        return snapshot(model)
+
+    expected = trained(SEPARATE)
+    before = snapshot(reward_model.load(tiny_checkpoint)[0])
+    for layout, row_tokens in ((EXACT, None), (EXACT, ROW_TOKENS), (SEPARATE, ROW_TOKENS)):
+        for name, weights in trained(layout, row_tokens).items():
+            torch.testing.assert_close(weights, expected[name], rtol=0, atol=1e-9)
+            assert (weights - before[name]).abs().max() > 1e-3
+    for name, weights in trained(CAUSAL).items():
+        assert (weights - expected[name]).abs().max() > 1e-5
+
+
+def test_centring_reaches_the_loss(tiny_model, groups, make_trainer):
     model, _ = tiny_model
     torch.nn.init.ones_(model.score.weight)
-    batch = collate(pairs[:5])
-    plain = make_trainer(model, pairs).compute_loss(model, batch)
-    centred, outputs = make_trainer(model, pairs, centring=0.25).compute_loss(
+    batch = collate(groups[:5])
+    plain = make_trainer(model, groups).compute_loss(model, batch)
+    centred, outputs = make_trainer(model, groups, centring=0.25).compute_loss(
         model, batch, return_outputs=True
     )
-    winners, losers = outputs["scores"].chunk(2)
+    winners, losers = outputs["winners"], outputs["losers"]
     added = 0.25 * ((winners + losers) ** 2).mean()
     assert added > 0.01
     torch.testing.assert_close(centred - plain, added, rtol=1e-10, atol=1e-12)
 
 
-def test_training_moves_every_parameter_and_learns(tiny_model, pairs, make_trainer):
+def test_training_moves_every_parameter_and_learns(tiny_model, groups, make_trainer):
     model, _ = tiny_model
-    before, loss = snapshot(model), mean_loss(model, pairs)
-    make_trainer(model, pairs, num_train_epochs=6, learning_rate=3e-3).train()
+    before, loss = snapshot(model), mean_loss(model, groups)
+    make_trainer(model, groups, num_train_epochs=6, learning_rate=3e-3).train()
     still = [name for name, value in snapshot(model).items() if torch.equal(value, before[name])]
     assert still == []
-    assert mean_loss(model.eval(), pairs) < 0.8 * loss
+    assert mean_loss(model.eval(), groups) < 0.8 * loss
 
 
-def test_frozen_parameters_stay(tiny_model, pairs, make_trainer):
+def test_frozen_parameters_stay(tiny_model, groups, make_trainer):
     model, _ = tiny_model
     model.model.requires_grad_(False)
     before = snapshot(model)
-    make_trainer(model, pairs, max_steps=2, learning_rate=0.01).train()
+    make_trainer(model, groups, max_steps=2, learning_rate=0.01).train()
     moved = [
         name for name, value in snapshot(model).items() if not torch.equal(value, before[name])
     ]
     assert moved == ["score.weight"]
 
 
-def test_a_trained_model_loads_with_stock_classes(tiny_model, pairs, make_trainer, tmp_path):
+def test_a_trained_model_loads_with_stock_classes(tiny_model, groups, make_trainer, tmp_path):
     model, tokenizer = tiny_model
-    trainer = make_trainer(model, pairs, max_steps=3, learning_rate=0.01)
+    trainer = make_trainer(model, groups, max_steps=3, learning_rate=0.01)
     trainer.train()
     trainer.save_model(str(tmp_path / "saved"))
     tokenizer.save_pretrained(tmp_path / "saved")
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
-    rows = [pair.winner for pair in pairs[:6]]
-    ours = score(model, rows, pad_token_id=0)
-    theirs = [stock(torch.tensor([row.ids])).logits.item() for row in rows]
+    tokens = [group.tokens for group in groups[:6]]
+    ours = score(model, tokens, pad_token_id=0)
+    theirs = [
+        stock(torch.tensor([[*group.prompt, *response]])).logits.item()
+        for group in tokens
+        for response in group.responses
+    ]
     # The stock class normalises in float32; our loader computes in float64 throughout.
     assert ours.tolist() == pytest.approx(theirs, abs=1e-5)
-    again = score(reward_model.load(tmp_path / "saved")[0], rows, pad_token_id=0)
+    again = score(reward_model.load(tmp_path / "saved")[0], tokens, pad_token_id=0)
     assert ours.tolist() == pytest.approx(again.tolist(), abs=1e-12)
 
 
-def test_evaluation_reports_the_ranking_loss(tiny_model, pairs, make_trainer):
+def test_evaluation_reports_the_ranking_loss(tiny_model, groups, make_trainer):
     model, _ = tiny_model
-    # 21 pairs in batches of 7, so that every batch weighs the same.
-    metrics = make_trainer(model, pairs, evaluation=pairs[:21]).evaluate()
-    assert metrics["eval_loss"] == pytest.approx(mean_loss(model, pairs[:21]), rel=1e-5)
+    # 21 groups of one pair in batches of 7, so that every batch weighs the same.
+    metrics = make_trainer(model, groups, evaluation=groups[:21]).evaluate()
+    assert metrics["eval_loss"] == pytest.approx(mean_loss(model, groups[:21]), rel=1e-5)
 
 
-def test_the_loss_calls_the_wrapped_model(tiny_model, pairs, make_trainer, tmp_path):
+@pytest.mark.parametrize("count", [14, 16, 17])
+@pytest.mark.parametrize("kind", ["groups", "mixed"])
+def test_the_evaluation_loss_is_the_mean_over_pairs_whatever_batches_hold(
+    tiny_model, make_trainer, request, kind, count
+):
+    # Batches hold 7 groups, the last one 7, 2 or 3, of one or of three pairs each.
+    model, _ = tiny_model
+    torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
+    evaluation = [
+        replace(group, pairs=tuple(replace(pair, weight=1.0) for pair in group.pairs))
+        for group in request.getfixturevalue(kind)[:count]
+    ]
+    metrics = make_trainer(model, evaluation, evaluation=evaluation).evaluate()
+    assert metrics["eval_loss"] == pytest.approx(mean_loss(model, evaluation), rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [14, 16, 17])
+def test_predictions_are_the_scores_of_every_pair(tiny_model, mixed, make_trainer, count):
+    model, _ = tiny_model
+    mixed = mixed[:count]
+    found = make_trainer(model, mixed).predict(training_set(mixed)).predictions
+    by_group = score(model, [group.tokens for group in mixed], pad_token_id=0).split(
+        [len(group.tokens.responses) for group in mixed]
+    )
+    expected = [
+        [scores[pair.winner].item(), scores[pair.loser].item()]
+        for scores, group in zip(by_group, mixed, strict=True)
+        for pair in group.pairs
+    ]
+    assert found.shape == (len(expected), 2)
+    assert found == pytest.approx(torch.tensor(expected).numpy(), abs=1e-6)
+
+
+def test_the_loss_calls_the_wrapped_model(tiny_model, groups, make_trainer, tmp_path):
     # Gradients of several devices are synchronised only if the wrapper itself is called.
     model, _ = tiny_model
-    trainer = make_trainer(model, pairs)
-    batch = collate(pairs[:4])
+    trainer = make_trainer(model, groups)
+    batch = collate(groups[:4])
     expected = trainer.compute_loss(model, batch).item()
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
@@ -265,11 +576,11 @@ def test_the_loss_calls_the_wrapped_model(tiny_model, pairs, make_trainer, tmp_p
         torch.distributed.destroy_process_group()
 
 
-def test_mixed_precision_reaches_the_body(tiny_checkpoint, pairs, make_trainer):
+def test_mixed_precision_reaches_the_body(tiny_checkpoint, groups, make_trainer):
     model, _ = reward_model.load(tiny_checkpoint, dtype=torch.float32)
     precisions = set()
     model.model.layers[0].mlp.gate_proj.register_forward_hook(
         lambda _module, _inputs, output: precisions.add(output.dtype)
     )
-    make_trainer(model, pairs, max_steps=1, bf16=True).train()
+    make_trainer(model, groups, max_steps=1, bf16=True).train()
     assert precisions == {torch.bfloat16}

@@ -63,8 +63,8 @@ def test_training_and_test_share_no_prompt(prepared):
     )
     assert not training & test
     assert 0.15 < len(prepared.test) / 90 < 0.45
-    for group, rows in zip(groups, prepared.rows, strict=True):
-        assert len(rows) == len(group.responses)
+    for group, tokens in zip(groups, prepared.tokens, strict=True):
+        assert len(tokens.responses) == len(group.responses)
 
 
 def test_tuning_judges_by_training_prompts_that_were_not_trained_on(fake, prepared):

@@ -11,11 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from posttrain import probe
 from posttrain.preferences import Message, RankedGroup, folds
 from posttrain.probe import FeatureSettings
-from posttrain.rows import tokenize_group
 from posttrain.sources.simulator import simulate
 from posttrain.studies import margin_heads
 from posttrain.studies.margin_heads import HeadSettings, run
 from posttrain.studies.margin_outcome import ARMS, RatedPairs
+from posttrain.tokenization import TokenizedGroup, tokenize_group
 
 GROUPS, PAIRS, WIDTH = 40, 480, 12
 SETTINGS = HeadSettings(
@@ -102,7 +102,7 @@ def test_every_pair_is_tested_once_by_every_arm_size_seed_and_penalty(study, pai
     counts = np.bincount(pairs.codes)
     assert (outcome.sums[..., 0] == counts).all()
     assert (outcome.examples != 0).all()
-    assert outcome.training == {"rows with a trimmed prompt": 5}
+    assert outcome.training == {"groups with a trimmed prompt": 5}
     assert (outcome.grid, outcome.shared, outcome.sizes) == ((0.03, 0.3, 3.0), 0, (60, 300))
     assert set(outcome.baselines["baseline"]) == {"length only"}
 
@@ -223,24 +223,24 @@ def test_fits_that_do_not_converge_are_refused(study, monkeypatch):
 
 def test_features_belong_to_chosen_and_rejected(tiny_checkpoint, tiny_model, monkeypatch, tmp_path):
     monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
-    groups = [group.ranked for group in simulate(40, seed=3, edited_share=0.7)]
+    groups = [group.ranked for group in simulate(40, seed=2, edited_share=0.7)]
     assert {len(group.responses) for group in groups} == {2, 3}
     tokenizer = tiny_model[1]
-    lengths = [
-        max(len(row.ids) for row in tokenize_group(tokenizer, group)[-2:]) for group in groups
-    ]
-    limit = sorted(lengths)[25]
-    # The edited response, which is not scored, may be longer.
+    rated = [replace(group, responses=group.responses[-2:]) for group in groups]
+    longest = [tokenize_group(tokenizer, group).longest for group in rated]
+    limit = sorted(longest)[22]
+    # An edited response, which is not scored, may be longer, and cuts no prompt.
+    edited = [tokenize_group(tokenizer, group).longest for group in groups]
+    assert any(whole > limit >= pair for whole, pair in zip(edited, longest, strict=True))
     settings = HeadSettings(layer=2, pooling="last", max_tokens=limit)
     winners, losers, trimmed = margin_heads._pair_features(
         RatedPairs.of(groups), tiny_checkpoint, settings
     )
-    rows = [tokenize_group(tokenizer, group, max_tokens=limit) for group in groups]
-    for side, place in ((winners, -2), (losers, -1)):
-        expected = probe.features(
-            tiny_checkpoint, [group[place] for group in rows], FeatureSettings(2, "last")
-        )
+    cut = [tokenize_group(tokenizer, group, max_tokens=limit) for group in rated]
+    for side, place in ((winners, 0), (losers, 1)):
+        rows = [TokenizedGroup(group.prompt, (group.responses[place],)) for group in cut]
+        expected = probe.features(tiny_checkpoint, rows, FeatureSettings(2, "last"))
         torch.testing.assert_close(side, expected, rtol=0, atol=1e-6)
     assert (winners - losers).abs().max() > 0.01
-    assert trimmed == sum(row.trimmed > 0 for group in rows for row in group[-2:])
-    assert 0 < trimmed < 80
+    assert trimmed == sum(length > limit for length in longest)
+    assert 0 < trimmed < 40
