@@ -93,13 +93,14 @@ def accuracy_matrix(table: pd.DataFrame) -> Figure:
     part = table[table["metric"] == "accuracy"]
     shown = part.pivot_table(index="trained", columns="tested", values="estimate")
     trained = [arm for arm in ARMS if arm in shown.index]
-    shown = shown.loc[trained, list(TESTS)] * 100
+    tested = [test for test in TESTS if test in shown.columns]
+    shown = shown.loc[trained, tested] * 100
     figure, axis = plt.subplots(
         figsize=(WIDTH * 0.8, 0.42 * len(shown) + 1.3), layout="constrained"
     )
     sns.heatmap(shown, annot=True, fmt=".1f", cmap="viridis", ax=axis, cbar=False, linewidths=1)
     for row, arm in enumerate(trained):
-        column = list(TESTS).index(own_test(arm))
+        column = tested.index(own_test(arm))
         axis.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, ec="black", lw=2.5))
     axis.set_xlabel("tested")
     axis.set_ylabel("trained")

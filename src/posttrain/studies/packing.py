@@ -8,7 +8,7 @@ moves the hidden states that a score is read from.
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class PackingSettings(Recipe):
     """Settings of the packing study; defaults are those for simulated data."""
 
     arms: list[str] = setting(list(ARMS), "Layouts to train with.")
+    tests: list[str] = setting(list(TESTS), "Layouts to test with.")
     size: int = setting(3000, "Training groups.")
     test_size: int = setting(1500, "Test groups, at most.")
     seeds: int = setting(20, "Repetitions, each with other training groups, order and score head.")
@@ -72,6 +73,7 @@ class HumanPackingSettings(PackingSettings):
     arms: list[str] = setting(
         [SEPARATE, "exact", "llama3", "llama3, ranked"], "Layouts to train with."
     )
+    tests: list[str] = setting([SEPARATE, "llama3"], "Layouts to test with.")
     top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
     batch_size: int = setting(16, "Groups per step.")
     size: int = setting(600, "Training groups.")
@@ -158,16 +160,12 @@ def run(
         ``equality`` and ``distances``; ``tuning``; ``tokens`` per group and ``padding`` by layout.
 
     Raises:
-        ValueError: If an arm is unknown or the data does not suffice.
+        ValueError: If an arm or test is unknown or missing, or the data does not suffice.
     """
     started = time.time()
     settings = settings or settings_for(source)()
-    unknown = sorted(set(settings.arms) - set(ARMS))
-    if unknown or SEPARATE not in settings.arms:
-        raise ValueError(
-            f"arms must contain {SEPARATE!r} and only names of {', '.join(ARMS)}; got "
-            f"{', '.join(settings.arms)}"
-        )
+    _check_names("arms", settings.arms, ARMS, {SEPARATE})
+    _check_names("tests", settings.tests, TESTS, {SEPARATE, *map(own_test, settings.arms)})
     checkpoint = checkpoints.tiny() if source == SIMULATOR else checkpoints.smollm2()
     prepared = prepare(source, checkpoint, settings)
     compared = [prepared.tokens[i] for i in prepared.test[: settings.distance_groups]]
@@ -197,6 +195,16 @@ def run(
         },
         environment=records.environment(started),
     )
+
+
+def _check_names(
+    setting_name: str, names: Sequence[str], known: Mapping[str, Layout], needed: set[str]
+) -> None:
+    if not needed <= set(names) <= set(known):
+        raise ValueError(
+            f"{setting_name} must contain {', '.join(sorted(needed))} and only names of "
+            f"{', '.join(known)}; got {', '.join(names)}"
+        )
 
 
 def tune(checkpoint: Path, prepared: Prepared, settings: PackingSettings) -> pd.DataFrame:
@@ -260,7 +268,7 @@ def train_and_test(
     judged = [prepared.tokens[i] for i in prepared.test]
     codes = prepared.test_codes
     group_count = int(codes.max()) + 1
-    shape = (len(settings.arms), len(TESTS), settings.seeds, group_count, COLUMNS)
+    shape = (len(settings.arms), len(settings.tests), settings.seeds, group_count, COLUMNS)
     sums = np.zeros(shape)
     for seed in range(settings.seeds):
         subset = _subset(prepared, seed, settings)
@@ -270,13 +278,13 @@ def train_and_test(
                 checkpoint, groups, ARMS[arm], settings, learning_rate=rates[arm], seed=seed
             )
             by_test = {
-                name: score_differences(model, judged, layout, pad_token_id)
-                for name, layout in TESTS.items()
+                name: score_differences(model, judged, TESTS[name], pad_token_id)
+                for name in settings.tests
             }
             alone = by_test[SEPARATE][0]
             for t, (first, last) in enumerate(by_test.values()):
                 sums[a, t, seed] = order_sums(first, last, alone, codes, group_count)
-    return Outcome(tuple(settings.arms), tuple(TESTS), sums)
+    return Outcome(tuple(settings.arms), tuple(settings.tests), sums)
 
 
 def score_differences(

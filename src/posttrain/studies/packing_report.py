@@ -114,8 +114,9 @@ def _conclude(inferior: float, superior: float) -> str:
 
 def matrix_table(record: Record) -> pd.DataFrame:
     """Accuracy (%) of every trained layout in every tested one."""
-    rows = [[accuracy(record, arm, test) for test in TESTS] for arm in arms_of(record)]
-    return pd.DataFrame(rows, index=pd.Index(arms_of(record), name="trained"), columns=list(TESTS))
+    tests = [test for test in TESTS if (record.tables["matrix"]["tested"] == test).any()]
+    rows = [[accuracy(record, arm, test) for test in tests] for arm in arms_of(record)]
+    return pd.DataFrame(rows, index=pd.Index(arms_of(record), name="trained"), columns=tests)
 
 
 def equality_table(records: Sequence[Record]) -> pd.DataFrame:
