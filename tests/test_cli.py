@@ -252,11 +252,13 @@ def test_study_margin_refuses_settings_that_do_not_fit(tiny, config, tmp_path, c
     assert not (tmp_path / "results").exists()
 
 
-def test_study_margin_exits_with_2_on_an_option_it_does_not_know(capsys):
+def test_study_margin_exits_with_2_on_an_option_it_does_not_know(monkeypatch, capsys):
+    monkeypatch.setattr(margin, "run", lambda *_, **__: pytest.fail("too late"))
     assert refused("study", "margin", "--layer", 3) == 2
 
 
-def test_study_margin_names_unknown_settings(config, capsys):
+def test_study_margin_names_unknown_settings(monkeypatch, config, capsys):
+    monkeypatch.setattr(margin, "run", lambda *_, **__: pytest.fail("too late"))
     config.write_text("sizes: [8]\nbatchsize: 3\n")
     for options in (("--config", config), ("--batchsize", 3)):
         try:
@@ -277,8 +279,8 @@ def test_study_margin_without_human_data_says_what_to_do(monkeypatch, capsys):
 def packing_config(tmp_path):
     path = tmp_path / "packing.yaml"
     path.write_text(
-        "arms: [separate, 'llama3, ranked']\nsize: 8\ntest_size: 6\nseeds: 1\n"
-        "learning_rates: [0.003]\nbatch_size: 8\ngroups: 40\ndistance_groups: 2\n"
+        "arms: [separate, 'llama3, ranked']\ntests: [llama3, separate]\nsize: 8\ntest_size: 6\n"
+        "seeds: 1\nlearning_rates: [0.003]\nbatch_size: 8\ngroups: 40\ndistance_groups: 2\n"
         "equality_groups: 1\nresamples: 5\n"
     )
     return path
@@ -298,8 +300,9 @@ def test_study_packing_runs_with_settings_from_yaml_and_the_command_line(
     assert record.settings["test_size"] == record.data["test groups"] == 6
     # What neither names keeps its default.
     assert record.settings["test_share"] == 0.3
-    trained = record.tables["matrix"]["trained"].unique().tolist()
-    assert trained == record.settings["arms"] == ["separate", "llama3, ranked"]
+    matrix = record.tables["matrix"]
+    assert matrix["trained"].unique().tolist() == ["separate", "llama3, ranked"]
+    assert matrix["tested"].unique().tolist() == ["llama3", "separate"]
 
 
 def test_names_of_arms_may_hold_spaces_and_each_study_runs_its_own(monkeypatch):
@@ -336,7 +339,7 @@ def test_study_packing_refuses_what_does_not_fit(tiny, packing_config, tmp_path,
     options = ("--config", packing_config, "--output", tmp_path / "results")
     assert run("study", "packing", *options, "--arms", "separate", "llama4") == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("posttrain: arms must contain 'separate' and only names of")
+    assert captured.err.startswith("posttrain: arms must contain separate and only names of")
     assert captured.err.endswith("got separate, llama4\n")
     assert run("study", "packing", *options, "--size", 500) == 1
     assert "size 500 exceeds" in capsys.readouterr().err

@@ -359,11 +359,11 @@ def test_distance_by_slot_draws_every_layout_that_is_not_exact():
     assert colours == [container.lines[0].get_color() for container in figure.axes[1].containers]
 
 
-def matrix_table(arms, shift=0.0):
+def matrix_table(arms, shift=0.0, tests=tuple(TESTS)):
     """Every cell of every metric has values of its own."""
     rows = []
     metrics = ("accuracy", "accuracy, chosen first", "accuracy, chosen last", "flips")
-    for number, cell in enumerate(itertools.product(arms, TESTS, metrics)):
+    for number, cell in enumerate(itertools.product(arms, tests, metrics)):
         value = 0.3 + number / 400 + shift
         rows.append((*cell, value, value - 0.02, value + 0.01))
     columns = ["trained", "tested", "metric", "estimate", "low", "high"]
@@ -371,22 +371,23 @@ def matrix_table(arms, shift=0.0):
 
 
 @pytest.mark.parametrize(
-    ("arms", "own"),
+    ("arms", "tests", "own"),
     [
-        (("llama3", "separate", "exact"), [0, 0, 3]),
-        (tuple(ARMS), [0, 0, 1, 2, 3, 1, 2, 3]),
+        (("llama3", "separate", "exact"), tuple(TESTS), [0, 0, 3]),
+        (tuple(ARMS), tuple(TESTS), [0, 0, 1, 2, 3, 1, 2, 3]),
+        (("separate", "llama3, ranked"), ("separate", "llama3"), [0, 1]),
     ],
 )
-def test_the_accuracy_matrix_frames_each_arms_own_layout(arms, own):
-    table = matrix_table(arms)
+def test_the_accuracy_matrix_frames_each_arms_own_layout(arms, tests, own):
+    table = matrix_table(arms, tests=tests)
     figure = figures.accuracy_matrix(table)
     (axis,) = figure.axes
     ordered = [arm for arm in ARMS if arm in arms]
     assert [text.get_text() for text in axis.get_yticklabels()] == ordered
-    assert [text.get_text() for text in axis.get_xticklabels()] == list(TESTS)
+    assert [text.get_text() for text in axis.get_xticklabels()] == list(tests)
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("tested", "trained")
     found = table[table["metric"] == "accuracy"].set_index(["trained", "tested"])["estimate"]
-    expected = np.array([[found[arm, test] * 100 for test in TESTS] for arm in ordered])
+    expected = np.array([[found[arm, test] * 100 for test in tests] for arm in ordered])
     values = np.asarray(axis.collections[0].get_array()).reshape(expected.shape)
     np.testing.assert_allclose(values, expected)
     written = {text.get_position(): text.get_text() for text in axis.texts}

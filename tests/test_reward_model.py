@@ -290,7 +290,7 @@ def test_a_check_for_exactness_accepts_a_bfloat16_body(bfloat16_model):
 
 
 def without(*names):
-    """``forward_scores`` of a model that ignores the mask or the positions."""
+    """``response_states`` of a model that ignores the mask or the positions."""
 
     def ignoring(model, batch):
         mask = mask_for(model, batch)
@@ -299,16 +299,16 @@ def without(*names):
             attention_mask=None if "mask" in names else mask,
             position_ids=None if "positions" in names else batch.position_ids,
         ).last_hidden_state
-        return model.score(hidden.flatten(0, 1)[batch.score_index]).squeeze(-1)
+        return hidden.flatten(0, 1)[batch.score_index]
 
     return ignoring
 
 
 @pytest.mark.parametrize("ignored", [["mask"], ["positions"], ["mask", "positions"]])
 def test_a_check_for_exactness_refuses_what_ignores_mask_or_positions(model, monkeypatch, ignored):
-    monkeypatch.setattr(reward_model, "forward_scores", without())
+    monkeypatch.setattr(reward_model, "response_states", without())
     check_exact(model, pad_token_id=0)
-    monkeypatch.setattr(reward_model, "forward_scores", without(*ignored))
+    monkeypatch.setattr(reward_model, "response_states", without(*ignored))
     with pytest.raises(ValueError, match="does not keep responses in one row apart"):
         check_exact(model, pad_token_id=0)
 

@@ -242,6 +242,7 @@ def test_ranked_rows_draw_nothing():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@settings(deadline=None)
 @given(st.data(), GROUPS, st.sampled_from([*SINGLE, LAYOUTS["separate"]]), st.integers(0, 99))
 def test_every_layout_keeps_prompts_responses_and_the_order_of_scores(data, groups, layout, seed):
     torch.manual_seed(seed)
@@ -269,6 +270,7 @@ def test_every_layout_keeps_prompts_responses_and_the_order_of_scores(data, grou
         assert not batch.branch.any()
 
 
+@settings(deadline=None)
 @given(st.data(), GROUPS, st.sampled_from(["shuffled", "ranked"]), st.sampled_from(range(100)))
 def test_an_exact_row_can_be_read_back(data, groups, order, seed):
     torch.manual_seed(seed)
@@ -287,6 +289,7 @@ def test_an_exact_row_can_be_read_back(data, groups, order, seed):
             assert positions[branch == number].tolist() == list(range(start, start + size))
 
 
+@settings(deadline=None)
 @given(st.data(), GROUPS, st.integers(0, 9))
 def test_padding_is_on_the_right_and_of_the_given_token(data, groups, pad_token_id):
     layout = LAYOUTS["exact"]
@@ -377,6 +380,7 @@ def fewest(sizes, row_tokens):
     return best
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(20, 60))
 def test_every_block_is_in_one_row_and_no_row_over_the_limit(sizes, row_tokens):
     filled = fill_rows(sizes, row_tokens)
@@ -386,12 +390,14 @@ def test_every_block_is_in_one_row_and_no_row_over_the_limit(sizes, row_tokens):
     assert max(sum(sizes[k] for k in row) for row in filled) <= row_tokens
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(20, 60))
 def test_there_are_as_many_rows_as_best_fit_makes(sizes, row_tokens):
     filled, tightest = fill_rows(sizes, row_tokens), best_fit(sizes, row_tokens)
     assert len(filled) == len(tightest) >= math.ceil(sum(sizes) / row_tokens)
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(20, 60))
 def test_no_row_exceeds_the_mean_by_more_than_the_largest_block(sizes, row_tokens):
     filled = fill_rows(sizes, row_tokens)

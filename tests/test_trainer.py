@@ -14,6 +14,7 @@ from posttrain.reward_model import score
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import (
+    NO_PAIR,
     GroupCollator,
     RankingTrainer,
     TrainingGroup,
@@ -189,6 +190,12 @@ def test_all_pairs_are_every_response_against_every_lower_ranked_one():
         assert group.pairs == tuple(TrainingPair(*pair, 0.0, 1.0) for pair in expected)
 
 
+@pytest.mark.parametrize("pair", [(0, 2), (-1, 0), (1, 1)])
+def test_a_pair_outside_its_group_is_refused(pair):
+    with pytest.raises(ValueError, match="needs two different indices below the group's 2"):
+        TrainingGroup(PAIR.tokens, (TrainingPair(*pair),))
+
+
 def weighted_groups(*weights):
     """Groups of three responses with as many pairs as there are weights for each."""
     places = ((0, 1), (0, 2), (1, 2))
@@ -286,6 +293,7 @@ BATCHES = {
 def test_the_collator_lays_out_groups_and_collects_their_pairs(layout, row_tokens, expected):
     batch = collate([PAIR, TRIPLE], 3, layout, row_tokens)
     assert {name: tensor.tolist() for name, tensor in batch.items()} == expected | {
+        "pair_counts": [1, 3],
         "winners": [0, 2, 2, 3],
         "losers": [1, 3, 4, 4],
         "margins": [1 / 3, 0.0, 0.5, 1.0],
@@ -544,7 +552,9 @@ def test_the_evaluation_loss_is_the_mean_over_pairs_whatever_batches_hold(
 def test_predictions_are_the_scores_of_every_pair(tiny_model, mixed, make_trainer, count):
     model, _ = tiny_model
     mixed = mixed[:count]
-    found = make_trainer(model, mixed).predict(training_set(mixed)).predictions
+    predicted = make_trainer(model, mixed).predict(training_set(mixed))
+    assert len(predicted.predictions) == len(mixed)
+    found = predicted.predictions[predicted.label_ids[..., 1] != NO_PAIR]
     by_group = score(model, [group.tokens for group in mixed], pad_token_id=0).split(
         [len(group.tokens.responses) for group in mixed]
     )

@@ -119,11 +119,12 @@ def _refuse_other_layers(model: PreTrainedModel, longest: int) -> None:
     """Refuse layers with a mask of their own, unless it hides nothing in rows this short."""
     config: Any = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
-    kinds = getattr(config, "layer_types", None)
+    # GPT-Neo and its like have a name of their own for the same thing.
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
     if kinds is None:
         sliding = window is not None and getattr(config, "use_sliding_window", True)
         kinds = ["sliding_attention" if sliding else "full_attention"]
-    others = set(kinds) - {"full_attention"}
+    others = set(kinds) - {"full_attention", "global"}
     if not others or (others == {"sliding_attention"} and window and longest <= window):
         return
     raise ValueError(

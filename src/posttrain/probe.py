@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from transformers import AutoModel
 
-from posttrain import cache
+from posttrain import cache, rows
 from posttrain.rows import LAYOUTS, lay_out
 from posttrain.tokenization import TokenizedGroup
 
@@ -65,8 +65,8 @@ def features(
         ValueError: If the backbone has fewer layers than asked for, or a hidden state is not
             finite.
     """
-    rows = [(group.prompt, response) for group in groups for response in group.responses]
-    distinct = sorted(set(rows), key=lambda row: (len(row[0]) + len(row[1]), row))
+    pieces = [(group.prompt, response) for group in groups for response in group.responses]
+    distinct = sorted(set(pieces), key=lambda row: (len(row[0]) + len(row[1]), row))
     weights = [(f.name, f.stat().st_size) for f in sorted(checkpoint.glob("*.safetensors"))]
     name = cache.key(
         {
@@ -77,7 +77,7 @@ def features(
         },
         _compute_features,
         _pool,
-        lay_out,
+        rows,
     )
     path = cache.folder() / "features" / f"{name}.safetensors"
     if path.exists():
@@ -87,7 +87,7 @@ def features(
         found = _compute_features(checkpoint, alone, settings, batch_tokens)
         _save_atomically(path, found)
     place = {row: index for index, row in enumerate(distinct)}
-    return found[[place[row] for row in rows]]
+    return found[[place[piece] for piece in pieces]]
 
 
 def _save_atomically(path: Path, found: Tensor) -> None:

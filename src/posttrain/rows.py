@@ -237,8 +237,8 @@ def fill_rows(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
 
     Best-fit decreasing: from the largest block to the smallest, each goes to the fullest row that
     has room. It needs at most 11/9 of the fewest possible rows, plus four (Johnson et al., 1974).
-    Blocks are then spread evenly over that number of rows if the limit allows, because rows are
-    padded to the longest.
+    Blocks are then spread evenly over that number of rows if that makes the longest row shorter,
+    because the others are padded to it.
 
     Args:
         sizes: Tokens of each block.
@@ -250,16 +250,18 @@ def fill_rows(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
     Raises:
         ValueError: If a block exceeds ``row_tokens``.
     """
+    if not sizes:
+        return []
     order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
-    if order and sizes[order[0]] > row_tokens:
+    if sizes[order[0]] > row_tokens:
         raise ValueError(
             f"block {order[0]} has {sizes[order[0]]} tokens, more than row_tokens={row_tokens}; "
             "raise row_tokens, or tokenise with max_row_tokens so that prompts are cut"
         )
     tightest = _best_fit(sizes, order, row_tokens)
     even = _spread(sizes, order, len(tightest))
-    fits = all(sum(sizes[k] for k in row) <= row_tokens for row in even)
-    return sorted(sorted(row) for row in (even if fits else tightest))
+    found = min(even, tightest, key=lambda rows: max(sum(sizes[k] for k in row) for row in rows))
+    return sorted(sorted(row) for row in found)
 
 
 def _best_fit(sizes: Sequence[int], order: Sequence[int], row_tokens: int) -> list[list[int]]:

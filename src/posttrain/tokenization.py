@@ -32,6 +32,10 @@ class TokenizedGroup:
             )
         if not self.places:
             object.__setattr__(self, "places", tuple(range(len(self.responses))))
+        if len(self.places) != len(self.responses):
+            raise ValueError(
+                f"{len(self.responses)} responses need as many places, not {len(self.places)}"
+            )
 
     @property
     def longest(self) -> int:
@@ -90,14 +94,14 @@ def tokenize_group(
         )
     responses = tuple(ids[place] for place in places)
     over = [0]
-    for limit, name, needed in (
-        (max_tokens, "max_tokens", max(map(len, responses))),
-        (max_row_tokens, "max_row_tokens", sum(map(len, responses))),
+    for limit, name, needed, of in (
+        (max_tokens, "max_tokens", max(map(len, responses)), "its longest response"),
+        (max_row_tokens, "max_row_tokens", sum(map(len, responses)), "its responses together"),
     ):
         if limit is not None and needed >= limit:
             raise TooLongError(
-                f"group {group.id!r} needs {needed} tokens for its responses, which leaves no room "
-                f"for a prompt within {name}={limit}; raise {name} or leave the group out"
+                f"group {group.id!r} needs {needed} tokens for {of}, which leaves no room for a "
+                f"prompt within {name}={limit}; raise {name} or leave the group out"
             )
         if limit is not None:
             over.append(len(prompt) + needed - limit)

@@ -5,15 +5,20 @@ from dataclasses import dataclass, fields
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import Trainer
+from torch.nn.utils.rnn import pad_sequence
+from transformers import EvalPrediction, Trainer
 
 from posttrain.losses import ranking_loss
 from posttrain.reward_model import forward_scores
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.tokenization import TokenizedGroup
+
+#: Stands where a group has fewer pairs than others; what Trainer itself pads with.
+NO_PAIR = -100.0
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,23 @@ class TrainingGroup:
     Attributes:
         tokens: Prompt and responses.
         pairs: The comparisons.
+
+    Raises:
+        ValueError: If a pair does not name two responses of the group.
     """
 
     tokens: TokenizedGroup
     pairs: tuple[TrainingPair, ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.tokens.responses)
+        for pair in self.pairs:
+            # An index beyond the group would silently compare with another group's response.
+            if pair.winner == pair.loser or not {pair.winner, pair.loser} <= set(range(count)):
+                raise ValueError(
+                    f"a pair ({pair.winner}, {pair.loser}) needs two different indices below the "
+                    f"group's {count} responses"
+                )
 
     @classmethod
     def with_all_pairs(cls, tokens: TokenizedGroup) -> "TrainingGroup":
@@ -86,9 +104,9 @@ def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
 class GroupCollator:
     """Turn items of a :func:`training_set` into a batch of rows.
 
-    The result maps the names of :class:`.rows.RowBatch` to its tensors; ``winners`` and ``losers``
-    to indices into the batch's scores; ``margins`` and ``weights`` to numbers. The last four have
-    the shape ``[pairs]``.
+    The result maps the names of :class:`.rows.RowBatch` to its tensors; ``pair_counts`` to the
+    number of pairs of each group, ``[groups]``; ``winners`` and ``losers`` to indices into the
+    batch's scores; ``margins`` and ``weights`` to numbers. The last four are ``[pairs]``.
 
     Args:
         pad_token_id: Fills up rows.
@@ -120,8 +138,9 @@ class GroupCollator:
             pairs["margins"] += item["margins"]
             pairs["weights"] += item["weights"]
             first += len(group.responses)
-        # Trainer weighs a batch's evaluation loss by the length of its first tensor: the pairs.
+        # Trainer takes the length of a batch's first tensor for the number of its items.
         return {
+            "pair_counts": torch.tensor([len(item["winners"]) for item in items]),
             "winners": torch.tensor(pairs["winners"]),
             "losers": torch.tensor(pairs["losers"]),
             "margins": torch.tensor(pairs["margins"], dtype=torch.float64),
@@ -130,12 +149,17 @@ class GroupCollator:
 
 
 class RankingTrainer(Trainer):
-    """Trains a reward model on groups; everything but the loss is ``transformers.Trainer``.
+    """Trains a reward model on groups; all but loss and metrics is ``transformers.Trainer``.
+
+    The loss of a step is the mean over the pairs of a batch; with gradient accumulation, the mean
+    of those means. Evaluation reports the ``loss`` as the mean over all pairs, however batched,
+    and the ``accuracy``.
 
     Args:
         centring: Factor of the centring term of :func:`posttrain.losses.ranking_loss`.
         *args: Passed on.
-        **kwargs: Passed on; the data collator must be a :class:`GroupCollator`.
+        **kwargs: Passed on; the data collator must be a :class:`GroupCollator`. A function given as
+            ``compute_metrics`` takes the place of :meth:`pair_metrics`.
     """
 
     def __init__(self, *args: Any, centring: float = 0.0, **kwargs: Any) -> None:
@@ -143,6 +167,7 @@ class RankingTrainer(Trainer):
         # The model's forward takes none of the columns of a training set; the collator does.
         self.args.remove_unused_columns = False
         self.centring = centring
+        self.compute_metrics = self.compute_metrics or self.pair_metrics
 
     def compute_loss(
         self,
@@ -170,12 +195,40 @@ class RankingTrainer(Trainer):
         inputs: dict[str, Tensor],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Loss of one evaluation batch, and its scores as ``[pairs, 2]`` (winner, loser)."""
+    ) -> tuple[None, Tensor, Tensor]:
+        """Scores of one evaluation batch, with what the loss needs to know of each pair.
+
+        Trainer counts items, not pairs: it would weigh each batch's loss by its groups and cut what
+        comes by pair. So everything comes by group here, and there is no loss.
+
+        Returns:
+            None; scores of winner and loser, ``[groups, most pairs, 2]``; margin and weight, the
+            same shape. Where a group has fewer pairs, all four are :data:`NO_PAIR`.
+        """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        if prediction_loss_only:
-            return loss, None, None
+            _, outputs = self.compute_loss(model, inputs, return_outputs=True)
         scores = torch.stack([outputs["winners"], outputs["losers"]], dim=1)
-        return loss, scores, torch.zeros(len(scores), device=scores.device)
+        terms = torch.stack([inputs["margins"], inputs["weights"]], dim=1)
+        counts = inputs["pair_counts"].tolist()
+        return None, _by_group(scores, counts), _by_group(terms, counts)
+
+    def pair_metrics(self, predicted: EvalPrediction) -> dict[str, float]:
+        """Mean loss and accuracy over all pairs; ties count half.
+
+        Args:
+            predicted: What :meth:`prediction_step` returns, of all batches.
+        """
+        scores, terms = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
+        there = terms[..., 1] != NO_PAIR
+        winners, losers = torch.from_numpy(scores[there]).unbind(1)
+        margins, weights = torch.from_numpy(terms[there]).unbind(1)
+        loss = ranking_loss(
+            winners, losers, margins=margins, weights=weights, centring=self.centring
+        )
+        right = (winners > losers).double() + (winners == losers).double() / 2
+        return {"loss": loss.item(), "accuracy": right.mean().item()}
+
+
+def _by_group(values: Tensor, counts: Sequence[int]) -> Tensor:
+    return pad_sequence(values.split(counts), batch_first=True, padding_value=NO_PAIR)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from posttrain import reward_model
+from posttrain import checkpoints, reward_model
 from posttrain.attention import dense_mask
 from posttrain.losses import ranking_loss
 from posttrain.preferences import Message, RankedGroup
@@ -53,13 +53,14 @@ class Picture:
     scored: list[int]
 
 
-def pictures(checkpoint: Path) -> list[Picture]:
+def pictures(checkpoint: Path | None = None) -> list[Picture]:
     """A triple in separate rows, in an exact and in a causal row, and two groups in one row.
 
     Args:
-        checkpoint: Folder with the tokenizer.
+        checkpoint: Folder with the tokenizer; that of the tiny Llama if not given, whose tokens
+            are words.
     """
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint or checkpoints.tiny())
     groups = [
         tokenize_group(tokenizer, RankedGroup(name, (Message("user", prompt),), responses))
         for name, prompt, responses in (
