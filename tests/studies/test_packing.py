@@ -439,8 +439,15 @@ def test_tokens_by_hand():
         (
             {"tests": ["separate", "exact"], "arms": ["separate"]},
             "tests must contain separate and only names of separate, causal attention, running "
-            "positions, llama3; got separate, exact$",
+            "positions, llama3, each once; got separate, exact$",
         ),
+        (
+            {"tests": ["separate", "separate"], "arms": ["separate"]},
+            "tests must contain .*, each once; got separate, separate$",
+        ),
+        ({"seeds": 0}, "seeds must be at least 1, not 0$"),
+        ({"equality_groups": 0}, "equality_groups must be at least 1, not 0$"),
+        ({"learning_rates": []}, "learning_rates needs at least one value$"),
         # Every arm is tested in its own rows.
         (
             {"tests": ["llama3"], "arms": ["separate", "llama3, ranked"]},
@@ -467,8 +474,8 @@ def test_a_record_says_what_was_run(record, prepared):
     assert record.data == prepared.account
     assert record.environment["seconds"] > 0
     assert list(record.tables) == [
-        "equality", "distances", "tuning", "tokens", "padding",
-        "matrix", "differences", "contrasts", "non-inferiority",
+        "tokens", "padding", "equality", "distances", "tuning", "matrix", "differences",
+        "contrasts", "non-inferiority",
     ]  # fmt: skip
     assert list(dict.fromkeys(record.tables["matrix"]["trained"])) == FOUR_ARMS
     assert set(record.tables["matrix"]["tested"]) == set(TESTS)

@@ -155,7 +155,7 @@ def test_two_groups_in_one_row_see_nothing_of_each_other(drawn):
 def test_the_ways_that_are_exact_are_known():
     assert list(WAYS) == [*EXACT_WAYS, *OTHER_WAYS]
     assert [way for way, (layout, _) in WAYS.items() if layout.is_exact] == EXACT_WAYS
-    assert WAYS["causal row"] == (Layout("single", "causal", "running"), None)
+    assert WAYS["causal row"] == (Layout("single", "causal", "running"), False)
 
 
 def test_exact_ways_equal_separate_rows_and_the_others_do_not(table):
@@ -269,3 +269,10 @@ def test_padding_needs_room_for_every_group():
     groups = [TokenizedGroup((1,) * 4, ((2,), (3,) * 3))]
     with pytest.raises(ValueError, match="block 0 has 8 tokens, more than row_tokens=7"):
         padding(groups, batch_groups=1, row_tokens=7)
+
+
+def test_shared_rows_have_room_for_the_largest_group(tiny_checkpoint):
+    long = TokenizedGroup((7,) * 500, ((8,) * 300, (9,) * 300))
+    short = TokenizedGroup((7,) * 5, ((8,) * 3, (9,) * 3))
+    table = equality(tiny_checkpoint, [long, short], gradients=False).set_index("way")
+    assert table.loc["exact, shared rows", ["rows", "tokens"]].tolist() == [2, 2200]

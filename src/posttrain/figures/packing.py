@@ -105,6 +105,7 @@ def accuracy_matrix(table: pd.DataFrame) -> Figure:
     axis.set_xlabel("tested")
     axis.set_ylabel("trained")
     axis.tick_params(axis="y", labelrotation=0)
+    axis.set_xticklabels([test.replace(" ", "\n") for test in tested])
     return figure
 
 

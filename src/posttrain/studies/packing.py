@@ -45,7 +45,11 @@ SIMULATOR = "simulator"
 
 @dataclass(frozen=True)
 class PackingSettings(Recipe):
-    """Settings of the packing study; defaults are those for simulated data."""
+    """Settings of the packing study; defaults are those for simulated data.
+
+    Raises:
+        ValueError: If a number is below 1, a list empty, or an arm or test unknown or missing.
+    """
 
     arms: list[str] = setting(list(ARMS), "Layouts to train with.")
     tests: list[str] = setting(list(TESTS), "Layouts to test with.")
@@ -64,6 +68,28 @@ class PackingSettings(Recipe):
     equality_groups: int = setting(20, "Of these, groups on which gradients are compared too.")
     data_seed: int = setting(1, "Seeds the simulator and the split.")
     resamples: int = setting(1000, "Bootstrap replicates.")
+
+    def __post_init__(self) -> None:
+        for name in (
+            "size", "test_size", "seeds", "tuning_seeds", "distance_groups", "equality_groups",
+            "resamples",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.learning_rates:
+            raise ValueError("learning_rates needs at least one value")
+        _check_names("arms", self.arms, ARMS, {SEPARATE})
+        _check_names("tests", self.tests, TESTS, {SEPARATE, *map(own_test, self.arms)})
+
+
+def _check_names(
+    setting_name: str, names: Sequence[str], known: Mapping[str, Layout], needed: set[str]
+) -> None:
+    if not needed <= set(names) <= set(known) or len(names) > len(set(names)):
+        raise ValueError(
+            f"{setting_name} must contain {', '.join(sorted(needed))} and only names of "
+            f"{', '.join(known)}, each once; got {', '.join(names)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +157,13 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
     found = tokenize_groups(
         AutoTokenizer.from_pretrained(checkpoint), ranked, max_tokens=settings.max_tokens
     )
-    ranked = [ranked[i] for i in found.kept]
+    # A pair is judged by its rating, so both of its responses must be there.
+    judged = [
+        k
+        for k, group in enumerate(found.groups)
+        if group.places[-2:] == _rated(ranked[found.kept[k]])
+    ]
+    ranked, tokens = [ranked[found.kept[k]] for k in judged], [found.groups[k] for k in judged]
     training, test = split(ranked, test_fraction=settings.test_share, seed=settings.data_seed)
     if settings.size > len(training):
         raise ValueError(
@@ -141,8 +173,15 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
     # A random part, because records of one group tend to stand together.
     drawn = np.random.default_rng(settings.data_seed).permutation(test)
     test = np.sort(drawn[: settings.test_size])
-    account |= {"tokenisation": found.counts, "test groups": len(test)}
-    return Prepared(ranked, found.groups, training, test, account)
+    lost = len(found.groups) - len(tokens)
+    counts = found.counts | ({"no rated pair left": lost} if lost else {})
+    account |= {"tokenisation": counts, "test groups": len(test)}
+    return Prepared(ranked, tokens, training, test, account)
+
+
+def _rated(group: RankedGroup) -> tuple[int, int]:
+    """Places of chosen and rejected."""
+    return len(group.responses) - 2, len(group.responses) - 1
 
 
 def run(
@@ -164,11 +203,18 @@ def run(
     """
     started = time.time()
     settings = settings or settings_for(source)()
-    _check_names("arms", settings.arms, ARMS, {SEPARATE})
-    _check_names("tests", settings.tests, TESTS, {SEPARATE, *map(own_test, settings.arms)})
     checkpoint = checkpoints.tiny() if source == SIMULATOR else checkpoints.smollm2()
     prepared = prepare(source, checkpoint, settings)
     compared = [prepared.tokens[i] for i in prepared.test[: settings.distance_groups]]
+    # First what takes no training, so that nothing is lost if it fails.
+    tables = {
+        "tokens": token_table(prepared.tokens),
+        "padding": padding(
+            prepared.tokens, batch_groups=settings.batch_size, row_tokens=settings.row_tokens
+        ),
+        "equality": equality(checkpoint, compared[: settings.equality_groups]),
+        "distances": distances(checkpoint, compared, resamples=settings.resamples),
+    }
     # Every training ends with a garbage collection, which would look at all imported modules and
     # prepared groups each time; on small runs that takes longer than the training.
     gc.freeze()
@@ -183,28 +229,9 @@ def run(
         profile=profile,
         settings=asdict(settings),
         data=prepared.account,
-        tables={
-            "equality": equality(checkpoint, compared[: settings.equality_groups]),
-            "distances": distances(checkpoint, compared, resamples=settings.resamples),
-            "tuning": tuning,
-            "tokens": token_table(prepared.tokens),
-            "padding": padding(
-                prepared.tokens, batch_groups=settings.batch_size, row_tokens=settings.row_tokens
-            ),
-            **summarise(outcome, resamples=settings.resamples),
-        },
+        tables=tables | {"tuning": tuning} | summarise(outcome, resamples=settings.resamples),
         environment=records.environment(started),
     )
-
-
-def _check_names(
-    setting_name: str, names: Sequence[str], known: Mapping[str, Layout], needed: set[str]
-) -> None:
-    if not needed <= set(names) <= set(known):
-        raise ValueError(
-            f"{setting_name} must contain {', '.join(sorted(needed))} and only names of "
-            f"{', '.join(known)}; got {', '.join(names)}"
-        )
 
 
 def tune(checkpoint: Path, prepared: Prepared, settings: PackingSettings) -> pd.DataFrame:

@@ -127,12 +127,16 @@ def order_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = sums / sums[..., :1]
         mean_square = (mean[..., _FIRST2] + mean[..., _LAST2] + 2 * mean[..., _BOTH]) / 4
+        # A model that scores nothing but the slot has no difference to measure the slot by.
+        mean_square = np.where(mean_square > 0, mean_square, np.nan)
         half_square = (mean[..., _FIRST2] + mean[..., _LAST2] - 2 * mean[..., _BOTH]) / 4
         half = (mean[..., _FIRST] - mean[..., _LAST]) / 2
         # Rounding may make a variance or a squared distance of nothing slightly negative.
         variance = np.maximum(half_square - half**2, 0)
         alone_square = mean[..., _ALONE2]
-        moved = np.maximum(mean_square - 2 * mean[..., _MEAN_ALONE] + alone_square, 0)
+        moved = np.maximum(
+            np.nan_to_num(mean_square) - 2 * mean[..., _MEAN_ALONE] + alone_square, 0
+        )
         return {
             "accuracy": (mean[..., _RIGHT_FIRST] + mean[..., _RIGHT_LAST]) / 2,
             "accuracy, chosen first": mean[..., _RIGHT_FIRST],
@@ -236,7 +240,7 @@ def non_inferiority(outcome: Outcome, margin: float = MARGIN) -> pd.DataFrame:
 def _p_value(values: np.ndarray, bound: float, side: str) -> float:
     if len(values) < 2:
         return float("nan")
-    if np.ptp(values) == 0:
+    if np.allclose(values, values[0], rtol=0, atol=1e-12):
         # All seeds agree, as they do where two layouts are the same computation.
         beyond = values[0] > bound if side == "greater" else values[0] < bound
         return 0.0 if beyond else 1.0

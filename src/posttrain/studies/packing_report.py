@@ -44,7 +44,7 @@ def own_rows_table(records: Sequence[Record]) -> pd.DataFrame:
     Returns:
         One row a source and arm: accuracy (%), with the chosen response first and last; slot bias
         and order noise in units of the typical score difference; share (%) of pairs whose ranking
-        the order decides; accuracy (%) of the same model in separate rows.
+        the order decides.
     """
     rows = []
     for record in ordered(records):
@@ -64,7 +64,6 @@ def own_rows_table(records: Sequence[Record]) -> pd.DataFrame:
                     "slot bias": with_interval(bias, scale=1, digits=2),
                     "order noise": with_interval(noise, scale=1, digits=2, sign=False),
                     "flips (%)": accuracy(record, arm, own, "flips"),
-                    "in separate rows": accuracy(record, arm, SEPARATE),
                 }
             )
     return pd.DataFrame(rows).set_index(["source", "trained"])

@@ -20,15 +20,18 @@ from posttrain.tokenization import TokenizedGroup, tokenize_group
 
 HIDDEN, PROMPT, ITSELF, OTHER = range(4)
 
-#: Ways of computing scores, each compared with separate rows. The last is the paper's.
-WAYS: dict[str, tuple[Layout, int | None]] = {
-    "exact row": (LAYOUTS["exact"], None),
-    "exact, shared rows": (LAYOUTS["exact"], 1024),
-    "separate, shared rows": (LAYOUTS["separate"], 1024),
-    "isolated, but running positions": (Layout("single", "isolated", "running"), None),
-    "restarting, but causal attention": (Layout("single", "causal", "restarting"), None),
-    "causal row": (Layout("single", "causal", "running"), None),
+#: Ways of computing scores, each compared with separate rows, and whether groups share rows. The
+#: last is the paper's.
+WAYS: dict[str, tuple[Layout, bool]] = {
+    "exact row": (LAYOUTS["exact"], False),
+    "exact, shared rows": (LAYOUTS["exact"], True),
+    "separate, shared rows": (LAYOUTS["separate"], True),
+    "isolated, but running positions": (Layout("single", "isolated", "running"), False),
+    "restarting, but causal attention": (Layout("single", "causal", "restarting"), False),
+    "causal row": (Layout("single", "causal", "running"), False),
 }
+#: Room in a shared row, unless a group needs more.
+SHARED_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,11 @@ def equality(
             for winner, loser in combinations(range(len(group.responses)), 2)
         ]
     ).T
-    ways = {"separate rows": (LAYOUTS["separate"], None), **WAYS}
+    ways = {"separate rows": (LAYOUTS["separate"], False), **WAYS}
+    room = max(SHARED_TOKENS, *(group.total for group in groups))
     rows = []
-    for way, (layout, row_tokens) in ways.items():
+    for way, (layout, shared) in ways.items():
+        row_tokens = room if shared else None
         batch = lay_out(groups, layout, pad_token_id=tokenizer.pad_token_id, row_tokens=row_tokens)
         scores, gradient = _differentiate(model, batch, pairs, gradients)
         if way == "separate rows":

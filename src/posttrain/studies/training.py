@@ -97,12 +97,12 @@ def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
         top_layers: How many of the last layers stay trainable; 0 freezes nothing.
 
     Raises:
-        ValueError: If the model has fewer layers.
+        ValueError: If the model has fewer layers, or the number is negative.
     """
     if top_layers == 0:
         return
     body: Any = model.base_model
-    if top_layers > len(body.layers):
+    if not 0 < top_layers <= len(body.layers):
         raise ValueError(f"top_layers={top_layers}, but the model has {len(body.layers)} layers")
     for module in (body.embed_tokens, *body.layers[: len(body.layers) - top_layers]):
         module.requires_grad_(False)
