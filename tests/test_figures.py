@@ -384,7 +384,7 @@ def test_the_accuracy_matrix_frames_each_arms_own_layout(arms, tests, own):
     (axis,) = figure.axes
     ordered = [arm for arm in ARMS if arm in arms]
     assert [text.get_text() for text in axis.get_yticklabels()] == ordered
-    assert [text.get_text() for text in axis.get_xticklabels()] == list(tests)
+    assert [text.get_text().replace("\n", " ") for text in axis.get_xticklabels()] == list(tests)
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("tested", "trained")
     found = table[table["metric"] == "accuracy"].set_index(["trained", "tested"])["estimate"]
     expected = np.array([[found[arm, test] * 100 for test in tests] for arm in ordered])

@@ -10,12 +10,10 @@ import pandas as pd
 
 from posttrain.claims import estimate
 from posttrain.records import Record
-from posttrain.studies.packing_claims import RATIO
 from posttrain.studies.packing_outcome import ARMS, SEPARATE, TESTS, own_test
 from posttrain.studies.report import PERCENT, listing, ordered, with_interval
+from posttrain.studies.throughput_report import in_words
 
-#: The method that readers are to use, as the throughput study names it.
-EXACT = "exact row"
 #: Differences below this are rounding, and differ from machine to machine.
 ROUNDING = {"float64": 1e-10, "float32": 1e-4}
 
@@ -70,13 +68,16 @@ def own_rows_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def non_inferiority_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Accuracy against separate rows (points): intervals, and two one-sided t-tests over seeds."""
+    """Accuracy against separate rows (points): intervals, and two one-sided t-tests over seeds.
+
+    Arms that were trained on ranked order are left out: they have no point to lose.
+    """
     rows = []
     for record in ordered(records):
         differences = record.tables["differences"].set_index(["trained", "tested", "metric"])
         for row in record.tables["non-inferiority"].itertuples(index=False):
             trained, tested = str(row[0]), str(row[1])
-            if trained == SEPARATE:
+            if trained == SEPARATE or trained.endswith("ranked"):
                 continue
             found = differences.loc[(trained, tested, "accuracy")]
             narrow = (found["estimate"], found["low 90"], found["high 90"])
@@ -187,9 +188,13 @@ def token_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Validation accuracy (%) of each arm by learning rate; the best is starred."""
+    """Validation accuracy (%) of each arm by learning rate; the best is starred.
+
+    Records with one learning rate tuned nothing and are left out.
+    """
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for record in ordered(records):
+    tuned = [record for record in records if len(record.settings["learning_rates"]) > 1]
+    for record in ordered(tuned):
         for arm, part in record.tables["tuning"].groupby("trained", sort=False):
             best = part["accuracy"].max()
             rows[record.source, str(arm)] = {
@@ -238,69 +243,8 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         f"responses decides the ranking of {listing(flips)} of the pairs.\n\n"
         "**When is it not?** Without shuffling, a causal row lets the model read the answer off "
         f"the slot: trained so, accuracy over both orders falls to {listing(ranked)} %.\n\n"
-        f"**What does it cost and save?** {_speed_sentence(ordered(speed)[0])}"
+        f"**What does it cost and save?** {in_words(ordered(speed)[0])}"
     )
-
-
-def _speed_sentence(record: Record) -> str:
-    """What an exact row saves at Llama 3's length ratio, in one record."""
-    table = record.tables["speed"]
-
-    def factor(responses: int, metric: str) -> str:
-        found = estimate(table, ratio=RATIO, responses=responses, method=EXACT, metric=metric)
-        return f"{found[0]:.2f}"
-
-    over_separate, over_pairs = "speed-up over separate rows", "speed-up over TRL"
-    return (
-        f"At Llama 3's ratio of prompt to response length ({RATIO}), on a "
-        f"{record.environment['device']} with SmolLM2-135M, an exact row trains pairs "
-        f"{factor(2, over_separate)} times and triples {factor(3, over_separate)} times as fast as "
-        f"separate rows, and {factor(2, over_pairs)} and {factor(3, over_pairs)} times as fast as "
-        "TRL's RewardTrainer, which computes two full rows for each pair. It needs an attention "
-        "implementation that takes a mask."
-    )
-
-
-def speed_table(record: Record, responses: int) -> pd.DataFrame:
-    """Speed of every method by length ratio, for one number of responses.
-
-    Args:
-        record: A record of the throughput study.
-        responses: Responses in a group.
-    """
-    table = record.tables["speed"]
-    memory = record.tables.get("memory")
-    rows = []
-    for (ratio, method), part in table[table["responses"] == responses].groupby(
-        ["ratio", "method"], sort=False
-    ):
-        found = part.set_index("metric")
-        value = found["estimate"]
-        row = {
-            "prompt / response": ratio,
-            "method": method,
-            "pairs/s": f"{value['pairs per second']:.2f}",
-            "tokens/s": f"{value['tokens per second']:.0f}",
-            "× TRL": _range(found.loc["speed-up over TRL"]),
-            "× separate": _range(found.loc["speed-up over separate rows"]),
-            "share of token saving (%)": f"{value['share of token saving'] * PERCENT:.0f}",
-            "padding (%)": f"{value['padding'] * PERCENT:.1f}",
-            "of matmul peak (%)": f"{value['share of matmul peak'] * PERCENT:.0f}",
-        }
-        if memory is not None:
-            here = memory[
-                (memory["ratio"] == ratio)
-                & (memory["responses"] == responses)
-                & (memory["method"] == method)
-            ]
-            row["peak memory (GB)"] = f"{here['gigabytes'].item():.2f}" if len(here) else "–"
-        rows.append(row)
-    return pd.DataFrame(rows).set_index(["prompt / response", "method"])
-
-
-def _range(row: pd.Series) -> str:
-    """Median and range over rounds."""
-    return f"{row['estimate']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
 
 
 def padding_shares(records: Sequence[Record]) -> pd.DataFrame:

@@ -1,0 +1,103 @@
+"""Throughput and the closed form for readers: a sentence, and tables of formatted numbers."""
+
+import pandas as pd
+
+from posttrain.claims import estimate
+from posttrain.records import Record
+from posttrain.studies.packing_claims import RATIO
+from posttrain.studies.packing_theory import LLAMA3_8B, arrangement_table
+from posttrain.studies.report import PERCENT
+
+#: The method that readers are to use, as the throughput study names it, and all like it.
+EXACT = "exact row"
+SINGLE_ROWS = (EXACT, "exact, shared rows", "causal row")
+
+
+def in_words(record: Record) -> str:
+    """What an exact row saves at Llama 3's length ratio, in two sentences.
+
+    Args:
+        record: A record of the throughput study.
+    """
+    table = record.tables["speed"]
+
+    def factor(responses: int, metric: str) -> str:
+        found = estimate(table, ratio=RATIO, responses=responses, method=EXACT, metric=metric)
+        return f"{found[0]:.2f}"
+
+    over_separate, over_pairs = "speed-up over separate rows", "speed-up over TRL"
+    return (
+        f"At Llama 3's ratio of prompt to response length ({RATIO}), on a "
+        f"{record.environment['device']} with SmolLM2-135M, an exact row trains pairs "
+        f"{factor(2, over_separate)} times and triples {factor(3, over_separate)} times as fast as "
+        f"separate rows, and {factor(2, over_pairs)} and {factor(3, over_pairs)} times as fast as "
+        "TRL's RewardTrainer, which computes two full rows for each pair. It needs an attention "
+        "implementation that takes a mask."
+    )
+
+
+def speed_table(record: Record, ratio: float = RATIO) -> pd.DataFrame:
+    """Speed of every method at one length ratio: medians, with the range over rounds for ratios.
+
+    Args:
+        record: A record of the throughput study.
+        ratio: Length of a prompt in responses.
+    """
+    table = record.tables["speed"]
+    rows = []
+    for (responses, method), part in table[table["ratio"] == ratio].groupby(
+        ["responses", "method"], sort=False
+    ):
+        found = part.set_index("metric")
+        value = found["estimate"]
+        saves = value["share of token saving"] * PERCENT
+        row = {
+            "responses": responses,
+            "method": method,
+            "pairs/s": f"{value['pairs per second']:.2f}",
+            "tokens/s": f"{value['tokens per second']:.0f}",
+            "times TRL": _range(found.loc["speed-up over TRL"]),
+            "times separate": _range(found.loc["speed-up over separate rows"]),
+            # Two rows of one pair save nothing that could be compared.
+            "of token saving": f"{saves:.0f} %" if method in SINGLE_ROWS else "–",
+            "padding": f"{value['padding'] * PERCENT:.1f} %",
+            "of matmul peak": f"{value['share of matmul peak'] * PERCENT:.0f} %",
+        }
+        if "memory" in record.tables:
+            row["peak memory"] = _gigabytes(record.tables["memory"], ratio, responses, method)
+        rows.append(row)
+    return pd.DataFrame(rows).set_index(["responses", "method"])
+
+
+def _range(row: pd.Series) -> str:
+    """Median and range over rounds, without a place to break the line."""
+    if row["low"] == row["high"]:
+        return f"{row['estimate']:.2f}"
+    return f"{row['estimate']:.2f}\u00a0({row['low']:.2f}–{row['high']:.2f})"
+
+
+def _gigabytes(memory: pd.DataFrame, ratio: float, responses: object, method: object) -> str:
+    here = memory[
+        (memory["ratio"] == ratio)
+        & (memory["responses"] == responses)
+        & (memory["method"] == method)
+    ]
+    return f"{here['gigabytes'].item():.2f} GB" if len(here) else "–"
+
+
+def arrangements() -> pd.DataFrame:
+    """What a group costs an 8B Llama 3 at the paper's average lengths, in every arrangement."""
+    table = arrangement_table(LLAMA3_8B)
+    shown = pd.DataFrame(
+        {
+            "responses": table["K"],
+            "arrangement": table["arrangement"],
+            "tokens": table["tokens"].map("{:,.0f}".format),
+            "visible pairs": table["visible pairs"].map("{:,.0f}".format),
+            "dense pairs": table["dense pairs"].map("{:,.0f}".format),
+            "forward TFLOP": (table["forward FLOPs"] / 1e12).map("{:.1f}".format),
+            "tokens over exact": table["tokens, relative"].map("{:.2f}".format),
+            "FLOP over exact": table["FLOPs, relative"].map("{:.2f}".format),
+        }
+    )
+    return shown.set_index(["responses", "arrangement"])
