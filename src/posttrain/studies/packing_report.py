@@ -218,18 +218,20 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
     if not records or not speed:
         raise ValueError("the answer needs a record of the packing and one of the throughput study")
     packed = [
-        f"{gap(record, 'llama3', 'llama3')} on `{record.source}`" for record in ordered(records)
+        f"{gap(record, 'llama3', 'llama3')} points on `{record.source}`"
+        for record in ordered(records)
     ]
     apart = [
-        f"{gap(record, 'llama3', SEPARATE)} on `{record.source}`" for record in ordered(records)
+        f"{gap(record, 'llama3', SEPARATE)} points on `{record.source}`"
+        for record in ordered(records)
     ]
     ranked = [
-        f"{accuracy(record, 'llama3, ranked', 'llama3')} on `{record.source}`"
+        f"{accuracy(record, 'llama3, ranked', 'llama3')} % on `{record.source}`"
         for record in ordered(records)
         if "llama3, ranked" in arms_of(record)
     ]
     flips = [
-        f"{accuracy(record, 'llama3', 'llama3', 'flips')} % on `{record.source}`"
+        f"{accuracy(record, 'llama3', 'llama3', 'flips')} % of pairs on `{record.source}`"
         for record in ordered(records)
     ]
     return (
@@ -238,11 +240,11 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         "gradients up to rounding. With ordinary causal attention, something else: each score also "
         "depends on the responses before it.\n\n"
         "**Is one row the same as separate rows?** The exact row is. A causal row with shuffled "
-        f"responses changes accuracy, tested in its own rows, by {listing(packed)} points (95 %); "
-        f"the same models score separate rows with {listing(apart)} points. The order of the "
-        f"responses decides the ranking of {listing(flips)} of the pairs.\n\n"
+        f"responses changes accuracy, tested in rows like its own, by {listing(packed)} (95 %); "
+        f"the same models, used on separate rows, by {listing(apart)}. In causal rows the order of "
+        f"the responses decides the ranking of {listing(flips)}.\n\n"
         "**When is it not?** Without shuffling, a causal row lets the model read the answer off "
-        f"the slot: trained so, accuracy over both orders falls to {listing(ranked)} %.\n\n"
+        f"the slot: trained so, accuracy over both orders falls to {listing(ranked)}.\n\n"
         f"**What does it cost and save?** {in_words(ordered(speed)[0])}"
     )
 

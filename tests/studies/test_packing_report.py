@@ -1,0 +1,139 @@
+"""The packing study's tables on the committed records: every shown number must be theirs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from posttrain import records
+from posttrain.claims import estimate
+from posttrain.studies import packing_report
+from posttrain.studies.packing_outcome import ARMS, SEPARATE, own_test
+from posttrain.studies.report import ordered, with_interval
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return ordered(records.load_all(RESULTS, "packing"))
+
+
+@pytest.fixture(scope="module")
+def timed():
+    return records.load_all(RESULTS, "throughput")
+
+
+def changed(record, table, column, value):
+    """The record with one column of one table set to a value."""
+    part = record.tables[table].assign(**{column: value})
+    return replace(record, tables=record.tables | {table: part})
+
+
+def test_the_answer_quotes_the_records(recorded, timed):
+    answer = packing_report.answer(recorded, timed)
+    for record in recorded:
+        for tested in ("llama3", SEPARATE):
+            found = estimate(
+                record.tables["differences"], trained="llama3", tested=tested, metric="accuracy"
+            )
+            assert f"{with_interval(found)} points on `{record.source}`" in answer
+        ranked = estimate(
+            record.tables["matrix"], trained="llama3, ranked", tested="llama3", metric="accuracy"
+        )
+        assert with_interval(ranked, sign=False) in answer
+
+
+def test_the_answer_needs_records_of_both_studies(recorded, timed):
+    for given in (([], timed), (recorded, [])):
+        with pytest.raises(ValueError, match="one of the throughput study"):
+            packing_report.answer(*given)
+
+
+def test_every_arm_is_shown_in_its_own_rows(recorded):
+    table = packing_report.own_rows_table(recorded)
+    for record in recorded:
+        arms = packing_report.arms_of(record)
+        assert arms == [arm for arm in ARMS if arm in arms]
+        assert list(table.loc[record.source].index) == arms
+        for arm in arms:
+            expected = packing_report.accuracy(record, arm, own_test(arm))
+            assert table.loc[(record.source, arm), "accuracy"] == expected
+
+
+@pytest.mark.parametrize(
+    ("inferior", "superior", "conclusion"),
+    [
+        (0.049, 0.049, "yes"),
+        (0.049, 0.051, "not worse"),
+        (0.051, 0.001, "not shown"),
+        (np.nan, np.nan, "–"),
+    ],
+)
+def test_both_tests_at_five_percent_make_the_conclusion(recorded, inferior, superior, conclusion):
+    record = changed(recorded[0], "non-inferiority", "p inferior", inferior)
+    record = changed(record, "non-inferiority", "p superior", superior)
+    table = packing_report.non_inferiority_table([record])
+    assert set(table["within a point"]) == {conclusion}
+    trained = set(table.index.get_level_values("trained"))
+    assert SEPARATE not in trained
+    assert not any(arm.endswith("ranked") for arm in trained)
+
+
+def test_a_p_value_below_a_thousandth_is_shown_as_such(recorded):
+    record = changed(recorded[0], "non-inferiority", "p inferior", 0.0009)
+    assert set(packing_report.non_inferiority_table([record])["p, loses a point"]) == {"<0.001"}
+
+
+def test_the_matrix_shows_the_tested_layouts_only(recorded):
+    for record in recorded:
+        table = packing_report.matrix_table(record)
+        assert set(table.columns) == set(record.tables["matrix"]["tested"])
+        assert table.loc["llama3", SEPARATE] == packing_report.accuracy(record, "llama3", SEPARATE)
+
+
+def test_rounding_is_shown_as_below_a_bound_and_the_rest_as_it_is(recorded):
+    record = recorded[-1]
+    assert record.source == "simulator"
+    for value, shown in ((9e-11, "below 1e-10"), (2e-10, "2e-10"), (0.123, "0.12")):
+        table = packing_report.equality_table([changed(record, "equality", "scores", value)])
+        assert set(table["scores"]) == {shown}
+        assert "separate rows" not in table.index.get_level_values("way")
+
+
+def test_exact_rows_equal_separate_rows_in_every_record(recorded):
+    table = packing_report.equality_table(recorded)
+    for way in ("exact row", "exact, shared rows", "separate, shared rows"):
+        cells = table.xs(way, level="way").to_numpy().ravel()
+        assert all(cell.startswith("below") for cell in cells)
+
+
+@pytest.mark.parametrize("by", ["slot", "preceding tokens"])
+def test_distances_come_by_slot_or_by_what_precedes(recorded, by):
+    table = packing_report.distance_table(recorded, by)
+    for record in recorded:
+        part = record.tables["distances"]
+        assert set(part.loc[part["by"] == by, "value"].astype(str)) <= set(table.columns)
+        first = table.columns[0]
+        assert set(table.loc[record.source, first]) == {"0.00"} or by == "slot"
+
+
+def test_tokens_and_padding_are_those_of_the_records(recorded):
+    tokens = packing_report.token_table(recorded)
+    padding = packing_report.padding_shares(recorded)
+    for record in recorded:
+        for row in record.tables["tokens"].itertuples():
+            assert tokens.loc[(record.source, row.responses), "saving"] == f"{row.saving:.2f}×"
+        for row in record.tables["padding"].itertuples():
+            assert padding.loc[record.source, row.method] == f"{row.padding * 100:.1f}"
+
+
+def test_the_best_learning_rate_is_starred_and_single_rates_are_left_out(recorded):
+    record = recorded[-1]
+    table = packing_report.tuning_table([record])
+    assert all(sum(cell.endswith("*") for cell in row) >= 1 for row in table.to_numpy())
+    single = replace(record, settings=record.settings | {"learning_rates": [1e-3]}, source="other")
+    assert isinstance(packing_report.tuning_table([record, single]), pd.DataFrame)
+    assert "other" not in packing_report.tuning_table([record, single]).index
