@@ -31,7 +31,7 @@ class Evidence:
     Attributes:
         record: Name of the record.
         estimate: The quantity, positive in the claimed direction.
-        low: Lower end of its 95 % interval.
+        low: Lower end of its 95 % interval; for speeds, the least over rounds.
         high: Upper end.
         smallest: Smallest effect that matters.
     """

@@ -3,6 +3,7 @@
 import gc
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from posttrain import records, reward_model
+from posttrain.notebooks import read_params
 from posttrain.preferences import Message, RankedGroup, fingerprint
 from posttrain.reading import write_groups
 from posttrain.rows import LAYOUTS, Layout
@@ -33,6 +35,7 @@ from posttrain.studies.packing_claims import PACKING_CLAIMS
 from posttrain.studies.packing_distance import distances
 from posttrain.studies.packing_outcome import ARMS, TESTS, order_metrics
 from posttrain.studies.packing_rows import equality, padding
+from posttrain.studies.throughput_bench import ThroughputSettings
 from posttrain.tokenization import TokenizedGroup, tokenize_group
 
 FOUR_ARMS = ["separate", "exact", "llama3", "llama3, ranked"]
@@ -625,3 +628,13 @@ def test_prepared_groups_keep_their_split():
     ]
     prepared = Prepared(ranked, [], np.array([2]), np.array([0, 1, 3, 4]), {})
     assert prepared.test_codes.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("profile", ["quick", "real", "simulator", "gpu"])
+def test_the_profiles_hold_settings_that_exist(profile):
+    path = Path(__file__).parents[2] / "notebooks" / "params" / f"{profile}.yaml"
+    values = read_params(path).notebooks["02_single_row_packing"]
+    for source, settings in values["runs"].items():
+        assert settings_for(source)(**settings).size == settings["size"]
+    if "speed" in values:
+        assert ThroughputSettings(**values["speed"]).rounds == values["speed"]["rounds"]
