@@ -594,3 +594,38 @@ def test_mixed_precision_reaches_the_body(tiny_checkpoint, groups, make_trainer)
     )
     make_trainer(model, groups, max_steps=1, bf16=True).train()
     assert precisions == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("layout", "row_tokens", "checked"),
+    [
+        (EXACT, None, True),
+        (EXACT, 100, True),
+        (SEPARATE, 100, True),
+        (SEPARATE, None, False),
+        (LAYOUTS["llama3"], None, False),
+    ],
+)
+def test_a_model_that_follows_no_mask_is_refused_before_training_where_rows_need_one(
+    tiny_model, groups, tmp_path, layout, row_tokens, checked
+):
+    model, _ = tiny_model
+    # Dropping the mask is what an implementation does that does not know it.
+    model.model.register_forward_pre_hook(
+        lambda _module, arguments, named: (arguments, named | {"attention_mask": None}),
+        with_kwargs=True,
+    )
+    trainer = RankingTrainer(
+        model,
+        TrainingArguments(
+            tmp_path, use_cpu=True, max_steps=1, report_to="none", save_strategy="no"
+        ),
+        train_dataset=training_set(groups[:2]),
+        data_collator=GroupCollator(0, layout, row_tokens),
+    )
+    if checked:
+        with pytest.raises(ValueError, match="does not keep responses in one row apart"):
+            trainer.train()
+    else:
+        trainer.train()
+        assert trainer.state.global_step == 1

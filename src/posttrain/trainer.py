@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import EvalPrediction, Trainer
 
 from posttrain.losses import ranking_loss
-from posttrain.reward_model import forward_scores
+from posttrain.reward_model import check_exact, forward_scores
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.tokenization import TokenizedGroup
 
@@ -124,6 +124,12 @@ class GroupCollator:
         self.layout = layout
         self.row_tokens = row_tokens
 
+    @property
+    def needs_mask(self) -> bool:
+        """Whether scores are those of separate rows only if the model follows a mask."""
+        shares = self.layout.rows == "single" or self.row_tokens is not None
+        return self.layout.is_exact and shares
+
     def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Lay the groups out and collect their pairs."""
         groups = [TokenizedGroup(item["prompt"], item["responses"]) for item in items]
@@ -168,6 +174,17 @@ class RankingTrainer(Trainer):
         self.args.remove_unused_columns = False
         self.centring = centring
         self.compute_metrics = self.compute_metrics or self.pair_metrics
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, after a check that the model keeps apart what its rows are to keep apart.
+
+        Raises:
+            ValueError: See :func:`posttrain.reward_model.check_exact`.
+        """
+        collator = self.data_collator
+        if isinstance(collator, GroupCollator) and collator.needs_mask:
+            check_exact(self.model, pad_token_id=collator.pad_token_id)  # type: ignore[arg-type]
+        return super().train(*args, **kwargs)
 
     def compute_loss(
         self,
