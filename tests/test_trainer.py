@@ -590,7 +590,8 @@ def test_mixed_precision_reaches_the_body(tiny_checkpoint, groups, make_trainer)
     model, _ = reward_model.load(tiny_checkpoint, dtype=torch.float32)
     precisions = set()
     model.model.layers[0].mlp.gate_proj.register_forward_hook(
-        lambda _module, _inputs, output: precisions.add(output.dtype)
+        # The check before training computes without autocast, in evaluation mode.
+        lambda module, _inputs, output: precisions.add(output.dtype) if module.training else None
     )
     make_trainer(model, groups, max_steps=1, bf16=True).train()
     assert precisions == {torch.bfloat16}
