@@ -282,3 +282,9 @@ def test_a_set_without_groups_is_refused():
 def test_every_response_needs_a_place():
     with pytest.raises(ValueError, match="2 responses need as many places, not 1"):
         TokenizedGroup((1,), ((2,), (3,)), places=(0,))
+
+
+def test_a_group_in_another_order_keeps_who_is_who():
+    group = TokenizedGroup((1,), ((2,), (3,), (4,)), trimmed=5, places=(0, 2, 1))
+    turned = group.in_order((2, 0, 1))
+    assert turned == TokenizedGroup((1,), ((4,), (2,), (3,)), trimmed=5, places=(1, 0, 2))

@@ -202,6 +202,7 @@ def check_exact(model: PreTrainedModel, *, pad_token_id: int) -> None:
 
     def states(layout: Layout) -> Tensor:
         batch = lay_out(groups, layout, pad_token_id=pad_token_id).to(model.device)
+        mask_for(model, batch)  # an implementation without masks is refused in its own words
         try:
             return response_states(model, batch).float()
         except (RuntimeError, ValueError, TypeError) as error:

@@ -14,7 +14,7 @@ group, then by rank.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -103,8 +103,14 @@ class RowBatch:
     block: Tensor | None = None
     branch: Tensor | None = None
 
+    @classmethod
+    def among(cls, tensors: Mapping[str, Tensor]) -> "RowBatch":
+        """The batch whose :meth:`tensors` are among the given ones."""
+        names = (part.name for part in fields(cls))
+        return cls(**{name: tensors[name] for name in names if name in tensors})
+
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that are there, by name; ``RowBatch(**tensors)`` gives the batch back."""
+        """The tensors that are there, by name."""
         named = ((part.name, getattr(self, part.name)) for part in fields(self))
         return {name: tensor for name, tensor in named if tensor is not None}
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -46,6 +46,18 @@ class TokenizedGroup:
     def total(self) -> int:
         """Tokens of the prompt and all responses: its single row."""
         return len(self.prompt) + sum(map(len, self.responses))
+
+    def in_order(self, order: Sequence[int]) -> "TokenizedGroup":
+        """The same group with its responses in another order.
+
+        Args:
+            order: Indices of the responses, each once.
+        """
+        return replace(
+            self,
+            responses=tuple(self.responses[k] for k in order),
+            places=tuple(self.places[k] for k in order),
+        )
 
 
 class TooLongError(ValueError):

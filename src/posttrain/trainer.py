@@ -1,7 +1,7 @@
 """RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -194,8 +194,7 @@ class RankingTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Ranking loss of one batch (see :func:`posttrain.losses.ranking_loss`)."""
-        parts = {part.name: inputs[part.name] for part in fields(RowBatch) if part.name in inputs}
-        scores = forward_scores(model, RowBatch(**parts))  # type: ignore[arg-type]
+        scores = forward_scores(model, RowBatch.among(inputs))  # type: ignore[arg-type]
         winners, losers = scores[inputs["winners"]], scores[inputs["losers"]]
         loss = ranking_loss(
             winners,

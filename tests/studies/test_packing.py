@@ -27,16 +27,15 @@ from posttrain.studies.packing import (
     run,
     score_differences,
     settings_for,
-    token_table,
     train_and_test,
     tune,
 )
 from posttrain.studies.packing_claims import PACKING_CLAIMS
 from posttrain.studies.packing_distance import distances
 from posttrain.studies.packing_outcome import ARMS, TESTS, order_metrics
-from posttrain.studies.packing_rows import equality, padding
+from posttrain.studies.packing_rows import equality, padding, token_table
 from posttrain.studies.throughput_bench import ThroughputSettings
-from posttrain.tokenization import TokenizedGroup, tokenize_group
+from posttrain.tokenization import tokenize_group
 
 FOUR_ARMS = ["separate", "exact", "llama3", "llama3, ranked"]
 SETTINGS = PackingSettings(
@@ -410,24 +409,6 @@ def test_reversed_pairs_swap_first_and_last(tiny_model, tiny_groups):
     other_first, other_last = score_differences(model, turned, CAUSAL, tokenizer.pad_token_id)
     assert other_first.tolist() == pytest.approx((-last).tolist(), abs=1e-12)
     assert other_last.tolist() == pytest.approx((-first).tolist(), abs=1e-12)
-
-
-def test_tokens_by_hand():
-    groups = [
-        TokenizedGroup((1,) * 4, ((2,), (3,) * 3)),
-        TokenizedGroup((1,) * 8, ((2,) * 2, (3,) * 2)),
-        TokenizedGroup((1,) * 10, ((2,) * 3, (3,) * 4, (5,) * 5)),
-        TokenizedGroup((1,) * 6, ((2,) * 2, (3,) * 4)),
-    ]
-    table = token_table(groups)
-    assert [*table.columns] == [
-        "responses", "share", "prompt", "response", "separate", "single", "saving",
-    ]  # fmt: skip
-    pairs, triples = table.itertuples(index=False, name=None)
-    separate, single = (12 + 20 + 18) / 3, (8 + 12 + 12) / 3
-    assert pairs == pytest.approx((2, 0.75, 6, 14 / 6, separate, single, separate / single))
-    assert triples == pytest.approx((3, 0.25, 10, 4, 42, 22, 42 / 22))
-    assert token_table(groups[2:3])["share"].tolist() == [1]
 
 
 @pytest.mark.parametrize(

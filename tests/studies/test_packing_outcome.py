@@ -517,7 +517,7 @@ def test_both_orders_of_groups_of_two_and_of_three():
     ranked = np.array([10.0, 1.0, 50.0, 20.0, 2.0, 30.0, 3.0])
     # Reversed: (rejected, chosen), (rejected, chosen, edited), (rejected, chosen).
     backwards = np.array([4.0, 100.0, 5.0, 200.0, 500.0, 6.0, 300.0])
-    first, last = both_orders({"ranked": ranked, "reversed": backwards}, sizes)
+    first, last = both_orders(ranked, backwards, sizes)
     assert first.tolist() == [9, 18, 27]
     assert last.tolist() == [96, 195, 294]
 
@@ -528,11 +528,14 @@ def test_both_orders_look_at_the_last_two_responses(sizes, random):
     groups = [[random.random() for _ in range(size)] for size in sizes]
     others = [[random.random() for _ in range(size)] for size in sizes]
     first, last = both_orders(
-        {
-            "ranked": np.array(list(itertools.chain(*groups))),
-            "reversed": np.array([score for group in others for score in group[::-1]]),
-        },
+        np.array(list(itertools.chain(*groups))),
+        np.array([score for group in others for score in group[::-1]]),
         sizes,
     )
     assert first.tolist() == [group[-2] - group[-1] for group in groups]
     assert last.tolist() == [group[-2] - group[-1] for group in others]
+
+
+def test_where_order_means_nothing_one_scoring_serves_both():
+    first, last = both_orders(np.array([5.0, 3.0, 9.0]), None, [3])
+    assert (first.tolist(), last.tolist()) == ([-6.0], [-6.0])

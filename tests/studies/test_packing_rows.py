@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 from posttrain import reward_model
 from posttrain.rows import LAYOUTS, Layout, lay_out
 from posttrain.studies import packing_rows
-from posttrain.studies.packing_rows import WAYS, equality, padding, pictures
+from posttrain.studies.packing_rows import WAYS, equality, padding, pictures, token_table
 from posttrain.tokenization import TokenizedGroup
 
 EXACT_WAYS = ["exact row", "exact, shared rows", "separate, shared rows"]
@@ -276,3 +276,21 @@ def test_shared_rows_have_room_for_the_largest_group(tiny_checkpoint):
     short = TokenizedGroup((7,) * 5, ((8,) * 3, (9,) * 3))
     table = equality(tiny_checkpoint, [long, short], gradients=False).set_index("way")
     assert table.loc["exact, shared rows", ["rows", "tokens"]].tolist() == [2, 2200]
+
+
+def test_tokens_by_hand():
+    groups = [
+        TokenizedGroup((1,) * 4, ((2,), (3,) * 3)),
+        TokenizedGroup((1,) * 8, ((2,) * 2, (3,) * 2)),
+        TokenizedGroup((1,) * 10, ((2,) * 3, (3,) * 4, (5,) * 5)),
+        TokenizedGroup((1,) * 6, ((2,) * 2, (3,) * 4)),
+    ]
+    table = token_table(groups)
+    assert [*table.columns] == [
+        "responses", "share", "prompt", "response", "separate", "single", "saving",
+    ]  # fmt: skip
+    pairs, triples = table.itertuples(index=False, name=None)
+    separate, single = (12 + 20 + 18) / 3, (8 + 12 + 12) / 3
+    assert pairs == pytest.approx((2, 0.75, 6, 14 / 6, separate, single, separate / single))
+    assert triples == pytest.approx((3, 0.25, 10, 4, 42, 22, 42 / 22))
+    assert token_table(groups[2:3])["share"].tolist() == [1]

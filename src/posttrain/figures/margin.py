@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from posttrain.figures.style import HEIGHT, WIDTH, panels
+from posttrain.figures.style import HEIGHT, WIDTH, interval_line, panels
 from posttrain.losses import MARGINS, optimal_difference
 
 #: Colour and marker of each loss, the same in every figure, legible without colour.
@@ -23,14 +23,8 @@ LOSS_STYLE = {
 
 
 def _interval_line(axis: Axes, x: np.ndarray, table: pd.DataFrame, loss: str) -> None:
-    """Estimates with their intervals, in percentage points."""
     colour, marker = LOSS_STYLE[loss]
-    estimate = table["estimate"].to_numpy() * 100
-    below = estimate - table["low"].to_numpy() * 100
-    above = table["high"].to_numpy() * 100 - estimate
-    axis.errorbar(
-        x, estimate, (below, above), color=colour, marker=marker, label=loss, capsize=2, lw=1.4
-    )
+    interval_line(axis, x, table, colour=colour, marker=marker, label=loss, lw=1.4)
 
 
 def optimal_differences(margins: Sequence[float] = (0.0, 1.0, 2.0, 3.0)) -> Figure:

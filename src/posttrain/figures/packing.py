@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from posttrain.figures.style import WIDTH, panels
+from posttrain.figures.style import WIDTH, interval_line, panels
 from posttrain.studies.packing_outcome import ARMS, TESTS, own_test
 from posttrain.studies.packing_rows import Picture
 
@@ -22,6 +21,9 @@ SEEN = {
     "itself": "#08519c",
     "another response": "#d55e00",
 }
+#: Colour of each layout that moves a response, and of each number of responses.
+COLOUR = {"causal attention": "#0072b2", "running positions": "#009e73", "llama3": "#d55e00"}
+RESPONSES_COLOUR = {2: "#0072b2", 3: "#d55e00"}
 
 
 def masks(pictures: Sequence[Picture]) -> Figure:
@@ -69,19 +71,15 @@ def distance_by_slot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     figure, axes = panels(list(tables), sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):
         part = table[table["by"] == "slot"]
-        for offset, (layout, colour) in enumerate(zip(_moved(), _colours(3), strict=True)):
+        for offset, (layout, colour) in enumerate(COLOUR.items()):
             line = part[part["layout"] == layout]
             slots = line["value"].astype(int) + 0.06 * (offset - 1)
-            _line(axis, slots, line, colour, label=layout, scale=1)
+            interval_line(axis, slots, line, colour=colour, scale=1, marker="o", label=layout)
         axis.set_xticks(sorted(part["value"].astype(int).unique()))
         axis.set_xlabel("slot of the response in the row")
     axes[0].set_ylabel("distance from a separate row\n(1: as far as two responses)")
     axes[0].legend(frameon=False)
     return figure
-
-
-def _moved() -> list[str]:
-    return [name for name, layout in TESTS.items() if not layout.is_exact]
 
 
 def accuracy_matrix(table: pd.DataFrame) -> Figure:
@@ -159,7 +157,7 @@ def savings(closed_form: pd.DataFrame, measured: Mapping[str, pd.DataFrame]) -> 
         ("pair rows", "speed-up over TRL"),
     )
     for axis, (column, metric) in zip(axes, columns, strict=True):
-        for count, colour in zip((2, 3), _colours(2), strict=True):
+        for count, colour in RESPONSES_COLOUR.items():
             line = closed_form[closed_form["K"] == count]
             axis.plot(line["P/R"], line[column], color=colour, label=f"{count} responses")
             for marker, table in zip("os^D", measured.values(), strict=False):
@@ -168,28 +166,10 @@ def savings(closed_form: pd.DataFrame, measured: Mapping[str, pd.DataFrame]) -> 
                     & (table["method"] == "exact row")
                     & (table["metric"] == metric)
                 ]
-                _line(axis, part["ratio"], part, colour, scale=1, marker=marker, ls="")
+                interval_line(
+                    axis, part["ratio"], part, colour=colour, scale=1, marker=marker, ls=""
+                )
         axis.set_xlabel("prompt length / response length")
     axes[0].set_ylabel("times faster")
     axes[0].legend(frameon=False)
     return figure
-
-
-def _line(
-    axis: Axes,
-    x: pd.Series,
-    table: pd.DataFrame,
-    colour: str,
-    *,
-    label: str | None = None,
-    scale: float = 100,
-    marker: str = "o",
-    ls: str = "-",
-) -> None:
-    value = table["estimate"] * scale
-    spread = [value - table["low"] * scale, table["high"] * scale - value]
-    axis.errorbar(x, value, spread, color=colour, marker=marker, ls=ls, capsize=2, label=label)
-
-
-def _colours(count: int) -> list[str]:
-    return ["#0072b2", "#009e73", "#d55e00"][:count] if count > 2 else ["#0072b2", "#d55e00"]

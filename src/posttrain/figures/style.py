@@ -1,6 +1,7 @@
 """The style that all figures share."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
@@ -26,3 +27,20 @@ def panels(titles: Sequence[str], *, sharey: bool = False) -> tuple[Figure, list
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
     return figure, list(axes[0])
+
+
+def interval_line(
+    axis: Axes, x: Any, table: pd.DataFrame, *, colour: str, scale: float = 100, **style: Any
+) -> None:
+    """Estimates with their intervals.
+
+    Args:
+        axis: Where to draw.
+        x: Places, one an estimate.
+        table: Columns ``estimate``, ``low`` and ``high``.
+        colour: Colour of line, markers and intervals.
+        scale: Factor of the numbers; 100 makes percentage points of shares.
+        **style: Passed on to ``errorbar``.
+    """
+    value, low, high = (table[name].to_numpy() * scale for name in ("estimate", "low", "high"))
+    axis.errorbar(x, value, (value - low, high - value), color=colour, capsize=2, **style)

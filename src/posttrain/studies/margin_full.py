@@ -4,7 +4,6 @@ Training groups and test groups never share a prompt. The learning rate is tuned
 four fifths of the training groups, judged on the rest, then trained again on all of them.
 """
 
-import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from posttrain.rows import LAYOUTS
 from posttrain.settings import setting
 from posttrain.sources.simulator import SimulatedGroup, reachable_accuracy, simulate
 from posttrain.studies.margin_outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
-from posttrain.studies.training import Recipe, train
+from posttrain.studies.training import Recipe, many_runs, train
 from posttrain.tokenization import TokenizedGroup, tokenize_group
 from posttrain.trainer import TrainingGroup, TrainingPair
 
@@ -83,13 +82,8 @@ def run(checkpoint: Path, settings: FullSettings, prepared: Prepared | None = No
             f"{settings.learning_rates}"
         )
     prepared = prepared or prepare(checkpoint, settings)
-    # Every training ends with a garbage collection, which would look at all imported modules and
-    # prepared rows each time; on small runs that takes longer than the training.
-    gc.freeze()
-    try:
+    with many_runs():
         return _run(checkpoint, settings, prepared)
-    finally:
-        gc.unfreeze()
 
 
 def _run(checkpoint: Path, settings: FullSettings, prepared: Prepared) -> Outcome:

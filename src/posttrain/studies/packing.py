@@ -6,10 +6,9 @@ the top layers of SmolLM2. Before training, :mod:`.packing_distance` measures ho
 moves the hidden states that a score is read from.
 """
 
-import gc
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,8 @@ from posttrain.studies.packing_outcome import (
     own_test,
     summarise,
 )
-from posttrain.studies.packing_rows import equality, padding
-from posttrain.studies.training import Recipe, train
+from posttrain.studies.packing_rows import equality, padding, token_table
+from posttrain.studies.training import Recipe, many_runs, train
 from posttrain.tokenization import TokenizedGroup, tokenize_groups
 from posttrain.trainer import TrainingGroup
 
@@ -215,14 +214,9 @@ def run(
         "equality": equality(checkpoint, compared[: settings.equality_groups]),
         "distances": distances(checkpoint, compared, resamples=settings.resamples),
     }
-    # Every training ends with a garbage collection, which would look at all imported modules and
-    # prepared groups each time; on small runs that takes longer than the training.
-    gc.freeze()
-    try:
+    with many_runs():
         tuning = tune(checkpoint, prepared, settings)
         outcome = train_and_test(checkpoint, prepared, chosen_rates(tuning), settings)
-    finally:
-        gc.unfreeze()
     return records.Record(
         study="packing",
         source=source,
@@ -323,37 +317,12 @@ def score_differences(
         With the chosen response first, and with it last, each ``[groups]``; the same array twice
         for an exact layout, where order means nothing.
     """
-    orders = {"ranked": groups}
+
+    def scores(given: Sequence[TokenizedGroup]) -> np.ndarray:
+        return reward_model.score(model, given, pad_token_id=pad_token_id, layout=layout).numpy()
+
+    sizes = [len(group.responses) for group in groups]
+    backwards = None
     if not layout.is_exact:
-        orders["reversed"] = [
-            replace(group, responses=group.responses[::-1], places=group.places[::-1])
-            for group in groups
-        ]
-    scores = {
-        name: reward_model.score(model, given, pad_token_id=pad_token_id, layout=layout).numpy()
-        for name, given in orders.items()
-    }
-    if layout.is_exact:
-        ends = np.cumsum([len(group.responses) for group in groups])
-        alone = scores["ranked"][ends - 2] - scores["ranked"][ends - 1]
-        return alone, alone
-    return both_orders(scores, [len(group.responses) for group in groups])
-
-
-def token_table(groups: Sequence[TokenizedGroup]) -> pd.DataFrame:
-    """Mean tokens of prompts and responses, and of a group in separate rows and in one.
-
-    Returns:
-        One row for each number of responses, with the share of groups that have it.
-    """
-    rows = []
-    for count in sorted({len(group.responses) for group in groups}):
-        chosen = [group for group in groups if len(group.responses) == count]
-        separate = np.mean([Layout("separate").tokens(group) for group in chosen])
-        single = np.mean([group.total for group in chosen])
-        prompt = np.mean([len(group.prompt) for group in chosen])
-        response = np.mean([len(ids) for group in chosen for ids in group.responses])
-        share = len(chosen) / len(groups)
-        rows.append((count, share, prompt, response, separate, single, separate / single))
-    columns = ["responses", "share", "prompt", "response", "separate", "single", "saving"]
-    return pd.DataFrame(rows, columns=columns)
+        backwards = scores([group.in_order(range(len(group.responses))[::-1]) for group in groups])
+    return both_orders(scores(groups), backwards, sizes)

@@ -7,7 +7,6 @@ distinguishes two responses a layout changes, without drawing a head.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,11 +57,7 @@ def distances(
             if layout.is_exact:
                 continue
             for order in _rotations(len(group.responses)):
-                turned = replace(
-                    group,
-                    responses=tuple(group.responses[k] for k in order),
-                    places=tuple(group.places[k] for k in order),
-                )
+                turned = group.in_order(order)
                 moved = _states(model, turned, layout, tokenizer.pad_token_id) - alone[list(order)]
                 before = 0
                 for slot, shift in enumerate(moved.double().square().sum(dim=1).tolist()):

@@ -5,7 +5,7 @@ reverse. So each pair has a score difference with the chosen response before the
 one with it after. Half their difference is what the order did, their mean is what it did not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -248,13 +248,13 @@ def _p_value(values: np.ndarray, bound: float, side: str) -> float:
 
 
 def both_orders(
-    scores: Mapping[str, np.ndarray], sizes: Sequence[int]
+    ranked: np.ndarray, backwards: np.ndarray | None, sizes: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score differences, chosen minus rejected, of groups scored as ranked and in reverse.
 
     Args:
-        scores: ``ranked`` and ``reversed``: flat scores in the order of the responses given, shape
-            ``[responses]``.
+        ranked: Scores of the groups as ranked, flat, shape ``[responses]``.
+        backwards: Those of the groups in reverse; None where order means nothing.
         sizes: Number of responses of each group.
 
     Returns:
@@ -263,6 +263,5 @@ def both_orders(
     ends = np.cumsum(sizes)
     starts = ends - np.asarray(sizes)
     # As ranked, chosen and rejected are the last two; in reverse, the second and the first.
-    first = scores["ranked"][ends - 2] - scores["ranked"][ends - 1]
-    last = scores["reversed"][starts + 1] - scores["reversed"][starts]
-    return first, last
+    first = ranked[ends - 2] - ranked[ends - 1]
+    return first, first if backwards is None else backwards[starts + 1] - backwards[starts]

@@ -1,8 +1,7 @@
-"""A small group laid out in every way, to be looked at, and the equality shown on real rows."""
+"""What rows are like before any training: pictures, equality, tokens and padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from posttrain.losses import ranking_loss
 from posttrain.preferences import Message, RankedGroup
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.tokenization import TokenizedGroup, tokenize_group
+from posttrain.trainer import GroupCollator, TrainingGroup, training_set
 
 HIDDEN, PROMPT, ITSELF, OTHER = range(4)
 
@@ -137,43 +137,36 @@ def equality(
     """
     model, tokenizer = reward_model.load(checkpoint)
     assert isinstance(tokenizer.pad_token_id, int)
-    firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
-    pairs = torch.tensor(
-        [
-            (firsts[number] + winner, firsts[number] + loser)
-            for number, group in enumerate(groups)
-            for winner, loser in combinations(range(len(group.responses)), 2)
-        ]
-    ).T
+    items = list(training_set([TrainingGroup.with_all_pairs(group) for group in groups]))
     ways = {"separate rows": (LAYOUTS["separate"], False), **WAYS}
     room = max(SHARED_TOKENS, *(group.total for group in groups))
     rows = []
     for way, (layout, shared) in ways.items():
-        row_tokens = room if shared else None
-        batch = lay_out(groups, layout, pad_token_id=tokenizer.pad_token_id, row_tokens=row_tokens)
-        scores, gradient = _differentiate(model, batch, pairs, gradients)
+        collate = GroupCollator(tokenizer.pad_token_id, layout, room if shared else None)
+        inputs = collate(items)
+        scores, gradient = _differentiate(model, inputs, gradients)
         if way == "separate rows":
             reference, reference_gradient = scores, gradient
-            apart = (scores[pairs[0]] - scores[pairs[1]]).square().mean().sqrt()
+            differences = scores[inputs["winners"]] - scores[inputs["losers"]]
+            apart = differences.square().mean().sqrt()
         off = ((scores - reference).abs().max() / apart).item()
         turned = float("nan")
         if gradients:
             turned = ((gradient - reference_gradient).norm() / reference_gradient.norm()).item()
-        rows.append((way, off, turned, *batch.input_ids.shape))
+        rows.append((way, off, turned, *inputs["input_ids"].shape))
     table = pd.DataFrame(rows, columns=["way", "scores", "gradient", "rows", "longest"])
     return table.assign(tokens=table["rows"] * table["longest"]).drop(columns="longest")
 
 
 def _differentiate(
-    model: PreTrainedModel, batch: RowBatch, pairs: Tensor, gradients: bool
+    model: PreTrainedModel, inputs: dict[str, Tensor], gradients: bool
 ) -> tuple[Tensor, Tensor]:
     """Scores, and the gradient of the ranking loss over all parameters as one vector."""
-    model.zero_grad()
     with torch.set_grad_enabled(gradients):
-        scores = reward_model.forward_scores(model, batch)
+        scores = reward_model.forward_scores(model, RowBatch.among(inputs))
         if not gradients:
             return scores, torch.empty(0)
-        ranking_loss(scores[pairs[0]], scores[pairs[1]]).backward()
+        ranking_loss(scores[inputs["winners"]], scores[inputs["losers"]]).backward()
     found = [
         parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None
     ]
@@ -214,3 +207,22 @@ def padding(
         tokens = sum(map(layout.tokens, groups))
         rows.append((name, tokens, slots, 1 - tokens / slots))
     return pd.DataFrame(rows, columns=["method", "tokens", "slots", "padding"])
+
+
+def token_table(groups: Sequence[TokenizedGroup]) -> pd.DataFrame:
+    """Mean tokens of prompts and responses, and of a group in separate rows and in one.
+
+    Returns:
+        One row for each number of responses, with the share of groups that have it.
+    """
+    rows = []
+    for count in sorted({len(group.responses) for group in groups}):
+        chosen = [group for group in groups if len(group.responses) == count]
+        separate = np.mean([LAYOUTS["separate"].tokens(group) for group in chosen])
+        single = np.mean([group.total for group in chosen])
+        prompt = np.mean([len(group.prompt) for group in chosen])
+        response = np.mean([len(ids) for group in chosen for ids in group.responses])
+        share = len(chosen) / len(groups)
+        rows.append((count, share, prompt, response, separate, single, separate / single))
+    columns = ["responses", "share", "prompt", "response", "separate", "single", "saving"]
+    return pd.DataFrame(rows, columns=columns)

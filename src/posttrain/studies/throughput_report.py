@@ -28,11 +28,11 @@ def in_words(record: Record) -> str:
     over_separate, over_pairs = "speed-up over separate rows", "speed-up over TRL"
     return (
         f"At Llama 3's ratio of prompt to response length ({RATIO}), on a "
-        f"{record.environment['device']} with SmolLM2-135M, an exact row trains pairs "
-        f"{factor(2, over_separate)} times and triples {factor(3, over_separate)} times as fast as "
-        f"separate rows, and {factor(2, over_pairs)} and {factor(3, over_pairs)} times as fast as "
-        "TRL's RewardTrainer, which computes two full rows for each pair. It needs an attention "
-        "implementation that takes a mask."
+        f"{record.environment['device']} with `{record.settings['checkpoint']}`, an exact row "
+        f"trains pairs {factor(2, over_separate)} times and triples {factor(3, over_separate)} "
+        f"times as fast as separate rows, and {factor(2, over_pairs)} and {factor(3, over_pairs)} "
+        "times as fast as TRL's RewardTrainer, which computes two full rows for each pair. It "
+        "needs an attention implementation that takes a mask."
     )
 
 
