@@ -8,7 +8,7 @@ import pytest
 from posttrain import cli, records
 from posttrain.reading import read_groups
 from posttrain.sources.simulator import simulate
-from posttrain.studies import margin, packing
+from posttrain.studies import margin, packing, packing_data
 
 COMMANDS = ([], ["data"], ["data", "check"], ["data", "convert"], ["data", "simulate"], ["study"])
 ARGUMENT_PAIR = (
@@ -280,8 +280,7 @@ def packing_config(tmp_path):
     path = tmp_path / "packing.yaml"
     path.write_text(
         "arms: [separate, 'llama3, ranked']\ntests: [llama3, separate]\nsize: 8\ntest_size: 6\n"
-        "seeds: 1\nlearning_rates: [0.003]\nbatch_size: 8\ngroups: 40\ndistance_groups: 2\n"
-        "equality_groups: 1\nresamples: 5\n"
+        "seeds: 1\nlearning_rates: [0.003]\nbatch_size: 8\ngroups: 40\nresamples: 5\n"
     )
     return path
 
@@ -303,6 +302,17 @@ def test_study_packing_runs_with_settings_from_yaml_and_the_command_line(
     matrix = record.tables["matrix"]
     assert matrix["trained"].unique().tolist() == ["separate", "llama3, ranked"]
     assert matrix["tested"].unique().tolist() == ["llama3", "separate"]
+
+
+def test_study_rows_writes_a_record_of_its_own(tiny, tmp_path, capsys):
+    options = ("--groups", 20, "--distance_groups", 2, "--equality_groups", 1, "--resamples", 5)
+    assert run("study", "rows", *options, "--output", tmp_path) == 0
+    path = tmp_path / "rows-simulator.json"
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {path}"
+    record = records.load(path)
+    assert record.settings["groups"] == record.data["groups"] == 20
+    assert record.settings["row_tokens"] == 4096
+    assert "exact row" in set(record.tables["equality"]["way"])
 
 
 def test_names_of_arms_may_hold_spaces_and_each_study_runs_its_own(monkeypatch):
@@ -348,7 +358,7 @@ def test_study_packing_refuses_what_does_not_fit(tiny, packing_config, tmp_path,
 
 def test_study_packing_without_human_data_says_what_to_do(monkeypatch, tiny_checkpoint, capsys):
     monkeypatch.delenv("POSTTRAIN_DATA", raising=False)
-    monkeypatch.setattr(packing.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(packing_data.checkpoints, "smollm2", lambda: tiny_checkpoint)
     assert run("study", "packing", "--source", "ukpconvarg") == 1
     assert "POSTTRAIN_DATA is not set" in capsys.readouterr().err
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
 from posttrain import figures
-from posttrain.studies import packing_rows
+from posttrain.studies import packing_pictures
 from posttrain.studies.packing_outcome import ARMS, TESTS
-from posttrain.studies.packing_rows import Picture
+from posttrain.studies.packing_pictures import Picture
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -289,10 +289,10 @@ def test_masks_draw_who_sees_whom(four_pictures):
     figure = figures.masks(four_pictures)
     assert titles(figure) == ["first", "second", "third", "all hidden"]
     colours = {
-        packing_rows.HIDDEN: "#ffffff",
-        packing_rows.PROMPT: "#9ecae1",
-        packing_rows.ITSELF: "#08519c",
-        packing_rows.OTHER: "#d55e00",
+        packing_pictures.HIDDEN: "#ffffff",
+        packing_pictures.PROMPT: "#9ecae1",
+        packing_pictures.ITSELF: "#08519c",
+        packing_pictures.OTHER: "#d55e00",
     }
     for axis, shown in zip(figure.axes, four_pictures, strict=True):
         (image,) = axis.get_images()
@@ -319,10 +319,10 @@ def test_masks_draw_who_sees_whom(four_pictures):
         text.get_text(): to_hex(patch.get_facecolor())
         for text, patch in zip(box.get_texts(), box.get_patches(), strict=True)
     } == {
-        "hidden": colours[packing_rows.HIDDEN],
-        "prompt": colours[packing_rows.PROMPT],
-        "itself": colours[packing_rows.ITSELF],
-        "another response": colours[packing_rows.OTHER],
+        "hidden": colours[packing_pictures.HIDDEN],
+        "prompt": colours[packing_pictures.PROMPT],
+        "itself": colours[packing_pictures.ITSELF],
+        "another response": colours[packing_pictures.OTHER],
     }
 
 

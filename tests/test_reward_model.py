@@ -274,6 +274,17 @@ def test_forward_scores_reach_every_parameter(model, tiny_groups, layout):
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
+def test_autocast_does_not_reach_the_head(tiny_checkpoint, tiny_groups):
+    model, _ = reward_model.load(tiny_checkpoint, dtype=torch.float32)
+    batch = lay_out(tiny_groups, LAYOUTS["exact"], pad_token_id=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        states = reward_model.response_states(model, batch)
+        scores = forward_scores(model, batch)
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, score_head(model)(states.float()).squeeze(-1))
+    assert not torch.equal(scores, forward_scores(model, batch))
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_a_check_for_exactness_leaves_mode_and_random_numbers_alone(model, training):
     model.train(training)

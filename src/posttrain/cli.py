@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     names = study.add_subparsers(required=True, metavar="STUDY")
     for name, question in (
         ("margin", "what the margin buys"),
+        ("rows", "what rows are like before any training"),
         ("packing", "what one row for all responses changes"),
     ):
         one = names.add_parser(
@@ -119,9 +120,9 @@ def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from trl import TrlParser
 
     from posttrain import records
-    from posttrain.studies import margin, packing
+    from posttrain.studies import margin, packing, packing_rows
 
-    study: Any = {"margin": margin, "packing": packing}[known.study]
+    study: Any = {"margin": margin, "rows": packing_rows, "packing": packing}[known.study]
     parser = TrlParser(
         study.settings_for(known.source),
         prog=f"posttrain study {known.study}",

@@ -92,7 +92,10 @@ def forward_scores(model: PreTrainedModel, batch: RowBatch) -> Tensor:
         ValueError: As for :func:`response_states`.
     """
     head = score_head(extract_model_from_parallel(model))
-    return head(response_states(model, batch).to(head.weight.dtype)).squeeze(-1)
+    states = response_states(model, batch).to(head.weight.dtype)
+    # Autocast would compute the head in half precision whatever its weights are in.
+    with torch.autocast(states.device.type, enabled=False):
+        return head(states).squeeze(-1)
 
 
 def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:

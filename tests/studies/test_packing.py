@@ -17,7 +17,7 @@ from posttrain.preferences import Message, RankedGroup, fingerprint
 from posttrain.reading import write_groups
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.sources.simulator import simulate
-from posttrain.studies import packing
+from posttrain.studies import packing, packing_data
 from posttrain.studies.packing import (
     HumanPackingSettings,
     PackingSettings,
@@ -31,9 +31,8 @@ from posttrain.studies.packing import (
     tune,
 )
 from posttrain.studies.packing_claims import PACKING_CLAIMS
-from posttrain.studies.packing_distance import distances
 from posttrain.studies.packing_outcome import ARMS, TESTS, order_metrics
-from posttrain.studies.packing_rows import equality, padding, token_table
+from posttrain.studies.packing_rows import RowSettings
 from posttrain.studies.throughput_bench import ThroughputSettings
 from posttrain.tokenization import tokenize_group
 
@@ -47,9 +46,6 @@ SETTINGS = PackingSettings(
     tuning_seeds=1,
     batch_size=8,
     groups=60,
-    row_tokens=120,
-    distance_groups=5,
-    equality_groups=3,
     resamples=20,
 )
 ONE_RATE = replace(SETTINGS, arms=["separate", "llama3"], seeds=1, learning_rates=[1e-2])
@@ -61,8 +57,6 @@ HUMAN = HumanPackingSettings(
     seeds=1,
     learning_rates=[1e-3],
     batch_size=4,
-    distance_groups=2,
-    equality_groups=1,
     resamples=5,
 )
 CAUSAL = TESTS["llama3"]
@@ -71,14 +65,14 @@ CAUSAL = TESTS["llama3"]
 @pytest.fixture(scope="module")
 def record(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing.checkpoints, "tiny", lambda: tiny_checkpoint)
+        patch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
         return run("simulator", profile="test", settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def single_rate(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing.checkpoints, "tiny", lambda: tiny_checkpoint)
+        patch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
         return run("simulator", settings=ONE_RATE)
 
 
@@ -101,7 +95,7 @@ def human_data(monkeypatch, tmp_path, tiny_checkpoint):
     groups.insert(20, unknown)
     write_groups(tmp_path / "mine.jsonl", groups)
     monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
-    monkeypatch.setattr(packing.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(packing_data.checkpoints, "smollm2", lambda: tiny_checkpoint)
     return groups
 
 
@@ -430,7 +424,7 @@ def test_reversed_pairs_swap_first_and_last(tiny_model, tiny_groups):
             "tests must contain .*, each once; got separate, separate$",
         ),
         ({"seeds": 0}, "seeds must be at least 1, not 0$"),
-        ({"equality_groups": 0}, "equality_groups must be at least 1, not 0$"),
+        ({"test_size": 0}, "test_size must be at least 1, not 0$"),
         ({"learning_rates": []}, "learning_rates needs at least one value$"),
         # Every arm is tested in its own rows.
         (
@@ -446,7 +440,7 @@ def test_reversed_pairs_swap_first_and_last(tiny_model, tiny_groups):
 @pytest.mark.parametrize("source", ["simulator", "ukpconvarg"])
 def test_unknown_names_and_missing_references_are_refused(monkeypatch, source, changes, message):
     for name in ("tiny", "smollm2"):
-        monkeypatch.setattr(packing.checkpoints, name, lambda: pytest.fail("too late"))
+        monkeypatch.setattr(packing_data.checkpoints, name, lambda: pytest.fail("too late"))
     with pytest.raises(ValueError, match=message):
         run(source, settings=replace(settings_for(source)(), **changes))
 
@@ -458,25 +452,12 @@ def test_a_record_says_what_was_run(record, prepared):
     assert record.data == prepared.account
     assert record.environment["seconds"] > 0
     assert list(record.tables) == [
-        "tokens", "padding", "equality", "distances", "tuning", "matrix", "differences",
-        "contrasts", "non-inferiority",
+        "tuning", "matrix", "differences", "contrasts", "non-inferiority",
     ]  # fmt: skip
     assert list(dict.fromkeys(record.tables["matrix"]["trained"])) == FOUR_ARMS
     assert set(record.tables["matrix"]["tested"]) == set(TESTS)
     assert len(record.tables["contrasts"]) == 3
     assert set(record.tables["non-inferiority"]["seeds"]) == {2}
-    assert record.tables["tokens"].equals(token_table(prepared.tokens))
-    expected = padding(prepared.tokens, batch_groups=8, row_tokens=120)
-    assert record.tables["padding"].equals(expected)
-
-
-def test_untrained_models_are_compared_on_test_groups(record, prepared, tiny_checkpoint):
-    compared = [prepared.tokens[i] for i in prepared.test[:5]]
-    for name, expected in (
-        ("distances", distances(tiny_checkpoint, compared, resamples=20)),
-        ("equality", equality(tiny_checkpoint, compared[:3])),
-    ):
-        pd.testing.assert_frame_equal(record.tables[name], expected, atol=1e-10)
 
 
 def test_exact_rows_train_the_same_model_as_separate_rows(record):
@@ -586,12 +567,12 @@ def test_garbage_collection_goes_on_as_before(monkeypatch, tiny_checkpoint, fail
             raise ValueError("stopped here")
         return pd.DataFrame(columns=["trained", "learning rate", "accuracy"])
 
-    monkeypatch.setattr(packing.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
     monkeypatch.setattr(packing, "tune", stop)
     monkeypatch.setattr(packing, "chosen_rates", lambda tuning: {})
     monkeypatch.setattr(packing, "train_and_test", lambda *arguments: None)
     monkeypatch.setattr(packing, "summarise", lambda *arguments, **options: {})
-    settings = replace(SETTINGS, equality_groups=1, distance_groups=1, resamples=2)
+    settings = replace(SETTINGS, resamples=2)
     if fails:
         with pytest.raises(ValueError, match="stopped here"):
             run("simulator", settings=settings)
@@ -607,7 +588,7 @@ def test_prepared_groups_keep_their_split():
         RankedGroup(str(k), (Message("user", "x"),), ("a", "b"), group=name)
         for k, name in enumerate("zyxzy")
     ]
-    prepared = Prepared(ranked, [], np.array([2]), np.array([0, 1, 3, 4]), {})
+    prepared = Prepared(ranked, [], {}, np.array([2]), np.array([0, 1, 3, 4]))
     assert prepared.test_codes.tolist() == [1, 0, 1, 0]
 
 
@@ -617,5 +598,7 @@ def test_the_profiles_hold_settings_that_exist(profile):
     values = read_params(path).notebooks["02_single_row_packing"]
     for source, settings in values["runs"].items():
         assert settings_for(source)(**settings).size == settings["size"]
+    for settings in values["rows"].values():
+        assert RowSettings(**settings).row_tokens == 4096
     if "speed" in values:
         assert ThroughputSettings(**values["speed"]).rounds == values["speed"]["rounds"]

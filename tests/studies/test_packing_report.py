@@ -10,7 +10,7 @@ import pytest
 from posttrain import records
 from posttrain.claims import estimate
 from posttrain.studies import packing_report
-from posttrain.studies.packing_outcome import ARMS, SEPARATE, own_test
+from posttrain.studies.packing_outcome import ARMS, SEPARATE, TESTS, own_test
 from posttrain.studies.report import ordered, with_interval
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
@@ -19,6 +19,11 @@ RESULTS = Path(__file__).parents[2] / "book" / "results"
 @pytest.fixture(scope="module")
 def recorded():
     return ordered(records.load_all(RESULTS, "packing"))
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    return ordered(records.load_all(RESULTS, "rows"))
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +92,25 @@ def test_a_p_value_below_a_thousandth_is_shown_as_such(recorded):
     assert set(packing_report.non_inferiority_table([record])["p, loses a point"]) == {"<0.001"}
 
 
-def test_the_matrix_shows_the_tested_layouts_only(recorded):
-    for record in recorded:
-        table = packing_report.matrix_table(record)
-        assert set(table.columns) == set(record.tables["matrix"]["tested"])
-        assert table.loc["llama3", SEPARATE] == packing_report.accuracy(record, "llama3", SEPARATE)
+def test_the_matrix_shows_every_cell_of_the_records_and_a_dash_elsewhere(recorded):
+    few = recorded[0]
+    matrix = few.tables["matrix"]
+    kept = matrix[matrix["tested"].isin([SEPARATE, "llama3"])]
+    few = replace(few, source="other", tables=few.tables | {"matrix": kept})
+    given = [*recorded, few]
+    table = packing_report.matrix_table(given)
+    assert list(table.columns) == [test for test in TESTS if test in set(matrix["tested"])]
+    assert len(table) == sum(len(packing_report.arms_of(record)) for record in given)
+    for record in given:
+        tested = set(record.tables["matrix"]["tested"])
+        for arm in packing_report.arms_of(record):
+            for test, cell in table.loc[record.source, arm].items():
+                expected = packing_report.accuracy(record, arm, test) if test in tested else "–"
+                assert cell == expected
 
 
-def test_rounding_is_shown_as_below_a_bound_and_the_rest_as_it_is(recorded):
-    record = recorded[-1]
+def test_rounding_is_shown_as_below_a_bound_and_the_rest_as_it_is(untrained):
+    record = untrained[-1]
     assert record.source == "simulator"
     for value, shown in ((9e-11, "below 1e-10"), (2e-10, "2e-10"), (0.123, "0.12")):
         table = packing_report.equality_table([changed(record, "equality", "scores", value)])
@@ -103,27 +118,27 @@ def test_rounding_is_shown_as_below_a_bound_and_the_rest_as_it_is(recorded):
         assert "separate rows" not in table.index.get_level_values("way")
 
 
-def test_exact_rows_equal_separate_rows_in_every_record(recorded):
-    table = packing_report.equality_table(recorded)
+def test_exact_rows_equal_separate_rows_in_every_record(untrained):
+    table = packing_report.equality_table(untrained)
     for way in ("exact row", "exact, shared rows", "separate, shared rows"):
         cells = table.xs(way, level="way").to_numpy().ravel()
         assert all(cell.startswith("below") for cell in cells)
 
 
 @pytest.mark.parametrize("by", ["slot", "preceding tokens"])
-def test_distances_come_by_slot_or_by_what_precedes(recorded, by):
-    table = packing_report.distance_table(recorded, by)
-    for record in recorded:
+def test_distances_come_by_slot_or_by_what_precedes(untrained, by):
+    table = packing_report.distance_table(untrained, by)
+    for record in untrained:
         part = record.tables["distances"]
         assert set(part.loc[part["by"] == by, "value"].astype(str)) <= set(table.columns)
     # Nothing stands before the first slot.
     assert table[{"slot": "1", "preceding tokens": "0"}[by]].str.startswith("0.00").all()
 
 
-def test_tokens_and_padding_are_those_of_the_records(recorded):
-    tokens = packing_report.token_table(recorded)
-    padding = packing_report.padding_shares(recorded)
-    for record in recorded:
+def test_tokens_and_padding_are_those_of_the_records(untrained):
+    tokens = packing_report.token_table(untrained)
+    padding = packing_report.padding_shares(untrained)
+    for record in untrained:
         for row in record.tables["tokens"].itertuples():
             assert tokens.loc[(record.source, row.responses), "saving"] == f"{row.saving:.2f}×"
         for row in record.tables["padding"].itertuples():

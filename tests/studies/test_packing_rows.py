@@ -1,31 +1,35 @@
-"""Pictures of rows, token by token, and the equality of exact rows with separate ones."""
+"""Rows before any training: equality with separate rows, tokens, padding, and their record."""
 
 import math
+from dataclasses import asdict, replace
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from posttrain import reward_model
+from posttrain import records, reward_model
 from posttrain.rows import LAYOUTS, Layout, lay_out
-from posttrain.studies import packing_rows
-from posttrain.studies.packing_rows import WAYS, equality, padding, pictures, token_table
+from posttrain.studies import packing_data, packing_rows
+from posttrain.studies.packing_data import load_groups
+from posttrain.studies.packing_distance import distances
+from posttrain.studies.packing_rows import (
+    WAYS,
+    RowSettings,
+    equality,
+    padding,
+    run,
+    settings_for,
+    token_table,
+)
 from posttrain.tokenization import TokenizedGroup
 
 EXACT_WAYS = ["exact row", "exact, shared rows", "separate, shared rows"]
 OTHER_WAYS = [
     "isolated, but running positions", "restarting, but causal attention", "causal row",
 ]  # fmt: skip
-PROMPT = ["<|user|>", "translate", ":", "cat", "<|end|>", "<|assistant|>"]
-#: . hidden, p the prompt, s itself, o another response.
-KINDS = ".pso"
-
-
-@pytest.fixture(scope="module")
-def drawn(tiny_checkpoint):
-    return {picture.title: picture for picture in pictures(tiny_checkpoint)}
 
 
 @pytest.fixture(scope="module")
@@ -40,116 +44,6 @@ def groups(tiny_groups):
 @pytest.fixture(scope="module")
 def table(tiny_checkpoint, groups):
     return equality(tiny_checkpoint, groups)
-
-
-def picture_of(seen):
-    return ["".join(KINDS[kind] for kind in row) for row in seen.tolist()]
-
-
-def test_there_are_four_pictures(drawn):
-    assert list(drawn) == [
-        "Three separate rows", "Exact row", "Causal row", "Two groups in one exact row",
-    ]  # fmt: skip
-    for picture in drawn.values():
-        count = len(picture.labels)
-        assert picture.seen.shape == (count, count)
-        assert len(picture.positions) == count
-        assert not np.triu(picture.seen, 1).any()
-
-
-def test_pictures_are_of_the_tiny_llamas_words_unless_told_otherwise(
-    monkeypatch, tiny_checkpoint, drawn
-):
-    monkeypatch.setattr(packing_rows.checkpoints, "tiny", lambda: tiny_checkpoint)
-    assert [picture.labels for picture in pictures()] == [
-        picture.labels for picture in drawn.values()
-    ]
-    monkeypatch.setattr(packing_rows.checkpoints, "tiny", lambda: pytest.fail("not asked for"))
-    assert len(pictures(tiny_checkpoint)) == 4
-
-
-def test_an_exact_row_token_by_token(drawn):
-    picture = drawn["Exact row"]
-    parts = ["sure", ":", "chat", "<|end|>", "chat", "<|end|>", "chien", "<|end|>"]
-    assert picture.labels == [*PROMPT, *parts]
-    assert picture.positions == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 6, 7, 6, 7]
-    assert picture.boundaries == [6, 10, 12]
-    assert picture.scored == [9, 11, 13]
-    assert picture_of(picture.seen) == [
-        "p.............",
-        "pp............",
-        "ppp...........",
-        "pppp..........",
-        "ppppp.........",
-        "pppppp........",
-        "pppppps.......",
-        "ppppppss......",
-        "ppppppsss.....",
-        "ppppppssss....",
-        "pppppp....s...",
-        "pppppp....ss..",
-        "pppppp......s.",
-        "pppppp......ss",
-    ]
-
-
-def test_a_causal_row_token_by_token(drawn):
-    picture = drawn["Causal row"]
-    assert picture.labels == drawn["Exact row"].labels
-    assert picture.positions == list(range(14))
-    assert picture.boundaries == [6, 10, 12]
-    assert picture.scored == [9, 11, 13]
-    assert picture_of(picture.seen) == [
-        "p.............",
-        "pp............",
-        "ppp...........",
-        "pppp..........",
-        "ppppp.........",
-        "pppppp........",
-        "pppppps.......",
-        "ppppppss......",
-        "ppppppsss.....",
-        "ppppppssss....",
-        "ppppppoooos...",
-        "ppppppooooss..",
-        "ppppppoooooos.",
-        "ppppppooooooss",
-    ]
-
-
-def test_separate_rows_repeat_the_prompt_and_see_nothing_of_each_other(drawn):
-    picture = drawn["Three separate rows"]
-    parts = ["sure : chat <|end|>", "chat <|end|>", "chien <|end|>"]
-    assert picture.labels == [token for part in parts for token in (*PROMPT, *part.split())]
-    assert picture.positions == [*range(10), *range(8), *range(8)]
-    assert picture.boundaries == [6, 10, 16, 18, 24]
-    assert picture.scored == [9, 17, 25]
-    expected = []
-    for start, stop in ((0, 10), (10, 18), (18, 26)):
-        for token in range(start, stop):
-            row = "p" * min(token - start + 1, 6) + "s" * max(token - start - 5, 0)
-            expected.append("." * start + row + "." * (25 - token))
-    assert picture_of(picture.seen) == expected
-
-
-def test_two_groups_in_one_row_see_nothing_of_each_other(drawn):
-    picture = drawn["Two groups in one exact row"]
-    assert " ".join(picture.labels) == (
-        "<|user|> translate : red <|end|> <|assistant|> rouge <|end|> bleu <|end|> "
-        "<|user|> translate : dog <|end|> <|assistant|> chien <|end|> chat <|end|>"
-    )
-    one = [0, 1, 2, 3, 4, 5, 6, 7, 6, 7]
-    assert picture.positions == one * 2
-    assert picture.boundaries == [6, 8, 10, 16, 18]
-    assert picture.scored == [7, 9, 17, 19]
-    alone = [
-        "p.........", "pp........", "ppp.......", "pppp......", "ppppp.....", "pppppp....",
-        "pppppps...", "ppppppss..", "pppppp..s.", "pppppp..ss",
-    ]  # fmt: skip
-    empty = "." * 10
-    assert picture_of(picture.seen) == [
-        *(row + empty for row in alone), *(empty + row for row in alone),
-    ]  # fmt: skip
 
 
 def test_the_ways_that_are_exact_are_known():
@@ -294,3 +188,67 @@ def test_tokens_by_hand():
     assert pairs == pytest.approx((2, 0.75, 6, 14 / 6, separate, single, separate / single))
     assert triples == pytest.approx((3, 0.25, 10, 4, 42, 22, 42 / 22))
     assert token_table(groups[2:3])["share"].tolist() == [1]
+
+
+SETTINGS = RowSettings(
+    groups=40, batch_size=8, row_tokens=120, distance_groups=5, equality_groups=3, resamples=20
+)
+
+
+@pytest.fixture(scope="module")
+def record(tiny_checkpoint):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
+        return run("simulator", profile="test", settings=SETTINGS)
+
+
+def test_a_record_holds_what_needs_no_training(record, tiny_checkpoint, tmp_path):
+    found = load_groups("simulator", tiny_checkpoint, SETTINGS)
+    assert (record.study, record.source, record.profile) == ("rows", "simulator", "test")
+    assert record.settings == asdict(SETTINGS)
+    assert record.data == found.account
+    assert list(record.tables) == ["tokens", "padding", "equality", "distances"]
+    assert record.tables["tokens"].equals(token_table(found.tokens))
+    expected = padding(found.tokens, batch_groups=8, row_tokens=120)
+    assert record.tables["padding"].equals(expected)
+    path = records.save(record, tmp_path)
+    assert path.name == "rows-simulator.json"
+    for name, table in records.load(path).tables.items():
+        pd.testing.assert_frame_equal(
+            record.tables[name], table, rtol=1e-5, check_dtype=False, check_index_type=False
+        )
+
+
+def test_models_are_compared_on_random_groups(record, tiny_checkpoint):
+    tokens = load_groups("simulator", tiny_checkpoint, SETTINGS).tokens
+    compared = [tokens[i] for i in np.random.default_rng(SETTINGS.data_seed).permutation(40)[:5]]
+    assert compared != tokens[:5]
+    for name, expected in (
+        ("distances", distances(tiny_checkpoint, compared, resamples=20)),
+        ("equality", equality(tiny_checkpoint, compared[:3])),
+    ):
+        pd.testing.assert_frame_equal(record.tables[name], expected, atol=1e-10)
+
+
+def test_every_source_has_the_same_settings(monkeypatch):
+    assert settings_for("simulator") is settings_for("seeda") is RowSettings
+    seen = []
+
+    def stop(source, checkpoint, settings):
+        seen.append((source, settings))
+        raise ValueError("stopped here")
+
+    monkeypatch.setattr(packing_rows, "checkpoint_for", lambda source: source)
+    monkeypatch.setattr(packing_rows, "load_groups", stop)
+    with pytest.raises(ValueError, match="stopped here"):
+        run("mine")
+    assert seen == [("mine", RowSettings())]
+
+
+@pytest.mark.parametrize(
+    "name", ["groups", "batch_size", "distance_groups", "equality_groups", "resamples"]
+)
+def test_settings_below_one_are_refused(name):
+    assert getattr(replace(SETTINGS, **{name: 1}), name) == 1
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+        replace(SETTINGS, **{name: 0})

@@ -175,9 +175,9 @@ def called(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("gpu", [False, True])
-def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu):
-    recipe = Recipe(batch_size=5, epochs=7, top_layers=1, gpu=gpu)
+@pytest.mark.parametrize(("gpu", "bf16"), [(False, False), (False, True), (True, False)])
+def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu, bf16):
+    recipe = Recipe(batch_size=5, epochs=7, top_layers=1, gpu=gpu, bf16=bf16)
     model, pad_token_id = train(
         tiny_checkpoint, groups, LAYOUTS["llama3"], recipe, learning_rate=0.125, seed=11
     )
@@ -196,7 +196,7 @@ def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu):
         "train_sampling_strategy": "group_by_length",
         "seed": 11,
         "use_cpu": not gpu,
-        "bf16": gpu,
+        "bf16": bf16,
         "save_strategy": "no",
     }
     assert {name: called["options"][name] for name in expected} == expected
@@ -209,4 +209,32 @@ def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu):
 
 
 def test_everything_is_trained_on_a_cpu_unless_told_otherwise():
-    assert Recipe() == Recipe(batch_size=32, epochs=1, top_layers=0, gpu=False)
+    assert Recipe() == Recipe(batch_size=32, epochs=1, top_layers=0, gpu=False, bf16=False)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_training_in_half_precision_keeps_weights_and_scores_and_goes_on_in_scoring(
+    monkeypatch, tiny_checkpoint, groups, bf16
+):
+    load = reward_model.load
+    # Autocast leaves double precision alone, which is what the tiny Llama computes in.
+    monkeypatch.setattr(
+        training.reward_model,
+        "load",
+        lambda checkpoint, seed: load(checkpoint, seed=seed, dtype=torch.float32),
+    )
+    recipe = Recipe(batch_size=4, bf16=bf16)
+    model, pad_token_id = train(
+        tiny_checkpoint, groups, LAYOUTS["exact"], recipe, learning_rate=1e-3, seed=1
+    )
+    computed, scored = set(), set()
+    model.model.layers[0].mlp.gate_proj.register_forward_hook(
+        lambda _module, _inputs, output: computed.add(output.dtype)
+    )
+    model.score.register_forward_hook(lambda _module, _inputs, output: scored.add(output.dtype))
+    tokens = [group.tokens for group in groups]
+    reward_model.score(model, tokens, pad_token_id=pad_token_id, layout=LAYOUTS["exact"])
+    assert computed == {torch.bfloat16 if bf16 else torch.float32}
+    # Its other use is the stock forward's own, whose output nobody reads.
+    assert torch.float32 in scored
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from posttrain.figures.style import WIDTH, interval_line, panels
 from posttrain.studies.packing_outcome import ARMS, TESTS, own_test
-from posttrain.studies.packing_rows import Picture
+from posttrain.studies.packing_pictures import Picture
 
 #: What a cell of a mask picture says, and its colour.
 SEEN = {
@@ -30,7 +30,7 @@ def masks(pictures: Sequence[Picture]) -> Figure:
     """Who sees whom: one panel a layout, one line a token, with the token's position.
 
     Args:
-        pictures: Rows with token labels; see :func:`posttrain.studies.packing_rows.pictures`.
+        pictures: Rows with token labels; see :func:`posttrain.studies.packing_pictures.pictures`.
     """
     figure, grid = plt.subplots(
         2, 2, figsize=(WIDTH, WIDTH * 1.04), squeeze=False, layout="constrained"

@@ -20,12 +20,12 @@ def use_style() -> None:
 
 
 def panels(titles: Sequence[str], *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    """A row of panels with titles."""
+    """A row of panels; where there are many, what a title has in brackets gets its own line."""
     figure, axes = plt.subplots(
         1, len(titles), figsize=(WIDTH, HEIGHT), squeeze=False, sharey=sharey, layout="constrained"
     )
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title)
+        axis.set_title(title.replace(" (", "\n(") if len(titles) > 3 else title)
     return figure, list(axes[0])
 
 

@@ -2,27 +2,30 @@
 
 Reward models are trained with every layout of :data:`.packing_outcome.ARMS` and tested with every
 layout of :data:`.packing_outcome.TESTS`: on simulated data the tiny Llama in full, on human data
-the top layers of SmolLM2. Before training, :mod:`.packing_distance` measures how far each choice
-moves the hidden states that a score is read from.
+the top layers of SmolLM2. What rows are like before training is the subject of
+:mod:`.packing_rows`.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
-from posttrain import checkpoints, records, reward_model
-from posttrain.preferences import RankedGroup, fingerprint, split
+from posttrain import records, reward_model
+from posttrain.preferences import split
 from posttrain.rows import Layout
 from posttrain.settings import setting
-from posttrain.sources import human
-from posttrain.sources.simulator import simulate
-from posttrain.studies.packing_distance import distances
+from posttrain.studies.packing_data import (
+    SIMULATOR,
+    DataSettings,
+    StudyGroups,
+    checkpoint_for,
+    load_groups,
+)
 from posttrain.studies.packing_outcome import (
     ARMS,
     COLUMNS,
@@ -34,16 +37,13 @@ from posttrain.studies.packing_outcome import (
     own_test,
     summarise,
 )
-from posttrain.studies.packing_rows import equality, padding, token_table
 from posttrain.studies.training import Recipe, many_runs, train
-from posttrain.tokenization import TokenizedGroup, tokenize_groups
+from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import TrainingGroup
-
-SIMULATOR = "simulator"
 
 
 @dataclass(frozen=True)
-class PackingSettings(Recipe):
+class PackingSettings(Recipe, DataSettings):
     """Settings of the packing study; defaults are those for simulated data.
 
     Raises:
@@ -57,22 +57,11 @@ class PackingSettings(Recipe):
     seeds: int = setting(20, "Repetitions, each with other training groups, order and score head.")
     learning_rates: list[float] = setting([1e-3, 3e-3, 1e-2], "Peak learning rates to choose from.")
     tuning_seeds: int = setting(3, "Repetitions over which each arm's learning rate is chosen.")
-    groups: int = setting(8000, "Groups to simulate; human data is taken whole.")
-    edited_share: float = setting(0.5, "Share of simulated groups that may carry an edit.")
     test_share: float = setting(0.3, "Share of split groups kept for testing.")
     validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
-    row_tokens: int = setting(4096, "Room in a row that groups share, for the account of padding.")
-    max_tokens: int = setting(1024, "Longest prompt with a response; prompts are cut on the left.")
-    distance_groups: int = setting(200, "Test groups on which untrained models are compared.")
-    equality_groups: int = setting(20, "Of these, groups on which gradients are compared too.")
-    data_seed: int = setting(1, "Seeds the simulator and the split.")
-    resamples: int = setting(1000, "Bootstrap replicates.")
 
     def __post_init__(self) -> None:
-        for name in (
-            "size", "test_size", "seeds", "tuning_seeds", "distance_groups", "equality_groups",
-            "resamples",
-        ):  # fmt: skip
+        for name in ("size", "test_size", "seeds", "tuning_seeds", "resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.learning_rates:
@@ -106,7 +95,6 @@ class HumanPackingSettings(PackingSettings):
     seeds: int = setting(3, "Repetitions, each with other training groups, order and score head.")
     learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
     tuning_seeds: int = setting(1, "Repetitions over which each arm's learning rate is chosen.")
-    distance_groups: int = setting(40, "Test groups on which untrained models are compared.")
 
 
 def settings_for(source: str) -> type[PackingSettings]:
@@ -115,22 +103,16 @@ def settings_for(source: str) -> type[PackingSettings]:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Tokenised groups with their split.
+class Prepared(StudyGroups):
+    """Groups with their split.
 
     Attributes:
-        ranked: The groups.
-        tokens: The same, tokenised.
         training: Indices of groups to train on.
         test: Indices of groups to test on.
-        account: Where they came from, and what was cut or dropped.
     """
 
-    ranked: list[RankedGroup]
-    tokens: list[TokenizedGroup]
     training: np.ndarray
     test: np.ndarray
-    account: dict[str, Any]
 
     @property
     def test_codes(self) -> np.ndarray:
@@ -144,26 +126,8 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
     Raises:
         ValueError: If there are fewer training groups than ``size``.
     """
-    account: dict[str, Any]
-    if source == SIMULATOR:
-        simulated = simulate(
-            settings.groups, seed=settings.data_seed, edited_share=settings.edited_share
-        )
-        ranked = [group.ranked for group in simulated]
-        account = {"groups": len(ranked), "fingerprint": fingerprint(ranked)}
-    else:
-        ranked, account = human.load(source)
-    found = tokenize_groups(
-        AutoTokenizer.from_pretrained(checkpoint), ranked, max_tokens=settings.max_tokens
-    )
-    # A pair is judged by its rating, so both of its responses must be there.
-    judged = [
-        k
-        for k, group in enumerate(found.groups)
-        if group.places[-2:] == _rated(ranked[found.kept[k]])
-    ]
-    ranked, tokens = [ranked[found.kept[k]] for k in judged], [found.groups[k] for k in judged]
-    training, test = split(ranked, test_fraction=settings.test_share, seed=settings.data_seed)
+    found = load_groups(source, checkpoint, settings)
+    training, test = split(found.ranked, test_fraction=settings.test_share, seed=settings.data_seed)
     if settings.size > len(training):
         raise ValueError(
             f"size {settings.size} exceeds the {len(training)} training groups; lower size or use "
@@ -172,15 +136,8 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
     # A random part, because records of one group tend to stand together.
     drawn = np.random.default_rng(settings.data_seed).permutation(test)
     test = np.sort(drawn[: settings.test_size])
-    lost = len(found.groups) - len(tokens)
-    counts = found.counts | ({"no rated pair left": lost} if lost else {})
-    account |= {"tokenisation": counts, "test groups": len(test)}
-    return Prepared(ranked, tokens, training, test, account)
-
-
-def _rated(group: RankedGroup) -> tuple[int, int]:
-    """Places of chosen and rejected."""
-    return len(group.responses) - 2, len(group.responses) - 1
+    account = found.account | {"test groups": len(test)}
+    return Prepared(found.ranked, found.tokens, account, training, test)
 
 
 def run(
@@ -194,26 +151,16 @@ def run(
         settings: Those of :func:`settings_for` the source if not given.
 
     Returns:
-        The record, not yet saved: the tables of :func:`.packing_outcome.summarise`; before training
-        ``equality`` and ``distances``; ``tuning``; ``tokens`` per group and ``padding`` by layout.
+        The record, not yet saved: the tables of :func:`.packing_outcome.summarise`, and
+        ``tuning``, that of :func:`tune`.
 
     Raises:
         ValueError: If an arm or test is unknown or missing, or the data does not suffice.
     """
     started = time.time()
     settings = settings or settings_for(source)()
-    checkpoint = checkpoints.tiny() if source == SIMULATOR else checkpoints.smollm2()
+    checkpoint = checkpoint_for(source)
     prepared = prepare(source, checkpoint, settings)
-    compared = [prepared.tokens[i] for i in prepared.test[: settings.distance_groups]]
-    # First what takes no training, so that nothing is lost if it fails.
-    tables = {
-        "tokens": token_table(prepared.tokens),
-        "padding": padding(
-            prepared.tokens, batch_groups=settings.batch_size, row_tokens=settings.row_tokens
-        ),
-        "equality": equality(checkpoint, compared[: settings.equality_groups]),
-        "distances": distances(checkpoint, compared, resamples=settings.resamples),
-    }
     with many_runs():
         tuning = tune(checkpoint, prepared, settings)
         outcome = train_and_test(checkpoint, prepared, chosen_rates(tuning), settings)
@@ -223,7 +170,7 @@ def run(
         profile=profile,
         settings=asdict(settings),
         data=prepared.account,
-        tables=tables | {"tuning": tuning} | summarise(outcome, resamples=settings.resamples),
+        tables={"tuning": tuning} | summarise(outcome, resamples=settings.resamples),
         environment=records.environment(started),
     )
 

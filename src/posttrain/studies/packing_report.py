@@ -1,4 +1,4 @@
-"""The packing study for readers: its answer in words, and tables of formatted numbers.
+"""The packing and rows studies for readers: the answer in words, tables of formatted numbers.
 
 Everything is read from run records, so that the chapter's prose changes when the results do.
 """
@@ -112,11 +112,18 @@ def _conclude(inferior: float, superior: float) -> str:
     return "not shown"
 
 
-def matrix_table(record: Record) -> pd.DataFrame:
-    """Accuracy (%) of every trained layout in every tested one."""
-    tests = [test for test in TESTS if (record.tables["matrix"]["tested"] == test).any()]
-    rows = [[accuracy(record, arm, test) for test in tests] for arm in arms_of(record)]
-    return pd.DataFrame(rows, index=pd.Index(arms_of(record), name="trained"), columns=tests)
+def matrix_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Accuracy (%) of every trained layout in every tested one; a dash where it was not tested."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for record in ordered(records):
+        tested = set(record.tables["matrix"]["tested"])
+        for arm in arms_of(record):
+            rows[record.source, arm] = {
+                test: accuracy(record, arm, test) for test in TESTS if test in tested
+            }
+    index = pd.MultiIndex.from_tuples(list(rows), names=["source", "trained"])
+    table = pd.DataFrame(list(rows.values()), index=index).fillna("–")
+    return table[[test for test in TESTS if test in table.columns]]
 
 
 def equality_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -153,7 +160,7 @@ def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> p
     1 is as far as two responses to one prompt are apart.
 
     Args:
-        records: Records of the packing study.
+        records: Records of the rows study.
         by: ``preceding tokens`` or ``slot``.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}

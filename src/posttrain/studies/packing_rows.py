@@ -1,24 +1,29 @@
-"""What rows are like before any training: pictures, equality, tokens and padding."""
+"""The rows study: what rows are like before any training, on the groups of one source.
 
+It needs no training, so every source has a record of it within minutes: how long groups are and
+what a single row saves, how much padding batches of them need, how closely scores and gradients in
+exact rows equal those in separate rows, and how far other rows are off.
+"""
+
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from posttrain import checkpoints, reward_model
-from posttrain.attention import dense_mask
+from posttrain import records, reward_model
 from posttrain.losses import ranking_loss
-from posttrain.preferences import Message, RankedGroup
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
-from posttrain.tokenization import TokenizedGroup, tokenize_group
+from posttrain.settings import setting
+from posttrain.studies.packing_data import DataSettings, checkpoint_for, load_groups
+from posttrain.studies.packing_distance import distances
+from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import GroupCollator, TrainingGroup, training_set
-
-HIDDEN, PROMPT, ITSELF, OTHER = range(4)
 
 #: Ways of computing scores, each compared with separate rows, and whether groups share rows. The
 #: last is the paper's.
@@ -35,86 +40,69 @@ SHARED_TOKENS = 1024
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One row, ready to be drawn.
+class RowSettings(DataSettings):
+    """Settings of the rows study.
 
-    Attributes:
-        title: What it shows.
-        labels: The tokens.
-        positions: Position of each.
-        seen: What each token sees: 0 hidden, 1 the prompt, 2 its own part, 3 another response;
-            shape ``[tokens, tokens]``.
-        boundaries: Where a part begins, the first aside.
-        scored: Indices of the tokens at which scores are read.
+    Raises:
+        ValueError: If a number is below 1.
     """
 
-    title: str
-    labels: list[str]
-    positions: list[int]
-    seen: np.ndarray
-    boundaries: list[int]
-    scored: list[int]
+    batch_size: int = setting(32, "Groups in a batch, for the account of padding.")
+    row_tokens: int = setting(4096, "Room in a row that groups share, for the account of padding.")
+    distance_groups: int = setting(40, "Groups on which hidden states are compared, at most.")
+    equality_groups: int = setting(10, "Of these, groups on which gradients are compared too.")
+
+    def __post_init__(self) -> None:
+        for name in ("groups", "batch_size", "distance_groups", "equality_groups", "resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
-def pictures(checkpoint: Path | None = None) -> list[Picture]:
-    """A triple in separate rows, in an exact and in a causal row, and two groups in one row.
+def settings_for(source: str) -> type[RowSettings]:
+    """The settings class, the same for every source."""
+    return RowSettings
+
+
+def run(
+    source: str, *, profile: str = "quick", settings: RowSettings | None = None
+) -> records.Record:
+    """Run the study on one source.
 
     Args:
-        checkpoint: Folder with the tokenizer; that of the tiny Llama if not given, whose tokens
-            are words.
+        source: ``simulator``, or the name of human preference data (see :mod:`.sources.human`).
+        profile: Label of how much was run.
+        settings: Default ones if not given.
+
+    Returns:
+        The record, not yet saved, with the tables of :func:`token_table` (``tokens``),
+        :func:`padding`, :func:`equality` and :func:`.packing_distance.distances`.
+
+    Raises:
+        ValueError: If the data cannot be used, or a group exceeds ``row_tokens``.
     """
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint or checkpoints.tiny())
-    groups = [
-        tokenize_group(tokenizer, RankedGroup(name, (Message("user", prompt),), responses))
-        for name, prompt, responses in (
-            ("triple", "translate : cat", ("sure : chat", "chat", "chien")),
-            ("pair", "translate : red", ("rouge", "bleu")),
-            ("other pair", "translate : dog", ("chien", "chat")),
-        )
-    ]
-    wide = 10_000  # room for everything in one row
-    drawn = (
-        ("Three separate rows", groups[:1], LAYOUTS["separate"], wide),
-        ("Exact row", groups[:1], LAYOUTS["exact"], wide),
-        ("Causal row", groups[:1], Layout("single", "causal", "running"), wide),
-        ("Two groups in one exact row", groups[1:], LAYOUTS["exact"], wide),
-    )
-    return [
-        _picture(title, tokenizer, members, layout, row_tokens)
-        for title, members, layout, row_tokens in drawn
-    ]
-
-
-def _picture(
-    title: str,
-    tokenizer: PreTrainedTokenizerBase,
-    groups: Sequence[TokenizedGroup],
-    layout: Layout,
-    row_tokens: int,
-) -> Picture:
-    batch = lay_out(groups, layout, pad_token_id=0, row_tokens=row_tokens)
-    count = batch.input_ids.shape[1]
-    # The parts of a causal row do not show in it, but stand where those of an isolated one do.
-    parted = lay_out(
-        groups, replace(layout, attention="isolated"), pad_token_id=0, row_tokens=row_tokens
-    )
-    assert parted.block is not None
-    assert parted.branch is not None
-    part = parted.block[0] * 10 + parted.branch[0]
-    visible = torch.ones(count, count).tril().bool()
-    if batch.block is not None:
-        visible = dense_mask(batch)[0, 0]
-    seen = torch.where(part[:, None] == part, ITSELF, OTHER)
-    # A prompt is seen as a prompt by all, itself included.
-    seen = torch.where((parted.branch[0] == 0)[None, :], PROMPT, seen)
-    positions = torch.arange(count) if batch.position_ids is None else batch.position_ids[0]
-    return Picture(
-        title,
-        list(tokenizer.convert_ids_to_tokens(batch.input_ids[0].tolist())),
-        positions.tolist(),
-        torch.where(visible, seen, HIDDEN).numpy(),
-        (torch.nonzero(part[1:] != part[:-1]).flatten() + 1).tolist(),
-        batch.score_index.tolist(),
+    started = time.time()
+    settings = settings or RowSettings()
+    checkpoint = checkpoint_for(source)
+    found = load_groups(source, checkpoint, settings)
+    # A random part, because records of one group tend to stand together.
+    order = np.random.default_rng(settings.data_seed).permutation(len(found.tokens))
+    compared = [found.tokens[i] for i in order[: settings.distance_groups]]
+    tables = {
+        "tokens": token_table(found.tokens),
+        "padding": padding(
+            found.tokens, batch_groups=settings.batch_size, row_tokens=settings.row_tokens
+        ),
+        "equality": equality(checkpoint, compared[: settings.equality_groups]),
+        "distances": distances(checkpoint, compared, resamples=settings.resamples),
+    }
+    return records.Record(
+        study="rows",
+        source=source,
+        profile=profile,
+        settings=asdict(settings),
+        data=found.account,
+        tables=tables,
+        environment=records.environment(started),
     )
 
 

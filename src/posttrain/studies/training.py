@@ -25,13 +25,16 @@ class Recipe:
         epochs: Passes over the training groups.
         top_layers: How many of the last layers are trained, with the final normalisation and the
             score head; 0 trains everything.
-        gpu: Train on a GPU, in bfloat16 with float32 weights and scores.
+        gpu: Train on a GPU.
+        bf16: Compute in bfloat16, in training and later scoring; weights, score head and loss stay
+            in float32. About twice as fast on processors that have such instructions.
     """
 
     batch_size: int = setting(32, "Groups per step.")
     epochs: int = setting(1, "Passes over the training groups.")
     top_layers: int = setting(0, "Last layers to train; 0 trains the whole model.")
-    gpu: bool = setting(False, "Train on a GPU, in bfloat16 with float32 weights and scores.")
+    gpu: bool = setting(False, "Train on a GPU.")
+    bf16: bool = setting(False, "Compute in bfloat16; weights, score head and loss in float32.")
 
 
 @contextmanager
@@ -88,7 +91,7 @@ def train(
             train_sampling_strategy="group_by_length",
             seed=seed,
             use_cpu=not recipe.gpu,
-            bf16=recipe.gpu,
+            bf16=recipe.bf16,
             save_strategy="no",
             logging_strategy="no",
             report_to="none",

@@ -1,0 +1,86 @@
+"""Groups for the studies of rows: loaded or simulated, and tokenised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from posttrain import checkpoints
+from posttrain.preferences import RankedGroup, fingerprint
+from posttrain.settings import setting
+from posttrain.sources import human
+from posttrain.sources.simulator import simulate
+from posttrain.tokenization import TokenizedGroup, tokenize_groups
+
+SIMULATOR = "simulator"
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which groups a study works on."""
+
+    groups: int = setting(8000, "Groups to simulate; human data is taken whole.")
+    edited_share: float = setting(0.5, "Share of simulated groups that may carry an edit.")
+    max_tokens: int = setting(1024, "Longest prompt with a response; prompts are cut on the left.")
+    data_seed: int = setting(1, "Seeds the simulator and every random choice of groups.")
+    resamples: int = setting(1000, "Bootstrap replicates.")
+
+
+@dataclass(frozen=True)
+class StudyGroups:
+    """The groups of a source whose rated pair can be ranked.
+
+    Attributes:
+        ranked: The groups.
+        tokens: The same, tokenised.
+        account: Where they came from, and what was cut or dropped.
+    """
+
+    ranked: list[RankedGroup]
+    tokens: list[TokenizedGroup]
+    account: dict[str, Any]
+
+
+def checkpoint_for(source: str) -> Path:
+    """The tiny Llama for the simulator's small vocabulary, SmolLM2 for human data."""
+    return checkpoints.tiny() if source == SIMULATOR else checkpoints.smollm2()
+
+
+def load_groups(source: str, checkpoint: Path, settings: DataSettings) -> StudyGroups:
+    """Load or simulate groups and tokenise them.
+
+    Raises:
+        ValueError: If human data is missing or cannot be read.
+    """
+    account: dict[str, Any]
+    if source == SIMULATOR:
+        simulated = simulate(
+            settings.groups, seed=settings.data_seed, edited_share=settings.edited_share
+        )
+        ranked: Sequence[RankedGroup] = [group.ranked for group in simulated]
+        account = {"groups": len(ranked), "fingerprint": fingerprint(ranked)}
+    else:
+        ranked, account = human.load(source)
+    found = tokenize_groups(
+        AutoTokenizer.from_pretrained(checkpoint), ranked, max_tokens=settings.max_tokens
+    )
+    # A pair is judged by its rating, so both of its responses must be there.
+    judged = [
+        k
+        for k, group in enumerate(found.groups)
+        if group.places[-2:] == _rated(ranked[found.kept[k]])
+    ]
+    lost = len(found.groups) - len(judged)
+    counts = found.counts | ({"no rated pair left": lost} if lost else {})
+    return StudyGroups(
+        [ranked[found.kept[k]] for k in judged],
+        [found.groups[k] for k in judged],
+        account | {"tokenisation": counts},
+    )
+
+
+def _rated(group: RankedGroup) -> tuple[int, int]:
+    """Places of chosen and rejected."""
+    return len(group.responses) - 2, len(group.responses) - 1
