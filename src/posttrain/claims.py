@@ -34,6 +34,8 @@ class Evidence:
         low: Lower end of its 95 % interval; for speeds, the least over rounds.
         high: Upper end.
         smallest: Smallest effect that matters.
+        measured: What was measured, with its interval, where the quantity above is its distance
+            from a bound; readers are shown this. None where they are the same.
     """
 
     record: str
@@ -41,6 +43,12 @@ class Evidence:
     low: float
     high: float
     smallest: float
+    measured: tuple[float, float, float] | None = None
+
+    @property
+    def shown(self) -> tuple[float, float, float]:
+        """What readers see: the measured quantity with its interval."""
+        return self.measured or (self.estimate, self.low, self.high)
 
     @property
     def status(self) -> Status:
@@ -59,7 +67,8 @@ class Claim:
         source: Paper and place.
         statement: What it says, paraphrased.
         paper: The paper's own numbers, or what takes their place.
-        quantity: What the test measures, in words.
+        quantity: What the test measures, in words; and when that supports the claim, unless it is
+            by being positive.
         study: Whose records can judge it.
         test: Evidence from one record.
         ours: Whether it is this book's own inference rather than a paper's statement.

@@ -5,8 +5,9 @@ A layout is four independent choices (:class:`Layout`). Three presets have names
 - ``separate``: one response per row, the reference;
 - ``exact``: one row holds the prompt and all responses, which do not see each other and are
   positioned as if each stood alone, so scores equal those of separate rows up to rounding;
-- ``llama3``: Llama 3's words (section 4.1.2) taken literally: one row, responses shuffled, ordinary
-  causal attention and counted positions.
+- ``llama3``: one row with shuffled responses, as Llama 3 has it (section 4.1.2), and what a stock
+  decoder does with such a row, which the paper does not say: ordinary causal attention and counted
+  positions.
 
 What is laid out together is a *block*: a prompt with the responses that share it. A row holds one
 block, or several that do not see each other. Scores come in one order whatever the layout: by

@@ -1,5 +1,6 @@
 """The packing study's tables on the committed records: every shown number must be theirs."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_both_tests_at_five_percent_make_the_conclusion(recorded, inferior, supe
     record = changed(recorded[0], "non-inferiority", "p inferior", inferior)
     record = changed(record, "non-inferiority", "p superior", superior)
     table = packing_report.non_inferiority_table([record])
-    assert set(table["within a point"]) == {conclusion}
+    assert set(table["within a point, on these test pairs"]) == {conclusion}
     trained = set(table.index.get_level_values("trained"))
     assert SEPARATE not in trained
     assert not any(arm.endswith("ranked") for arm in trained)
@@ -137,12 +138,64 @@ def test_distances_come_by_slot_or_by_what_precedes(untrained, by):
 
 def test_tokens_and_padding_are_those_of_the_records(untrained):
     tokens = packing_report.token_table(untrained)
-    padding = packing_report.padding_shares(untrained)
+    padding = packing_report.padding_table(untrained)
     for record in untrained:
         for row in record.tables["tokens"].itertuples():
             assert tokens.loc[(record.source, row.responses), "saving"] == f"{row.saving:.2f}×"
-        for row in record.tables["padding"].itertuples():
-            assert padding.loc[record.source, row.method] == f"{row.padding * 100:.1f}"
+        table = record.tables["padding"]
+        separate = table.loc[table["method"] == "separate rows", "slots"].item()
+        for row in table.itertuples():
+            assert [*padding.loc[record.source, row.method]] == [
+                f"{row.padding * 100:.1f}", f"{row.slots / separate:.2f}",
+            ]  # fmt: skip
+
+
+def test_cells_of_few_responses_are_left_out(untrained):
+    record = changed(untrained[0], "distances", "responses", packing_report.FEW)
+    assert not (packing_report.distance_table([record]) == "–").any(axis=None)
+    table = record.tables["distances"]
+    first = table["value"] == table.loc[table["by"] == "preceding tokens", "value"].iloc[0]
+    few = changed(record, "distances", "responses", np.where(first, packing_report.FEW - 1, 20))
+    shown = packing_report.distance_table([few])
+    assert table.loc[first, "value"].iloc[0] not in shown.columns
+    assert len(shown.columns) == len(packing_report.distance_table([record]).columns) - 1
+
+
+def test_order_noise_is_that_of_each_choice_alone(recorded):
+    record = recorded[-1]
+    sentence = packing_report.order_in_words(record)
+    for arm in ("causal attention", "running positions", "llama3"):
+        found = estimate(record.tables["matrix"], trained=arm, tested=arm, metric="order noise")
+        assert with_interval(found, scale=1, digits=2, sign=False) in sentence
+    learned = estimate(record.tables["contrasts"], contrast="shuffled − ranked, tested separately")
+    assert f"{with_interval(learned, sign=False)} points behind" in sentence
+
+
+@pytest.mark.parametrize(
+    ("rates", "text"),
+    [
+        ({"separate": 1.0, "llama3": 2.0}, r"of separate at the lowest rate on `toy`\.$"),
+        ({"separate": 3.0, "llama3": 3.0}, "of separate and llama3 at the highest rate on `toy`"),
+        (
+            {"separate": 1.0, "llama3": 3.0},
+            "of separate at the lowest rate on `toy` and llama3 at the highest rate on `toy`",
+        ),
+        ({"separate": 2.0, "llama3": 2.0}, "^No arm's best learning rate lies at an end"),
+        # In their own rows, nothing tells good rates from bad ones.
+        ({"separate": 2.0, "llama3, ranked": 1.0}, "^No arm's"),
+    ],
+)
+def test_learning_rates_at_an_end_of_their_grid_are_named(rates, text):
+    grid = [1.0, 2.0, 3.0]
+    tuning = [(arm, rate, float(rate == best)) for arm, best in rates.items() for rate in grid]
+    tables = {
+        "tuning": pd.DataFrame(tuning, columns=["trained", "learning rate", "accuracy"]),
+        "matrix": pd.DataFrame({"trained": [*rates]}),
+    }
+    record = records.Record("packing", "toy", "real", {"learning_rates": grid}, {}, tables)
+    assert re.search(text, packing_report.edges_in_words([record]))
+    alone = replace(record, settings={"learning_rates": [1.0]})
+    assert packing_report.edges_in_words([alone]).startswith("No arm's")
 
 
 def test_the_best_learning_rate_is_starred_and_single_rates_are_left_out(recorded):

@@ -52,6 +52,17 @@ def record_of(study, source, values=OPEN, *, profile="real"):
     return Record(study, source, profile, {"seeds": 3}, data, {study: table}, environment)
 
 
+def test_a_cell_shows_what_was_measured_and_the_list_leaves_the_bound_to_the_text():
+    def test(record):
+        return Evidence(record.name, 0.3, 0.1, 0.4, 0.0, measured=(-0.02, -0.04, 0.01))
+
+    claim = Claim("key", "us", "It helps.", "–", "a gain; supported above −1", "toy", test)
+    record = record_of("toy", "here")
+    table = verdict_table([claim], [record])
+    assert table["here"].tolist() == ["−2.0 [−4.0,\u00a0+1.0] supported"]
+    assert quantities([claim], [record])["smallest effect that matters"].tolist() == ["–"]
+
+
 def claim_of(study, statement="It helps.", *, smallest=0.005, **marks):
     """A claim that cannot read the records of another study."""
 

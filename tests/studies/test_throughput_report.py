@@ -27,7 +27,10 @@ def test_the_speed_table_shows_the_record_at_one_ratio(record):
         assert row["times TRL"] == shown
         pairs, _, _ = estimate(record.tables["speed"], **where, metric="pairs per second")
         assert row["pairs/s"] == f"{pairs:.2f}"
-        assert (row["of token saving"] == "–") == (method in ("TRL RewardTrainer", "separate rows"))
+        relative, _, _ = estimate(record.tables["speed"], **where, metric="share of token saving")
+        assert row["tokens/s, separate = 1"] == f"{relative:.2f}"
+        if method == "separate rows":
+            assert row["tokens/s, separate = 1"] == "1.00"
 
 
 def test_memory_is_shown_where_it_was_measured(record):
@@ -50,6 +53,18 @@ def test_the_sentence_quotes_the_record(record):
                 metric=metric,
             )  # fmt: skip
             assert f"{value:.2f}" in sentence
+
+
+def test_the_conditions_are_those_of_the_record(record):
+    settings = record.settings | {"response_tokens": 77, "groups_per_step": 5, "rounds": 9}
+    given = replace(record, settings=settings | {"steps": 1, "dtype": "bfloat16"})
+    text = throughput_report.conditions(given)
+    for part in ("77 random tokens", "5 groups a step", "9 rounds of 1 timed step ", "in bfloat16"):
+        assert part in text
+    several = replace(record, settings=settings | {"steps": 4})
+    assert "9 rounds of 4 timed steps " in throughput_report.conditions(several)
+    assert "responses of 77 tokens" in throughput_report.in_words(given)
+    assert "medians of 9 rounds" in throughput_report.in_words(given)
 
 
 def test_costs_at_llama_3s_lengths():

@@ -10,12 +10,14 @@ import pandas as pd
 
 from posttrain.claims import estimate
 from posttrain.records import Record
+from posttrain.studies.packing import chosen_rates
 from posttrain.studies.packing_outcome import ARMS, SEPARATE, TESTS, own_test
+from posttrain.studies.packing_rows import rounding
 from posttrain.studies.report import PERCENT, listing, ordered, with_interval
 from posttrain.studies.throughput_report import in_words
 
-#: Differences below this are rounding, and differ from machine to machine.
-ROUNDING = {"float64": 1e-10, "float32": 1e-4}
+#: Cells of fewer responses say nothing.
+FEW = 20
 
 
 def accuracy(record: Record, trained: str, tested: str, metric: str = "accuracy") -> str:
@@ -91,7 +93,7 @@ def non_inferiority_table(records: Sequence[Record]) -> pd.DataFrame:
                     "seeds": int(row[2]),
                     "p, loses a point": _p(inferior),
                     "p, gains a point": _p(superior),
-                    "within a point": _conclude(inferior, superior),
+                    "within a point, on these test pairs": _conclude(inferior, superior),
                 }
             )
     return pd.DataFrame(rows).set_index(["source", "trained", "tested"])
@@ -129,13 +131,12 @@ def matrix_table(records: Sequence[Record]) -> pd.DataFrame:
 def equality_table(records: Sequence[Record]) -> pd.DataFrame:
     """Largest difference of scores and gradients from separate rows, before training.
 
-    Scores are relative to the typical score difference of two responses, gradients to the norm of
+    Scores are relative to the RMS score difference of two responses, gradients to the norm of
     the whole gradient. What is no more than rounding is shown as below a bound.
     """
     rows = []
     for record in ordered(records):
-        # The tiny Llama computes in double precision, SmolLM2 in single.
-        bound = ROUNDING["float64" if record.source == "simulator" else "float32"]
+        bound = rounding(record)
         for row in record.tables["equality"].itertuples(index=False):
             rows.append(
                 (
@@ -157,7 +158,8 @@ def _or_below(value: float, bound: float) -> str:
 def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> pd.DataFrame:
     """Distance of a response's state from that in a separate row, before training.
 
-    1 is as far as two responses to one prompt are apart.
+    1 is as far as two responses to one prompt are apart. Cells of fewer than :data:`FEW` responses
+    are left out.
 
     Args:
         records: Records of the rows study.
@@ -168,6 +170,8 @@ def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> p
         table = record.tables["distances"]
         for row in table[table["by"] == by].itertuples(index=False):
             cells = rows.setdefault((record.source, str(row.layout)), {})
+            if int(row.responses) < FEW:
+                continue
             found = (float(row.estimate), float(row.low), float(row.high))
             cells[str(row.value)] = with_interval(found, scale=1, digits=2, sign=False)
     index = pd.MultiIndex.from_tuples(list(rows), names=["source", "layout"])
@@ -246,20 +250,78 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         "restart behind the prompt, exactly the loss of separate rows, on the same scores and "
         "gradients up to rounding. With ordinary causal attention, something else: each score also "
         "depends on the responses before it.\n\n"
-        "**Is one row the same as separate rows?** The exact row is. A causal row with shuffled "
-        f"responses changes accuracy, tested in rows like its own, by {listing(packed)} (95 %); "
-        f"the same models, used on separate rows, by {listing(apart)}. In causal rows the order of "
-        f"the responses decides the ranking of {listing(flips)}.\n\n"
-        "**When is it not?** Without shuffling, a causal row lets the model read the answer off "
-        f"the slot: trained so, accuracy over both orders falls to {listing(ranked)}.\n\n"
+        "**Is one row the same as separate rows?** That exact row is, for every model that follows "
+        "its mask and its positions.\n\n"
+        "**When is it not?** Whenever a response sees another, or its positions do not continue "
+        "from the prompt. A causal row with shuffled responses changes accuracy, tested in rows "
+        f"like its own, by {listing(packed)} (95 %); the same models, used on separate rows, by "
+        f"{listing(apart)}. In causal rows the order of the responses decides the ranking of "
+        f"{listing(flips)}. Without shuffling, the model reads the answer off the slot: trained "
+        f"so, accuracy over both orders falls to {listing(ranked)}.\n\n"
         f"**What does it cost and save?** {in_words(ordered(speed)[0])}"
     )
 
 
-def padding_shares(records: Sequence[Record]) -> pd.DataFrame:
-    """Share of padding (%) in batches of real groups, by source and way of making rows."""
-    found = pd.concat(
-        [record.tables["padding"].assign(source=record.source) for record in ordered(records)]
+def order_in_words(record: Record) -> str:
+    """What seeing other responses and running positions each add to order noise, in a sentence.
+
+    Args:
+        record: A record of the packing study with each of the four choices made alone.
+    """
+    parts = []
+    for arm, name in (
+        ("causal attention", "causal attention alone"),
+        ("running positions", "running positions alone"),
+        ("llama3", "both"),
+    ):
+        found = estimate(
+            record.tables["matrix"], trained=arm, tested=own_test(arm), metric="order noise"
+        )
+        parts.append(f"{with_interval(found, scale=1, digits=2, sign=False)} with {name}")
+    learned = estimate(record.tables["contrasts"], contrast="shuffled − ranked, tested separately")
+    return (
+        f"On `{record.source}` order noise is {listing(parts)}. Models trained on ranked order "
+        "learn some quality too: on separate rows they are "
+        f"{with_interval(learned, sign=False)} points behind those trained on shuffled order."
     )
-    shown = found.assign(padding=(found["padding"] * PERCENT).map("{:.1f}".format))
-    return shown.pivot_table("padding", "source", "method", aggfunc="first", sort=False)
+
+
+def edges_in_words(records: Sequence[Record]) -> str:
+    """Which arms chose a learning rate at an end of their grid, where a wider one might do better.
+
+    Arms trained on ranked order are left out: in their own rows nothing tells good rates from bad.
+    """
+    parts = []
+    for record in ordered(records):
+        rates = record.settings["learning_rates"]
+        chosen = chosen_rates(record.tables["tuning"])
+        for end, name in ((min(rates), "lowest"), (max(rates), "highest")):
+            arms = [
+                arm
+                for arm in arms_of(record)
+                if len(rates) > 1 and chosen[arm] == end and not arm.endswith("ranked")
+            ]
+            if arms:
+                parts.append(f"{listing(arms)} at the {name} rate on `{record.source}`")
+    if not parts:
+        return "No arm's best learning rate lies at an end of its grid."
+    return f"At an end of the grid lie the best learning rates of {listing(parts)}."
+
+
+def padding_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Padding of real batches, and what they take with it, by source and way of making rows."""
+    rows = []
+    for record in ordered(records):
+        table = record.tables["padding"].set_index("method")
+        for method, row in table.iterrows():
+            rows.append(
+                {
+                    "source": record.source,
+                    "rows": method,
+                    "padding (%)": f"{row['padding'] * PERCENT:.1f}",
+                    "tokens and padding, separate = 1": (
+                        f"{row['slots'] / table.loc['separate rows', 'slots']:.2f}"
+                    ),
+                }
+            )
+    return pd.DataFrame(rows).set_index(["source", "rows"])

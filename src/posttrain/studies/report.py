@@ -70,8 +70,7 @@ def _number(values: tuple[float, float, float], claim: Claim) -> str:
 
 
 def _cell(evidence: Evidence, claim: Claim) -> str:
-    values = (evidence.estimate, evidence.low, evidence.high)
-    return f"{_number(values, claim)} {evidence.status}"
+    return f"{_number(evidence.shown, claim)} {evidence.status}"
 
 
 def verdict_table(
@@ -129,16 +128,20 @@ def summary(claims: Sequence[Claim], records: Sequence[Record], subject: str) ->
 
 
 def quantities(claims: Sequence[Claim], records: Sequence[Record]) -> pd.DataFrame:
-    """What each claim's test measures, and the smallest effect that matters."""
+    """What each claim's test measures, and the smallest effect that matters.
+
+    Where the measured quantity is compared with a bound, that bound is in its description.
+    """
     rows = []
     for claim in claims:
-        smallest = sorted({item.smallest for item in claim.judge(records)[1]})
+        evidence = claim.judge(records)[1]
+        smallest = sorted({item.smallest for item in evidence if item.measured is None})
         scale, digits = (PERCENT, 1) if claim.unit == "points" else (1, 3)
         shown = ", ".join(
             "no gain to lose" if value == -math.inf else f"{value * scale:.{digits}f}"
             for value in smallest
         )
-        rows.append((claim.statement, claim.quantity, shown))
+        rows.append((claim.statement, claim.quantity, shown or "–"))
     columns = ["claim", "measured as", "smallest effect that matters"]
     return pd.DataFrame(rows, columns=columns).set_index("claim")
 
