@@ -132,6 +132,8 @@ def test_distances_come_by_slot_or_by_what_precedes(untrained, by):
     for record in untrained:
         part = record.tables["distances"]
         assert set(part.loc[part["by"] == by, "value"].astype(str)) <= set(table.columns)
+    first = {"slot": ["1", "2"], "preceding tokens": ["0", "1–16", "17–64"]}[by]
+    assert [*table.columns][: len(first)] == first
     # Nothing stands before the first slot.
     assert table[{"slot": "1", "preceding tokens": "0"}[by]].str.startswith("0.00").all()
 
@@ -174,11 +176,11 @@ def test_order_noise_is_that_of_each_choice_alone(recorded):
 @pytest.mark.parametrize(
     ("rates", "text"),
     [
-        ({"separate": 1.0, "llama3": 2.0}, r"of separate at the lowest rate on `toy`\.$"),
-        ({"separate": 3.0, "llama3": 3.0}, "of separate and llama3 at the highest rate on `toy`"),
+        ({"separate": 1.0, "llama3": 2.0}, r"tried, on `toy` separate took the lowest\.$"),
+        ({"separate": 3.0, "llama3": 3.0}, "on `toy` separate and llama3 took the highest"),
         (
             {"separate": 1.0, "llama3": 3.0},
-            "of separate at the lowest rate on `toy` and llama3 at the highest rate on `toy`",
+            "on `toy` separate took the lowest and on `toy` llama3 took the highest",
         ),
         ({"separate": 2.0, "llama3": 2.0}, "^No arm's best learning rate lies at an end"),
         # In their own rows, nothing tells good rates from bad ones.

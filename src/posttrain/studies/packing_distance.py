@@ -7,7 +7,6 @@ distinguishes two responses a layout changes, without drawing a head.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,8 @@ from posttrain.rows import LAYOUTS, Layout, lay_out
 from posttrain.studies.packing_outcome import TESTS
 from posttrain.tokenization import TokenizedGroup
 
-#: Bounds of the classes of tokens between the prompt and a response.
-EDGES = (0, 1, 17, 65, 257, 1_000_000)
+#: Classes of the number of tokens between the prompt and a response: where each begins, by name.
+RANGES = {"0": 0, "1–16": 1, "17–64": 17, "65–256": 65, "over 256": 257}
 
 
 def distances(
@@ -64,7 +63,7 @@ def distances(
                     rows.append((name, number, slot + 1, before, shift))
                     before += len(turned.responses[slot])
     table = pd.DataFrame(rows, columns=["layout", "group", "slot", "preceding", "shift"])
-    table["range"] = np.searchsorted(EDGES, table["preceding"], side="right") - 1
+    table["range"] = np.searchsorted([*RANGES.values()], table["preceding"], side="right") - 1
     draws = Resamples.draw(len(groups), 1, count=resamples)
     found = []
     for by, column in (("slot", "slot"), ("preceding tokens", "range")):
@@ -73,7 +72,7 @@ def distances(
             counted = part.assign(one=1.0)[["shift", "one"]].to_numpy()
             np.add.at(shifts, part["group"].to_numpy(), counted)
             measured = draws.measure(np.concatenate([shifts, apart], axis=1)[None], _relative)
-            label = str(value) if by == "slot" else _ranges()[int(value)]
+            label = str(value) if by == "slot" else [*RANGES][int(value)]
             found.append((layout_name, by, label, len(part), *interval(measured["distance"])))
     columns = ["layout", "by", "value", "responses", "estimate", "low", "high"]
     return pd.DataFrame(found, columns=columns)
@@ -83,11 +82,6 @@ def _relative(sums: np.ndarray) -> dict[str, np.ndarray]:
     shift, count, apart, pairs = np.moveaxis(sums, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return {"distance": np.sqrt((shift / count) / (apart / pairs))}
-
-
-def _ranges() -> list[str]:
-    names = [str(low) if high == low + 1 else f"{low}–{high - 1}" for low, high in pairwise(EDGES)]
-    return [*names[:-1], f"over {EDGES[-2] - 1}"]
 
 
 def _rotations(count: int) -> Iterator[tuple[int, ...]]:

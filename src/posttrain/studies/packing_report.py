@@ -11,6 +11,7 @@ import pandas as pd
 from posttrain.claims import estimate
 from posttrain.records import Record
 from posttrain.studies.packing import chosen_rates
+from posttrain.studies.packing_distance import RANGES
 from posttrain.studies.packing_outcome import ARMS, SEPARATE, TESTS, own_test
 from posttrain.studies.packing_rows import rounding
 from posttrain.studies.report import PERCENT, listing, ordered, with_interval
@@ -175,7 +176,9 @@ def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> p
             found = (float(row.estimate), float(row.low), float(row.high))
             cells[str(row.value)] = with_interval(found, scale=1, digits=2, sign=False)
     index = pd.MultiIndex.from_tuples(list(rows), names=["source", "layout"])
-    return pd.DataFrame(list(rows.values()), index=index).fillna("–")
+    table = pd.DataFrame(list(rows.values()), index=index).fillna("–")
+    # Slots are single digits, so they come in order too.
+    return table[sorted(table.columns, key=lambda name: (RANGES.get(name, 0), name))]
 
 
 def token_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -302,10 +305,10 @@ def edges_in_words(records: Sequence[Record]) -> str:
                 if len(rates) > 1 and chosen[arm] == end and not arm.endswith("ranked")
             ]
             if arms:
-                parts.append(f"{listing(arms)} at the {name} rate on `{record.source}`")
+                parts.append(f"on `{record.source}` {listing(arms)} took the {name}")
     if not parts:
         return "No arm's best learning rate lies at an end of its grid."
-    return f"At an end of the grid lie the best learning rates of {listing(parts)}."
+    return f"Of the learning rates tried, {listing(parts)}."
 
 
 def padding_table(records: Sequence[Record]) -> pd.DataFrame:
