@@ -353,7 +353,10 @@ def test_distance_by_slot_draws_every_layout_that_is_not_exact():
         assert [*axis.get_xticks()] == sorted(
             {int(slot) for slot in table["value"] if slot in "123"}
         )
-    assert legend(figure.axes[0]) == ["causal attention", "running positions", "llama3"]
+    (box,) = figure.legends
+    shown = [text.get_text() for text in box.get_texts()]
+    assert shown == ["causal attention", "running positions", "llama3"]
+    assert figure.get_supxlabel() == "slot of the response in the row"
     colours = [container.lines[0].get_color() for container in figure.axes[0].containers]
     assert len(set(colours)) == 3
     assert colours == [container.lines[0].get_color() for container in figure.axes[1].containers]

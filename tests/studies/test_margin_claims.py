@@ -92,6 +92,14 @@ def test_the_planted_cell_alone_decides_and_its_sign_turns_the_verdict(key):
     assert CLAIMS[key].judge([wide])[0] == "inconclusive"
 
 
+def test_what_dropping_the_margin_costs_is_shown_as_measured():
+    *cell, _, _ = CELLS["harmless-to-drop"]
+    record = synthetic(scaled(1), cell=tuple(cell), planted=(0.002, -0.001, 0.004))
+    item = CLAIMS["harmless-to-drop"].test(record)
+    assert item.shown == (0.002, -0.001, 0.004)
+    assert (item.low, item.status) == (pytest.approx(0.001), "supported")
+
+
 @pytest.mark.parametrize("key", CELLS)
 def test_the_evidence_is_the_interval_of_the_cell_positive_in_the_claimed_direction(key):
     *cell, sign, smallest = CELLS[key]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from posttrain.records import Record, load, save
 from posttrain.studies import packing_claims, throughput_methods
-from posttrain.studies.packing_claims import PACKING_CLAIMS, RATIO
+from posttrain.studies.packing_claims import PACKING_CLAIMS, RATIO, ROUNDING
 from posttrain.studies.packing_outcome import ARMS, CONTRASTS, TESTS
-from posttrain.studies.packing_rows import ROUNDING, WAYS
+from posttrain.studies.packing_rows import WAYS
 from posttrain.studies.packing_theory import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
 from posttrain.studies.throughput import ThroughputSettings
 

@@ -152,6 +152,15 @@ def test_tokens_and_padding_are_those_of_the_records(untrained):
             ]  # fmt: skip
 
 
+def test_batches_are_described_once_for_each_way_of_making_them(untrained):
+    record = replace(untrained[0], settings={"batch_size": 7, "row_tokens": 2048})
+    other = replace(record, settings={"batch_size": 9, "row_tokens": 512})
+    one = "7 groups, shared rows of at most 2,048 tokens"
+    assert packing_report.batches_in_words([record, record]) == f"Batches of {one}."
+    both = f"Batches of {one} and 9 groups, shared rows of at most 512 tokens."
+    assert packing_report.batches_in_words([record, other]) == both
+
+
 def test_cells_of_few_responses_are_left_out(untrained):
     record = changed(untrained[0], "distances", "responses", packing_report.FEW)
     assert not (packing_report.distance_table([record]) == "–").any(axis=None)

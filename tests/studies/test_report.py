@@ -20,6 +20,7 @@ from posttrain.studies.report import (
     summary,
     title,
     verdict_table,
+    verdict_tables,
     with_interval,
 )
 
@@ -198,6 +199,15 @@ def test_a_title_that_two_studies_share_is_one_column_with_each_its_own_result()
     assert list(table.columns) == ["paper", "GPU", "simulator (full training)", "verdict"]
     assert list(table["simulator (full training)"]) == [POINTS[HELPS], POINTS[HURTS]]
     assert list(table["verdict"]) == ["supported", "not supported"]
+
+
+def test_each_study_has_a_table_with_columns_of_its_own():
+    claims = [claim_of("packing"), claim_of("margin"), claim_of("packing", "It hurts.")]
+    found = [record_of("margin", "seeda", HELPS), record_of("packing", "ukpconvarg", HURTS)]
+    first, second = verdict_tables(claims, found, [record_of("margin", "seeda", OPEN)])
+    pd.testing.assert_frame_equal(first, verdict_table([claims[0], claims[2]], found))
+    assert list(first.columns) == ["paper", "GPU", "ukpconvarg (top layers)", "verdict"]
+    assert list(second["this run"]) == [POINTS[OPEN]]
 
 
 def test_a_claim_without_a_record_of_its_study_is_refused():

@@ -76,9 +76,11 @@ def distance_by_slot(tables: Mapping[str, pd.DataFrame]) -> Figure:
             slots = line["value"].astype(int) + 0.06 * (offset - 1)
             interval_line(axis, slots, line, colour=colour, scale=1, marker="o", label=layout)
         axis.set_xticks(sorted(part["value"].astype(int).unique()))
-        axis.set_xlabel("slot of the response in the row")
+    # One label and a legend outside, because many panels leave no room for either.
+    figure.supxlabel("slot of the response in the row", fontsize="medium")
     axes[0].set_ylabel("distance from a separate row\n(1: as far as two responses)")
-    axes[0].legend(frameon=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     return figure
 
 

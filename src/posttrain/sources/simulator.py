@@ -27,6 +27,8 @@ from scipy.special import expit
 from posttrain.preferences import RankedGroup
 from posttrain.sources.tasks import Domain, Response, draw_response, draw_task
 
+#: What studies and records call this source.
+SIMULATOR = "simulator"
 #: Perceived differences at which a preference becomes slightly, better and significantly better.
 STRENGTH_THRESHOLDS = (0.8, 2.0, 3.6)
 

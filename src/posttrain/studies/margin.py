@@ -17,12 +17,11 @@ from typing import Any
 from posttrain import checkpoints, records
 from posttrain.preferences import fingerprint
 from posttrain.sources import human
+from posttrain.sources.simulator import SIMULATOR
 from posttrain.studies import margin_full, margin_heads
 from posttrain.studies.margin_full import FullSettings
 from posttrain.studies.margin_heads import HeadSettings
 from posttrain.studies.margin_outcome import RatedPairs, summarise
-
-SIMULATOR = "simulator"
 
 
 def settings_for(source: str) -> type[FullSettings] | type[HeadSettings]:

@@ -11,10 +11,8 @@ from posttrain import checkpoints
 from posttrain.preferences import RankedGroup, fingerprint
 from posttrain.settings import setting
 from posttrain.sources import human
-from posttrain.sources.simulator import simulate
+from posttrain.sources.simulator import SIMULATOR, simulate
 from posttrain.tokenization import TokenizedGroup, tokenize_groups
-
-SIMULATOR = "simulator"
 
 
 @dataclass(frozen=True)

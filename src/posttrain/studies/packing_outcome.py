@@ -247,6 +247,12 @@ def _p_value(values: np.ndarray, bound: float, side: str) -> float:
     return float(stats.ttest_1samp(values, bound, alternative=side).pvalue)
 
 
+def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
+    """The learning rate with the best validation accuracy of each arm."""
+    best = tuning.fillna({"accuracy": 0.0}).groupby("trained")["accuracy"].idxmax()
+    return tuning.loc[best].set_index("trained")["learning rate"].to_dict()
+
+
 def both_orders(
     ranked: np.ndarray, backwards: np.ndarray | None, sizes: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:

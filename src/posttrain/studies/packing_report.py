@@ -3,6 +3,7 @@
 Everything is read from run records, so that the chapter's prose changes when the results do.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +11,8 @@ import pandas as pd
 
 from posttrain.claims import estimate
 from posttrain.records import Record
-from posttrain.studies.packing import chosen_rates
-from posttrain.studies.packing_distance import RANGES
-from posttrain.studies.packing_outcome import ARMS, SEPARATE, TESTS, own_test
-from posttrain.studies.packing_rows import rounding
+from posttrain.studies.packing_claims import rounding
+from posttrain.studies.packing_outcome import ARMS, SEPARATE, TESTS, chosen_rates, own_test
 from posttrain.studies.report import PERCENT, listing, ordered, with_interval
 from posttrain.studies.throughput_report import in_words
 
@@ -177,8 +176,7 @@ def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> p
             cells[str(row.value)] = with_interval(found, scale=1, digits=2, sign=False)
     index = pd.MultiIndex.from_tuples(list(rows), names=["source", "layout"])
     table = pd.DataFrame(list(rows.values()), index=index).fillna("–")
-    # Slots are single digits, so they come in order too.
-    return table[sorted(table.columns, key=lambda name: (RANGES.get(name, 0), name))]
+    return table[sorted(table.columns, key=lambda name: int(re.findall(r"\d+", name)[0]))]
 
 
 def token_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -309,6 +307,16 @@ def edges_in_words(records: Sequence[Record]) -> str:
     if not parts:
         return "No arm's best learning rate lies at an end of its grid."
     return f"Of the learning rates tried, {listing(parts)}."
+
+
+def batches_in_words(records: Sequence[Record]) -> str:
+    """How the batches of :func:`padding_table` were made, in a sentence."""
+    made = dict.fromkeys(
+        f"{record.settings['batch_size']} groups, shared rows of at most "
+        f"{record.settings['row_tokens']:,} tokens"
+        for record in ordered(records)
+    )
+    return f"Batches of {listing([*made])}."
 
 
 def padding_table(records: Sequence[Record]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from posttrain import records, reward_model
 from posttrain.losses import ranking_loss
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.settings import setting
-from posttrain.studies.packing_data import SIMULATOR, DataSettings, checkpoint_for, load_groups
+from posttrain.studies.packing_data import DataSettings, checkpoint_for, load_groups
 from posttrain.studies.packing_distance import distances
 from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import GroupCollator, TrainingGroup, training_set
@@ -35,9 +35,6 @@ WAYS: dict[str, tuple[Layout, bool]] = {
     "restarting, but causal attention": (Layout("single", "causal", "restarting"), False),
     "causal row": (Layout("single", "causal", "running"), False),
 }
-#: Differences below this are rounding, and differ from machine to machine: in the double precision
-#: of the tiny Llama, and in SmolLM2's single precision.
-ROUNDING = {"double": 1e-10, "single": 1e-4}
 #: Room in a shared row, unless a group needs more.
 SHARED_TOKENS = 1024
 
@@ -107,11 +104,6 @@ def run(
         tables=tables,
         environment=records.environment(started),
     )
-
-
-def rounding(record: records.Record) -> float:
-    """The bound of :data:`ROUNDING` that applies to a record's model."""
-    return ROUNDING["double" if record.source == SIMULATOR else "single"]
 
 
 def equality(

@@ -102,6 +102,17 @@ def verdict_table(
     return pd.DataFrame(rows).set_index("claim")[shown].fillna("–")
 
 
+def verdict_tables(
+    claims: Sequence[Claim], recorded: Sequence[Record], fresh: Sequence[Record] = ()
+) -> list[pd.DataFrame]:
+    """One :func:`verdict_table` for the claims of each study, whose sources are the columns."""
+    studies = dict.fromkeys(claim.study for claim in claims)
+    return [
+        verdict_table([claim for claim in claims if claim.study == study], recorded, fresh)
+        for study in studies
+    ]
+
+
 def _column(record: Record) -> str:
     """GPU runs of all sources share a column."""
     return "GPU" if record.profile == "gpu" else title(record)
