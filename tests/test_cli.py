@@ -1,5 +1,6 @@
 """The command line: exit codes, output, refusals, and files that can be read again."""
 
+import logging
 import subprocess
 import sys
 
@@ -243,6 +244,23 @@ def test_the_command_line_wins_over_the_file(monkeypatch, config, tmp_path):
     )
     assert seen[1][0] == "mine"
     assert (seen[1][2].penalties, seen[1][2].pooling) == ([0.1, 1.0], "last")
+
+
+def test_finished_runs_are_kept_in_the_folder_that_is_named(monkeypatch, caplog, tmp_path):
+    seen = []
+
+    def stop(source, **options):
+        seen.append(options.get("finished"))
+        logging.getLogger("posttrain.studies").info("a line of progress")
+        raise ValueError("stopped here")
+
+    monkeypatch.setattr(packing, "run", stop)
+    assert run("study", "packing", "--finished", tmp_path) == 1
+    assert run("study", "packing") == 1
+    assert seen == [tmp_path, None]
+    assert caplog.messages.count("a line of progress") == 2
+    monkeypatch.setattr(margin, "run", lambda *_, **__: pytest.fail("too late"))
+    assert refused("study", "margin", "--finished", tmp_path) == 2
 
 
 def test_study_margin_refuses_settings_that_do_not_fit(tiny, config, tmp_path, capsys):

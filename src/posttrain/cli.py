@@ -1,6 +1,7 @@
 """The command line: ``posttrain data …`` and ``posttrain study …``."""
 
 import argparse
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -71,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--source", default="simulator")
         one.add_argument("--output", type=Path, default=Path("results"))
         one.add_argument("--profile", default="custom")
-        one.set_defaults(run=_study, study=name)
+        one.set_defaults(run=_study, study=name, finished=None)
+        if name == "packing":
+            one.add_argument("--finished", type=Path)
     return parser
 
 
@@ -128,11 +131,16 @@ def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
         prog=f"posttrain study {known.study}",
         description="Run a study. Also: --source NAME (simulator, or human data such as "
         "ukpconvarg in the folder that POSTTRAIN_DATA names), --output FOLDER, --profile LABEL, "
-        "--config FILE (YAML with any of the settings below).",
+        "--config FILE (YAML with any of the settings below); packing alone has --finished FOLDER "
+        "(keeps finished training runs, so that an interrupted study goes on where it stopped).",
     )
     settings, unknown = parser.parse_args_and_config(args=list(rest), return_remaining_strings=True)
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
-    record = study.run(known.source, profile=known.profile, settings=settings)
+    # Studies of many runs last hours; a line for each says that they go on.
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("posttrain").setLevel(logging.INFO)
+    more = {"finished": known.finished} if known.finished else {}
+    record = study.run(known.source, profile=known.profile, settings=settings, **more)
     print(f"wrote {records.save(record, known.output)}")
     return 0

@@ -57,14 +57,20 @@ def environment(started: float) -> dict[str, Any]:
     Args:
         started: ``time.time()`` at its start.
     """
+    return machine() | {
+        "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
+        "seconds": round(time.time() - started, 1),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What a run is computed with: versions, device, number of threads and commit."""
     return {
         "versions": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "threads": torch.get_num_threads(),
         "commit": _commit(),
-        "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
-        "seconds": round(time.time() - started, 1),
     }
 
 

@@ -22,7 +22,6 @@ from posttrain.studies.packing import (
     HumanPackingSettings,
     PackingSettings,
     Prepared,
-    chosen_rates,
     prepare,
     run,
     score_differences,
@@ -31,7 +30,7 @@ from posttrain.studies.packing import (
     tune,
 )
 from posttrain.studies.packing_claims import PACKING_CLAIMS
-from posttrain.studies.packing_outcome import ARMS, TESTS, order_metrics
+from posttrain.studies.packing_outcome import ARMS, TESTS, chosen_rates, order_metrics
 from posttrain.studies.packing_rows import RowSettings
 from posttrain.studies.throughput_bench import ThroughputSettings
 from posttrain.tokenization import tokenize_group
@@ -580,6 +579,82 @@ def test_garbage_collection_goes_on_as_before(monkeypatch, tiny_checkpoint, fail
         run("simulator", settings=settings)
     assert frozen[0] > 1000
     assert gc.get_freeze_count() == 0
+
+
+@pytest.fixture
+def trainings(monkeypatch, tiny_checkpoint):
+    """What was trained, in this order; committed code, and the tiny Llama."""
+    seen = []
+    true_train = packing.train
+
+    def train(checkpoint, groups, layout, recipe, *, learning_rate, seed):
+        seen.append((layout, learning_rate, seed, len(groups)))
+        return true_train(
+            checkpoint, groups, layout, recipe, learning_rate=learning_rate, seed=seed
+        )
+
+    monkeypatch.setattr(packing, "train", train)
+    monkeypatch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(records, "_commit", lambda: "0123456789ab")
+    return seen
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(record, trainings, tmp_path, monkeypatch):
+    scored = packing.score_differences
+
+    def interrupted(*arguments):
+        if len(trainings) == 11:
+            raise KeyboardInterrupt
+        return scored(*arguments)
+
+    monkeypatch.setattr(packing, "score_differences", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("simulator", settings=SETTINGS, finished=tmp_path)
+    before = [*trainings]
+    # Four arms at two rates to choose from, and three of the runs to judge; the last did not end.
+    assert len(before) == 11
+    trainings.clear()
+    again = run("simulator", settings=SETTINGS, finished=tmp_path)
+    assert len(trainings) == 4 * 2 + 4 * 2 - 10
+    assert trainings[0] == before[-1]
+    assert not {*trainings[1:]} & {*before}
+    for name, table in record.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name], table)
+    trainings.clear()
+    run("simulator", settings=SETTINGS, finished=tmp_path)
+    assert trainings == []
+
+
+@pytest.mark.parametrize("changed", ["settings", "data", "commit"])
+def test_finished_runs_of_something_else_are_not_taken(trainings, tmp_path, monkeypatch, changed):
+    run("simulator", settings=ONE_RATE, finished=tmp_path)
+    assert len(trainings) == 2
+    settings = ONE_RATE
+    if changed == "settings":
+        settings = replace(ONE_RATE, epochs=2)
+    elif changed == "data":
+        true_load = packing.load_groups
+
+        def other(*arguments):
+            found = true_load(*arguments)
+            return replace(found, account=found.account | {"fingerprint": "another"})
+
+        monkeypatch.setattr(packing, "load_groups", other)
+    else:
+        monkeypatch.setattr(records, "_commit", lambda: "ba9876543210")
+    run("simulator", settings=settings, finished=tmp_path)
+    assert len(trainings) == 4
+
+
+def test_runs_of_code_that_may_still_change_are_not_kept(trainings, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_commit", lambda: "0123456789ab+")
+    with pytest.raises(ValueError, match="cannot keep finished runs of code that is not committed"):
+        run("simulator", settings=ONE_RATE, finished=tmp_path)
+    assert (trainings, [*tmp_path.iterdir()]) == ([], [])
+    # Outside a checkout the versions of the packages say which code it was.
+    monkeypatch.setattr(records, "_commit", lambda: None)
+    run("simulator", settings=ONE_RATE, finished=tmp_path)
+    assert len(trainings) == 2
 
 
 def test_prepared_groups_keep_their_split():

@@ -113,6 +113,14 @@ def test_the_same_seed_gives_the_same_weights(tiny_checkpoint, groups, trained):
     assert pad_token_id == tokenizer.pad_token_id
 
 
+def test_every_training_says_that_it_ended(tiny_checkpoint, groups, caplog):
+    with caplog.at_level("INFO", logger="posttrain"):
+        train(tiny_checkpoint, groups, LAYOUTS["exact"], RECIPE, learning_rate=1e-3, seed=1)
+    (line,) = caplog.messages
+    assert line.startswith("trained on 8 groups in rows Layout(rows='single', attention='isolated'")
+    assert ", learning rate 0.001, seed 1: " in line
+
+
 def test_another_seed_gives_another_head_and_other_weights(tiny_checkpoint, trained):
     heads = [reward_model.load(tiny_checkpoint, seed=seed)[0].score.weight for seed in (1, 2)]
     assert (heads[0] != heads[1]).all()

@@ -6,21 +6,24 @@ the top layers of SmolLM2. What rows are like before training is the subject of
 :mod:`.packing_rows`.
 """
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Memory
 from transformers import PreTrainedModel
 
 from posttrain import records, reward_model
 from posttrain.preferences import split
 from posttrain.rows import Layout
 from posttrain.settings import setting
+from posttrain.sources.simulator import SIMULATOR
 from posttrain.studies.packing_data import (
-    SIMULATOR,
     DataSettings,
     StudyGroups,
     checkpoint_for,
@@ -33,6 +36,7 @@ from posttrain.studies.packing_outcome import (
     TESTS,
     Outcome,
     both_orders,
+    chosen_rates,
     order_sums,
     own_test,
     summarise,
@@ -141,7 +145,11 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
 
 
 def run(
-    source: str, *, profile: str = "quick", settings: PackingSettings | None = None
+    source: str,
+    *,
+    profile: str = "quick",
+    settings: PackingSettings | None = None,
+    finished: Path | None = None,
 ) -> records.Record:
     """Run the study on one source.
 
@@ -149,21 +157,25 @@ def run(
         source: ``simulator``, or the name of human preference data (see :mod:`.sources.human`).
         profile: Label of how much was run.
         settings: Those of :func:`settings_for` the source if not given.
+        finished: Folder that keeps the scores of every finished training run, so that the study
+            goes on where it was interrupted; of the same code, settings, data and versions only.
 
     Returns:
         The record, not yet saved: the tables of :func:`.packing_outcome.summarise`, and
         ``tuning``, that of :func:`tune`.
 
     Raises:
-        ValueError: If an arm or test is unknown or missing, or the data does not suffice.
+        ValueError: If an arm or test is unknown or missing, the data does not suffice, or finished
+            runs of code that is not committed are to be kept.
     """
     started = time.time()
     settings = settings or settings_for(source)()
     checkpoint = checkpoint_for(source)
     prepared = prepare(source, checkpoint, settings)
+    scores = train_and_score if finished is None else _kept(finished, prepared, settings)
     with many_runs():
-        tuning = tune(checkpoint, prepared, settings)
-        outcome = train_and_test(checkpoint, prepared, chosen_rates(tuning), settings)
+        tuning = tune(checkpoint, prepared, settings, scores)
+        outcome = train_and_test(checkpoint, prepared, chosen_rates(tuning), settings, scores)
     return records.Record(
         study="packing",
         source=source,
@@ -175,7 +187,70 @@ def run(
     )
 
 
-def tune(checkpoint: Path, prepared: Prepared, settings: PackingSettings) -> pd.DataFrame:
+def train_and_score(
+    checkpoint: Path,
+    prepared: Prepared,
+    settings: PackingSettings,
+    *,
+    arm: str,
+    learning_rate: float,
+    seed: int,
+    training: np.ndarray,
+    judged: np.ndarray,
+    tests: Sequence[str],
+) -> np.ndarray:
+    """Train a reward model on some groups, and score others in some layouts.
+
+    Args:
+        checkpoint: Folder of the language model.
+        prepared: All groups.
+        settings: Those of the study.
+        arm: Layout to train with.
+        learning_rate: Peak learning rate.
+        seed: Of this run.
+        training: Indices of the groups to train on, ``[groups]``.
+        judged: Indices of the groups to score, ``[groups]``.
+        tests: Layouts to score them in.
+
+    Returns:
+        The differences of :func:`score_differences`, ``[tests, 2, groups]``.
+    """
+    model, pad_token_id = train(
+        checkpoint,
+        [TrainingGroup.with_all_pairs(prepared.tokens[i]) for i in training],
+        ARMS[arm],
+        settings,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    groups = [prepared.tokens[i] for i in judged]
+    return np.array([score_differences(model, groups, TESTS[t], pad_token_id) for t in tests])
+
+
+#: A function with the arguments of :func:`train_and_score`.
+Scores = Callable[..., np.ndarray]
+
+
+def _kept(folder: Path, prepared: Prepared, settings: PackingSettings) -> Scores:
+    """:func:`train_and_score`, with what it returns kept in a folder and read from there."""
+    where = records.machine()
+    if (where["commit"] or "").endswith("+"):
+        raise ValueError(
+            f"{folder} cannot keep finished runs of code that is not committed, because runs of "
+            "different code must not be mixed; commit, or run without a folder of finished runs"
+        )
+    identity = json.dumps([asdict(settings), prepared.account, where], sort_keys=True)
+    memory = Memory(folder / sha256(identity.encode()).hexdigest()[:16], verbose=0)
+    # These are part of what names the folder.
+    return memory.cache(train_and_score, ignore=["checkpoint", "prepared", "settings"])
+
+
+def tune(
+    checkpoint: Path,
+    prepared: Prepared,
+    settings: PackingSettings,
+    scores: Scores = train_and_score,
+) -> pd.DataFrame:
     """Accuracy of each arm and learning rate on held-out training groups, in the arm's own layout.
 
     Returns:
@@ -185,72 +260,62 @@ def tune(checkpoint: Path, prepared: Prepared, settings: PackingSettings) -> pd.
     rows = []
     for arm in settings.arms:
         for rate in settings.learning_rates:
-            accuracy = float("nan")
-            if len(settings.learning_rates) > 1:
-                found = [
-                    _validate(checkpoint, prepared, arm, rate, seed, settings)
-                    for seed in range(settings.tuning_seeds)
-                ]
-                accuracy = sum(found) / len(found)
-            rows.append((arm, rate, accuracy))
+            found = []
+            for seed in range(settings.tuning_seeds if len(settings.learning_rates) > 1 else 0):
+                subset = _subset(prepared, seed, settings)
+                fitting, validation = split(
+                    [prepared.ranked[i] for i in subset],
+                    test_fraction=settings.validation_share,
+                    seed=seed,
+                )
+                differences = scores(
+                    checkpoint,
+                    prepared,
+                    settings,
+                    arm=arm,
+                    learning_rate=rate,
+                    seed=seed,
+                    training=subset[fitting],
+                    judged=subset[validation],
+                    tests=[own_test(arm)],
+                )
+                found.append(np.mean((differences > 0) + 0.5 * (differences == 0)))
+            rows.append((arm, rate, float(np.mean(found)) if found else float("nan")))
     return pd.DataFrame(rows, columns=["trained", "learning rate", "accuracy"])
-
-
-def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
-    """The learning rate with the best validation accuracy of each arm."""
-    best = tuning.fillna({"accuracy": 0.0}).groupby("trained")["accuracy"].idxmax()
-    return tuning.loc[best].set_index("trained")["learning rate"].to_dict()
 
 
 def _subset(prepared: Prepared, seed: int, settings: PackingSettings) -> np.ndarray:
     return np.random.default_rng(seed).permutation(prepared.training)[: settings.size]
 
 
-def _validate(
+def train_and_test(
     checkpoint: Path,
     prepared: Prepared,
-    arm: str,
-    learning_rate: float,
-    seed: int,
+    rates: Mapping[str, float],
     settings: PackingSettings,
-) -> float:
-    subset = _subset(prepared, seed, settings)
-    fitting, validation = split(
-        [prepared.ranked[i] for i in subset], test_fraction=settings.validation_share, seed=seed
-    )
-    groups = [TrainingGroup.with_all_pairs(prepared.tokens[i]) for i in subset[fitting]]
-    model, pad_token_id = train(
-        checkpoint, groups, ARMS[arm], settings, learning_rate=learning_rate, seed=seed
-    )
-    judged = [prepared.tokens[i] for i in subset[validation]]
-    differences = np.concatenate(
-        score_differences(model, judged, TESTS[own_test(arm)], pad_token_id)
-    )
-    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
-
-
-def train_and_test(
-    checkpoint: Path, prepared: Prepared, rates: dict[str, float], settings: PackingSettings
+    scores: Scores = train_and_score,
 ) -> Outcome:
     """Train every arm with every seed and test it in every layout."""
-    judged = [prepared.tokens[i] for i in prepared.test]
     codes = prepared.test_codes
     group_count = int(codes.max()) + 1
     shape = (len(settings.arms), len(settings.tests), settings.seeds, group_count, COLUMNS)
     sums = np.zeros(shape)
     for seed in range(settings.seeds):
         subset = _subset(prepared, seed, settings)
-        groups = [TrainingGroup.with_all_pairs(prepared.tokens[i]) for i in subset]
         for a, arm in enumerate(settings.arms):
-            model, pad_token_id = train(
-                checkpoint, groups, ARMS[arm], settings, learning_rate=rates[arm], seed=seed
+            differences = scores(
+                checkpoint,
+                prepared,
+                settings,
+                arm=arm,
+                learning_rate=rates[arm],
+                seed=seed,
+                training=subset,
+                judged=prepared.test,
+                tests=settings.tests,
             )
-            by_test = {
-                name: score_differences(model, judged, TESTS[name], pad_token_id)
-                for name in settings.tests
-            }
-            alone = by_test[SEPARATE][0]
-            for t, (first, last) in enumerate(by_test.values()):
+            alone = differences[settings.tests.index(SEPARATE), 0]
+            for t, (first, last) in enumerate(differences):
                 sums[a, t, seed] = order_sums(first, last, alone, codes, group_count)
     return Outcome(tuple(settings.arms), tuple(settings.tests), sums)
 

@@ -1,7 +1,9 @@
 """One training run of a study: a checkpoint, some groups, a layout, a learning rate and a seed."""
 
 import gc
+import logging
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ from posttrain import reward_model
 from posttrain.rows import Layout
 from posttrain.settings import setting
 from posttrain.trainer import GroupCollator, RankingTrainer, TrainingGroup, training_set
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def train(
     Raises:
         ValueError: If the model has fewer layers than ``recipe.top_layers``.
     """
+    started = time.monotonic()
     model, tokenizer = reward_model.load(checkpoint, seed=seed)
     pad_token_id = tokenizer.pad_token_id
     assert isinstance(pad_token_id, int)
@@ -105,6 +110,10 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+    logger.info(
+        "trained on %d groups in rows %s, learning rate %g, seed %d: %.0f s",
+        len(groups), layout, learning_rate, seed, time.monotonic() - started,
+    )  # fmt: skip
     return model.eval(), pad_token_id
 
 
