@@ -456,7 +456,7 @@ def test_order_effect_draws_both_orders_of_every_arm_in_its_own_layout():
 
 def speed_table(shift):
     """Rows of an exact row's speed have values of their own, every other row a decoy."""
-    metrics = ("speed-up over separate rows", "speed-up over TRL", "share of token saving")
+    metrics = ("speed-up over separate rows", "speed-up over TRL", "relative tokens per second")
     rows = []
     for number, (ratio, count, method, metric) in enumerate(
         itertools.product(
@@ -464,7 +464,7 @@ def speed_table(shift):
         )
     ):
         value = 1 + number / 20 + shift
-        drawn = method == "exact row" and metric != "share of token saving"
+        drawn = method == "exact row" and metric != "relative tokens per second"
         values = (value, value - 0.2, value + 0.1) if drawn else DECOY
         rows.append((ratio, count, method, metric, *values))
     columns = ["ratio", "responses", "method", "metric", "estimate", "low", "high"]

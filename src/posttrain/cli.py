@@ -120,6 +120,7 @@ def _data_simulate(known: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from transformers.utils import logging as transformers_logging
     from trl import TrlParser
 
     from posttrain import records
@@ -137,9 +138,12 @@ def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
     settings, unknown = parser.parse_args_and_config(args=list(rest), return_remaining_strings=True)
     if unknown:
         parser.error(f"unknown arguments: {' '.join(unknown)}")
-    # Studies of many runs last hours; a line for each says that they go on.
+    # Studies of many runs last hours; a line for each says that they go on. That each starts with a
+    # new score head, transformers would say at length every time.
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("posttrain").setLevel(logging.INFO)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     more = {"finished": known.finished} if known.finished else {}
     record = study.run(known.source, profile=known.profile, settings=settings, **more)
     print(f"wrote {records.save(record, known.output)}")

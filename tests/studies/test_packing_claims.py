@@ -20,7 +20,7 @@ from posttrain.studies.throughput import ThroughputSettings
 CLAIMS = {claim.key: claim for claim in PACKING_CLAIMS}
 METRICS = ("accuracy", "disagreement", "slot bias", "flips", "log-likelihood")
 METHODS = tuple(method.name for method in throughput_methods.METHODS)
-QUANTITIES = ("speed-up over separate rows", "speed-up over TRL", "share of token saving")
+QUANTITIES = ("speed-up over separate rows", "speed-up over TRL", "relative tokens per second")
 OWN = ("llama3", "llama3")
 
 #: Where each claim looks: table and cell.
@@ -32,7 +32,7 @@ CELLS = {
     "order-leaks": ("contrasts", "shuffled − ranked"),
     "shuffling-repairs": ("matrix", *OWN, "slot bias"),
     "scores-separately": ("contrasts", "own − separate"),
-    "exact-reaches-ideal": ("speed", 3, RATIO, "exact row", "share of token saving"),
+    "exact-reaches-ideal": ("speed", 3, RATIO, "exact row", "relative tokens per second"),
 }
 #: Intervals on either side of each boundary, and what lies between; and the smallest effect.
 VERDICTS = {

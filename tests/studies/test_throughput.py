@@ -235,7 +235,7 @@ def test_speeds_are_medians_and_ratios_are_paired_by_round():
         "padding": (0.5, 0.5, 0.5),
         "speed-up over TRL": (4.0, 4.0, 4.0),
         "speed-up over separate rows": (1.5, 1.0, 2.0),
-        "share of token saving": (0.75, 0.5, 1.0),
+        "relative tokens per second": (0.75, 0.5, 1.0),
     }
 
 
