@@ -6,11 +6,9 @@ the top layers of SmolLM2. What rows are like before training is the subject of
 :mod:`.packing_rows`.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ import pandas as pd
 from joblib import Memory
 from transformers import PreTrainedModel
 
-from posttrain import records, reward_model
+from posttrain import cache, records, reward_model
 from posttrain.preferences import split
 from posttrain.rows import Layout
 from posttrain.settings import setting
@@ -239,9 +237,9 @@ def _kept(folder: Path, prepared: Prepared, settings: PackingSettings) -> Scores
             f"{folder} cannot keep finished runs of code that is not committed, because runs of "
             "different code must not be mixed; commit, or run without a folder of finished runs"
         )
-    identity = json.dumps([asdict(settings), prepared.account, where], sort_keys=True)
-    memory = Memory(folder / sha256(identity.encode()).hexdigest()[:16], verbose=0)
-    # These are part of what names the folder.
+    name = cache.key({"settings": asdict(settings), "data": prepared.account, "machine": where})
+    memory = Memory(folder / name, verbose=0)
+    # These are part of the name.
     return memory.cache(train_and_score, ignore=["checkpoint", "prepared", "settings"])
 
 
