@@ -152,6 +152,21 @@ def test_tokens_and_padding_are_those_of_the_records(untrained):
             ]  # fmt: skip
 
 
+def test_what_was_trained_is_described_for_each_record(recorded):
+    record = recorded[0]
+    settings = {
+        "top_layers": 6, "bf16": True, "size": 1400, "seeds": 3, "learning_rates": [0.1, 0.2],
+    }  # fmt: skip
+    human = replace(record, source="seeda", settings=settings, data={"test groups": 1200})
+    whole = settings | {"top_layers": 0, "bf16": False, "seeds": 5}
+    simulated = replace(human, source="simulator", settings=whole)
+    rest = "1,400 training groups, 1,200 test groups, {} seeds, 2 learning rates to choose from"
+    assert packing_report.training_in_words([simulated, human]) == (
+        f"seeda: the last 6 layers in bfloat16, {rest.format(3)}; simulator: the whole model, "
+        f"{rest.format(5)}."
+    )
+
+
 def test_batches_are_described_once_for_each_way_of_making_them(untrained):
     record = replace(untrained[0], settings={"batch_size": 7, "row_tokens": 2048})
     other = replace(record, settings={"batch_size": 9, "row_tokens": 512})

@@ -309,6 +309,22 @@ def edges_in_words(records: Sequence[Record]) -> str:
     return f"Of the learning rates tried, {listing(parts)}."
 
 
+def training_in_words(records: Sequence[Record]) -> str:
+    """How much each run trained and tested, in a sentence."""
+    parts = []
+    for record in ordered(records):
+        given = record.settings
+        layers = given["top_layers"]
+        # Records from before the setting existed have no bf16.
+        parts.append(
+            f"{record.source}: {'the whole model' if layers == 0 else f'the last {layers} layers'}"
+            f"{' in bfloat16' if given.get('bf16') else ''}, {given['size']:,} training groups, "
+            f"{record.data['test groups']:,} test groups, {given['seeds']} seeds, "
+            f"{len(given['learning_rates'])} learning rates to choose from"
+        )
+    return "; ".join(parts) + "."
+
+
 def batches_in_words(records: Sequence[Record]) -> str:
     """How the batches of :func:`padding_table` were made, in a sentence."""
     made = dict.fromkeys(
