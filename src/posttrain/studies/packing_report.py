@@ -258,8 +258,8 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         "from the prompt. A causal row with shuffled responses changes accuracy, tested in rows "
         f"like its own, by {listing(packed)} (95 %; trained on {listing(sizes)} groups); the same "
         f"models, used on separate rows, by {listing(apart)}. In causal rows the order of the "
-        f"responses decides the ranking of {listing(flips)}. Without shuffling, the model reads the "
-        f"answer off the slot: trained so, accuracy over both orders falls to {listing(ranked)}. "
+        f"responses decides the ranking of {listing(flips)}. Without shuffling, the model reads "
+        f"the answer off the slot: trained so, accuracy over both orders falls to {listing(ranked)}. "
         "What large models learn from much more data is not measured here.\n\n"
         f"**What does it cost and save?** {in_words(ordered(speed)[0])}"
     )
