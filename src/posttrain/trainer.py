@@ -218,7 +218,7 @@ class RankingTrainer(Trainer):
         """Loss of one batch (see :func:`.losses.ranking_loss`, :func:`.losses.plackett_luce_loss`).
 
         Raises:
-            ValueError: If rankings are to be learnt and pairs are missing, or have margins or weights.
+            ValueError: If pairs of a ranking are missing, or have margins or weights.
         """
         scores = forward_scores(model, RowBatch.among(inputs))  # type: ignore[arg-type]
         winners, losers = scores[inputs["winners"]], scores[inputs["losers"]]
