@@ -20,7 +20,10 @@ PLAIN_TOKENS = TokenizedGroup((1, 2), ((3,), (5,)))
 
 
 def pairs(pairing, group=EDITED, tokens=TOKENS):
-    return [(pair.winner, pair.loser) for pair in pairing.of(group, tokens).pairs]
+    """Pairs by the places of their responses in the group."""
+    found = pairing.of(group, tokens)
+    places = found.tokens.places
+    return [(places[pair.winner], places[pair.loser]) for pair in found.pairs]
 
 
 @pytest.mark.parametrize(
@@ -61,8 +64,8 @@ def test_margins_of_edits_by_hand(table):
     rated = (MARGINS[table] if isinstance(table, str) else table)[3]
 
     def margins(edit_margins):
-        found = Pairing(margins=table, edit_margins=edit_margins).of(EDITED, TOKENS)
-        return {(pair.winner, pair.loser): pair.margin for pair in found.pairs}
+        found = Pairing(margins=table, edit_margins=edit_margins).of(EDITED, TOKENS).pairs
+        return {(pair.winner, pair.loser): pair.margin for pair in found}
 
     assert margins("transitive") == {(0, 1): 0.0, (0, 2): rated, (1, 2): rated}
     assert margins("none") == {(0, 1): 0.0, (0, 2): 0.0, (1, 2): rated}
@@ -88,9 +91,9 @@ def test_a_filter_leaves_out_weakly_rated_pairs_and_keeps_those_with_an_edit():
     ("places", "expected"),
     [
         # What equals another response in tokens is gone, and its pairs are gone with it.
-        ((1, 2), {"all": [(0, 1)], "rated": [(0, 1)], "best": [], "edited over chosen": []}),
+        ((1, 2), {"all": [(1, 2)], "rated": [(1, 2)], "best": [], "edited over chosen": []}),
         ((0, 1), {"all": [(0, 1)], "rated": [], "best": [(0, 1)], "edited over rejected": []}),
-        ((0, 2), {"all": [(0, 1)], "rated": [], "edited over rejected": [(0, 1)], "adjacent": []}),
+        ((0, 2), {"all": [(0, 2)], "rated": [], "edited over rejected": [(0, 2)], "adjacent": []}),
         # An order other than the ranking's is never turned round.
         ((2, 1, 0), {"all": []}),
     ],
@@ -102,8 +105,18 @@ def test_responses_that_are_missing_take_their_pairs_with_them(places, expected)
         assert pairs(Pairing(name), EDITED, tokens) == found
 
 
-def test_the_tokens_are_those_given():
-    assert Pairing().of(EDITED, TOKENS).tokens is TOKENS
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("all", (0, 1, 2)), ("adjacent", (0, 1, 2)), ("rated", (1, 2)), ("edited over chosen", (0, 1)),
+     ("edited over rejected", (0, 2))],
+)  # fmt: skip
+def test_responses_that_no_pair_names_are_not_computed(name, kept):
+    found = Pairing(name).of(EDITED, TOKENS).tokens
+    assert found.places == kept
+    assert found.responses == tuple(TOKENS.responses[place] for place in kept)
+    assert found.prompt == TOKENS.prompt
+    # Nothing to train on: the group is as it was, and a training set leaves it out.
+    assert Pairing("rated", min_strength=4).of(EDITED, TOKENS).tokens == TOKENS
 
 
 @pytest.mark.parametrize(

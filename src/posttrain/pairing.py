@@ -88,7 +88,8 @@ class Pairing:
                 with them their pairs.
 
         Returns:
-            The group with its pairs, of which there may be none.
+            The group with its pairs, of which there may be none. Responses that no pair names are
+            left out, because they would be computed for nothing.
 
         Raises:
             ValueError: If a margin or a filter needs a strength that the group does not have.
@@ -100,8 +101,15 @@ class Pairing:
             kind = f"{roles[tokens.places[winner]]} > {roles[tokens.places[loser]]}"
             if kind in wanted and (kind != RATED or self._is_strong(group)):
                 found.append((winner, loser, self._margin(group, kind)))
-        weight = 1 / len(found) if found and self.weighting == "prompt" else 1.0
-        return TrainingGroup(tokens, tuple(TrainingPair(*pair, weight) for pair in found))
+        if not found:
+            return TrainingGroup(tokens, ())
+        weight = 1 / len(found) if self.weighting == "prompt" else 1.0
+        used = sorted({place for winner, loser, _ in found for place in (winner, loser)})
+        pairs = (
+            TrainingPair(used.index(winner), used.index(loser), margin, weight)
+            for winner, loser, margin in found
+        )
+        return TrainingGroup(tokens.in_order(used), tuple(pairs))
 
     def _is_strong(self, group: RankedGroup) -> bool:
         if self.min_strength == 1:

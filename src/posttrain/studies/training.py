@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 from posttrain import reward_model
 from posttrain.rows import Layout
 from posttrain.settings import setting
-from posttrain.trainer import GroupCollator, RankingTrainer, TrainingGroup, training_set
+from posttrain.trainer import GroupCollator, Objective, RankingTrainer, TrainingGroup, training_set
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ def train(
     layout: Layout,
     recipe: Recipe,
     *,
+    objective: Objective = "pairs",
     learning_rate: float,
     seed: int,
 ) -> tuple[PreTrainedModel, int]:
@@ -71,6 +72,7 @@ def train(
         groups: Groups with their pairs.
         layout: How groups become rows.
         recipe: What is common to the runs of a study.
+        objective: See :data:`.trainer.Objective`.
         learning_rate: Peak learning rate.
         seed: Seeds the score head, the order of groups and the order of responses.
 
@@ -107,6 +109,7 @@ def train(
             arguments,
             train_dataset=training_set(groups),
             data_collator=GroupCollator(pad_token_id, layout),
+            objective=objective,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
