@@ -4,7 +4,6 @@ import math
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from posttrain.pairing import RATED
@@ -151,7 +150,8 @@ def outcome():
         for arm, both in scores.items()
     }
     length = np.array([len(text) for group in GROUPS for text in group.responses])
-    return Outcome(sums, pd.DataFrame({"arm": [*scores]}), {"longer": pairs.sums(length)})
+    costs = {cell: {"pairs": float(number)} for number, cell in enumerate(sums)}
+    return Outcome(sums, costs, {"longer": pairs.sums(length)})
 
 
 def cell(table, **where):
@@ -179,7 +179,10 @@ def test_tables_hold_means_over_seeds_and_paired_differences(outcome):
     # Contrasts of arms that were not trained are left out.
     assert set(tables["contrasts"]["contrast"]) == {named}
     assert cell(tables["baselines"], baseline="longer", metric="edited > chosen") == 0.0
-    assert tables["costs"] is outcome.costs
+    costs = tables["costs"][["arm", "size", "share", "pairs"]]
+    assert [*costs.itertuples(index=False, name=None)] == [
+        (IGNORE, 10, 0.5, 0.0), ("all pairs", 10, 0.5, 1.0), ("two more pairs", 10, 0.5, 2.0),
+    ]  # fmt: skip
     assert (tables["metrics"]["low"] <= tables["metrics"]["high"]).sum() > 10
 
 

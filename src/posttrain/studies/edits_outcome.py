@@ -1,8 +1,9 @@
 """Arms of the study of edited responses, what is measured of a trained model, and its tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations
+from dataclasses import asdict, dataclass, field
+from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,8 @@ import pandas as pd
 from posttrain.evaluation import Resamples, interval
 from posttrain.pairing import RATED, Pairing
 from posttrain.preferences import RESPONSES, RankedGroup
+from posttrain.settings import setting
+from posttrain.studies.groups import DataSettings
 from posttrain.trainer import Objective
 
 IGNORE = "edits ignored"
@@ -34,6 +37,11 @@ class Arm:
     def uses_edits(self) -> bool:
         """Whether an edited response takes part in training."""
         return self.pairing.pairs != "rated"
+
+    @property
+    def depends_on_edits(self) -> bool:
+        """Whether it matters to the arm how many edits there are."""
+        return self.uses_edits or self.added > 0
 
 
 ARMS: dict[str, Arm] = {
@@ -201,18 +209,59 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class CellSettings(DataSettings):
+    """Which cells a study runs.
+
+    Raises:
+        ValueError: If a number is out of range, a list empty, or an arm unknown or missing.
+    """
+
+    arms: list[str] = setting(list(ARMS), "Ways of using edits.")
+    sizes: list[int] = setting([250, 1000], "Training groups, without those that an arm adds.")
+    shares: list[float] = setting([0.25, 1.0], "Shares of their edits that are used.")
+    seeds: int = setting(10, "Repetitions, each with other training groups.")
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("sizes", "shares"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} needs at least one value")
+        if not all(0 < share <= 1 for share in self.shares):
+            raise ValueError(f"shares must lie above 0 and be at most 1, not {self.shares}")
+        if IGNORE not in self.arms or not set(self.arms) <= set(ARMS):
+            raise ValueError(
+                f"arms must contain {IGNORE!r} and only names of {', '.join(ARMS)}; got "
+                f"{', '.join(self.arms)}"
+            )
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every arm at every size and share."""
+        return [Cell(*cell) for cell in product(self.arms, self.sizes, self.shares)]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Held-out results of every cell.
 
     Attributes:
         sums: Shape ``[seeds, test groups, COLUMNS]``, by cell.
-        costs: What training took, a row a cell: see :func:`cost`.
+        costs: What a run of each cell takes on average (see :func:`.edits_data.cost`).
         baselines: Sums of scores that no model gives, ``[test groups, COLUMNS]``, by name.
+        account: Of the test groups.
     """
 
     sums: Mapping[Cell, np.ndarray]
-    costs: pd.DataFrame
+    costs: Mapping[Cell, Mapping[str, float]]
     baselines: Mapping[str, np.ndarray]
+    account: dict[str, Any] = field(default_factory=dict)
+
+
+def length_baselines(pairs: TestPairs, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Sums of the scores that prefer the longer and the shorter response."""
+    return {"longer": pairs.sums(lengths), "shorter": pairs.sums(-lengths)}
 
 
 HEAD = ["arm", "size", "share"]
@@ -226,7 +275,7 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         - ``metrics``: by arm, size, share and metric.
         - ``gains``: the same for the paired difference to the arm that ignores edits.
         - ``contrasts``: paired differences of :data:`CONTRASTS`.
-        - ``costs``: see :class:`Outcome`.
+        - ``costs``: what a run of each cell takes (see :func:`.edits_data.cost`).
         - ``baselines``: metrics of scores that no model gives.
     """
     seeds, groups, _ = next(iter(outcome.sums.values())).shape
@@ -260,6 +309,6 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         "contrasts": pd.DataFrame(
             contrasts, columns=["contrast", "size", "share", "metric", *ESTIMATE]
         ),
-        "costs": outcome.costs,
+        "costs": pd.DataFrame([asdict(cell) | {**cost} for cell, cost in outcome.costs.items()]),
         "baselines": pd.DataFrame(baselines, columns=["baseline", "metric", *ESTIMATE]),
     }
