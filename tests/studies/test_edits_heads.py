@@ -87,7 +87,8 @@ def test_heads_on_the_truth_find_it_and_every_group_is_tested_once(groups, with_
     }  # fmt: skip
     assert len(tuning) == len(ARMS)
     assert set(tuning["at edge"]) == {1.0}  # the grid has two values
-    assert tuning["penalty"].between(0.1, 3.0).all()
+    # All penalties rank everything right, and of equals the strongest is taken.
+    np.testing.assert_allclose(tuning["penalty"], 3.0)
     assert outcome.costs[Cell(IGNORE, 14, 0.5)]["groups"] == 14
     assert outcome.costs[Cell("all pairs", 14, 0.5)]["edits"] > 2
 
