@@ -88,6 +88,7 @@ def test_help_lists_the_studies(capsys):
     shown = capsys.readouterr().out
     assert "what the margin buys" in shown
     assert "what one row for all responses changes" in shown
+    assert "how edited responses are used" in shown
 
 
 @pytest.mark.parametrize(
