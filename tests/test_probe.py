@@ -162,6 +162,8 @@ def test_a_choice_with_two_weights_is_refused():
     heads_of(differences, margins, weights, [1.0], choices=torch.tensor([0, 0, 1, 0]))
     with pytest.raises(ValueError, match="pairs of one choice must have one weight"):
         heads_of(differences, margins, weights, [1.0], choices=torch.tensor([0, 0, 0, 1]))
+    with pytest.raises(ValueError, match=r"expected choices of shape \[4\] \(pairs\), got \[3\]"):
+        heads_of(differences, margins, weights, [1.0], choices=torch.tensor([0, 0, 1]))
 
 
 def test_margins_weights_and_penalties_matter(batch):

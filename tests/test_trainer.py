@@ -525,8 +525,10 @@ def test_rankings_of_pairs_alone_train_like_pairs(tiny_checkpoint, tiny_groups, 
         (TrainingPair(0, 1), TrainingPair(1, 2)),
         (TrainingPair(0, 1), TrainingPair(0, 2), TrainingPair(1, 2, margin=1.0)),
         (TrainingPair(0, 1), TrainingPair(0, 2), TrainingPair(1, 2, weight=2.0)),
+        (TrainingPair(0, 1), TrainingPair(0, 2), TrainingPair(2, 1)),
+        (TrainingPair(0, 1), TrainingPair(0, 1), TrainingPair(1, 2)),
     ],
-    ids=["a pair missing", "a margin", "a weight"],
+    ids=["a pair missing", "a margin", "a weight", "a pair reversed", "a pair twice"],
 )
 def test_rankings_with_anything_else_than_all_pairs_are_refused(tiny_model, make_trainer, pairs):
     model, _ = tiny_model
@@ -534,6 +536,17 @@ def test_rankings_with_anything_else_than_all_pairs_are_refused(tiny_model, make
     trainer = make_trainer(model, groups, objective="plackett-luce")
     with pytest.raises(ValueError, match=r"ranks all responses of a group.*with_all_pairs"):
         trainer.train()
+
+
+def test_a_model_trained_on_rankings_is_evaluated_on_any_pairs(tiny_model, mixed, make_trainer):
+    model, _ = tiny_model
+    rankings = [TrainingGroup.with_all_pairs(group.tokens) for group in mixed]
+    trainer = make_trainer(model, rankings, objective="plackett-luce", evaluation=mixed)
+    found = trainer.evaluate()
+    assert found == pytest.approx(
+        make_trainer(model, mixed, evaluation=mixed).evaluate() | found, abs=1e-12
+    )
+    assert 0 < found["eval_loss"] < 5
 
 
 def test_unknown_objectives_and_centred_rankings_are_refused(tiny_model, groups, make_trainer):

@@ -1,6 +1,6 @@
 """Ranking losses on pairs of scores (Llama 2, section 3.2.2; Llama 3, section 4.1.2).
 
-All functions take the scores of winners and losers as two tensors of shape ``[pairs]`` and refuse
+Losses of pairs take the scores of winners and losers as two tensors of shape ``[pairs]`` and refuse
 anything else: a ``[pairs, 1]`` tensor minus a ``[pairs]`` tensor would silently broadcast to
 ``[pairs, pairs]``, a known bug of several trainers.
 """

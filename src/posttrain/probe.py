@@ -182,7 +182,8 @@ def fit_heads(
 
     A weight of zero leaves a pair out, which is how folds and filters share one batch. Pairs with
     one winner may also be one choice among several, as Plackett and Luce have it: then a set C of
-    them has the one term :math:`w_{bC} \log(1 + \sum_{i \in C} e^{-(d_i β - m_{bi})})`.
+    them has the one term :math:`w_{bC} \log(1 + \sum_{i \in C} e^{-(d_i β - m_{bi})})`, and its
+    weight counts once in the denominator.
 
     The method is the lower-bound Newton step of Böhning and Lindsay (1988): the Hessian never
     exceeds :math:`\frac{c_b}{4} D^\top D / N + λ_b` (with choices, ½ instead of ¼),
@@ -224,6 +225,8 @@ def fit_heads(
     kept = eigenvalues > eigenvalues[-1] * 1e-12
     basis = basis[:, kept].to(differences)
     rotated = differences @ basis
+    if choices is not None and choices.shape != (pairs,):
+        raise ValueError(f"expected choices of shape [{pairs}] (pairs), got {list(choices.shape)}")
     members = None if choices is None else _members(choices)
     if members is not None and not _is_even(weights, members):
         raise ValueError("pairs of one choice must have one weight")

@@ -220,8 +220,7 @@ class RankingTrainer(Trainer):
         Raises:
             ValueError: If pairs of a ranking are missing, or have margins or weights.
         """
-        scores = forward_scores(model, RowBatch.among(inputs))  # type: ignore[arg-type]
-        winners, losers = scores[inputs["winners"]], scores[inputs["losers"]]
+        scores, winners, losers = _pair_scores(model, inputs)
         if self.objective == "plackett-luce":
             loss = plackett_luce_loss(scores, _ranked_counts(inputs))
         else:
@@ -252,8 +251,8 @@ class RankingTrainer(Trainer):
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
-            _, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        scores = torch.stack([outputs["winners"], outputs["losers"]], dim=1)
+            _, winners, losers = _pair_scores(model, inputs)
+        scores = torch.stack([winners, losers], dim=1)
         terms = torch.stack([inputs["margins"], inputs["weights"]], dim=1)
         counts = inputs["pair_counts"].tolist()
         return None, _by_group(scores, counts), _by_group(terms, counts)
@@ -275,12 +274,23 @@ class RankingTrainer(Trainer):
         return {"loss": loss.item(), "accuracy": right.mean().item()}
 
 
+def _pair_scores(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of all responses of a batch, and those of the winners and losers of its pairs."""
+    scores = forward_scores(model, RowBatch.among(inputs))  # type: ignore[arg-type]
+    return scores, scores[inputs["winners"]], scores[inputs["losers"]]
+
+
 def _ranked_counts(inputs: Mapping[str, Tensor]) -> list[int]:
     """Number of responses of each group, if nothing but their ranking is asked for."""
     counts = inputs["response_counts"]
-    all_pairs = counts * (counts - 1) // 2
+    ends = counts.cumsum(0).tolist()
+    all_pairs = [
+        pair for end, count in zip(ends, counts.tolist(), strict=True)
+        for pair in combinations(range(end - count, end), 2)
+    ]  # fmt: skip
+    pairs = sorted(zip(inputs["winners"].tolist(), inputs["losers"].tolist(), strict=True))
     plain = (inputs["margins"] == 0).all() and (inputs["weights"] == 1).all()
-    if not (plain and torch.equal(inputs["pair_counts"], all_pairs)):
+    if not (plain and pairs == all_pairs):
         raise ValueError(
             "the objective plackett-luce ranks all responses of a group, without margins and "
             "weights; make groups with TrainingGroup.with_all_pairs, or use the objective pairs"

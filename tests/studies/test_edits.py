@@ -122,6 +122,7 @@ def test_the_source_decides_the_settings():
         ({"shares": [0.0]}, r"shares must lie above 0 and be at most 1, not \[0.0\]"),
         ({"shares": []}, "shares needs at least one value"),
         ({"sizes": []}, "sizes needs at least one value"),
+        ({"sizes": [5, 0]}, r"sizes must be at least 1, not \[5, 0\]"),
         ({"seeds": 0}, "seeds must be at least 1, not 0"),
     ],
 )

@@ -1,7 +1,5 @@
 """Which groups a run of the study of edits trains on, by hand."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -39,6 +37,13 @@ def test_groups_are_chosen_by_hand(arm, size, share, edited, plain, added):
     assert found.edited.tolist() == edited
     assert found.plain.tolist() == plain
     assert found.added.tolist() == added
+
+
+def test_no_edit_at_all_is_refused():
+    order = np.array([8, 6, 1, 0])
+    message = "a share of 0.4 of the 1 edits of 3 groups is none, so arms would not differ"
+    with pytest.raises(ValueError, match=message):
+        choose(order, HAS_EDIT, ARMS["all pairs"], 3, 0.4)
 
 
 def test_more_groups_than_there_are_is_refused():
@@ -128,15 +133,54 @@ def test_test_pairs_and_lengths_are_those_of_the_groups_named(groups):
     assert max(found.winners.max(), found.losers.max()) == sum(sizes) - 1
 
 
+PROMPT = (Message("user", "repeat : cat"),)
+
+
+def written(folder, monkeypatch, checkpoint, more):
+    """Simulated groups with an edit each, and some more, read as human data."""
+    simulated = [group.ranked for group in simulate(30, seed=3, edited_share=1.0)]
+    distinct = {}
+    for group in simulated:
+        distinct.setdefault(group.group, group)
+    write_groups(folder / "mine.jsonl", [*distinct.values(), *more])
+    monkeypatch.setenv("POSTTRAIN_DATA", str(folder))
+    return load_edits("mine", checkpoint, SETTINGS)
+
+
+def test_an_edit_stays_in_one_group_and_out_of_ordinary_comparisons(
+    monkeypatch, tmp_path, tiny_checkpoint
+):
+    more = [
+        RankedGroup("first", PROMPT, ("cat", "dog", "owl")),
+        RankedGroup("again", PROMPT, ("cat", "dog", "fox")),
+        RankedGroup("other edit", PROMPT, ("cat cat", "owl", "fox")),
+        RankedGroup("chosen", PROMPT, ("cat", "fox")),
+        RankedGroup("rejected", PROMPT, ("bee", "cat cat")),
+        RankedGroup("ordinary", PROMPT, ("bee", "cow")),
+        RankedGroup("elsewhere", (Message("user", "repeat : owl"),), ("cat", "fox")),
+    ]
+    found = written(tmp_path, monkeypatch, tiny_checkpoint, more)
+    kept = {group.id: group.responses for group in found.ranked}
+    assert kept["first"] == ("cat", "dog", "owl")
+    assert kept["again"] == ("dog", "fox")
+    assert kept["other edit"] == ("cat cat", "owl", "fox")
+    assert kept["ordinary"] == ("bee", "cow")
+    assert kept["elsewhere"] == ("cat", "fox")
+    assert not {"chosen", "rejected"} & set(kept)
+    assert found.account["groups of which an edit is chosen or rejected"] == 2
+    assert found.account["edits of another group too"] == 1
+    assert found.account["groups with an edit"] == found.has_edit.sum()
+    for group, tokens in zip(found.ranked, found.tokens, strict=True):
+        assert len(group.responses) == len(tokens.responses)
+        assert tokens.places == tuple(range(len(group.responses)))
+
+
 def test_an_edit_that_equals_another_response_in_tokens_is_taken_off(
     monkeypatch, tmp_path, tiny_checkpoint
 ):
-    plain = [group.ranked for group in simulate(30, seed=3, edited_share=1.0)]
     # Both words are unknown to the tokenizer.
-    same = RankedGroup("same", (Message("user", "repeat : cat"),), ("qqq", "zzz", "cat"))
-    write_groups(tmp_path / "mine.jsonl", [*plain, same])
-    monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
-    found = load_edits("mine", tiny_checkpoint, replace(SETTINGS))
+    same = RankedGroup("same", PROMPT, ("qqq", "zzz", "cat"))
+    found = written(tmp_path, monkeypatch, tiny_checkpoint, [same])
     assert found.account["edits equal to another response in tokens"] == 1
     assert found.gold is None
     last = next(k for k, group in enumerate(found.ranked) if group.id == "same")

@@ -38,11 +38,12 @@ def stand_in(monkeypatch):
     trainings = []
 
     def use(score):
-        def train(checkpoint, groups, layout, recipe, *, objective, learning_rate, seed):
+        def train(checkpoint, groups, layout, recipe, *, objective, learning_rate, seed, steps):
             assert layout is LAYOUTS["exact"]
             model = SimpleNamespace(
-                groups=groups, objective=objective, rate=learning_rate, seed=seed, recipe=recipe
-            )
+                groups=groups, objective=objective, rate=learning_rate, seed=seed, recipe=recipe,
+                steps=steps,
+            )  # fmt: skip
             trainings.append(model)
             return model, 42
 
@@ -126,6 +127,8 @@ def test_every_seed_trains_on_other_groups_and_is_tested_on_all_responses(bench,
         assert found[kind].tolist() == [0.0, 1.0]
     arm = ARMS["Plackett–Luce"]
     chosen = [choose(bench.order(s), bench.groups.has_edit, arm, 12, 1.0) for s in (0, 1)]
+    most = [len(part.plain) + 3 * len(part.edited) for part in chosen]
+    assert [t.steps for t in trainings] == [math.ceil(count / 8) for count in most]
     assert costs["edits"] == np.mean([len(part.edited) for part in chosen])
     assert costs["groups"] == 12
 
@@ -153,6 +156,26 @@ def test_the_best_rate_is_taken_and_arms_without_edits_are_trained_once(bench, s
     }
     longer = edits_full.edit_metrics(outcome.baselines["longer"].sum(axis=0))
     assert longer["prefers shorter"] == 0.0
+
+
+def test_all_arms_take_as_many_steps(bench, stand_in):
+    trainings = stand_in(lambda model, group: np.zeros(len(group.responses)))
+    twice = replace(bench, settings=replace(SETTINGS, epochs=2))
+    for name in ARMS:
+        train_and_test(twice, Cell(name, 12, 0.5), 0.1)
+    by_seed = [{t.steps for t in trainings if t.seed == seed} for seed in (0, 1)]
+    assert all(len(steps) == 1 for steps in by_seed)
+    # Two epochs of the arm that adds most.
+    groups = max(len(t.groups) for t in trainings if t.seed == 0)
+    assert by_seed[0] == {2 * math.ceil(groups / 8)}
+
+
+def test_too_few_groups_are_refused_before_anything_is_trained(bench, stand_in):
+    trainings = stand_in(None)
+    large = replace(bench, settings=replace(SETTINGS, sizes=[4, 30], shares=[1.0]))
+    with pytest.raises(ValueError, match=r"30 groups with .* edits need .* training groups"):
+        run(large)
+    assert not trainings
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from posttrain.studies import edits_heads
 from posttrain.studies.edits_data import choose, load_edits, training_groups
 from posttrain.studies.edits_heads import Comparisons, HeadSettings, run
-from posttrain.studies.edits_outcome import ARMS, IGNORE, RATED, Cell, edit_metrics
+from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell, edit_metrics
 from posttrain.studies.groups import DataSettings
 
 SETTINGS = HeadSettings(
@@ -93,20 +93,25 @@ def test_heads_on_the_truth_find_it_and_every_group_is_tested_once(groups, with_
     assert outcome.costs[Cell("all pairs", 14, 0.5)]["edits"] > 2
 
 
-def test_no_head_sees_the_groups_that_it_is_tested_on(groups, with_features):
-    """Features that name the group let a head that saw it rank it; all others know nothing."""
-    count = sum(len(group.responses) for group in groups.ranked)
-    own = torch.zeros(count, 90)
-    place = 0
-    for i, group in enumerate(groups.ranked):
-        for rank in range(len(group.responses)):
-            own[place, i] = -float(rank)
-            place += 1
-    with_features(own)
-    outcome, _ = run(None, groups, SETTINGS)
-    for sums in outcome.sums.values():
-        # Every score difference of a test group is exactly 0.
-        assert (edit_metrics(sums.sum(axis=1))[RATED] == 0.5).all()
+def test_no_head_sees_a_topic_that_it_is_tested_on(groups, with_features, monkeypatch):
+    topics = np.array([group.group for group in groups.ranked])
+    of_response = np.repeat(topics, [len(group.responses) for group in groups.ranked])
+    tested = []
+    true_fit = edits_heads._fit
+
+    def watch(groups, chosen, base, found, firsts, test, settings):
+        for part in chosen.values():
+            trained = np.concatenate([part.edited, part.plain, part.added])
+            assert not set(topics[trained]) & set(of_response[test])
+            assert sorted([*part.edited, *part.plain]) == sorted(base)
+        tested.extend(test)
+        return true_fit(groups, chosen, base, found, firsts, test, settings)
+
+    monkeypatch.setattr(edits_heads, "_fit", watch)
+    with_features(gold_features(groups))
+    run(None, groups, SETTINGS)
+    # Every response once a seed.
+    assert sorted(tested) == sorted([*range(len(of_response))] * 2)
 
 
 def test_inner_folds_keep_groups_together_and_take_in_what_arms_add(
@@ -152,7 +157,13 @@ def test_inner_folds_keep_groups_together_and_take_in_what_arms_add(
                 assert choices.tolist() == compared.winners.tolist()
 
 
-def test_too_few_groups_are_refused(groups, with_features):
-    with_features(gold_features(groups))
+def test_too_few_groups_are_refused(groups, monkeypatch):
+    monkeypatch.setattr(edits_heads, "features", lambda *_: pytest.fail("too late"))
     with pytest.raises(ValueError, match=r"groups with .* edits need .* training groups, of which"):
         run(None, groups, replace(SETTINGS, sizes=[55], shares=[1.0]))
+
+
+@pytest.mark.parametrize("penalties", [[], [1.0, 0.1]])
+def test_penalties_must_ascend(penalties):
+    with pytest.raises(ValueError, match="penalties must be one or more, ascending"):
+        HeadSettings(penalties=penalties)

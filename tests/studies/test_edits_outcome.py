@@ -51,6 +51,7 @@ def test_pairs_of_groups_by_hand():
         "edited > rejected, winner longer": 1,
         "edited > rejected, winner shorter": 0,
         "gold": 0,
+        "gold, chosen and rejected": 0,
     }
 
 
@@ -65,7 +66,7 @@ def test_gold_ranks_what_it_tells_apart_whatever_annotators_said():
     assert pairs.codes[turned].tolist() == [1]
     # The other strata are as without gold.
     plain = counts(TestPairs.of(GROUPS))
-    assert counts(pairs) == plain | {"gold": 3}
+    assert counts(pairs) == plain | {"gold": 3, "gold, chosen and rejected": 2}
 
 
 def by_hand(groups, scores, codes_wanted):

@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from posttrain.pairing import Pairing
 from posttrain.preferences import RankedGroup
-from posttrain.studies.edits_outcome import Arm, TestPairs
+from posttrain.studies.edits_outcome import ORDINARY, Arm, TestPairs
 from posttrain.studies.groups import DataSettings, load_groups
 from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import TrainingGroup
-
-#: Every annotator's choice, and nothing else.
-ORDINARY = Pairing("rated")
 
 
 @dataclass(frozen=True)
@@ -53,25 +49,44 @@ class EditGroups:
 def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGroups:
     """Load or simulate groups and tokenise them.
 
-    An edit that equals another response in tokens is counted and taken off its group.
+    One edit is one act of an editor, and so is in one group only: the first that carries its text.
+    Groups of ordinary comparisons hold no edit: where chosen or rejected is the edit of a group
+    of the same prompt, the group is left out, or ignoring edits would not ignore them. An edit
+    that equals another response in tokens is taken off its group. All are counted.
     """
     found = load_groups(source, checkpoint, settings)
-    lost = [
-        len(tokens.responses) < len(group.responses)
-        for group, tokens in zip(found.ranked, found.tokens, strict=True)
+    edits = {(group.group, group.edited) for group in found.ranked if group.has_edit}
+    kept = [
+        k
+        for k, group in enumerate(found.ranked)
+        if not {(group.group, group.chosen), (group.group, group.rejected)} & edits
     ]
-    ranked = [
-        without_edit(group) if gone else group
-        for group, gone in zip(found.ranked, lost, strict=True)
-    ]
-    gold = found.gold and [
-        truth[-len(group.responses) :] for truth, group in zip(found.gold, ranked, strict=True)
-    ]
+    ranked, tokens = [], []
     account = found.account | {
-        "groups with an edit": sum(group.has_edit for group in ranked),
-        "edits equal to another response in tokens": sum(lost),
+        "groups of which an edit is chosen or rejected": len(found.ranked) - len(kept),
+        "edits equal to another response in tokens": 0,
+        "edits of another group too": 0,
     }
-    return EditGroups(ranked, [replace(t, places=()) for t in found.tokens], gold, account)
+    used: set[tuple[str, str | None]] = set()
+    for k in kept:
+        group, ids = found.ranked[k], found.tokens[k]
+        if group.has_edit:
+            edit = (group.group, group.edited)
+            lost = len(ids.responses) < 3
+            account["edits equal to another response in tokens"] += lost
+            account["edits of another group too"] += edit in used and not lost
+            if lost or edit in used:
+                group = without_edit(group)
+            else:
+                used.add(edit)
+        ranked.append(group)
+        responses = ids.responses[-len(group.responses) :]
+        tokens.append(replace(ids, responses=responses, places=()))
+    account["groups with an edit"] = len(used)
+    gold = found.gold and [
+        found.gold[k][-len(group.responses) :] for k, group in zip(kept, ranked, strict=True)
+    ]
+    return EditGroups(ranked, tokens, gold, account)
 
 
 def without_edit(group: RankedGroup) -> RankedGroup:
@@ -108,11 +123,16 @@ def choose(order: np.ndarray, has_edit: np.ndarray, arm: Arm, size: int, share: 
         share: Share of their edits that exist for this run.
 
     Raises:
-        ValueError: If there are too few groups.
+        ValueError: If there are too few groups, or no edit among them.
     """
     base = order[:size]
     with_edit = base[has_edit[base]]
     edited = with_edit[: round(share * len(with_edit))]
+    if not len(edited):
+        raise ValueError(
+            f"a share of {share:g} of the {len(with_edit)} edits of {size} groups is none, so arms "
+            "would not differ; raise sizes or shares, or use data with edited responses"
+        )
     needed = size + arm.added * len(edited)
     if needed > len(order):
         raise ValueError(

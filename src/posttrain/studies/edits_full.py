@@ -4,8 +4,10 @@ On a GPU the same trains SmolLM2 on human data. The learning rate is tuned for e
 share: trained on four fifths of the training groups, judged on the rest, then trained again on all.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +92,13 @@ class Bench:
     ) -> np.ndarray:
         """Train a reward model, and score all responses of some groups in rows of their own.
 
+        All arms take the same number of steps, those of the recipe's epochs over the groups of an
+        arm that adds two for each edit: otherwise such an arm would gain by training longer.
+
         Returns:
             Shape ``[responses]``, by group.
         """
+        most = len(chosen.plain) + 3 * len(chosen.edited)
         model, pad_token_id = train(
             self.checkpoint,
             training_groups(self.groups, arm, chosen),
@@ -101,6 +107,7 @@ class Bench:
             objective=arm.objective,
             learning_rate=learning_rate,
             seed=seed,
+            steps=self.settings.epochs * math.ceil(most / self.settings.batch_size),
         )
         groups = [self.groups.tokens[i] for i in judged]
         return reward_model.score(model, groups, pad_token_id=pad_token_id).numpy()
@@ -177,6 +184,9 @@ def run(bench: Bench) -> tuple[Outcome, pd.DataFrame]:
         ValueError: If there are too few training groups.
     """
     settings = bench.settings
+    # Before hours of training, not after.
+    for seed, cell in product(range(settings.seeds), settings.cells):
+        choose(bench.order(seed), bench.groups.has_edit, ARMS[cell.arm], cell.size, cell.share)
     sums: dict[Cell, np.ndarray] = {}
     costs: dict[Cell, Mapping[str, float]] = {}
     tuning: list[dict[str, Any]] = []

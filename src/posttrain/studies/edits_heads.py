@@ -42,6 +42,11 @@ class HeadSettings(CellSettings):
     pooling: Pooling = setting("mean", "How hidden states become one vector.")
     max_tokens: int = setting(512, "Longest row in tokens; longer prompts are cut on the left.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.penalties or sorted(self.penalties) != self.penalties:
+            raise ValueError(f"penalties must be one or more, ascending, not {self.penalties}")
+
 
 @dataclass(frozen=True)
 class Comparisons:
@@ -98,6 +103,10 @@ def run(
     Raises:
         ValueError: If there are too few training groups, or a fit did not converge.
     """
+    splits = folds(groups.ranked, folds=settings.folds)
+    # Before features are computed, which takes long.
+    for (training, _), seed, cell in product(splits, range(settings.seeds), settings.cells):
+        choose(_order(training, seed), groups.has_edit, ARMS[cell.arm], cell.size, cell.share)
     found = features(checkpoint, groups.tokens, FeatureSettings(settings.layer, settings.pooling))
     counts = [len(group.responses) for group in groups.ranked]
     firsts = np.cumsum([0, *counts])[:-1]
@@ -106,10 +115,10 @@ def run(
     scores = {cell: np.zeros((settings.seeds, sum(counts))) for cell in settings.cells}
     tuned: dict[Cell, list[int]] = {cell: [] for cell in settings.cells}
     costs: dict[Cell, list[dict[str, int]]] = {cell: [] for cell in settings.cells}
-    for training, test in folds(groups.ranked, folds=settings.folds):
+    for training, test in splits:
         tested = np.concatenate([np.arange(firsts[i], firsts[i] + counts[i]) for i in test])
         for seed in range(settings.seeds):
-            order = np.random.default_rng(seed).permutation(training)
+            order = _order(training, seed)
             for size, share in product(settings.sizes, settings.shares):
                 chosen = {
                     name: choose(order, groups.has_edit, ARMS[name], size, share)
@@ -132,6 +141,11 @@ def run(
         {"test groups": len(counts), "test groups with an edit": int(groups.has_edit.sum())},
     )
     return outcome, _tuning(tuned, settings.penalties)
+
+
+def _order(training: np.ndarray, seed: int) -> np.ndarray:
+    """Training groups in the order in which a seed takes them."""
+    return np.random.default_rng(seed).permutation(training)
 
 
 def _fit(

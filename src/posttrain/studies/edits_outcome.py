@@ -16,6 +16,8 @@ from posttrain.studies.groups import DataSettings
 from posttrain.trainer import Objective
 
 IGNORE = "edits ignored"
+#: Annotators' choices, and nothing else.
+ORDINARY = Pairing("rated")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Arm:
             edits: it shows what the same effort would have bought without them.
     """
 
-    pairing: Pairing = field(default_factory=lambda: Pairing("rated"))
+    pairing: Pairing = ORDINARY
     objective: Objective = "pairs"
     added: int = 0
 
@@ -68,12 +70,14 @@ CONTRASTS = {
     "edited > chosen − edited > rejected": ("edited > chosen", "edited > rejected"),
 }
 KINDS = (RATED, "edited > chosen", "edited > rejected")
-GOLD = "gold"
+#: Pairs in order of their true quality: all, and those of chosen and rejected alone, because edits
+#: are better by construction.
+GOLD = ("gold", "gold, chosen and rejected")
 #: What test pairs are told apart by: their kind, and whether the winner is the longer response.
 STRATA = (
     *KINDS,
     *(f"{kind}, {length}" for kind in KINDS for length in ("winner longer", "winner shorter")),
-    GOLD,
+    *GOLD,
 )
 # Columns of the sums: number of pairs and of right ones by stratum; of the rated pairs, the
 # log-likelihood, how many have responses of different length, and of how many the shorter wins.
@@ -123,15 +127,17 @@ class TestPairs:
             roles = RESPONSES[-len(group.responses) :]
             for winner, loser in combinations(range(len(group.responses)), 2):
                 shorter = np.sign(len(group.responses[loser]) - len(group.responses[winner]))
-                place = (first + winner, first + loser, shorter, codes[number])
-                rows.append((*place, f"{roles[winner]} > {roles[loser]}"))
+                ends = (first + winner, first + loser)
+                kind = f"{roles[winner]} > {roles[loser]}"
+                rows.append((*ends, shorter, codes[number], kind, False))
                 if gold is not None and gold[number][winner] != gold[number][loser]:
-                    turned = gold[number][winner] < gold[number][loser]
-                    ends = place[1::-1] if turned else place[:2]
-                    rows.append((*ends, -shorter if turned else shorter, codes[number], GOLD))
+                    if gold[number][winner] < gold[number][loser]:
+                        ends, shorter = ends[::-1], -shorter
+                    rows.append((*ends, shorter, codes[number], kind, True))
             first += len(group.responses)
-        winners, losers, shorter, of_group, kinds = map(np.array, zip(*rows, strict=True))
-        found = {kind: kinds == kind for kind in (*KINDS, GOLD)}
+        winners, losers, shorter, of_group, kinds, by_gold = map(np.array, zip(*rows, strict=True))
+        found = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
+        found |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == RATED)}
         for kind in KINDS:
             found[f"{kind}, winner longer"] = found[kind] & (shorter < 0)
             found[f"{kind}, winner shorter"] = found[kind] & (shorter > 0)
@@ -228,6 +234,8 @@ class CellSettings(DataSettings):
         for name in ("sizes", "shares"):
             if not getattr(self, name):
                 raise ValueError(f"{name} needs at least one value")
+        if min(self.sizes) < 1:
+            raise ValueError(f"sizes must be at least 1, not {self.sizes}")
         if not all(0 < share <= 1 for share in self.shares):
             raise ValueError(f"shares must lie above 0 and be at most 1, not {self.shares}")
         if IGNORE not in self.arms or not set(self.arms) <= set(ARMS):
@@ -302,6 +310,8 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         (name, metric, *interval(replicates))
         for name, sums in outcome.baselines.items()
         for metric, replicates in alone.measure(sums[None], edit_metrics).items()
+        # Lengths are no log-odds.
+        if metric != "log-likelihood"
     ]
     return {
         "metrics": pd.DataFrame(metrics, columns=[*HEAD, "metric", *ESTIMATE]),

@@ -64,6 +64,7 @@ def train(
     objective: Objective = "pairs",
     learning_rate: float,
     seed: int,
+    steps: int | None = None,
 ) -> tuple[PreTrainedModel, int]:
     """Train a reward model: AdamW, five steps of warm-up, cosine schedule to zero.
 
@@ -75,6 +76,7 @@ def train(
         objective: See :data:`.trainer.Objective`.
         learning_rate: Peak learning rate.
         seed: Seeds the score head, the order of groups and the order of responses.
+        steps: Optimiser steps, however many epochs they are; None for those of the recipe's epochs.
 
     Returns:
         The trained model, and the id of its padding token.
@@ -92,6 +94,7 @@ def train(
             scratch,
             per_device_train_batch_size=recipe.batch_size,
             num_train_epochs=recipe.epochs,
+            max_steps=-1 if steps is None else steps,
             learning_rate=learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=5,
