@@ -46,7 +46,9 @@ class Pairing:
         pairs: A key of :data:`PAIRINGS`.
         weighting: ``pair``: every pair weighs 1, so a group with three of them weighs three times
             as much as one with a single pair. ``prompt``: a pair weighs one over the number of its
-            group's pairs (InstructGPT's 1/C(K,2)), so all groups weigh the same.
+            group's pairs (InstructGPT's 1/C(K,2)), so all groups weigh the same. A batch's loss is the
+            mean over its pairs, so both hold among the groups of one batch, and over batches only
+            as far as these hold about the same share of edits.
         margins: Margin by strength of chosen > rejected: a key of :data:`.losses.MARGINS`, or a
             mapping.
         edit_margins: Margins of pairs with an edit, which annotators did not rate. ``transitive``:

@@ -66,8 +66,8 @@ def trained_pairs(groups):
 
 
 PAIRS_OF_EDITS = {
-    "edited > chosen": [(0, 1), (1, 2)],
-    "edited > rejected": [(0, 2), (1, 2)],
+    "adding edited > chosen": [(0, 1), (1, 2)],
+    "adding edited > rejected": [(0, 2), (1, 2)],
     "all pairs": [(0, 1), (0, 2), (1, 2)],
     "all pairs, by prompt": [(0, 1), (0, 2), (1, 2)],
     "Plackett–Luce": [(0, 1), (0, 2), (1, 2)],

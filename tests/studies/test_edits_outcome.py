@@ -115,8 +115,8 @@ def test_arms_are_those_that_the_study_promises():
     used = {name: arm.pairing.pairs for name, arm in ARMS.items()}
     assert used == {
         IGNORE: "rated",
-        "edited > chosen": "rated and edited over chosen",
-        "edited > rejected": "rated and edited over rejected",
+        "adding edited > chosen": "rated and edited over chosen",
+        "adding edited > rejected": "rated and edited over rejected",
         "all pairs": "all",
         "all pairs, by prompt": "all",
         "Plackett–Luce": "all",

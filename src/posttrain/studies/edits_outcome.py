@@ -48,8 +48,8 @@ class Arm:
 
 ARMS: dict[str, Arm] = {
     IGNORE: Arm(),
-    "edited > chosen": Arm(Pairing("rated and edited over chosen")),
-    "edited > rejected": Arm(Pairing("rated and edited over rejected")),
+    "adding edited > chosen": Arm(Pairing("rated and edited over chosen")),
+    "adding edited > rejected": Arm(Pairing("rated and edited over rejected")),
     "all pairs": Arm(Pairing("all")),
     "all pairs, by prompt": Arm(Pairing("all", weighting="prompt")),
     "Plackett–Luce": Arm(Pairing("all"), objective="plackett-luce"),
@@ -61,13 +61,16 @@ ARMS: dict[str, Arm] = {
 }
 #: Paired differences between two arms of one size and share.
 CONTRASTS = {
-    "edited > chosen − one more pair": ("edited > chosen", "one more pair"),
-    "edited > rejected − one more pair": ("edited > rejected", "one more pair"),
+    "adding edited > chosen − one more pair": ("adding edited > chosen", "one more pair"),
+    "adding edited > rejected − one more pair": ("adding edited > rejected", "one more pair"),
     "all pairs − one more pair": ("all pairs", "one more pair"),
     "all pairs − two more pairs": ("all pairs", "two more pairs"),
     "by prompt − by pair": ("all pairs, by prompt", "all pairs"),
     "Plackett–Luce − all pairs": ("Plackett–Luce", "all pairs"),
-    "edited > chosen − edited > rejected": ("edited > chosen", "edited > rejected"),
+    "adding edited > chosen − edited > rejected": (
+        "adding edited > chosen",
+        "adding edited > rejected",
+    ),
 }
 KINDS = (RATED, "edited > chosen", "edited > rejected")
 #: Pairs in order of their true quality: all, and those of chosen and rejected alone, because edits
