@@ -46,9 +46,9 @@ class Pairing:
         pairs: A key of :data:`PAIRINGS`.
         weighting: ``pair``: every pair weighs 1, so a group with three of them weighs three times
             as much as one with a single pair. ``prompt``: a pair weighs one over the number of its
-            group's pairs (InstructGPT's 1/C(K,2)), so all groups weigh the same. A batch's loss is the
-            mean over its pairs, so both hold among the groups of one batch, and over batches only
-            as far as these hold about the same share of edits.
+            group's pairs (InstructGPT's 1/C(K,2)), so all groups weigh the same. The trainer's loss
+            is the mean over a batch's pairs, so both hold within a batch, and between batches as
+            far as these hold the same share of edits.
         margins: Margin by strength of chosen > rejected: a key of :data:`.losses.MARGINS`, or a
             mapping.
         edit_margins: Margins of pairs with an edit, which annotators did not rate. ``transitive``:
