@@ -12,7 +12,7 @@ from posttrain import records
 from posttrain.claims import estimate
 from posttrain.studies import packing_report
 from posttrain.studies.packing_outcome import ARMS, SEPARATE, TESTS, own_test
-from posttrain.studies.report import ordered, with_interval
+from posttrain.studies.report import listing, ordered, with_interval
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 
@@ -50,6 +50,8 @@ def test_the_answer_quotes_the_records(recorded, timed):
             record.tables["matrix"], trained="llama3, ranked", tested="llama3", metric="accuracy"
         )
         assert with_interval(ranked, sign=False) in answer
+    sizes = [f"{record.settings['size']:,}" for record in recorded]
+    assert f"(95 %; trained on {listing(sizes)} groups)" in answer
 
 
 def test_the_answer_needs_records_of_both_studies(recorded, timed):
@@ -94,13 +96,14 @@ def test_a_p_value_below_a_thousandth_is_shown_as_such(recorded):
 
 
 def test_the_matrix_shows_every_cell_of_the_records_and_a_dash_elsewhere(recorded):
-    few = recorded[0]
+    few = next(record for record in recorded if record.source == "simulator")
     matrix = few.tables["matrix"]
     kept = matrix[matrix["tested"].isin([SEPARATE, "llama3"])]
     few = replace(few, source="other", tables=few.tables | {"matrix": kept})
     given = [*recorded, few]
     table = packing_report.matrix_table(given)
-    assert list(table.columns) == [test for test in TESTS if test in set(matrix["tested"])]
+    known = {test for record in given for test in record.tables["matrix"]["tested"]}
+    assert list(table.columns) == [test for test in TESTS if test in known]
     assert len(table) == sum(len(packing_report.arms_of(record)) for record in given)
     for record in given:
         tested = set(record.tables["matrix"]["tested"])
@@ -150,6 +153,21 @@ def test_tokens_and_padding_are_those_of_the_records(untrained):
             assert [*padding.loc[record.source, row.method]] == [
                 f"{row.padding * 100:.1f}", f"{row.slots / separate:.2f}",
             ]  # fmt: skip
+
+
+def test_what_was_trained_is_described_for_each_record(recorded):
+    record = recorded[0]
+    settings = {
+        "top_layers": 6, "bf16": True, "size": 1400, "seeds": 3, "learning_rates": [0.1, 0.2],
+    }  # fmt: skip
+    human = replace(record, source="seeda", settings=settings, data={"test groups": 1200})
+    whole = settings | {"top_layers": 0, "bf16": False, "seeds": 5}
+    simulated = replace(human, source="simulator", settings=whole)
+    rest = "1,400 training groups, 1,200 test groups, {} seeds, 2 learning rates to choose from"
+    assert packing_report.training_in_words([simulated, human]) == (
+        f"seeda: the last 6 layers in bfloat16, {rest.format(3)}; simulator: the whole model, "
+        f"{rest.format(5)}."
+    )
 
 
 def test_batches_are_described_once_for_each_way_of_making_them(untrained):

@@ -387,3 +387,15 @@ def test_committed_tables_have_no_gaps(recorded):
         ):
             assert not table.isna().any().any()
             assert "nan" not in table.to_string()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((3e-5, 3e-5, 3e-5), "<0.001 supported"), ((0.01, 0.0, 0.02), "+0.010 [")],
+)
+def test_rounding_errors_are_shown_as_such(values, expected):
+    claim = replace(claim_of("packing"), unit="plain")
+    low = (values[0], 1.0, 1.0)
+    claim = replace(claim, test=lambda record: Evidence("r", *low, 0.1, measured=values))
+    table = verdict_table([claim], [record_of("packing", "seeda")])
+    assert table["seeda (top layers)"].item().startswith(expected)

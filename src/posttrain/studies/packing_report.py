@@ -246,6 +246,7 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         f"{accuracy(record, 'llama3', 'llama3', 'flips')} % of pairs on `{record.source}`"
         for record in ordered(records)
     ]
+    sizes = [f"{record.settings['size']:,}" for record in ordered(records)]
     return (
         "**What is optimised?** With the responses isolated from each other and positions that "
         "restart behind the prompt, exactly the loss of separate rows, on the same scores and "
@@ -255,10 +256,11 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         "its mask and its positions.\n\n"
         "**When is it not?** Whenever a response sees another, or its positions do not continue "
         "from the prompt. A causal row with shuffled responses changes accuracy, tested in rows "
-        f"like its own, by {listing(packed)} (95 %); the same models, used on separate rows, by "
-        f"{listing(apart)}. In causal rows the order of the responses decides the ranking of "
-        f"{listing(flips)}. Without shuffling, the model reads the answer off the slot: trained "
-        f"so, accuracy over both orders falls to {listing(ranked)}.\n\n"
+        f"like its own, by {listing(packed)} (95 %; trained on {listing(sizes)} groups); the same "
+        f"models, used on separate rows, by {listing(apart)}. In causal rows the order of the "
+        f"responses decides the ranking of {listing(flips)}. Without shuffling, the model reads the "
+        f"answer off the slot: trained so, accuracy over both orders falls to {listing(ranked)}. "
+        "What large models learn from much more data is not measured here.\n\n"
         f"**What does it cost and save?** {in_words(ordered(speed)[0])}"
     )
 
@@ -307,6 +309,22 @@ def edges_in_words(records: Sequence[Record]) -> str:
     if not parts:
         return "No arm's best learning rate lies at an end of its grid."
     return f"Of the learning rates tried, {listing(parts)}."
+
+
+def training_in_words(records: Sequence[Record]) -> str:
+    """How much each run trained and tested, in a sentence."""
+    parts = []
+    for record in ordered(records):
+        given = record.settings
+        layers = given["top_layers"]
+        # Records from before the setting existed have no bf16.
+        parts.append(
+            f"{record.source}: {'the whole model' if layers == 0 else f'the last {layers} layers'}"
+            f"{' in bfloat16' if given.get('bf16') else ''}, {given['size']:,} training groups, "
+            f"{record.data['test groups']:,} test groups, {given['seeds']} seeds, "
+            f"{len(given['learning_rates'])} learning rates to choose from"
+        )
+    return "; ".join(parts) + "."
 
 
 def batches_in_words(records: Sequence[Record]) -> str:
