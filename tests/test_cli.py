@@ -9,7 +9,8 @@ import pytest
 from posttrain import cli, records
 from posttrain.reading import read_groups
 from posttrain.sources.simulator import simulate
-from posttrain.studies import margin, packing, packing_data
+from posttrain.studies import groups as study_groups
+from posttrain.studies import margin, packing
 
 COMMANDS = ([], ["data"], ["data", "check"], ["data", "convert"], ["data", "simulate"], ["study"])
 ARGUMENT_PAIR = (
@@ -87,6 +88,7 @@ def test_help_lists_the_studies(capsys):
     shown = capsys.readouterr().out
     assert "what the margin buys" in shown
     assert "what one row for all responses changes" in shown
+    assert "how edited responses are used" in shown
 
 
 @pytest.mark.parametrize(
@@ -376,7 +378,7 @@ def test_study_packing_refuses_what_does_not_fit(tiny, packing_config, tmp_path,
 
 def test_study_packing_without_human_data_says_what_to_do(monkeypatch, tiny_checkpoint, capsys):
     monkeypatch.delenv("POSTTRAIN_DATA", raising=False)
-    monkeypatch.setattr(packing_data.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
     assert run("study", "packing", "--source", "ukpconvarg") == 1
     assert "POSTTRAIN_DATA is not set" in capsys.readouterr().err
 

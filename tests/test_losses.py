@@ -1,5 +1,6 @@
 """Losses by hand, by autograd and against a numerical minimiser."""
 
+import itertools
 import math
 
 import pytest
@@ -9,9 +10,16 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit
 
-from posttrain.losses import MARGINS, margins_by_strength, optimal_difference, ranking_loss
+from posttrain.losses import (
+    MARGINS,
+    margins_by_strength,
+    optimal_difference,
+    plackett_luce_loss,
+    ranking_loss,
+)
 
 PROBABILITIES = st.floats(0.01, 0.99)
+FINITE = st.floats(-8, 8)
 MARGIN_VALUES = st.floats(0.0, 4.0)
 SCORES = st.lists(
     st.tuples(st.floats(-8, 8), st.floats(-8, 8), st.floats(0, 3), st.floats(0.1, 4)),
@@ -233,3 +241,61 @@ def test_optimal_difference_takes_many_probabilities_and_margins():
     assert difference.shape == (2,)
     assert difference[0].item() == pytest.approx(math.log(0.25), abs=1e-12)
     assert difference[1].item() == optimal_difference(tensor(0.9), 1.0).item()
+
+
+@given(st.lists(FINITE, min_size=2, max_size=2))
+def test_the_ranking_of_two_is_a_pair(values):
+    scores = tensor(*values)
+    expected = ranking_loss(scores[:1], scores[1:])
+    torch.testing.assert_close(plackett_luce_loss(scores, [2]), expected)
+
+
+@given(st.lists(FINITE, min_size=3, max_size=3))
+def test_the_ranking_of_three_is_the_sum_of_pairs_less_what_is_counted_twice(values):
+    best, middle, worst = scores = tensor(*values)
+    pairs = ranking_loss(scores[[0, 0, 1]], scores[[1, 2, 2]], reduction="none").sum()
+    a, b = (middle - best).exp(), (worst - best).exp()
+    expected = pairs - torch.log1p(a * b / (1 + a + b))
+    torch.testing.assert_close(plackett_luce_loss(scores, [3]), expected, rtol=1e-9, atol=1e-9)
+
+
+@given(st.lists(st.lists(FINITE, min_size=2, max_size=5), min_size=1, max_size=4))
+def test_a_ranking_is_the_choice_of_the_best_of_what_is_left_and_groups_weigh_the_same(groups):
+    expected = sum(
+        -tensor(*group[best:]).log_softmax(0)[0]
+        for group in groups
+        for best in range(len(group) - 1)
+    ) / len(groups)
+    scores = tensor(*(score for group in groups for score in group)).requires_grad_()
+    found = plackett_luce_loss(scores, [len(group) for group in groups])
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    # Only differences of scores within a group matter.
+    for part in scores.grad.split([len(group) for group in groups]):
+        assert part.sum().item() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_likelihoods_of_all_rankings_sum_to_one():
+    scores = [0.3, -1.2, 2.0, 0.5]
+    losses = [plackett_luce_loss(tensor(*order), [4]) for order in itertools.permutations(scores)]
+    assert sum(math.exp(-loss) for loss in losses) == pytest.approx(1)
+
+
+def test_half_precision_rankings_are_computed_in_float32():
+    scores = torch.tensor([20.0, 20.0, 19.0], dtype=torch.bfloat16)
+    found = plackett_luce_loss(scores, [3])
+    assert found.dtype == torch.float32
+    expected = plackett_luce_loss(scores.double(), [3])
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_a_score_that_is_no_number_is_not_passed_over():
+    assert plackett_luce_loss(tensor(1.0, math.nan, 0.0), [3]).isnan()
+
+
+@pytest.mark.parametrize(
+    ("shape", "counts"), [((3,), [2]), ((2, 1), [2]), ((3,), [2, 1]), ((0,), []), ((1,), [1])]
+)
+def test_scores_that_are_no_groups_are_refused(shape, counts):
+    with pytest.raises(ValueError, match=r"expected scores \[responses\] of groups of two or more"):
+        plackett_luce_loss(torch.zeros(shape), counts)

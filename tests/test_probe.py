@@ -101,6 +101,71 @@ def test_heads_of_all_arms_and_penalties_are_those_of_a_general_optimiser(batch)
         assert np.abs(gradient).max() < 1e-10
 
 
+def choice_loss(head, differences, weights, penalty, choices):
+    """The loss of one head, choice by choice in torch."""
+    terms, total = 0.0, 0.0
+    for number in set(choices):
+        chosen = [place for place, found in enumerate(choices) if found == number]
+        lost = torch.cat([torch.zeros(1), -(differences[chosen] @ head)])
+        terms = terms + weights[chosen[0]] * lost.logsumexp(0)
+        total = total + weights[chosen[0]]
+    return terms / total + penalty / 2 * (head**2).sum()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_choices_among_several_are_those_of_a_general_optimiser(name):
+    differences, _ = problem(*SHAPES[name])
+    # Sets of three, two and one pairs, not side by side.
+    choices = [place % (len(differences) // 2 + 1) % 7 for place in range(len(differences))]
+    assert len(set(map(choices.count, choices))) > 1
+    weights = torch.tensor([1.0 + (choice % 3) for choice in choices], dtype=torch.float64)
+    weights[[choice == 2 for choice in choices]] = 0.0
+    penalties = [0.01, 1.0]
+    fits = heads_of(
+        differences,
+        torch.zeros(2, len(differences), dtype=torch.float64),
+        weights.expand(2, -1),
+        penalties,
+        choices=torch.tensor(choices),
+    )
+    assert fits.converged.all()
+    losses = head_losses(
+        fits.heads,
+        differences,
+        margins=torch.zeros(2, len(differences)),
+        weights=weights.expand(2, -1),
+        penalties=torch.tensor(penalties, dtype=torch.float64),
+        choices=torch.tensor(choices),
+    )
+    for head, loss, penalty in zip(fits.heads, losses, penalties, strict=True):
+        variable = head.clone().requires_grad_()
+        expected = choice_loss(variable, differences, weights, penalty, choices)
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
+        expected.backward()
+        # The loss is convex, so a head without a gradient is the best there is.
+        assert variable.grad.abs().max() < 1e-9
+        assert head.abs().max() > 1e-3
+
+
+def test_choices_of_one_are_pairs(batch):
+    single = torch.arange(len(batch[0])).flip(0)
+    expected = heads_of(*batch).heads
+    np.testing.assert_allclose(
+        heads_of(*batch, choices=single).heads, expected, rtol=1e-6, atol=1e-7
+    )
+
+
+def test_a_choice_with_two_weights_is_refused():
+    differences, _ = problem(4, 2)
+    weights = torch.tensor([[1.0, 1.0, 2.0, 1.0]], dtype=torch.float64)
+    margins = torch.zeros(1, 4, dtype=torch.float64)
+    heads_of(differences, margins, weights, [1.0], choices=torch.tensor([0, 0, 1, 0]))
+    with pytest.raises(ValueError, match="pairs of one choice must have one weight"):
+        heads_of(differences, margins, weights, [1.0], choices=torch.tensor([0, 0, 0, 1]))
+    with pytest.raises(ValueError, match=r"expected choices of shape \[4\] \(pairs\), got \[3\]"):
+        heads_of(differences, margins, weights, [1.0], choices=torch.tensor([0, 0, 1]))
+
+
 def test_margins_weights_and_penalties_matter(batch):
     heads = heads_of(*batch).heads
     for one in range(len(heads)):

@@ -62,7 +62,15 @@ def mixed(tiny_groups):
 @pytest.fixture
 def make_trainer(tmp_path):
     def make(
-        model, groups, *, layout=EXACT, row_tokens=None, centring=0.0, evaluation=None, **settings
+        model,
+        groups,
+        *,
+        layout=EXACT,
+        row_tokens=None,
+        objective="pairs",
+        centring=0.0,
+        evaluation=None,
+        **settings,
     ):
         defaults = {
             "per_device_train_batch_size": 8,
@@ -79,6 +87,7 @@ def make_trainer(tmp_path):
             train_dataset=training_set(groups),
             eval_dataset=training_set(evaluation) if evaluation else None,
             data_collator=GroupCollator(0, layout, row_tokens),
+            objective=objective,
             centring=centring,
         )
 
@@ -294,6 +303,7 @@ def test_the_collator_lays_out_groups_and_collects_their_pairs(layout, row_token
     batch = collate([PAIR, TRIPLE], 3, layout, row_tokens)
     assert {name: tensor.tolist() for name, tensor in batch.items()} == expected | {
         "pair_counts": [1, 3],
+        "response_counts": [2, 3],
         "winners": [0, 2, 2, 3],
         "losers": [1, 3, 4, 4],
         "margins": [1 / 3, 0.0, 0.5, 1.0],
@@ -469,6 +479,82 @@ def test_training_in_any_exact_layout_gives_the_weights_of_separate_rows(
             assert (weights - before[name]).abs().max() > 1e-3
     for name, weights in trained(CAUSAL).items():
         assert (weights - expected[name]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
+@pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
+def test_rankings_have_the_gradient_of_choosing_the_best_of_what_is_left(
+    tiny_model, tiny_groups, make_trainer, layout, row_tokens
+):
+    model, _ = tiny_model
+    groups = [TrainingGroup.with_all_pairs(tokens) for tokens in tiny_groups[:8]]
+    model.zero_grad()
+    total = 0.0
+    for tokens in tiny_groups[:8]:
+        rows = [[*tokens.prompt, *response] for response in tokens.responses]
+        scores = torch.stack([model(torch.tensor([row])).logits[0, 0] for row in rows])
+        for best in range(len(rows) - 1):
+            total = total - scores[best:].log_softmax(0)[0]
+    (total / len(groups)).backward()
+    expected = gradients(model)
+    model.zero_grad()
+    trainer = make_trainer(model, groups, objective="plackett-luce")
+    trainer.compute_loss(model, collate(groups, 0, layout, row_tokens)).backward()
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-13)
+
+
+def test_rankings_of_pairs_alone_train_like_pairs(tiny_checkpoint, tiny_groups, make_trainer):
+    groups = [
+        TrainingGroup.with_all_pairs(tokens) for tokens in tiny_groups if len(tokens.responses) == 2
+    ]
+    found = []
+    for objective in ("pairs", "plackett-luce"):
+        model, _ = reward_model.load(tiny_checkpoint)
+        before = snapshot(model)
+        make_trainer(model, groups, objective=objective, learning_rate=1e-3).train()
+        found.append(snapshot(model))
+    for name, weights in found[0].items():
+        torch.testing.assert_close(found[1][name], weights, rtol=0, atol=1e-10)
+        assert (weights - before[name]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        (TrainingPair(0, 1), TrainingPair(1, 2)),
+        (TrainingPair(0, 1), TrainingPair(0, 2), TrainingPair(1, 2, margin=1.0)),
+        (TrainingPair(0, 1), TrainingPair(0, 2), TrainingPair(1, 2, weight=2.0)),
+        (TrainingPair(0, 1), TrainingPair(0, 2), TrainingPair(2, 1)),
+        (TrainingPair(0, 1), TrainingPair(0, 1), TrainingPair(1, 2)),
+    ],
+    ids=["a pair missing", "a margin", "a weight", "a pair reversed", "a pair twice"],
+)
+def test_rankings_with_anything_else_than_all_pairs_are_refused(tiny_model, make_trainer, pairs):
+    model, _ = tiny_model
+    groups = [PAIR.with_all_pairs(PAIR.tokens), replace(TRIPLE, pairs=pairs)]
+    trainer = make_trainer(model, groups, objective="plackett-luce")
+    with pytest.raises(ValueError, match=r"ranks all responses of a group.*with_all_pairs"):
+        trainer.train()
+
+
+def test_a_model_trained_on_rankings_is_evaluated_on_any_pairs(tiny_model, mixed, make_trainer):
+    model, _ = tiny_model
+    rankings = [TrainingGroup.with_all_pairs(group.tokens) for group in mixed]
+    trainer = make_trainer(model, rankings, objective="plackett-luce", evaluation=mixed)
+    found = trainer.evaluate()
+    assert found == pytest.approx(
+        make_trainer(model, mixed, evaluation=mixed).evaluate() | found, abs=1e-12
+    )
+    assert 0 < found["eval_loss"] < 5
+
+
+def test_unknown_objectives_and_centred_rankings_are_refused(tiny_model, groups, make_trainer):
+    model, _ = tiny_model
+    with pytest.raises(ValueError, match="unknown objective 'luck'; known: pairs, plackett-luce"):
+        make_trainer(model, groups, objective="luck")
+    with pytest.raises(ValueError, match="centring is defined on pairs"):
+        make_trainer(model, groups, objective="plackett-luce", centring=0.1)
 
 
 def test_centring_reaches_the_loss(tiny_model, groups, make_trainer):

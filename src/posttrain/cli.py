@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         ("margin", "what the margin buys"),
         ("rows", "what rows are like before any training"),
         ("packing", "what one row for all responses changes"),
+        ("edits", "how edited responses are used, and what they add"),
     ):
         one = names.add_parser(
             name, add_help=False, help=f"{question} (options depend on --source; see --help)"
@@ -124,9 +125,11 @@ def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from trl import TrlParser
 
     from posttrain import records
-    from posttrain.studies import margin, packing, packing_rows
+    from posttrain.studies import edits, margin, packing, packing_rows
 
-    study: Any = {"margin": margin, "rows": packing_rows, "packing": packing}[known.study]
+    study: Any = {
+        "margin": margin, "rows": packing_rows, "packing": packing, "edits": edits,
+    }[known.study]  # fmt: skip
     parser = TrlParser(
         study.settings_for(known.source),
         prog=f"posttrain study {known.study}",

@@ -1,6 +1,6 @@
 """Ranking losses on pairs of scores (Llama 2, section 3.2.2; Llama 3, section 4.1.2).
 
-All functions take the scores of winners and losers as two tensors of shape ``[pairs]`` and refuse
+Losses of pairs take the scores of winners and losers as two tensors of shape ``[pairs]`` and refuse
 anything else: a ``[pairs, 1]`` tensor minus a ``[pairs]`` tensor would silently broadcast to
 ``[pairs, pairs]``, a known bug of several trainers.
 """
@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+from torch.nn.utils.rnn import pad_sequence
 
 #: Llama 2's margins by strength (Table 27), for strength 1 (negligibly) to 4 (significantly).
 MARGINS: dict[str, dict[int, float]] = {
@@ -109,6 +110,46 @@ def ranking_loss(
         losses = weights.to(difference) * losses
     losses = losses + penalty
     return losses if reduction == "none" else losses.mean()
+
+
+def plackett_luce_loss(scores: Tensor, counts: Sequence[int]) -> Tensor:
+    r"""Negative log-likelihood of whole rankings (Plackett, 1975; Luce, 1959).
+
+    The best response is chosen from all, the next from those that are left, and so on:
+
+    .. math:: \ell = -\sum_{k=1}^{K-1} \log \frac{e^{s_k}}{\sum_{j \ge k} e^{s_j}}
+
+    For two responses this is :func:`ranking_loss`. For three it is the sum over the pairs less
+    :math:`\log(1 + ab / (1 + a + b))` with :math:`a = e^{s_2 - s_1}` and :math:`b = e^{s_3 - s_1}`,
+    so it counts the two defeats of the best response less than twice.
+
+    Args:
+        scores: Shape ``[responses]``, by group and within each best first.
+        counts: Number of responses of each group.
+
+    Returns:
+        The mean over groups, a scalar in float32, or float64 if the scores are float64.
+
+    Raises:
+        ValueError: If a group has fewer than two responses, there is none, or the counts do not sum
+            to the number of scores.
+    """
+    if scores.dim() != 1 or not counts or min(counts) < 2 or sum(counts) != len(scores):
+        raise ValueError(
+            f"expected scores [responses] of groups of two or more, got {list(scores.shape)} for "
+            f"counts {[*counts]}"
+        )
+    precision = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    # From the worst response to the best, each with the log of the sum of exponents up to it.
+    table = pad_sequence(
+        [part.flip(0) for part in scores.to(precision).split([*counts])],
+        batch_first=True,
+        padding_value=float("-inf"),
+    )
+    place = torch.arange(table.shape[1], device=table.device)
+    there = (place > 0) & (place < place.new_tensor([*counts])[:, None])
+    losses = torch.logcumsumexp(table, dim=1)[there] - table[there]
+    return losses.sum() / len(counts)
 
 
 def _check_shapes(**tensors: Tensor | None) -> None:

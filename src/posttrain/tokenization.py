@@ -48,10 +48,10 @@ class TokenizedGroup:
         return len(self.prompt) + sum(map(len, self.responses))
 
     def in_order(self, order: Sequence[int]) -> "TokenizedGroup":
-        """The same group with its responses in another order.
+        """The same group with its responses in another order, or with some of them.
 
         Args:
-            order: Indices of the responses, each once.
+            order: Indices of responses, each at most once.
         """
         return replace(
             self,

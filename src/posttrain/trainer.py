@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import EvalPrediction, Trainer
 
-from posttrain.losses import ranking_loss
+from posttrain.losses import plackett_luce_loss, ranking_loss
 from posttrain.reward_model import check_exact, forward_scores
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.tokenization import TokenizedGroup
 
+#: What is maximised: the likelihood of each of a group's pairs, or that of its whole ranking.
+Objective = Literal["pairs", "plackett-luce"]
 #: Stands where a group has fewer pairs than others; what Trainer itself pads with.
 NO_PAIR = -100.0
 
@@ -105,7 +107,8 @@ class GroupCollator:
     """Turn items of a :func:`training_set` into a batch of rows.
 
     The result maps the names of :class:`.rows.RowBatch` to its tensors; ``pair_counts`` to the
-    number of pairs of each group, ``[groups]``; ``winners`` and ``losers`` to indices into the
+    number of pairs of each group and ``response_counts`` to that of its responses, ``[groups]``;
+    ``winners`` and ``losers`` to indices into the
     batch's scores; ``margins`` and ``weights`` to numbers. The last four are ``[pairs]``.
 
     Args:
@@ -147,6 +150,7 @@ class GroupCollator:
         # Trainer takes the length of a batch's first tensor for the number of its items.
         return {
             "pair_counts": torch.tensor([len(item["winners"]) for item in items]),
+            "response_counts": torch.tensor([len(group.responses) for group in groups]),
             "winners": torch.tensor(pairs["winners"]),
             "losers": torch.tensor(pairs["losers"]),
             "margins": torch.tensor(pairs["margins"], dtype=torch.float64),
@@ -157,19 +161,37 @@ class GroupCollator:
 class RankingTrainer(Trainer):
     """Trains a reward model on groups; all but loss and metrics is ``transformers.Trainer``.
 
-    The loss of a step is the mean over the pairs of a batch; with gradient accumulation, the mean
-    of those means. Evaluation reports the ``loss`` as the mean over all pairs, however batched,
-    and the ``accuracy``.
+    The loss of a step is the mean over the pairs of a batch, or over its groups with
+    ``plackett-luce``; with gradient accumulation, the mean of those means. Evaluation reports the
+    ``loss`` as the mean over all pairs, however batched and whatever the objective, and the
+    ``accuracy``.
 
     Args:
+        objective: See :data:`Objective`. ``plackett-luce`` ranks whole groups, so it knows no
+            margins, weights or centring, and needs :meth:`TrainingGroup.with_all_pairs`.
         centring: Factor of the centring term of :func:`posttrain.losses.ranking_loss`.
         *args: Passed on.
         **kwargs: Passed on; the data collator must be a :class:`GroupCollator`. A function given as
             ``compute_metrics`` takes the place of :meth:`pair_metrics`.
+
+    Raises:
+        ValueError: If the objective is unknown, or cannot be centred.
     """
 
-    def __init__(self, *args: Any, centring: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        objective: Objective = "pairs",
+        centring: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        if objective not in get_args(Objective):
+            known = ", ".join(get_args(Objective))
+            raise ValueError(f"unknown objective {objective!r}; known: {known}")
+        if objective == "plackett-luce" and centring:
+            raise ValueError("centring is defined on pairs; use objective 'pairs' or centring 0")
         super().__init__(*args, **kwargs)
+        self.objective: Objective = objective
         # The model's forward takes none of the columns of a training set; the collator does.
         self.args.remove_unused_columns = False
         self.centring = centring
@@ -193,16 +215,22 @@ class RankingTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Ranking loss of one batch (see :func:`posttrain.losses.ranking_loss`)."""
-        scores = forward_scores(model, RowBatch.among(inputs))  # type: ignore[arg-type]
-        winners, losers = scores[inputs["winners"]], scores[inputs["losers"]]
-        loss = ranking_loss(
-            winners,
-            losers,
-            margins=inputs["margins"],
-            weights=inputs["weights"],
-            centring=self.centring,
-        )
+        """Loss of one batch (see :func:`.losses.ranking_loss`, :func:`.losses.plackett_luce_loss`).
+
+        Raises:
+            ValueError: If pairs of a ranking are missing, or have margins or weights.
+        """
+        scores, winners, losers = _pair_scores(model, inputs)
+        if self.objective == "plackett-luce":
+            loss = plackett_luce_loss(scores, _ranked_counts(inputs))
+        else:
+            loss = ranking_loss(
+                winners,
+                losers,
+                margins=inputs["margins"],
+                weights=inputs["weights"],
+                centring=self.centring,
+            )
         return (loss, {"winners": winners, "losers": losers}) if return_outputs else loss
 
     def prediction_step(
@@ -223,8 +251,8 @@ class RankingTrainer(Trainer):
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
-            _, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        scores = torch.stack([outputs["winners"], outputs["losers"]], dim=1)
+            _, winners, losers = _pair_scores(model, inputs)
+        scores = torch.stack([winners, losers], dim=1)
         terms = torch.stack([inputs["margins"], inputs["weights"]], dim=1)
         counts = inputs["pair_counts"].tolist()
         return None, _by_group(scores, counts), _by_group(terms, counts)
@@ -244,6 +272,30 @@ class RankingTrainer(Trainer):
         )
         right = (winners > losers).double() + (winners == losers).double() / 2
         return {"loss": loss.item(), "accuracy": right.mean().item()}
+
+
+def _pair_scores(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of all responses of a batch, and those of the winners and losers of its pairs."""
+    scores = forward_scores(model, RowBatch.among(inputs))  # type: ignore[arg-type]
+    return scores, scores[inputs["winners"]], scores[inputs["losers"]]
+
+
+def _ranked_counts(inputs: Mapping[str, Tensor]) -> list[int]:
+    """Number of responses of each group, if nothing but their ranking is asked for."""
+    counts = inputs["response_counts"]
+    ends = counts.cumsum(0).tolist()
+    all_pairs = [
+        pair for end, count in zip(ends, counts.tolist(), strict=True)
+        for pair in combinations(range(end - count, end), 2)
+    ]  # fmt: skip
+    pairs = sorted(zip(inputs["winners"].tolist(), inputs["losers"].tolist(), strict=True))
+    plain = (inputs["margins"] == 0).all() and (inputs["weights"] == 1).all()
+    if not (plain and pairs == all_pairs):
+        raise ValueError(
+            "the objective plackett-luce ranks all responses of a group, without margins and "
+            "weights; make groups with TrainingGroup.with_all_pairs, or use the objective pairs"
+        )
+    return counts.tolist()
 
 
 def _by_group(values: Tensor, counts: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ from posttrain import probe
 from posttrain.preferences import Message, RankedGroup, folds
 from posttrain.probe import FeatureSettings
 from posttrain.sources.simulator import simulate
-from posttrain.studies import margin_heads
+from posttrain.studies import heads, margin_heads
 from posttrain.studies.margin_heads import HeadSettings, run
 from posttrain.studies.margin_outcome import ARMS, RatedPairs
 from posttrain.tokenization import TokenizedGroup, tokenize_group
@@ -108,7 +108,7 @@ def test_every_pair_is_tested_once_by_every_arm_size_seed_and_penalty(study, pai
 
 
 def test_folds_and_inner_folds_share_no_group(study, pairs, monkeypatch):
-    fit_subset, fit_heads = margin_heads._fit_subset, margin_heads.fit_heads
+    fit_subset, fit_heads = margin_heads._fit_subset, heads.fit_heads
     seen, sizes, current = [], [], []
 
     def watch_subset(data, subset, test, *rest):
@@ -130,7 +130,7 @@ def test_folds_and_inner_folds_share_no_group(study, pairs, monkeypatch):
         return fit_heads(differences, weights=weights, **rest)
 
     monkeypatch.setattr(margin_heads, "_fit_subset", watch_subset)
-    monkeypatch.setattr(margin_heads, "fit_heads", watch_fits)
+    monkeypatch.setattr(heads, "fit_heads", watch_fits)
     study(noise(PAIRS, WIDTH), noise(PAIRS, WIDTH, seed=2))
     assert sorted(sizes) == [60] * 8 + [300] * 8
     assert sorted(seen) == sorted(list(range(PAIRS)) * 4)
@@ -216,7 +216,7 @@ def test_settings_that_do_not_fit_are_refused(study, change, message):
 
 
 def test_fits_that_do_not_converge_are_refused(study, monkeypatch):
-    monkeypatch.setattr(margin_heads, "fit_heads", partial(probe.fit_heads, max_iterations=3))
+    monkeypatch.setattr(heads, "fit_heads", partial(probe.fit_heads, max_iterations=3))
     with pytest.raises(ValueError, match=r"of 96 head fits did not converge in 3 iterations"):
         study(noise(PAIRS, WIDTH), noise(PAIRS, WIDTH, seed=2))
 

@@ -17,7 +17,8 @@ from posttrain.preferences import Message, RankedGroup, fingerprint
 from posttrain.reading import write_groups
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.sources.simulator import simulate
-from posttrain.studies import packing, packing_data
+from posttrain.studies import groups as study_groups
+from posttrain.studies import packing
 from posttrain.studies.packing import (
     HumanPackingSettings,
     PackingSettings,
@@ -64,14 +65,14 @@ CAUSAL = TESTS["llama3"]
 @pytest.fixture(scope="module")
 def record(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
+        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
         return run("simulator", profile="test", settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def single_rate(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
+        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
         return run("simulator", settings=ONE_RATE)
 
 
@@ -94,7 +95,7 @@ def human_data(monkeypatch, tmp_path, tiny_checkpoint):
     groups.insert(20, unknown)
     write_groups(tmp_path / "mine.jsonl", groups)
     monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
-    monkeypatch.setattr(packing_data.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
     return groups
 
 
@@ -439,7 +440,7 @@ def test_reversed_pairs_swap_first_and_last(tiny_model, tiny_groups):
 @pytest.mark.parametrize("source", ["simulator", "ukpconvarg"])
 def test_unknown_names_and_missing_references_are_refused(monkeypatch, source, changes, message):
     for name in ("tiny", "smollm2"):
-        monkeypatch.setattr(packing_data.checkpoints, name, lambda: pytest.fail("too late"))
+        monkeypatch.setattr(study_groups.checkpoints, name, lambda: pytest.fail("too late"))
     with pytest.raises(ValueError, match=message):
         run(source, settings=replace(settings_for(source)(), **changes))
 
@@ -566,7 +567,7 @@ def test_garbage_collection_goes_on_as_before(monkeypatch, tiny_checkpoint, fail
             raise ValueError("stopped here")
         return pd.DataFrame(columns=["trained", "learning rate", "accuracy"])
 
-    monkeypatch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
     monkeypatch.setattr(packing, "tune", stop)
     monkeypatch.setattr(packing, "chosen_rates", lambda tuning: {})
     monkeypatch.setattr(packing, "train_and_test", lambda *arguments: None)
@@ -594,7 +595,7 @@ def trainings(monkeypatch, tiny_checkpoint):
         )
 
     monkeypatch.setattr(packing, "train", train)
-    monkeypatch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
     monkeypatch.setattr(records, "_commit", lambda: "0123456789ab")
     return seen
 
@@ -663,7 +664,7 @@ def test_prepared_groups_keep_their_split():
         RankedGroup(str(k), (Message("user", "x"),), ("a", "b"), group=name)
         for k, name in enumerate("zyxzy")
     ]
-    prepared = Prepared(ranked, [], {}, np.array([2]), np.array([0, 1, 3, 4]))
+    prepared = Prepared(ranked, [], {}, training=np.array([2]), test=np.array([0, 1, 3, 4]))
     assert prepared.test_codes.tolist() == [1, 0, 1, 0]
 
 

@@ -12,8 +12,9 @@ from torch.nn.functional import logsigmoid
 
 from posttrain import records, reward_model
 from posttrain.rows import LAYOUTS, Layout, lay_out
-from posttrain.studies import packing_data, packing_rows
-from posttrain.studies.packing_data import load_groups
+from posttrain.studies import groups as study_groups
+from posttrain.studies import packing_rows
+from posttrain.studies.groups import load_groups
 from posttrain.studies.packing_distance import distances
 from posttrain.studies.packing_rows import (
     WAYS,
@@ -198,7 +199,7 @@ SETTINGS = RowSettings(
 @pytest.fixture(scope="module")
 def record(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing_data.checkpoints, "tiny", lambda: tiny_checkpoint)
+        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
         return run("simulator", profile="test", settings=SETTINGS)
 
 

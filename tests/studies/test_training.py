@@ -165,8 +165,10 @@ def called(monkeypatch):
     found = {}
 
     class Trainer:
-        def __init__(self, model, arguments, *, train_dataset, data_collator):
-            found.update(model=model, items=train_dataset, collator=data_collator)
+        def __init__(self, model, arguments, *, train_dataset, data_collator, objective):
+            found.update(
+                model=model, items=train_dataset, collator=data_collator, objective=objective
+            )
 
         def remove_callback(self, callback):
             found["without"] = callback.__name__
@@ -214,6 +216,15 @@ def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu, bf
     )  # fmt: skip
     assert called["items"]["prompt"] == [list(group.tokens.prompt) for group in groups]
     assert [len(pairs) for pairs in called["items"]["winners"]] == [1] * 6 + [3] * 2
+
+
+def test_objective_and_steps_reach_the_trainer(called, tiny_checkpoint, groups):
+    layout = LAYOUTS["exact"]
+    train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=0.1, seed=1)
+    assert (called["objective"], called["options"]["max_steps"]) == ("pairs", -1)
+    more = {"objective": "plackett-luce", "steps": 9}
+    train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=0.1, seed=1, **more)
+    assert (called["objective"], called["options"]["max_steps"]) == ("plackett-luce", 9)
 
 
 def test_everything_is_trained_on_a_cpu_unless_told_otherwise():

@@ -17,8 +17,9 @@ from transformers import AutoTokenizer
 
 from posttrain.evaluation import COLUMNS, sums_by_group
 from posttrain.preferences import folds
-from posttrain.probe import FeatureSettings, Pooling, features, fit_heads
+from posttrain.probe import FeatureSettings, Pooling, features
 from posttrain.settings import setting
+from posttrain.studies.heads import tuned_heads
 from posttrain.studies.margin_outcome import ARMS, Outcome, RatedPairs, length_baseline
 from posttrain.tokenization import tokenize_group
 
@@ -130,36 +131,19 @@ def _fit_subset(
     mean, scale = seen.mean(dim=0), seen.std(dim=0).clamp_min(1e-6)
     differences = (winners[subset] - losers[subset]) / scale
     strengths = pairs.strengths[subset].tolist()
-    # Fit 0 of each arm and penalty sees all pairs of the subset, fit k leaves inner fold k out.
-    left_out = np.zeros((settings.inner_folds + 1, len(subset)), dtype=bool)
+    fold = np.zeros(len(subset), dtype=int)
     inner = GroupKFold(settings.inner_folds).split(subset, groups=pairs.codes[subset])
-    for fold, (_, held) in enumerate(inner, start=1):
-        left_out[fold, held] = True
-    kept = torch.from_numpy(~left_out).to(differences)
-    margins = torch.stack([arm.margins(strengths) for arm in ARMS]).to(differences)
-    weights = torch.stack([arm.weights(strengths) for arm in ARMS]).to(differences)
-    shape = (len(ARMS), len(settings.penalties), len(kept), len(subset))
-    fits = fit_heads(
+    for number, (_, held) in enumerate(inner):
+        fold[held] = number
+    heads, best = tuned_heads(
         differences,
-        margins=margins[:, None, None].expand(shape).reshape(-1, len(subset)),
-        weights=(weights[:, None, None] * kept).expand(shape).reshape(-1, len(subset)),
-        penalties=torch.tensor(settings.penalties)
-        .to(differences)[None, :, None]
-        .expand(shape[:3])
-        .reshape(-1),
+        margins=torch.stack([arm.margins(strengths) for arm in ARMS]),
+        weights=torch.stack([arm.weights(strengths) for arm in ARMS]),
+        penalties=settings.penalties,
+        fold=fold,
+        # All pairs count, whatever the arm trains on, because all arms are judged on all pairs.
+        judged=np.ones(len(subset), dtype=bool),
     )
-    if not fits.converged.all():
-        raise ValueError(
-            f"{int((~fits.converged).sum())} of {len(fits.converged)} head fits did not converge "
-            f"in {fits.iterations} iterations; leave out the smallest penalties"
-        )
-    heads = fits.heads.reshape(*shape[:3], -1)
-    # Tuning: accuracy on the pairs that each inner fold left out. All pairs count, whatever the
-    # arm trains on, because all arms are judged on all pairs.
-    right = (torch.einsum("apkf,nf->apkn", heads[:, :, 1:], differences) > 0).numpy()
-    accuracy = (right & left_out[1:]).sum(axis=(2, 3)) / len(subset)
-    # Ties go to the stronger penalty.
-    best = accuracy.shape[1] - 1 - np.argmax(accuracy[:, ::-1], axis=1)
     responses = torch.stack([(side[test] - mean) / scale for side in (winners, losers)])
-    scored = torch.einsum("apf,wnf->apwn", heads[:, :, 0], responses)
+    scored = torch.einsum("apf,wnf->apwn", heads, responses)
     return scored.numpy(), best

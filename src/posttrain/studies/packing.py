@@ -8,7 +8,7 @@ the top layers of SmolLM2. What rows are like before training is the subject of
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from posttrain.preferences import split
 from posttrain.rows import Layout
 from posttrain.settings import setting
 from posttrain.sources.simulator import SIMULATOR
-from posttrain.studies.packing_data import (
+from posttrain.studies.groups import (
     DataSettings,
     StudyGroups,
     checkpoint_for,
@@ -113,8 +113,8 @@ class Prepared(StudyGroups):
         test: Indices of groups to test on.
     """
 
-    training: np.ndarray
-    test: np.ndarray
+    training: np.ndarray = field(kw_only=True)
+    test: np.ndarray = field(kw_only=True)
 
     @property
     def test_codes(self) -> np.ndarray:
@@ -139,7 +139,7 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
     drawn = np.random.default_rng(settings.data_seed).permutation(test)
     test = np.sort(drawn[: settings.test_size])
     account = found.account | {"test groups": len(test)}
-    return Prepared(found.ranked, found.tokens, account, training, test)
+    return Prepared(found.ranked, found.tokens, account, found.gold, training=training, test=test)
 
 
 def run(

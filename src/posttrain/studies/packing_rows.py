@@ -20,7 +20,7 @@ from posttrain import records, reward_model
 from posttrain.losses import ranking_loss
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.settings import setting
-from posttrain.studies.packing_data import DataSettings, checkpoint_for, load_groups
+from posttrain.studies.groups import DataSettings, checkpoint_for, load_groups
 from posttrain.studies.packing_distance import distances
 from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import GroupCollator, TrainingGroup, training_set

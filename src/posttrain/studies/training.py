@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 from posttrain import reward_model
 from posttrain.rows import Layout
 from posttrain.settings import setting
-from posttrain.trainer import GroupCollator, RankingTrainer, TrainingGroup, training_set
+from posttrain.trainer import GroupCollator, Objective, RankingTrainer, TrainingGroup, training_set
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,10 @@ def train(
     layout: Layout,
     recipe: Recipe,
     *,
+    objective: Objective = "pairs",
     learning_rate: float,
     seed: int,
+    steps: int | None = None,
 ) -> tuple[PreTrainedModel, int]:
     """Train a reward model: AdamW, five steps of warm-up, cosine schedule to zero.
 
@@ -71,8 +73,10 @@ def train(
         groups: Groups with their pairs.
         layout: How groups become rows.
         recipe: What is common to the runs of a study.
+        objective: See :data:`.trainer.Objective`.
         learning_rate: Peak learning rate.
         seed: Seeds the score head, the order of groups and the order of responses.
+        steps: Optimiser steps, however many epochs they are; None for those of the recipe's epochs.
 
     Returns:
         The trained model, and the id of its padding token.
@@ -90,6 +94,7 @@ def train(
             scratch,
             per_device_train_batch_size=recipe.batch_size,
             num_train_epochs=recipe.epochs,
+            max_steps=-1 if steps is None else steps,
             learning_rate=learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=5,
@@ -107,6 +112,7 @@ def train(
             arguments,
             train_dataset=training_set(groups),
             data_collator=GroupCollator(pad_token_id, layout),
+            objective=objective,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -1,4 +1,4 @@
-"""Groups for the studies of rows: loaded or simulated, and tokenised."""
+"""Groups for studies: loaded or simulated, and tokenised."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,11 +34,13 @@ class StudyGroups:
         ranked: The groups.
         tokens: The same, tokenised.
         account: Where they came from, and what was cut or dropped.
+        gold: True quality of the responses of each group in ``ranked``; None where nobody knows.
     """
 
     ranked: list[RankedGroup]
     tokens: list[TokenizedGroup]
     account: dict[str, Any]
+    gold: list[tuple[float, ...]] | None = None
 
 
 def checkpoint_for(source: str) -> Path:
@@ -53,11 +55,13 @@ def load_groups(source: str, checkpoint: Path, settings: DataSettings) -> StudyG
         ValueError: If human data is missing or cannot be read.
     """
     account: dict[str, Any]
+    gold = None
     if source == SIMULATOR:
         simulated = simulate(
             settings.groups, seed=settings.data_seed, edited_share=settings.edited_share
         )
         ranked: Sequence[RankedGroup] = [group.ranked for group in simulated]
+        gold = [group.gold("helpfulness") for group in simulated]
         account = {"groups": len(ranked), "fingerprint": fingerprint(ranked)}
     else:
         ranked, account = human.load(source)
@@ -76,6 +80,7 @@ def load_groups(source: str, checkpoint: Path, settings: DataSettings) -> StudyG
         [ranked[found.kept[k]] for k in judged],
         [found.groups[k] for k in judged],
         account | {"tokenisation": counts},
+        gold and [gold[found.kept[k]] for k in judged],
     )
 
 

@@ -1,0 +1,212 @@
+"""The study of edited responses with full training: the tiny Llama on simulated data.
+
+On a GPU the same trains SmolLM2 on human data. The learning rate is tuned for each arm, size and
+share: trained on four fifths of the training groups, judged on the rest, then trained again on all.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from posttrain import reward_model
+from posttrain.pairing import RATED
+from posttrain.preferences import split
+from posttrain.rows import LAYOUTS
+from posttrain.settings import setting
+from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
+from posttrain.studies.edits_outcome import (
+    ARMS,
+    Arm,
+    Cell,
+    CellSettings,
+    Outcome,
+    edit_metrics,
+    length_baselines,
+)
+from posttrain.studies.training import Recipe, many_runs, train
+
+
+@dataclass(frozen=True)
+class FullSettings(Recipe, CellSettings):
+    """Settings of the study with full training.
+
+    Raises:
+        ValueError: See :class:`.edits_outcome.CellSettings`; or if there is no learning rate.
+    """
+
+    edited_share: float = setting(1.0, "Share of simulated groups that may carry an edit.")
+    test_size: int = setting(1500, "Test groups, at most.")
+    learning_rates: list[float] = setting([3e-4, 1e-3, 3e-3], "Peak learning rates to choose from.")
+    tuning_seeds: int = setting(3, "Repetitions over which each learning rate is chosen.")
+    test_share: float = setting(0.3, "Share of split groups kept for testing.")
+    validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("test_size", "tuning_seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.learning_rates:
+            raise ValueError("learning_rates needs at least one value")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all training runs share.
+
+    Attributes:
+        checkpoint: Folder of the language model.
+        groups: All groups.
+        training: Indices of groups to train on.
+        test: Indices of groups to test on.
+        settings: Those of the study.
+    """
+
+    checkpoint: Path
+    groups: EditGroups
+    training: np.ndarray
+    test: np.ndarray
+    settings: FullSettings
+
+    @classmethod
+    def of(cls, checkpoint: Path, groups: EditGroups, settings: FullSettings) -> "Bench":
+        """Split the groups."""
+        training, test = split(
+            groups.ranked, test_fraction=settings.test_share, seed=settings.data_seed
+        )
+        drawn = np.random.default_rng(settings.data_seed).permutation(test)
+        return cls(checkpoint, groups, training, np.sort(drawn[: settings.test_size]), settings)
+
+    def order(self, seed: int) -> np.ndarray:
+        """Training groups in the order in which a seed takes them."""
+        return np.random.default_rng(seed).permutation(self.training)
+
+    def scores(
+        self, arm: Arm, chosen: Chosen, judged: np.ndarray, *, learning_rate: float, seed: int
+    ) -> np.ndarray:
+        """Train a reward model, and score all responses of some groups in rows of their own.
+
+        All arms take the same number of steps, those of the recipe's epochs over the groups of an
+        arm that adds two for each edit: otherwise such an arm would gain by training longer.
+
+        Returns:
+            Shape ``[responses]``, by group.
+        """
+        most = len(chosen.plain) + 3 * len(chosen.edited)
+        model, pad_token_id = train(
+            self.checkpoint,
+            training_groups(self.groups, arm, chosen),
+            LAYOUTS["exact"],
+            self.settings,
+            objective=arm.objective,
+            learning_rate=learning_rate,
+            seed=seed,
+            steps=self.settings.epochs * math.ceil(most / self.settings.batch_size),
+        )
+        groups = [self.groups.tokens[i] for i in judged]
+        return reward_model.score(model, groups, pad_token_id=pad_token_id).numpy()
+
+
+def tune(bench: Bench, cell: Cell) -> list[tuple[float, float]]:
+    """Accuracy on chosen > rejected of held-out training groups at each learning rate.
+
+    Annotators' choices judge all arms, those that also train on edits too.
+
+    Returns:
+        Learning rates, each with its mean accuracy over tuning seeds (NaN where there is only one
+        rate and nothing to choose).
+    """
+    settings = bench.settings
+    rates = settings.learning_rates
+    if len(rates) == 1:
+        return [(rates[0], float("nan"))]
+    found = np.zeros((len(rates), settings.tuning_seeds))
+    for seed in range(settings.tuning_seeds):
+        order = bench.order(seed)
+        # Not from the groups that arms add: all arms are judged by the same ones.
+        base, rest = order[: cell.size], order[cell.size :]
+        fitting, held = split(
+            [bench.groups.ranked[i] for i in base],
+            test_fraction=settings.validation_share,
+            seed=seed,
+        )
+        apart = {bench.groups.ranked[i].group for i in base[held]}
+        added = [i for i in rest if bench.groups.ranked[i].group not in apart]
+        chosen = choose(
+            np.array([*base[fitting], *added]),
+            bench.groups.has_edit,
+            ARMS[cell.arm],
+            len(fitting),
+            cell.share,
+        )
+        pairs = bench.groups.pairs(base[held])
+        for r, rate in enumerate(rates):
+            scores = bench.scores(ARMS[cell.arm], chosen, base[held], learning_rate=rate, seed=seed)
+            sums = pairs.sums(scores).sum(axis=0)
+            found[r, seed] = edit_metrics(sums)[RATED]
+    return list(zip(rates, found.mean(axis=1).tolist(), strict=True))
+
+
+def train_and_test(
+    bench: Bench, cell: Cell, learning_rate: float
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Train one cell with every seed.
+
+    Returns:
+        Sums of the test pairs, ``[seeds, test groups, COLUMNS]``, and the mean costs of a run
+        (see :func:`.edits_data.cost`).
+    """
+    arm, test = ARMS[cell.arm], bench.test
+    pairs = bench.groups.pairs(test)
+    sums, costs = [], []
+    for seed in range(bench.settings.seeds):
+        chosen = choose(bench.order(seed), bench.groups.has_edit, arm, cell.size, cell.share)
+        scores = bench.scores(arm, chosen, test, learning_rate=learning_rate, seed=seed)
+        sums.append(pairs.sums(scores))
+        costs.append(cost(arm, chosen, training_groups(bench.groups, arm, chosen)))
+    return np.array(sums), pd.DataFrame(costs).mean().to_dict()
+
+
+def run(bench: Bench) -> tuple[Outcome, pd.DataFrame]:
+    """Train and test all cells.
+
+    Returns:
+        The outcome, and the accuracies of :func:`tune`: ``arm``, ``size``, ``share``, ``learning
+        rate``, ``accuracy``.
+
+    Raises:
+        ValueError: If there are too few training groups.
+    """
+    settings = bench.settings
+    # Before hours of training, not after.
+    for seed, cell in product(range(settings.seeds), settings.cells):
+        choose(bench.order(seed), bench.groups.has_edit, ARMS[cell.arm], cell.size, cell.share)
+    sums: dict[Cell, np.ndarray] = {}
+    costs: dict[Cell, Mapping[str, float]] = {}
+    tuning: list[dict[str, Any]] = []
+    with many_runs():
+        for cell in settings.cells:
+            # Where nothing depends on the edits, one share stands for all.
+            same = replace(cell, share=settings.shares[0])
+            if not ARMS[cell.arm].depends_on_edits and same in sums:
+                sums[cell], costs[cell] = sums[same], costs[same]
+                continue
+            rates = tune(bench, cell)
+            tuning += [asdict(cell) | {"learning rate": r, "accuracy": a} for r, a in rates]
+            best = max(rates, key=lambda pair: np.nan_to_num(pair[1]))[0]
+            sums[cell], costs[cell] = train_and_test(bench, cell, best)
+    groups, test = bench.groups, bench.test
+    account = {
+        "test groups": len(test),
+        "test groups with an edit": int(groups.has_edit[test].sum()),
+    }
+    outcome = Outcome(
+        sums, costs, length_baselines(groups.pairs(test), groups.lengths(test)), account
+    )
+    return outcome, pd.DataFrame(tuning)

@@ -1,0 +1,216 @@
+"""The study of edited responses on human data: linear heads on frozen features.
+
+Every group is tested once: folds are drawn by group, and each fold's heads never see its groups.
+Inside a fold's training groups, sizes, shares and arms are those of :mod:`.edits`, and the penalty
+is tuned for each arm by an inner cross-validation on chosen > rejected. A fit is convex and reaches
+its optimum, so arms differ in what they train on and not in how long.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import GroupKFold
+from torch import Tensor
+
+from posttrain.preferences import folds
+from posttrain.probe import FeatureSettings, Pooling, features
+from posttrain.settings import setting
+from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
+from posttrain.studies.edits_outcome import ARMS, Cell, CellSettings, Outcome, length_baselines
+from posttrain.studies.heads import tuned_heads
+from posttrain.trainer import Objective
+
+
+@dataclass(frozen=True)
+class HeadSettings(CellSettings):
+    """Settings of the study with frozen features."""
+
+    sizes: list[int] = setting([300, 1000], "Training groups, without those that an arm adds.")
+    seeds: int = setting(3, "Repetitions, each with other training groups.")
+    folds: int = setting(8, "Outer folds, by group.")
+    inner_folds: int = setting(3, "Folds inside the training groups, for tuning.")
+    penalties: list[float] = setting(
+        [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0], "L2 penalties to choose from."
+    )
+    layer: int = setting(24, "How many layers of the backbone to run.")
+    pooling: Pooling = setting("mean", "How hidden states become one vector.")
+    max_tokens: int = setting(512, "Longest row in tokens; longer prompts are cut on the left.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.penalties or sorted(self.penalties) != self.penalties:
+            raise ValueError(f"penalties must be one or more, ascending, not {self.penalties}")
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All comparisons that the arms of one size and share train on.
+
+    Attributes:
+        groups: Index of each comparison's group, shape ``[pairs]``.
+        winners: Index of its winner among all responses of the data, shape ``[pairs]``.
+        losers: Index of its loser.
+        weights: Weight in each arm, 0 where an arm leaves it out, shape ``[arms, pairs]``.
+    """
+
+    groups: np.ndarray
+    winners: np.ndarray
+    losers: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(
+        cls, groups: EditGroups, chosen: Mapping[str, Chosen], firsts: np.ndarray
+    ) -> "Comparisons":
+        """Collect the pairs of all arms.
+
+        Args:
+            groups: All groups.
+            chosen: What each arm trains on.
+            firsts: Index of each group's first response among all responses, ``[groups]``.
+        """
+        place: dict[tuple[int, int, int], int] = {}
+        entries = []
+        for a, (name, part) in enumerate(chosen.items()):
+            trained = training_groups(groups, ARMS[name], part)
+            for i, group in zip((*part.edited, *part.plain, *part.added), trained, strict=True):
+                places = firsts[i] + np.array(group.tokens.places)
+                for pair in group.pairs:
+                    key = (int(i), int(places[pair.winner]), int(places[pair.loser]))
+                    entries.append((a, place.setdefault(key, len(place)), pair.weight))
+        weights = np.zeros((len(chosen), len(place)))
+        for a, column, weight in entries:
+            weights[a, column] = weight
+        of_group, winners, losers = np.array(list(place)).T
+        return cls(of_group, winners, losers, weights)
+
+
+def run(
+    checkpoint: Path, groups: EditGroups, settings: HeadSettings
+) -> tuple[Outcome, pd.DataFrame]:
+    """Fit and test all heads.
+
+    Returns:
+        The outcome, and for each cell the geometric mean of the tuned ``penalty`` over folds and
+        seeds, and how often it lies ``at edge`` of the grid.
+
+    Raises:
+        ValueError: If there are too few training groups, or a fit did not converge.
+    """
+    splits = folds(groups.ranked, folds=settings.folds)
+    # Before features are computed, which takes long.
+    for (training, _), seed, cell in product(splits, range(settings.seeds), settings.cells):
+        choose(_order(training, seed), groups.has_edit, ARMS[cell.arm], cell.size, cell.share)
+    found = features(checkpoint, groups.tokens, FeatureSettings(settings.layer, settings.pooling))
+    counts = [len(group.responses) for group in groups.ranked]
+    firsts = np.cumsum([0, *counts])[:-1]
+    everything = np.arange(len(counts))
+    pairs = groups.pairs(everything)
+    scores = {cell: np.zeros((settings.seeds, sum(counts))) for cell in settings.cells}
+    tuned: dict[Cell, list[int]] = {cell: [] for cell in settings.cells}
+    costs: dict[Cell, list[dict[str, int]]] = {cell: [] for cell in settings.cells}
+    for training, test in splits:
+        tested = np.concatenate([np.arange(firsts[i], firsts[i] + counts[i]) for i in test])
+        for seed in range(settings.seeds):
+            order = _order(training, seed)
+            for size, share in product(settings.sizes, settings.shares):
+                chosen = {
+                    name: choose(order, groups.has_edit, ARMS[name], size, share)
+                    for name in settings.arms
+                }
+                scored, best = _fit(groups, chosen, order[:size], found, firsts, tested, settings)
+                for name, part in chosen.items():
+                    cell = Cell(name, size, share)
+                    scores[cell][seed, tested] = scored[name]
+                    tuned[cell].append(best[name])
+                    trained = training_groups(groups, ARMS[name], part)
+                    costs[cell].append(cost(ARMS[name], part, trained))
+    sums = {
+        cell: np.stack([pairs.sums(values) for values in both]) for cell, both in scores.items()
+    }
+    outcome = Outcome(
+        sums,
+        {cell: pd.DataFrame(rows).mean().to_dict() for cell, rows in costs.items()},
+        length_baselines(pairs, groups.lengths(everything)),
+        {"test groups": len(counts), "test groups with an edit": int(groups.has_edit.sum())},
+    )
+    return outcome, _tuning(tuned, settings.penalties)
+
+
+def _order(training: np.ndarray, seed: int) -> np.ndarray:
+    """Training groups in the order in which a seed takes them."""
+    return np.random.default_rng(seed).permutation(training)
+
+
+def _fit(
+    groups: EditGroups,
+    chosen: Mapping[str, Chosen],
+    base: np.ndarray,
+    found: Tensor,
+    firsts: np.ndarray,
+    tested: np.ndarray,
+    settings: HeadSettings,
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Fit all arms on one subset.
+
+    Returns:
+        By arm the scores of the tested responses, ``[responses]``, and the index of the penalty.
+    """
+    compared = Comparisons.of(groups, chosen, firsts)
+    # Annotators' choices among the groups that all arms share: they set the scale of features and
+    # judge penalties.
+    last = firsts[base] + np.array([len(groups.ranked[i].responses) for i in base])
+    scale = found[np.concatenate([last - 2, last - 1])].std(dim=0).clamp_min(1e-6)
+    differences = (found[compared.winners] - found[compared.losers]) / scale
+    judged = np.isin(compared.winners, last - 2) & np.isin(compared.losers, last - 1)
+    fold = _inner_folds(groups, compared.groups, base, settings.inner_folds)
+    weights = torch.from_numpy(compared.weights)
+    # Pairs with one winner are one choice among several.
+    choices = torch.from_numpy(compared.winners)
+    scored: dict[str, np.ndarray] = {}
+    best: dict[str, int] = {}
+    for objective in get_args(Objective):
+        arms = [k for k, name in enumerate(chosen) if ARMS[name].objective == objective]
+        if not arms:
+            continue
+        heads, places = tuned_heads(
+            differences,
+            margins=torch.zeros(len(arms), len(differences)),
+            weights=weights[arms],
+            penalties=settings.penalties,
+            fold=fold,
+            judged=judged,
+            choices=choices if objective == "plackett-luce" else None,
+        )
+        for head, k, place in zip(heads, arms, places, strict=True):
+            name = list(chosen)[k]
+            scored[name] = (found[tested] / scale @ head[place]).numpy()
+            best[name] = int(place)
+    return scored, best
+
+
+def _inner_folds(
+    groups: EditGroups, members: np.ndarray, base: np.ndarray, count: int
+) -> np.ndarray:
+    """Fold of each comparison: groups that split together stay together, added ones included."""
+    names = [groups.ranked[i].group for i in base]
+    fold: dict[str, int] = {}
+    for number, (_, held) in enumerate(GroupKFold(count).split(names, groups=names)):
+        fold |= dict.fromkeys((names[k] for k in held), number)
+    # What no fold holds out is trained on every time.
+    return np.array([fold.get(groups.ranked[i].group, -1) for i in members])
+
+
+def _tuning(tuned: Mapping[Cell, Sequence[int]], penalties: Sequence[float]) -> pd.DataFrame:
+    rows = []
+    for cell, places in tuned.items():
+        at_edge = np.isin(places, (0, len(penalties) - 1)).mean()
+        typical = np.exp(np.log(np.array(penalties)[places]).mean())
+        rows.append(asdict(cell) | {"penalty": typical, "at edge": at_edge})
+    return pd.DataFrame(rows)

@@ -1,0 +1,131 @@
+"""The study of edited responses from end to end, on simulated and on human data."""
+
+from dataclasses import asdict, replace
+
+import pandas as pd
+import pytest
+
+from posttrain import records
+from posttrain.reading import write_groups
+from posttrain.sources.simulator import simulate
+from posttrain.studies import groups as study_groups
+from posttrain.studies.edits import run, settings_for
+from posttrain.studies.edits_full import FullSettings
+from posttrain.studies.edits_heads import HeadSettings
+from posttrain.studies.edits_outcome import ARMS, CONTRASTS, IGNORE
+
+SETTINGS = FullSettings(
+    sizes=[12],
+    shares=[0.5, 1.0],
+    test_size=10,
+    seeds=2,
+    learning_rates=[1e-3, 1e-2],
+    tuning_seeds=1,
+    batch_size=8,
+    groups=80,
+    resamples=10,
+)
+HEADS = HeadSettings(
+    sizes=[16],
+    shares=[0.5, 1.0],
+    seeds=2,
+    folds=3,
+    inner_folds=2,
+    penalties=[0.03, 1.0],
+    layer=2,
+    resamples=10,
+)
+TABLES = ["tuning", "metrics", "gains", "contrasts", "costs", "baselines"]
+
+
+@pytest.fixture(scope="module")
+def simulated(tiny_checkpoint):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
+        return run("simulator", profile="test", settings=SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def human(tiny_checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    groups = [
+        replace(group.ranked, group=f"topic {number // 2}")
+        for number, group in enumerate(simulate(90, seed=3, edited_share=0.5))
+    ]
+    write_groups(folder / "mine.jsonl", groups)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSTTRAIN_DATA", str(folder))
+        patch.setenv("POSTTRAIN_CACHE", str(folder / "cache"))
+        patch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
+        return run("mine", profile="test", settings=HEADS)
+
+
+@pytest.mark.parametrize("name", ["simulated", "human"])
+def test_a_record_has_every_cell_and_can_be_read_again(request, name, tmp_path):
+    record = request.getfixturevalue(name)
+    settings, size = {"simulated": (SETTINGS, 12), "human": (HEADS, 16)}[name]
+    assert (record.study, record.profile) == ("edits", "test")
+    assert record.settings == asdict(settings)
+    assert list(record.tables) == TABLES
+    metrics = record.tables["metrics"]
+    cells = set(metrics[["arm", "size", "share"]].itertuples(index=False, name=None))
+    assert cells == {(arm, size, share) for arm in ARMS for share in (0.5, 1.0)}
+    assert set(record.tables["contrasts"]["contrast"]) == set(CONTRASTS)
+    assert len(record.tables["costs"]) == len(cells)
+    again = records.load(records.save(record, tmp_path))
+    for table in TABLES:
+        pd.testing.assert_frame_equal(
+            again.tables[table], record.tables[table], rtol=1e-5, check_dtype=False
+        )
+
+
+@pytest.mark.parametrize("name", ["simulated", "human"])
+def test_ignoring_edits_is_the_same_at_every_share(request, name):
+    metrics = request.getfixturevalue(name).tables["metrics"]
+    ignored = metrics[metrics["arm"] == IGNORE]
+    one, other = (
+        ignored[ignored["share"] == share].drop(columns="share").reset_index(drop=True)
+        for share in (0.5, 1.0)
+    )
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_gold_is_measured_where_it_is_known(simulated, human):
+    known = {}
+    for record in (simulated, human):
+        metrics = record.tables["metrics"]
+        gold = metrics[metrics["metric"] == "gold"]["estimate"]
+        known[record.source] = gold.notna().all()
+        assert gold.notna().any() == gold.notna().all()
+    assert known == {"simulator": True, "mine": False}
+
+
+def test_groups_are_accounted_for(simulated, human):
+    assert human.data["file"] == "mine.jsonl"
+    # Every group is tested once.
+    assert human.data["test groups"] == 90
+    assert human.data["test groups with an edit"] == human.data["groups with an edit"] > 20
+    assert simulated.data["test groups"] == 10
+
+
+def test_the_source_decides_the_settings():
+    assert settings_for("simulator") is FullSettings
+    assert settings_for("seeda") is HeadSettings
+
+
+@pytest.mark.parametrize("kind", [FullSettings, HeadSettings])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": ["all pairs"]}, "arms must contain 'edits ignored' and only names of"),
+        ({"arms": [IGNORE, "magic"]}, r"arms must contain .* got edits ignored, magic"),
+        ({"shares": [0.0]}, r"shares must lie above 0 and be at most 1, not \[0.0\]"),
+        ({"shares": []}, "shares needs at least one value"),
+        ({"sizes": []}, "sizes needs at least one value"),
+        ({"sizes": [5, 0]}, r"sizes must be at least 1, not \[5, 0\]"),
+        ({"seeds": 0}, "seeds must be at least 1, not 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(kind, changes, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**changes)

@@ -1,0 +1,169 @@
+"""Heads of the study of edits: the right pairs in every arm, and no leak from test to training."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from posttrain.studies import edits_heads
+from posttrain.studies.edits_data import choose, load_edits, training_groups
+from posttrain.studies.edits_heads import Comparisons, HeadSettings, run
+from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell, edit_metrics
+from posttrain.studies.groups import DataSettings
+
+SETTINGS = HeadSettings(
+    sizes=[14], shares=[0.5], seeds=2, folds=3, inner_folds=2, penalties=[0.1, 3.0], resamples=5
+)
+
+
+@pytest.fixture(scope="module")
+def groups(tiny_checkpoint):
+    data = DataSettings(groups=90, edited_share=1.0)
+    found = load_edits("simulator", tiny_checkpoint, data)
+    # Neighbours split together.
+    ranked = [replace(group, group=f"topic {k // 2}") for k, group in enumerate(found.ranked)]
+    return replace(found, ranked=ranked)
+
+
+@pytest.fixture
+def firsts(groups):
+    return np.cumsum([0, *(len(group.responses) for group in groups.ranked)])[:-1]
+
+
+def test_comparisons_are_those_of_every_arms_training_groups(groups, firsts):
+    order = np.random.default_rng(0).permutation(90)
+    chosen = {name: choose(order, groups.has_edit, ARMS[name], 14, 0.5) for name in ARMS}
+    found = Comparisons.of(groups, chosen, firsts)
+    responses = [
+        (group.prompt, response) for group in groups.tokens for response in group.responses
+    ]
+    assert len(set(zip(found.winners, found.losers, strict=True))) == len(found.groups)
+    for a, (name, part) in enumerate(chosen.items()):
+        expected = sorted(
+            (g.tokens.prompt, g.tokens.responses[p.winner], g.tokens.responses[p.loser], p.weight)
+            for g in training_groups(groups, ARMS[name], part)
+            for p in g.pairs
+        )
+        got = sorted(
+            (*responses[winner], responses[loser][1], weight)
+            for winner, loser, weight in zip(
+                found.winners, found.losers, found.weights[a], strict=True
+            )
+            if weight > 0
+        )
+        assert got == expected
+    for i, winner, loser in zip(found.groups, found.winners, found.losers, strict=True):
+        last = firsts[i] + len(groups.ranked[i].responses)
+        assert firsts[i] <= winner < loser < last
+
+
+def gold_features(groups, noise=0.0):
+    """Features that are the gold quality, each with noise of its own."""
+    gold = np.concatenate([np.array(truth) for truth in groups.gold])
+    random = np.random.default_rng(1)
+    return torch.from_numpy(gold[:, None] + noise * random.normal(size=(len(gold), 4))).float()
+
+
+@pytest.fixture
+def with_features(monkeypatch):
+    def use(values):
+        monkeypatch.setattr(edits_heads, "features", lambda *_: values)
+
+    return use
+
+
+def test_heads_on_the_truth_find_it_and_every_group_is_tested_once(groups, with_features):
+    with_features(gold_features(groups))
+    outcome, tuning = run(None, groups, SETTINGS)
+    assert set(outcome.sums) == set(SETTINGS.cells)
+    for cell, sums in outcome.sums.items():
+        found = edit_metrics(sums.sum(axis=1))
+        assert (found["gold"] == 1).all(), cell
+        assert (found["edited > chosen"] == 1).all()
+        assert sums[:, :, 0].sum(axis=1).tolist() == [90, 90]
+    assert outcome.account == {
+        "test groups": 90, "test groups with an edit": int(groups.has_edit.sum()),
+    }  # fmt: skip
+    assert len(tuning) == len(ARMS)
+    assert set(tuning["at edge"]) == {1.0}  # the grid has two values
+    # All penalties rank everything right, and of equals the strongest is taken.
+    np.testing.assert_allclose(tuning["penalty"], 3.0)
+    assert outcome.costs[Cell(IGNORE, 14, 0.5)]["groups"] == 14
+    assert outcome.costs[Cell("all pairs", 14, 0.5)]["edits"] > 2
+
+
+def test_no_head_sees_a_topic_that_it_is_tested_on(groups, with_features, monkeypatch):
+    topics = np.array([group.group for group in groups.ranked])
+    of_response = np.repeat(topics, [len(group.responses) for group in groups.ranked])
+    tested = []
+    true_fit = edits_heads._fit
+
+    def watch(groups, chosen, base, found, firsts, test, settings):
+        for part in chosen.values():
+            trained = np.concatenate([part.edited, part.plain, part.added])
+            assert not set(topics[trained]) & set(of_response[test])
+            assert sorted([*part.edited, *part.plain]) == sorted(base)
+        tested.extend(test)
+        return true_fit(groups, chosen, base, found, firsts, test, settings)
+
+    monkeypatch.setattr(edits_heads, "_fit", watch)
+    with_features(gold_features(groups))
+    run(None, groups, SETTINGS)
+    # Every response once a seed.
+    assert sorted(tested) == sorted([*range(len(of_response))] * 2)
+
+
+def test_inner_folds_keep_groups_together_and_take_in_what_arms_add(
+    groups, with_features, monkeypatch
+):
+    seen = []
+    true_heads = edits_heads.tuned_heads
+
+    def watch(differences, *, fold, judged, choices, weights, **rest):
+        seen.append((fold, judged, weights.numpy(), choices))
+        return true_heads(
+            differences, fold=fold, judged=judged, choices=choices, weights=weights, **rest
+        )
+
+    collected = []
+    true_of = Comparisons.of.__func__
+
+    def of(cls, *arguments):
+        collected.append(true_of(cls, *arguments))
+        return collected[-1]
+
+    monkeypatch.setattr(edits_heads, "tuned_heads", watch)
+    monkeypatch.setattr(Comparisons, "of", classmethod(of))
+    with_features(gold_features(groups, noise=2.0))
+    run(None, groups, SETTINGS)
+    # Once for pairs and once for rankings, in three folds with two seeds.
+    assert len(collected) == 6
+    assert len(seen) == 12
+    plain = list(ARMS).index(IGNORE)
+    for number, compared in enumerate(collected):
+        for fold, judged, weights, choices in seen[2 * number : 2 * number + 2]:
+            names = np.array([groups.ranked[i].group for i in compared.groups])
+            assert len({(name, k) for name, k in zip(names, fold, strict=True)}) == len(set(names))
+            assert set(fold) == {-1, 0, 1}
+            # Judged are the choices of annotators among the groups that all arms share.
+            assert judged.sum() == 14
+            assert (compared.weights[plain][judged] == 1).all()
+            assert compared.weights[plain].sum() == 14
+            assert (fold[judged] >= 0).all()
+            ranked = choices is not None
+            assert len(weights) == (1 if ranked else len(ARMS) - 1)
+            if ranked:
+                assert choices.tolist() == compared.winners.tolist()
+
+
+def test_too_few_groups_are_refused(groups, monkeypatch):
+    monkeypatch.setattr(edits_heads, "features", lambda *_: pytest.fail("too late"))
+    with pytest.raises(ValueError, match=r"groups with .* edits need .* training groups, of which"):
+        run(None, groups, replace(SETTINGS, sizes=[55], shares=[1.0]))
+
+
+@pytest.mark.parametrize("penalties", [[], [1.0, 0.1]])
+def test_penalties_must_ascend(penalties):
+    with pytest.raises(ValueError, match="penalties must be one or more, ascending"):
+        HeadSettings(penalties=penalties)
