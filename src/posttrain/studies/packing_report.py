@@ -259,8 +259,8 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         f"like its own, by {listing(packed)} (95 %; trained on {listing(sizes)} groups); the same "
         f"models, used on separate rows, by {listing(apart)}. In causal rows the order of the "
         f"responses decides the ranking of {listing(flips)}. Without shuffling, the model reads "
-        f"the answer off the slot: trained so, accuracy over both orders falls to {listing(ranked)}. "
-        "What large models learn from much more data is not measured here.\n\n"
+        f"the answer off the slot: trained so, accuracy over both orders falls to "
+        f"{listing(ranked)}. What large models learn from much more data is not measured here.\n\n"
         f"**What does it cost and save?** {in_words(ordered(speed)[0])}"
     )
 
