@@ -94,8 +94,8 @@ def test_a_filter_leaves_out_weakly_rated_pairs_and_keeps_those_with_an_edit():
         ((1, 2), {"all": [(1, 2)], "rated": [(1, 2)], "best": [], "edited over chosen": []}),
         ((0, 1), {"all": [(0, 1)], "rated": [], "best": [(0, 1)], "edited over rejected": []}),
         ((0, 2), {"all": [(0, 2)], "rated": [], "edited over rejected": [(0, 2)], "adjacent": []}),
-        # An order other than the ranking's is never turned round.
-        ((2, 1, 0), {"all": []}),
+        # The ranking is the group's, whatever the order of the tokens.
+        ((2, 1, 0), {"all": [(0, 1), (0, 2), (1, 2)], "rated": [(1, 2)]}),
     ],
 )
 def test_responses_that_are_missing_take_their_pairs_with_them(places, expected):

@@ -7,7 +7,6 @@ that the field uses or that a study needs.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal, get_args
 
 from posttrain.losses import margins_by_strength
@@ -98,11 +97,13 @@ class Pairing:
         """
         roles = RESPONSES[-len(group.responses) :]
         wanted = PAIRINGS[self.pairs] if group.has_edit else (RATED,)
+        at = {place: index for index, place in enumerate(tokens.places)}
         found = []
-        for winner, loser in combinations(range(len(tokens.responses)), 2):
-            kind = f"{roles[tokens.places[winner]]} > {roles[tokens.places[loser]]}"
-            if kind in wanted and (kind != RATED or self._is_strong(group)):
-                found.append((winner, loser, self._margin(group, kind)))
+        for pair in group.pairs():
+            kind = f"{roles[pair.winner]} > {roles[pair.loser]}"
+            there = pair.winner in at and pair.loser in at
+            if there and kind in wanted and (kind != RATED or self._is_strong(group)):
+                found.append((at[pair.winner], at[pair.loser], self._margin(group, kind)))
         if not found:
             return TrainingGroup(tokens, ())
         weight = 1 / len(found) if self.weighting == "prompt" else 1.0

@@ -108,8 +108,8 @@ class GroupCollator:
 
     The result maps the names of :class:`.rows.RowBatch` to its tensors; ``pair_counts`` to the
     number of pairs of each group and ``response_counts`` to that of its responses, ``[groups]``;
-    ``winners`` and ``losers`` to indices into the
-    batch's scores; ``margins`` and ``weights`` to numbers. The last four are ``[pairs]``.
+    ``winners`` and ``losers`` to indices into the batch's scores; ``margins`` and ``weights`` to
+    numbers. The last four are ``[pairs]``.
 
     Args:
         pad_token_id: Fills up rows.

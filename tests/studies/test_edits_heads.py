@@ -34,7 +34,8 @@ def firsts(groups):
 def test_comparisons_are_those_of_every_arms_training_groups(groups, firsts):
     order = np.random.default_rng(0).permutation(90)
     chosen = {name: choose(order, groups.has_edit, ARMS[name], 14, 0.5) for name in ARMS}
-    found = Comparisons.of(groups, chosen, firsts)
+    trained = {name: training_groups(groups, ARMS[name], part) for name, part in chosen.items()}
+    found = Comparisons.of(chosen, trained, firsts)
     responses = [
         (group.prompt, response) for group in groups.tokens for response in group.responses
     ]
@@ -99,13 +100,12 @@ def test_no_head_sees_a_topic_that_it_is_tested_on(groups, with_features, monkey
     tested = []
     true_fit = edits_heads._fit
 
-    def watch(groups, chosen, base, found, firsts, test, settings):
-        for part in chosen.values():
-            trained = np.concatenate([part.edited, part.plain, part.added])
-            assert not set(topics[trained]) & set(of_response[test])
-            assert sorted([*part.edited, *part.plain]) == sorted(base)
+    def watch(groups, compared, base, found, firsts, test, settings):
+        trained = {*of_response[compared.winners], *of_response[compared.losers]}
+        assert trained == set(topics[compared.groups]) >= set(topics[base])
+        assert not trained & set(of_response[test])
         tested.extend(test)
-        return true_fit(groups, chosen, base, found, firsts, test, settings)
+        return true_fit(groups, compared, base, found, firsts, test, settings)
 
     monkeypatch.setattr(edits_heads, "_fit", watch)
     with_features(gold_features(groups))

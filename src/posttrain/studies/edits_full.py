@@ -5,7 +5,7 @@ share: trained on four fifths of the training groups, judged on the rest, then t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -22,7 +22,6 @@ from posttrain.settings import setting
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits_outcome import (
     ARMS,
-    Arm,
     Cell,
     CellSettings,
     Outcome,
@@ -30,6 +29,7 @@ from posttrain.studies.edits_outcome import (
     length_baselines,
 )
 from posttrain.studies.training import Recipe, many_runs, train
+from posttrain.trainer import Objective, TrainingGroup
 
 
 @dataclass(frozen=True)
@@ -87,27 +87,39 @@ class Bench:
         """Training groups in the order in which a seed takes them."""
         return np.random.default_rng(seed).permutation(self.training)
 
+    def steps(self, chosen: Chosen) -> int:
+        """Optimiser steps of every arm of a cell.
+
+        They are those of the recipe's epochs over the groups of an arm that adds two for each edit:
+        otherwise such an arm would gain by training longer.
+        """
+        most = len(chosen.plain) + 3 * len(chosen.edited)
+        return self.settings.epochs * math.ceil(most / self.settings.batch_size)
+
     def scores(
-        self, arm: Arm, chosen: Chosen, judged: np.ndarray, *, learning_rate: float, seed: int
+        self,
+        training: Sequence[TrainingGroup],
+        judged: np.ndarray,
+        *,
+        objective: Objective,
+        learning_rate: float,
+        seed: int,
+        steps: int,
     ) -> np.ndarray:
         """Train a reward model, and score all responses of some groups in rows of their own.
-
-        All arms take the same number of steps, those of the recipe's epochs over the groups of an
-        arm that adds two for each edit: otherwise such an arm would gain by training longer.
 
         Returns:
             Shape ``[responses]``, by group.
         """
-        most = len(chosen.plain) + 3 * len(chosen.edited)
         model, pad_token_id = train(
             self.checkpoint,
-            training_groups(self.groups, arm, chosen),
+            training,
             LAYOUTS["exact"],
             self.settings,
-            objective=arm.objective,
+            objective=objective,
             learning_rate=learning_rate,
             seed=seed,
-            steps=self.settings.epochs * math.ceil(most / self.settings.batch_size),
+            steps=steps,
         )
         groups = [self.groups.tokens[i] for i in judged]
         return reward_model.score(model, groups, pad_token_id=pad_token_id).numpy()
@@ -122,7 +134,7 @@ def tune(bench: Bench, cell: Cell) -> list[tuple[float, float]]:
         Learning rates, each with its mean accuracy over tuning seeds (NaN where there is only one
         rate and nothing to choose).
     """
-    settings = bench.settings
+    settings, arm = bench.settings, ARMS[cell.arm]
     rates = settings.learning_rates
     if len(rates) == 1:
         return [(rates[0], float("nan"))]
@@ -141,13 +153,21 @@ def tune(bench: Bench, cell: Cell) -> list[tuple[float, float]]:
         chosen = choose(
             np.array([*base[fitting], *added]),
             bench.groups.has_edit,
-            ARMS[cell.arm],
+            arm,
             len(fitting),
             cell.share,
         )
+        training = training_groups(bench.groups, arm, chosen)
         pairs = bench.groups.pairs(base[held])
         for r, rate in enumerate(rates):
-            scores = bench.scores(ARMS[cell.arm], chosen, base[held], learning_rate=rate, seed=seed)
+            scores = bench.scores(
+                training,
+                base[held],
+                objective=arm.objective,
+                learning_rate=rate,
+                seed=seed,
+                steps=bench.steps(chosen),
+            )
             sums = pairs.sums(scores).sum(axis=0)
             found[r, seed] = edit_metrics(sums)[RATED]
     return list(zip(rates, found.mean(axis=1).tolist(), strict=True))
@@ -167,9 +187,17 @@ def train_and_test(
     sums, costs = [], []
     for seed in range(bench.settings.seeds):
         chosen = choose(bench.order(seed), bench.groups.has_edit, arm, cell.size, cell.share)
-        scores = bench.scores(arm, chosen, test, learning_rate=learning_rate, seed=seed)
+        training = training_groups(bench.groups, arm, chosen)
+        scores = bench.scores(
+            training,
+            test,
+            objective=arm.objective,
+            learning_rate=learning_rate,
+            seed=seed,
+            steps=bench.steps(chosen),
+        )
         sums.append(pairs.sums(scores))
-        costs.append(cost(arm, chosen, training_groups(bench.groups, arm, chosen)))
+        costs.append(cost(arm, chosen, training))
     return np.array(sums), pd.DataFrame(costs).mean().to_dict()
 
 

@@ -24,7 +24,7 @@ from posttrain.settings import setting
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits_outcome import ARMS, Cell, CellSettings, Outcome, length_baselines
 from posttrain.studies.heads import tuned_heads
-from posttrain.trainer import Objective
+from posttrain.trainer import Objective, TrainingGroup
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,23 @@ class Comparisons:
 
     @classmethod
     def of(
-        cls, groups: EditGroups, chosen: Mapping[str, Chosen], firsts: np.ndarray
+        cls,
+        chosen: Mapping[str, Chosen],
+        trained: Mapping[str, Sequence[TrainingGroup]],
+        firsts: np.ndarray,
     ) -> "Comparisons":
         """Collect the pairs of all arms.
 
         Args:
-            groups: All groups.
             chosen: What each arm trains on.
+            trained: The same as comparisons.
             firsts: Index of each group's first response among all responses, ``[groups]``.
         """
         place: dict[tuple[int, int, int], int] = {}
         entries = []
         for a, (name, part) in enumerate(chosen.items()):
-            trained = training_groups(groups, ARMS[name], part)
-            for i, group in zip((*part.edited, *part.plain, *part.added), trained, strict=True):
+            members = (*part.edited, *part.plain, *part.added)
+            for i, group in zip(members, trained[name], strict=True):
                 places = firsts[i] + np.array(group.tokens.places)
                 for pair in group.pairs:
                     key = (int(i), int(places[pair.winner]), int(places[pair.loser]))
@@ -124,13 +127,16 @@ def run(
                     name: choose(order, groups.has_edit, ARMS[name], size, share)
                     for name in settings.arms
                 }
-                scored, best = _fit(groups, chosen, order[:size], found, firsts, tested, settings)
+                trained = {
+                    name: training_groups(groups, ARMS[name], part) for name, part in chosen.items()
+                }
+                compared = Comparisons.of(chosen, trained, firsts)
+                scored, best = _fit(groups, compared, order[:size], found, firsts, tested, settings)
                 for name, part in chosen.items():
                     cell = Cell(name, size, share)
                     scores[cell][seed, tested] = scored[name]
                     tuned[cell].append(best[name])
-                    trained = training_groups(groups, ARMS[name], part)
-                    costs[cell].append(cost(ARMS[name], part, trained))
+                    costs[cell].append(cost(ARMS[name], part, trained[name]))
     sums = {
         cell: np.stack([pairs.sums(values) for values in both]) for cell, both in scores.items()
     }
@@ -150,7 +156,7 @@ def _order(training: np.ndarray, seed: int) -> np.ndarray:
 
 def _fit(
     groups: EditGroups,
-    chosen: Mapping[str, Chosen],
+    compared: Comparisons,
     base: np.ndarray,
     found: Tensor,
     firsts: np.ndarray,
@@ -162,7 +168,6 @@ def _fit(
     Returns:
         By arm the scores of the tested responses, ``[responses]``, and the index of the penalty.
     """
-    compared = Comparisons.of(groups, chosen, firsts)
     # Annotators' choices among the groups that all arms share: they set the scale of features and
     # judge penalties.
     last = firsts[base] + np.array([len(groups.ranked[i].responses) for i in base])
@@ -176,7 +181,7 @@ def _fit(
     scored: dict[str, np.ndarray] = {}
     best: dict[str, int] = {}
     for objective in get_args(Objective):
-        arms = [k for k, name in enumerate(chosen) if ARMS[name].objective == objective]
+        arms = [k for k, name in enumerate(settings.arms) if ARMS[name].objective == objective]
         if not arms:
             continue
         heads, places = tuned_heads(
@@ -189,7 +194,7 @@ def _fit(
             choices=choices if objective == "plackett-luce" else None,
         )
         for head, k, place in zip(heads, arms, places, strict=True):
-            name = list(chosen)[k]
+            name = settings.arms[k]
             scored[name] = (found[tested] / scale @ head[place]).numpy()
             best[name] = int(place)
     return scored, best
