@@ -147,7 +147,8 @@ def plackett_luce_loss(scores: Tensor, counts: Sequence[int]) -> Tensor:
         padding_value=float("-inf"),
     )
     place = torch.arange(table.shape[1], device=table.device)
-    there = (place > 0) & (place < place.new_tensor([*counts])[:, None])
+    # The worst response is chosen from itself alone, which adds nothing.
+    there = place < place.new_tensor([*counts])[:, None]
     losses = torch.logcumsumexp(table, dim=1)[there] - table[there]
     return losses.sum() / len(counts)
 

@@ -9,7 +9,7 @@ import torch
 from posttrain.studies import edits_heads
 from posttrain.studies.edits_data import choose, load_edits, training_groups
 from posttrain.studies.edits_heads import Comparisons, HeadSettings, run
-from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell, edit_metrics
+from posttrain.studies.edits_outcome import ARMS, IGNORE, RATED, Cell, edit_metrics
 from posttrain.studies.groups import DataSettings
 
 SETTINGS = HeadSettings(
@@ -155,6 +155,19 @@ def test_inner_folds_keep_groups_together_and_take_in_what_arms_add(
             assert len(weights) == (1 if ranked else len(ARMS) - 1)
             if ranked:
                 assert choices.tolist() == compared.winners.tolist()
+
+
+def test_the_units_of_a_feature_do_not_matter(groups, with_features):
+    found = gold_features(groups, noise=2.0)
+    with_features(found)
+    expected, _ = run(None, groups, SETTINGS)
+    with_features(found * torch.tensor([1.0, 1000.0, 0.01, 1.0]))
+    outcome, _ = run(None, groups, SETTINGS)
+    for cell, sums in expected.sums.items():
+        one, other = (edit_metrics(part.sum(axis=(0, 1))) for part in (sums, outcome.sums[cell]))
+        assert 0.5 < one["gold"] < 1
+        for name in ("gold", RATED, "edited > chosen"):
+            assert one[name] == pytest.approx(other[name], abs=0.01), cell
 
 
 def test_too_few_groups_are_refused(groups, monkeypatch):
