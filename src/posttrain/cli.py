@@ -73,9 +73,11 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--source", default="simulator")
         one.add_argument("--output", type=Path, default=Path("results"))
         one.add_argument("--profile", default="custom")
-        one.set_defaults(run=_study, study=name, finished=None)
-        if name == "packing":
+        one.set_defaults(run=_study, study=name, finished=None, training=None)
+        if name in ("packing", "edits"):
             one.add_argument("--finished", type=Path)
+        if name == "edits":
+            one.add_argument("--training", choices=["heads", "full"])
     return parser
 
 
@@ -131,12 +133,14 @@ def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
         "margin": margin, "rows": packing_rows, "packing": packing, "edits": edits,
     }[known.study]  # fmt: skip
     parser = TrlParser(
-        study.settings_for(known.source),
+        study.settings_for(known.source, *([known.training] if known.training else [])),
         prog=f"posttrain study {known.study}",
         description="Run a study. Also: --source NAME (simulator, or human data such as "
         "ukpconvarg in the folder that POSTTRAIN_DATA names), --output FOLDER, --profile LABEL, "
-        "--config FILE (YAML with any of the settings below); packing alone has --finished FOLDER "
-        "(keeps finished training runs, so that an interrupted study goes on where it stopped).",
+        "--config FILE (YAML with any of the settings below). Packing and edits have --finished "
+        "FOLDER (keeps finished training runs, so that an interrupted study goes on where it "
+        "stopped), and edits has --training heads|full (human data: heads on frozen features, the "
+        "default, or SmolLM2 itself).",
     )
     settings, unknown = parser.parse_args_and_config(args=list(rest), return_remaining_strings=True)
     if unknown:

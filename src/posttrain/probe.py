@@ -9,20 +9,26 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 
-from posttrain import cache, rows
+from posttrain import attention, cache, rows
+from posttrain.attention import mask_for
 from posttrain.rows import LAYOUTS, lay_out
 from posttrain.tokenization import TokenizedGroup
 
 Pooling = Literal["mean", "response mean", "last"]
+#: Responses that share a prompt share a row up to this many tokens. Attention, computed for all
+#: pairs of a row's tokens, seen or not, would cost more in longer rows than the prompt saves.
+ROW_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,17 @@ def features(
     *,
     batch_tokens: int = 4096,
 ) -> Tensor:
-    """Hidden states of a frozen backbone, one vector per response in a row of its own.
+    """Hidden states of a frozen backbone, one vector per response as if in a row of its own.
 
-    They are computed once and then cached. The cache key covers the checkpoint's folder and weights
+    Responses to one prompt share its computation in exact rows, whatever groups they are in. States
+    are computed once and then cached. The cache key covers the checkpoint's folder and weights
     file, the settings, the token ids and the code that computes them.
 
     Args:
         checkpoint: Folder of a causal language model.
-        groups: Prompts with responses; equal separate rows are computed once.
+        groups: Prompts with responses; equal ones are computed once.
         settings: Layer and pooling.
-        batch_tokens: Padded tokens per forward pass.
+        batch_tokens: Padded tokens per forward pass; a single longer row is allowed.
 
     Returns:
         Shape ``[responses, hidden size]``, float32: by group, then by rank.
@@ -66,28 +73,41 @@ def features(
             finite.
     """
     pieces = [(group.prompt, response) for group in groups for response in group.responses]
-    distinct = sorted(set(pieces), key=lambda row: (len(row[0]) + len(row[1]), row))
+    distinct = _by_prompt(pieces)
     weights = [(f.name, f.stat().st_size) for f in sorted(checkpoint.glob("*.safetensors"))]
     name = cache.key(
         {
             "checkpoint": checkpoint.name,
             "weights": weights,
             "settings": asdict(settings),
-            "rows": distinct,
+            "rows": [(group.prompt, group.responses) for group in distinct],
         },
         _compute_features,
         _pool,
+        attention,
         rows,
     )
     path = cache.folder() / "features" / f"{name}.safetensors"
     if path.exists():
         found = load_file(path)["features"]
     else:
-        alone = [TokenizedGroup(prompt, (response,)) for prompt, response in distinct]
-        found = _compute_features(checkpoint, alone, settings, batch_tokens)
+        found = _compute_features(checkpoint, distinct, settings, batch_tokens)
         _save_atomically(path, found)
-    place = {row: index for index, row in enumerate(distinct)}
+    computed = [(group.prompt, response) for group in distinct for response in group.responses]
+    place = {piece: index for index, piece in enumerate(computed)}
     return found[[place[piece] for piece in pieces]]
+
+
+def _by_prompt(pieces: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[TokenizedGroup]:
+    """Each distinct response once, those to one prompt together, in rows of ascending length."""
+    found: list[TokenizedGroup] = []
+    for prompt, response in sorted(set(pieces)):
+        last = found[-1] if found and found[-1].prompt == prompt else None
+        if last and last.total + len(response) <= ROW_TOKENS:
+            found[-1] = TokenizedGroup(prompt, (*last.responses, response))
+        else:
+            found.append(TokenizedGroup(prompt, (response,)))
+    return sorted(found, key=lambda group: group.total)
 
 
 def _save_atomically(path: Path, found: Tensor) -> None:
@@ -115,33 +135,41 @@ def _compute_features(
     model.layers = model.layers[: settings.layer]
     model.config.num_hidden_layers = settings.layer
     model.norm = nn.Identity()
-    pooled = torch.empty(len(rows), model.config.hidden_size)
+    pooled = []
     start = 0
     while start < len(rows):
         # Rows are sorted by length, so the longest of a batch is its last.
         stop = start + 1
         while stop < len(rows) and (stop + 1 - start) * rows[stop].total <= batch_tokens:
             stop += 1
-        pooled[start:stop] = _pool(model, rows[start:stop], settings.pooling)
+        pooled.append(_pool(model, rows[start:stop], settings.pooling))
         start = stop
-    if not torch.isfinite(pooled).all():
+    found = torch.cat(pooled)
+    if not torch.isfinite(found).all():
         raise ValueError(f"{checkpoint.name} gave hidden states that are not finite")
-    return pooled
+    return found
 
 
-def _pool(model: nn.Module, rows: Sequence[TokenizedGroup], pooling: Pooling) -> Tensor:
-    batch = lay_out(rows, LAYOUTS["separate"], pad_token_id=0)
-    # Padding is on the right, where causal attention hides it.
-    hidden = model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+def _pool(model: PreTrainedModel, rows: Sequence[TokenizedGroup], pooling: Pooling) -> Tensor:
+    batch = lay_out(rows, LAYOUTS["exact"], pad_token_id=0)
+    hidden = model(
+        input_ids=batch.input_ids,
+        attention_mask=mask_for(model, batch),
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state.float()
     if pooling == "last":
-        return hidden.flatten(0, 1)[batch.score_index].float()
-    index = torch.arange(hidden.shape[1])
-    chosen = index < torch.tensor([row.total for row in rows])[:, None]
-    if pooling == "response mean":
-        chosen &= index >= torch.tensor([len(row.prompt) for row in rows])[:, None]
-    # A row's unused positions carry hidden states too; they must not enter the mean.
-    summed = torch.where(chosen[:, :, None], hidden, 0).sum(dim=1)
-    return (summed / chosen.sum(dim=1, keepdim=True)).float()
+        return hidden.flatten(0, 1)[batch.score_index]
+    means = []
+    for states, row in zip(hidden, rows, strict=True):
+        ends = np.cumsum([len(row.prompt), *map(len, row.responses)])
+        prompt = states[: ends[0]]
+        for start, stop in pairwise(ends):
+            seen = (
+                [states[start:stop]] if pooling == "response mean" else [prompt, states[start:stop]]
+            )
+            means.append(torch.cat(seen).mean(dim=0))
+    return torch.stack(means)
 
 
 @dataclass(frozen=True)

@@ -183,8 +183,36 @@ def test_no_groups_are_an_empty_list():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"count": -1}, {"edited_share": 1.1}, {"edited_share": -0.1}, {"multi_turn": 2}]
+    "settings",
+    [
+        {"count": -1},
+        {"edited_share": 1.1},
+        {"edited_share": -0.1},
+        {"editor_error": 1.5},
+        {"multi_turn": 2},
+    ],
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match="count must not be negative and shares must lie in"):
         simulate(**{"count": 1, "seed": 0} | settings)
+
+
+def test_careless_editors_make_some_responses_worse_and_change_nothing_else():
+    careful = simulate(400, seed=5, edited_share=1.0)
+    careless = simulate(400, seed=5, edited_share=1.0, editor_error=1.0)
+    for found in (careful, careless):
+        gains = [
+            group.gold("helpfulness")[0] - group.gold("helpfulness")[1]
+            for group in found
+            if group.ranked.has_edit
+        ]
+        assert len(gains) > 200
+        assert all(gain > 0 for gain in gains) if found is careful else max(gains) < 0
+    half = simulate(2000, seed=5, edited_share=1.0, editor_error=0.5)
+    worse = [
+        group.gold("helpfulness")[0] < group.gold("helpfulness")[1]
+        for group in half
+        if group.ranked.has_edit
+    ]
+    assert np.mean(worse) == pytest.approx(0.5, abs=0.05)
+    assert simulate(50, seed=5, edited_share=1.0, editor_error=0.0) == careful[:50]

@@ -20,6 +20,7 @@ SETTINGS = FullSettings(
     test_size=10,
     seeds=2,
     learning_rates=[1e-3, 1e-2],
+    shared_learning_rate=1e-2,
     tuning_seeds=1,
     batch_size=8,
     groups=80,
@@ -32,6 +33,7 @@ HEADS = HeadSettings(
     folds=3,
     inner_folds=2,
     penalties=[0.03, 1.0],
+    shared_penalty=1.0,
     layer=2,
     resamples=10,
 )

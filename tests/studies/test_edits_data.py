@@ -11,7 +11,7 @@ from posttrain.studies.edits_outcome import ARMS, IGNORE
 from posttrain.studies.groups import DataSettings
 
 SETTINGS = DataSettings(groups=80, edited_share=1.0)
-HAS_EDIT = np.array([True, False, True, True, False, False, True, True, False, True])
+EDITS = np.array([0, -1, 1, 2, -1, -1, 3, 4, -1, 5])
 
 
 @pytest.fixture(scope="module")
@@ -33,27 +33,40 @@ def groups(tiny_checkpoint):
 )
 def test_groups_are_chosen_by_hand(arm, size, share, edited, plain, added):
     order = np.array([8, 6, 3, 1, 0, 2, 4, 5, 7, 9])
-    found = choose(order, HAS_EDIT, ARMS[arm], size, share)
+    found = choose(order, EDITS, ARMS[arm], size, share)
     assert found.edited.tolist() == edited
     assert found.plain.tolist() == plain
     assert found.added.tolist() == added
+
+
+def test_an_edit_is_used_in_the_first_group_that_carries_it():
+    order = np.array([8, 6, 3, 1, 0, 2, 4, 5, 7, 9])
+    # Groups 6, 0 and 5 carry one edit, 3 and 2 another.
+    edits = np.array([7, -1, 4, 4, -1, 7, 7, -1, -1, -1])
+    found = choose(order, edits, ARMS["two more pairs"], 6, 1.0)
+    assert found.edited.tolist() == [6, 3]
+    assert found.plain.tolist() == [8, 1, 0, 2]
+    assert found.added.tolist() == [4, 5, 7, 9]
+    # Which group that is depends on the order.
+    found = choose(order[::-1], edits, ARMS["all pairs"], 5, 1.0)
+    assert found.edited.tolist() == [5, 2]
 
 
 def test_no_edit_at_all_is_refused():
     order = np.array([8, 6, 1, 0])
     message = "a share of 0.4 of the 1 edits of 3 groups is none, so arms would not differ"
     with pytest.raises(ValueError, match=message):
-        choose(order, HAS_EDIT, ARMS["all pairs"], 3, 0.4)
+        choose(order, EDITS, ARMS["all pairs"], 3, 0.4)
 
 
 def test_more_groups_than_there_are_is_refused():
     order = np.array([8, 6, 3, 1, 0])
-    assert len(choose(order, HAS_EDIT, ARMS["all pairs"], 5, 1.0).plain) == 2
+    assert len(choose(order, EDITS, ARMS["all pairs"], 5, 1.0).plain) == 2
     message = "4 groups with 2 edits need 8 training groups, of which there are 5; lower sizes"
     with pytest.raises(ValueError, match=message):
-        choose(order, HAS_EDIT, ARMS["two more pairs"], 4, 1.0)
+        choose(order, EDITS, ARMS["two more pairs"], 4, 1.0)
     with pytest.raises(ValueError, match="6 groups with 3 edits need 6 training groups"):
-        choose(order, HAS_EDIT, ARMS[IGNORE], 6, 1.0)
+        choose(order, EDITS, ARMS[IGNORE], 6, 1.0)
 
 
 def trained_pairs(groups):
@@ -79,7 +92,7 @@ PAIRS_OF_EDITS = {
 def test_every_arm_trains_on_its_pairs_of_edits_and_on_rated_pairs_of_all_others(groups, name):
     arm, tokens = ARMS[name], groups.tokens
     order = np.random.default_rng(0).permutation(80)
-    chosen = choose(order, groups.has_edit, arm, 12, 0.5)
+    chosen = choose(order, groups.edits, arm, 12, 0.5)
     assert len(chosen.edited) > 1
     expected = [
         (tokens[i].prompt, *tokens[i].responses[-2:], 1.0) for i in (*chosen.plain, *chosen.added)
@@ -117,7 +130,7 @@ def test_gold_is_that_of_the_responses(groups):
     for truth, group, tokens in zip(groups.gold, groups.ranked, groups.tokens, strict=True):
         assert len(truth) == len(group.responses) == len(tokens.responses)
     assert groups.account["groups with an edit"] == sum(g.ranked.has_edit for g in simulated)
-    assert groups.has_edit.tolist() == [group.ranked.has_edit for group in simulated]
+    assert (groups.edits >= 0).tolist() == [group.ranked.has_edit for group in simulated]
 
 
 def test_test_pairs_and_lengths_are_those_of_the_groups_named(groups):
@@ -147,7 +160,7 @@ def written(folder, monkeypatch, checkpoint, more):
     return load_edits("mine", checkpoint, SETTINGS)
 
 
-def test_an_edit_stays_in_one_group_and_out_of_ordinary_comparisons(
+def test_an_edit_is_counted_once_and_stays_out_of_ordinary_comparisons(
     monkeypatch, tmp_path, tiny_checkpoint
 ):
     more = [
@@ -162,14 +175,18 @@ def test_an_edit_stays_in_one_group_and_out_of_ordinary_comparisons(
     found = written(tmp_path, monkeypatch, tiny_checkpoint, more)
     kept = {group.id: group.responses for group in found.ranked}
     assert kept["first"] == ("cat", "dog", "owl")
-    assert kept["again"] == ("dog", "fox")
+    assert kept["again"] == ("cat", "dog", "fox")
     assert kept["other edit"] == ("cat cat", "owl", "fox")
     assert kept["ordinary"] == ("bee", "cow")
     assert kept["elsewhere"] == ("cat", "fox")
     assert not {"chosen", "rejected"} & set(kept)
     assert found.account["groups of which an edit is chosen or rejected"] == 2
-    assert found.account["edits of another group too"] == 1
-    assert found.account["groups with an edit"] == found.has_edit.sum()
+    with_edit = found.edits >= 0
+    assert with_edit.tolist() == [group.has_edit for group in found.ranked]
+    assert found.account["groups with an edit"] == with_edit.sum()
+    assert found.account["edits"] == with_edit.sum() - 1
+    number = {group.id: edit for group, edit in zip(found.ranked, found.edits, strict=True)}
+    assert number["first"] == number["again"] != number["other edit"]
     for group, tokens in zip(found.ranked, found.tokens, strict=True):
         assert len(group.responses) == len(tokens.responses)
         assert tokens.places == tuple(range(len(group.responses)))
@@ -187,4 +204,4 @@ def test_an_edit_that_equals_another_response_in_tokens_is_taken_off(
     assert found.ranked[last].responses == ("zzz", "cat")
     assert len(found.tokens[last].responses) == 2
     assert found.tokens[last].places == (0, 1)
-    assert not found.has_edit[last]
+    assert found.edits[last] == -1

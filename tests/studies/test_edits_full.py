@@ -19,6 +19,7 @@ SETTINGS = FullSettings(
     test_size=10,
     seeds=2,
     learning_rates=[1e-3, 1e-2],
+    shared_learning_rate=1e-3,
     tuning_seeds=2,
     batch_size=8,
     groups=80,
@@ -97,7 +98,9 @@ def test_all_arms_are_tuned_on_the_same_held_out_pairs_whatever_they_add(bench, 
 
 def test_a_single_learning_rate_is_not_judged(bench, stand_in):
     trainings = stand_in(None)
-    alone = replace(bench, settings=replace(SETTINGS, learning_rates=[0.5]))
+    alone = replace(
+        bench, settings=replace(SETTINGS, learning_rates=[0.5], shared_learning_rate=0.5)
+    )
     ((rate, accuracy),) = tune(alone, Cell(IGNORE, 12, 1.0))
     assert rate == 0.5
     assert math.isnan(accuracy)
@@ -126,7 +129,7 @@ def test_every_seed_trains_on_other_groups_and_is_tested_on_all_responses(bench,
     for kind in ("chosen > rejected", "edited > chosen", "edited > rejected"):
         assert found[kind].tolist() == [0.0, 1.0]
     arm = ARMS["Plackett–Luce"]
-    chosen = [choose(bench.order(s), bench.groups.has_edit, arm, 12, 1.0) for s in (0, 1)]
+    chosen = [choose(bench.order(s), bench.groups.edits, arm, 12, 1.0) for s in (0, 1)]
     most = [len(part.plain) + 3 * len(part.edited) for part in chosen]
     assert [t.steps for t in trainings] == [math.ceil(count / 8) for count in most]
     assert costs["edits"] == np.mean([len(part.edited) for part in chosen])
@@ -140,9 +143,14 @@ def test_the_best_rate_is_taken_and_arms_without_edits_are_trained_once(bench, s
     trainings = stand_in(score)
     few = replace(SETTINGS, arms=[IGNORE, "one more pair"], tuning_seeds=1)
     outcome, tuning = run(replace(bench, settings=few))
-    # By arm: two rates tried and two seeds; the second arm at two shares.
-    assert len(trainings) == 4 + 2 * 4
-    assert [t.rate for t in trainings] == [1e-3, 1e-2, 1e-2, 1e-2] * 3
+    # By arm two rates tried, and two seeds at the best and at the shared one; the second arm at two
+    # shares.
+    assert [t.rate for t in trainings] == [1e-3, 1e-2, 1e-2, 1e-2, 1e-3, 1e-3] * 3
+    for cell in few.cells:
+        # At the larger rate the best response scores highest, at the shared one lowest.
+        for part, expected in ((outcome.sums, 1.0), (outcome.shared, 0.0)):
+            found = edits_full.edit_metrics(part[cell].sum(axis=(0, 1)))
+            assert found["chosen > rejected"] == expected
     np.testing.assert_array_equal(
         outcome.sums[Cell(IGNORE, 12, 0.5)], outcome.sums[Cell(IGNORE, 12, 1.0)]
     )
@@ -181,7 +189,11 @@ def test_too_few_groups_are_refused_before_anything_is_trained(bench, stand_in):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rates": []}, "learning_rates needs at least one value"),
+        (
+            {"learning_rates": [0.1]},
+            r"shared_learning_rate 0.003 is not one of learning_rates \[0.1\]",
+        ),
+        ({"processes": 0}, "processes must be at least 1, not 0"),
         ({"tuning_seeds": 0}, "tuning_seeds must be at least 1, not 0"),
         ({"test_size": 0}, "test_size must be at least 1, not 0"),
         ({"seeds": 0}, "seeds must be at least 1, not 0"),

@@ -33,7 +33,7 @@ def firsts(groups):
 
 def test_comparisons_are_those_of_every_arms_training_groups(groups, firsts):
     order = np.random.default_rng(0).permutation(90)
-    chosen = {name: choose(order, groups.has_edit, ARMS[name], 14, 0.5) for name in ARMS}
+    chosen = {name: choose(order, groups.edits, ARMS[name], 14, 0.5) for name in ARMS}
     trained = {name: training_groups(groups, ARMS[name], part) for name, part in chosen.items()}
     found = Comparisons.of(chosen, trained, firsts)
     responses = [
@@ -78,13 +78,13 @@ def test_heads_on_the_truth_find_it_and_every_group_is_tested_once(groups, with_
     with_features(gold_features(groups))
     outcome, tuning = run(None, groups, SETTINGS)
     assert set(outcome.sums) == set(SETTINGS.cells)
-    for cell, sums in outcome.sums.items():
+    for cell, sums in [*outcome.sums.items(), *outcome.shared.items()]:
         found = edit_metrics(sums.sum(axis=1))
         assert (found["gold"] == 1).all(), cell
         assert (found["edited > chosen"] == 1).all()
         assert sums[:, :, 0].sum(axis=1).tolist() == [90, 90]
     assert outcome.account == {
-        "test groups": 90, "test groups with an edit": int(groups.has_edit.sum()),
+        "test groups": 90, "test groups with an edit": int((groups.edits >= 0).sum()),
     }  # fmt: skip
     assert len(tuning) == len(ARMS)
     assert set(tuning["at edge"]) == {1.0}  # the grid has two values
@@ -168,6 +168,39 @@ def test_the_units_of_a_feature_do_not_matter(groups, with_features):
         assert 0.5 < one["gold"] < 1
         for name in ("gold", RATED, "edited > chosen"):
             assert one[name] == pytest.approx(other[name], abs=0.01), cell
+
+
+def test_the_shared_penalty_is_that_of_all_arms(groups, with_features):
+    with_features(gold_features(groups, noise=2.0))
+    outcome, _ = run(None, groups, SETTINGS)
+    only, tuning = run(None, groups, replace(SETTINGS, penalties=[0.1]))
+    np.testing.assert_allclose(tuning["penalty"], 0.1)
+    differ = 0
+    for cell in SETTINGS.cells:
+        np.testing.assert_allclose(outcome.shared[cell], only.sums[cell], atol=1e-4)
+        np.testing.assert_array_equal(only.shared[cell], only.sums[cell])
+        differ += not np.allclose(outcome.shared[cell], outcome.sums[cell], atol=1e-3)
+    assert differ
+
+
+def test_margins_of_an_arm_reach_its_heads(groups, firsts, monkeypatch):
+    wide = replace(ARMS["all pairs"], pairing=replace(ARMS["all pairs"].pairing, margins="large"))
+    monkeypatch.setitem(ARMS, "all pairs", wide)
+    order = np.random.default_rng(0).permutation(90)
+    chosen = {name: choose(order, groups.edits, ARMS[name], 14, 0.5) for name in ARMS}
+    trained = {name: training_groups(groups, ARMS[name], part) for name, part in chosen.items()}
+    found = Comparisons.of(chosen, trained, firsts)
+    margins = dict(zip(chosen, found.margins, strict=True))
+    assert sorted(margins["all pairs"][margins["all pairs"] > 0]) == sorted(
+        p.margin for g in trained["all pairs"] for p in g.pairs if p.margin > 0
+    )
+    assert (margins["all pairs"] > 0).any()
+    assert not margins[IGNORE].any()
+
+
+def test_a_shared_penalty_outside_the_grid_is_refused():
+    with pytest.raises(ValueError, match=r"shared_penalty 0.5 is not one of penalties \[0.1\]"):
+        HeadSettings(penalties=[0.1], shared_penalty=0.5)
 
 
 def test_too_few_groups_are_refused(groups, monkeypatch):

@@ -152,7 +152,9 @@ def outcome():
     }
     length = np.array([len(text) for group in GROUPS for text in group.responses])
     costs = {cell: {"pairs": float(number)} for number, cell in enumerate(sums)}
-    return Outcome(sums, costs, {"longer": pairs.sums(length)})
+    # With the shared hyperparameter, the first seed stands for both.
+    shared = {cell: both[[0, 0]] for cell, both in sums.items()}
+    return Outcome(sums, shared, costs, {"longer": pairs.sums(length)})
 
 
 def cell(table, **where):
@@ -164,7 +166,7 @@ def cell(table, **where):
 
 def test_tables_hold_means_over_seeds_and_paired_differences(outcome):
     tables = summarise(outcome, resamples=20)
-    where = {"size": 10, "share": 0.5, "metric": RATED}
+    where = {"size": 10, "share": 0.5, "tuning": "tuned", "metric": RATED}
     # Three rated pairs: the triple's, the pair's and the tied one's.
     ignored, all_pairs, more = (2 / 3 + 1) / 2, (1 + 2 / 3) / 2, (2 / 3 + 1) / 2
     assert cell(tables["metrics"], arm=IGNORE, **where) == pytest.approx(ignored)
@@ -180,6 +182,10 @@ def test_tables_hold_means_over_seeds_and_paired_differences(outcome):
     # Contrasts of arms that were not trained are left out.
     assert set(tables["contrasts"]["contrast"]) == {named}
     assert cell(tables["baselines"], baseline="longer", metric="edited > chosen") == 0.0
+    first = where | {"tuning": "shared"}
+    assert cell(tables["metrics"], arm="all pairs", **first) == pytest.approx(1)
+    assert cell(tables["gains"], arm="all pairs", **first) == pytest.approx(1 - 2 / 3)
+    assert cell(tables["contrasts"], contrast=named, **first) == pytest.approx(1 - 2 / 3)
     costs = tables["costs"][["arm", "size", "share", "pairs"]]
     assert [*costs.itertuples(index=False, name=None)] == [
         (IGNORE, 10, 0.5, 0.0), ("all pairs", 10, 0.5, 1.0), ("two more pairs", 10, 0.5, 2.0),

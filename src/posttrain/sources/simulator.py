@@ -14,7 +14,8 @@ How a ranked group comes about:
    response on the positive side (so the choice follows Bradley–Terry exactly) and rates the
    *strength* of the preference by how far from zero the perceived difference is.
 4. On some groups an editor repairs the costliest defect of the chosen response, which gives
-   edited > chosen > rejected.
+   edited > chosen > rejected. A careless editor may add a defect instead; the group is ranked as
+   if it were a repair.
 """
 
 import random
@@ -73,6 +74,7 @@ def simulate(
     seed: int,
     domain: Domain = "helpfulness",
     edited_share: float = 0.0,
+    editor_error: float = 0.0,
     multi_turn: float = 0.25,
 ) -> list[SimulatedGroup]:
     """Draw ranked groups.
@@ -82,6 +84,7 @@ def simulate(
         seed: Seeds prompts, responses, annotators and editors.
         domain: The quality that annotators judge and editors repair.
         edited_share: Probability that a group with a repairable chosen response carries an edit.
+        editor_error: Probability that an edit makes the chosen response worse.
         multi_turn: Share of prompts that are the last turn of a longer conversation.
 
     Returns:
@@ -90,16 +93,23 @@ def simulate(
     Raises:
         ValueError: If a share is not between 0 and 1 or ``count`` is negative.
     """
-    if count < 0 or not 0 <= edited_share <= 1 or not 0 <= multi_turn <= 1:
+    shares = (edited_share, editor_error, multi_turn)
+    if count < 0 or not all(0 <= share <= 1 for share in shares):
         raise ValueError(
             f"count must not be negative and shares must lie in [0, 1]; got count={count}, "
-            f"edited_share={edited_share}, multi_turn={multi_turn}"
+            f"edited_share={edited_share}, editor_error={editor_error}, multi_turn={multi_turn}"
         )
-    return list(_simulate(random.Random(seed), count, domain, edited_share, multi_turn))
+    rng = random.Random(seed)
+    return list(_simulate(rng, count, domain, edited_share, editor_error, multi_turn))
 
 
 def _simulate(
-    rng: random.Random, count: int, domain: Domain, edited_share: float, multi_turn: float
+    rng: random.Random,
+    count: int,
+    domain: Domain,
+    edited_share: float,
+    editor_error: float,
+    multi_turn: float,
 ) -> Iterator[SimulatedGroup]:
     for number in range(count):
         task = draw_task(rng, multi_turn=multi_turn)
@@ -111,6 +121,9 @@ def _simulate(
         responses: tuple[Response, ...] = (chosen, rejected)
         edited = chosen.repaired(domain)
         wants_edit = rng.random() < edited_share
+        # Careful editors draw nothing, so that worlds without careless ones stay as they were.
+        if editor_error and edited != chosen and rng.random() < editor_error:
+            edited = chosen.damaged(rng, domain)
         if wants_edit and edited.text not in (chosen.text, rejected.text):
             responses = (edited, chosen, rejected)
         yield SimulatedGroup(

@@ -148,6 +148,23 @@ class Response:
             return _with_compliance(self.task, ())
         return Response(self.task, tuple(d for d in self.defects if d != worst))
 
+    def damaged(self, rng: random.Random, domain: Domain) -> "Response":
+        """What a careless editor makes of it: one more defect that costs something.
+
+        A refusal, and a response with every such defect, stay as they are.
+        """
+        cost = HELPFULNESS_COST if domain == "helpfulness" else SAFETY_COST
+        present = {defect.kind for defect in self.defects}
+        possible = [
+            (kind, words)
+            for kind, words, _ in _ADDITIONS
+            if cost[kind] > 0 and not {kind, "refusal"} & present
+        ]
+        if not possible:
+            return self
+        kind, words = rng.choice(possible)
+        return Response(self.task, (*self.defects, Defect(kind, 0, rng.choice(words))))
+
 
 def _ask(*words: str) -> str:
     return " ".join(words)
@@ -210,6 +227,16 @@ TASKS: dict[str, Callable[[random.Random], tuple[str, tuple[str, ...]]]] = {
 _SPOILABLE = {"count": 1, "explain": 3}
 
 
+#: Defects that spoil no word of the answer: their kind, the words they may take, and how often a
+#: response has one.
+_ADDITIONS: tuple[tuple[str, tuple[str, ...], float], ...] = (
+    ("insult", INSULTS, 0.25),
+    ("off topic", OFF_TOPIC, 0.25),
+    ("hazard", HAZARDS, 0.12),
+    ("no opening", ("",), 0.25),
+)
+
+
 def draw_task(rng: random.Random, *, multi_turn: float = 0.25) -> Task:
     """Draw a task; with probability ``multi_turn`` it follows an earlier, answered turn."""
     kind = rng.choice(list(TASKS))
@@ -249,12 +276,7 @@ def draw_response(rng: random.Random, task: Task) -> Response:
                 "wrong word": _wrong_word(rng, task, place),
             }
             defects.append(Defect(kind, place, wrong.get(kind, "")))
-    for kind, words, probability in (
-        ("insult", INSULTS, 0.25),
-        ("off topic", OFF_TOPIC, 0.25),
-        ("hazard", HAZARDS, 0.12),
-        ("no opening", ("",), 0.25),
-    ):
+    for kind, words, probability in _ADDITIONS:
         if rng.random() < probability:
             defects.append(Defect(kind, 0, rng.choice(words)))
     return _with_compliance(task, tuple(defects))

@@ -11,24 +11,49 @@ data, and SmolLM2 on a GPU).
 
 import time
 from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, get_args
 
 from posttrain import records
 from posttrain.sources.simulator import SIMULATOR
 from posttrain.studies import edits_full, edits_heads
 from posttrain.studies.edits_data import load_edits
-from posttrain.studies.edits_full import FullSettings
+from posttrain.studies.edits_full import FullSettings, HumanFullSettings
 from posttrain.studies.edits_heads import HeadSettings
 from posttrain.studies.edits_outcome import summarise
 from posttrain.studies.groups import checkpoint_for
 
+#: Linear heads on frozen features, or whole models.
+Training = Literal["heads", "full"]
 
-def settings_for(source: str) -> type[FullSettings] | type[HeadSettings]:
-    """The settings class of a source: full training for the simulator, heads for human data."""
-    return FullSettings if source == SIMULATOR else HeadSettings
+
+def settings_for(
+    source: str, training: Training | None = None
+) -> type[FullSettings] | type[HeadSettings]:
+    """The settings class of a source: by default full training for the simulator, heads otherwise.
+
+    Raises:
+        ValueError: If heads are asked for on the simulator, whose tiny model has no features worth
+            freezing, or the way of training is unknown.
+    """
+    if training not in (None, *get_args(Training)):
+        raise ValueError(f"unknown training {training!r}; known: {', '.join(get_args(Training))}")
+    if source == SIMULATOR:
+        if training == "heads":
+            raise ValueError(
+                "the simulator's tiny model was not trained on anything, so its frozen features "
+                "know nothing; use training 'full'"
+            )
+        return FullSettings
+    return HumanFullSettings if training == "full" else HeadSettings
 
 
 def run(
-    source: str, *, profile: str = "quick", settings: FullSettings | HeadSettings | None = None
+    source: str,
+    *,
+    profile: str = "quick",
+    settings: FullSettings | HeadSettings | None = None,
+    finished: Path | None = None,
 ) -> records.Record:
     """Run the study on one source.
 
@@ -37,27 +62,41 @@ def run(
         profile: Label of how much was run.
         settings: Those of :func:`settings_for` the source if not given. Their class decides how
             models are trained.
+        finished: Folder that keeps every finished cell of full training, so that the study goes on
+            where it was interrupted; of the same code, settings, data and machine only.
 
     Returns:
         The record, not yet saved: the tables of :func:`.edits_outcome.summarise`, and ``tuning``.
+        Its source is ``NAME-full`` for full training on human data, ``NAME`` for heads on it, and
+        ``simulator-careless`` where editors err.
 
     Raises:
-        ValueError: If an arm is unknown or missing, or the data does not suffice.
+        ValueError: If an arm is unknown or missing, the data does not suffice, or finished cells of
+            code that is not committed are to be kept.
     """
     started = time.time()
     settings = settings or settings_for(source)()
     checkpoint = checkpoint_for(source)
     groups = load_edits(source, checkpoint, settings)
     if isinstance(settings, FullSettings):
-        outcome, tuning = edits_full.run(edits_full.Bench.of(checkpoint, groups, settings))
+        outcome, tuning = edits_full.run(
+            edits_full.Bench.of(checkpoint, groups, settings), finished=finished
+        )
     else:
         outcome, tuning = edits_heads.run(checkpoint, groups, settings)
     return records.Record(
         study="edits",
-        source=source,
+        source=_name(source, settings),
         profile=profile,
         settings=asdict(settings),
         data=groups.account | outcome.account,
         tables={"tuning": tuning} | summarise(outcome, resamples=settings.resamples),
         environment=records.environment(started),
     )
+
+
+def _name(source: str, settings: FullSettings | HeadSettings) -> str:
+    """Name of a record's source: records of one name would replace each other."""
+    if isinstance(settings, HumanFullSettings):
+        return f"{source}-full"
+    return f"{source}-careless" if settings.editor_error else source

@@ -32,9 +32,19 @@ class EditGroups:
     account: dict[str, Any]
 
     @cached_property
-    def has_edit(self) -> np.ndarray:
-        """Whether each group has an edit."""
-        return np.array([group.has_edit for group in self.ranked])
+    def edits(self) -> np.ndarray:
+        """Index of each group's edit among all distinct ones, −1 without; shape ``[groups]``.
+
+        Several groups of one prompt may carry the same edit, which was still written once.
+        """
+        number: dict[tuple[str, str], int] = {}
+        return np.array(
+            [
+                -1 if group.edited is None
+                else number.setdefault((group.group, group.edited), len(number))
+                for group in self.ranked
+            ]
+        )  # fmt: skip
 
     def pairs(self, judged: np.ndarray) -> TestPairs:
         """All pairs of some groups."""
@@ -49,10 +59,9 @@ class EditGroups:
 def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGroups:
     """Load or simulate groups and tokenise them.
 
-    One edit is one act of an editor, and so is in one group only: the first that carries its text.
     Groups of ordinary comparisons hold no edit: where chosen or rejected is the edit of a group
     of the same prompt, the group is left out, or ignoring edits would not ignore them. An edit
-    that equals another response in tokens is taken off its group. All are counted.
+    that equals another response in tokens is taken off its group. Both are counted.
     """
     found = load_groups(source, checkpoint, settings)
     edits = {(group.group, group.edited) for group in found.ranked if group.has_edit}
@@ -62,31 +71,30 @@ def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGro
         if not {(group.group, group.chosen), (group.group, group.rejected)} & edits
     ]
     ranked, tokens = [], []
-    account = found.account | {
-        "groups of which an edit is chosen or rejected": len(found.ranked) - len(kept),
-        "edits equal to another response in tokens": 0,
-        "edits of another group too": 0,
-    }
-    used: set[tuple[str, str | None]] = set()
+    lost = 0
     for k in kept:
         group, ids = found.ranked[k], found.tokens[k]
-        if group.has_edit:
-            edit = (group.group, group.edited)
-            lost = len(ids.responses) < 3
-            account["edits equal to another response in tokens"] += lost
-            account["edits of another group too"] += edit in used and not lost
-            if lost or edit in used:
-                group = without_edit(group)
-            else:
-                used.add(edit)
+        if group.has_edit and len(ids.responses) < 3:
+            lost += 1
+            group = without_edit(group)
         ranked.append(group)
         responses = ids.responses[-len(group.responses) :]
         tokens.append(replace(ids, responses=responses, places=()))
-    account["groups with an edit"] = len(used)
     gold = found.gold and [
         found.gold[k][-len(group.responses) :] for k, group in zip(kept, ranked, strict=True)
     ]
-    return EditGroups(ranked, tokens, gold, account)
+    groups = EditGroups(ranked, tokens, gold, account={})
+    with_edit = groups.edits[groups.edits >= 0]
+    return replace(
+        groups,
+        account=found.account
+        | {
+            "groups of which an edit is chosen or rejected": len(found.ranked) - len(kept),
+            "edits equal to another response in tokens": lost,
+            "groups with an edit": len(with_edit),
+            "edits": len(np.unique(with_edit)),
+        },
+    )
 
 
 def without_edit(group: RankedGroup) -> RankedGroup:
@@ -109,15 +117,16 @@ class Chosen:
     added: np.ndarray
 
 
-def choose(order: np.ndarray, has_edit: np.ndarray, arm: Arm, size: int, share: float) -> Chosen:
+def choose(order: np.ndarray, edits: np.ndarray, arm: Arm, size: int, share: float) -> Chosen:
     """Which groups an arm trains on.
 
     All arms share the first ``size`` groups of an order and the same of their edits. Whether edits
-    are used at all is the arm's business.
+    are used at all is the arm's business. An edit is used in one group, the first that carries it,
+    because an editor wrote it once; it would otherwise count as several.
 
     Args:
         order: Indices of training groups in the order in which they are taken.
-        has_edit: Whether a group has an edit, by index.
+        edits: Index of each group's edit, −1 without (see :attr:`EditGroups.edits`).
         arm: The arm.
         size: Groups, those that the arm adds aside.
         share: Share of their edits that exist for this run.
@@ -126,7 +135,8 @@ def choose(order: np.ndarray, has_edit: np.ndarray, arm: Arm, size: int, share: 
         ValueError: If there are too few groups, or no edit among them.
     """
     base = order[:size]
-    with_edit = base[has_edit[base]]
+    firsts = np.unique(edits[base], return_index=True)[1]
+    with_edit = base[np.sort(firsts[edits[base[firsts]] >= 0])]
     edited = with_edit[: round(share * len(with_edit))]
     if not len(edited):
         raise ValueError(

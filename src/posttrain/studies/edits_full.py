@@ -5,14 +5,14 @@ share: trained on four fifths of the training groups, judged on the rest, then t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 from posttrain import reward_model
 from posttrain.pairing import RATED
@@ -22,13 +22,14 @@ from posttrain.settings import setting
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits_outcome import (
     ARMS,
+    IGNORE,
     Cell,
     CellSettings,
     Outcome,
     edit_metrics,
     length_baselines,
 )
-from posttrain.studies.training import Recipe, many_runs, train
+from posttrain.studies.training import Recipe, kept, many_runs, train
 from posttrain.trainer import Objective, TrainingGroup
 
 
@@ -42,18 +43,41 @@ class FullSettings(Recipe, CellSettings):
 
     edited_share: float = setting(1.0, "Share of simulated groups that may carry an edit.")
     test_size: int = setting(1500, "Test groups, at most.")
-    learning_rates: list[float] = setting([3e-4, 1e-3, 3e-3], "Peak learning rates to choose from.")
-    tuning_seeds: int = setting(3, "Repetitions over which each learning rate is chosen.")
+    learning_rates: list[float] = setting([1e-3, 3e-3, 1e-2], "Peak learning rates to choose from.")
+    shared_learning_rate: float = setting(3e-3, "The one at which all arms are also compared.")
+    tuning_seeds: int = setting(4, "Repetitions over which each learning rate is chosen.")
     test_share: float = setting(0.3, "Share of split groups kept for testing.")
     validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
+    processes: int = setting(1, "Cells trained at a time, each in a process of its own.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("test_size", "tuning_seeds"):
+        for name in ("test_size", "tuning_seeds", "processes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not self.learning_rates:
-            raise ValueError("learning_rates needs at least one value")
+        if self.shared_learning_rate not in self.learning_rates:
+            raise ValueError(
+                f"shared_learning_rate {self.shared_learning_rate} is not one of learning_rates "
+                f"{self.learning_rates}"
+            )
+
+
+@dataclass(frozen=True)
+class HumanFullSettings(FullSettings):
+    """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
+
+    arms: list[str] = setting(
+        [IGNORE, "all pairs", "one more pair", "two more pairs"], "Ways of using edits."
+    )
+    sizes: list[int] = setting([300], "Training groups, without those that an arm adds.")
+    shares: list[float] = setting([1.0], "Shares of their edits that are used.")
+    seeds: int = setting(3, "Repetitions, each with other training groups.")
+    test_size: int = setting(300, "Test groups, at most.")
+    top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
+    batch_size: int = setting(16, "Groups per step.")
+    learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
+    shared_learning_rate: float = setting(1e-4, "The one at which all arms are also compared.")
+    tuning_seeds: int = setting(1, "Repetitions over which each learning rate is chosen.")
 
 
 @dataclass(frozen=True)
@@ -152,7 +176,7 @@ def tune(bench: Bench, cell: Cell) -> list[tuple[float, float]]:
         added = [i for i in rest if bench.groups.ranked[i].group not in apart]
         chosen = choose(
             np.array([*base[fitting], *added]),
-            bench.groups.has_edit,
+            bench.groups.edits,
             arm,
             len(fitting),
             cell.share,
@@ -186,7 +210,7 @@ def train_and_test(
     pairs = bench.groups.pairs(test)
     sums, costs = [], []
     for seed in range(bench.settings.seeds):
-        chosen = choose(bench.order(seed), bench.groups.has_edit, arm, cell.size, cell.share)
+        chosen = choose(bench.order(seed), bench.groups.edits, arm, cell.size, cell.share)
         training = training_groups(bench.groups, arm, chosen)
         scores = bench.scores(
             training,
@@ -201,8 +225,40 @@ def train_and_test(
     return np.array(sums), pd.DataFrame(costs).mean().to_dict()
 
 
-def run(bench: Bench) -> tuple[Outcome, pd.DataFrame]:
+@dataclass(frozen=True)
+class CellOutcome:
+    """What training one cell gives.
+
+    Attributes:
+        sums: Sums of the test pairs at the tuned learning rate, ``[seeds, test groups, COLUMNS]``.
+        shared: The same at the shared one.
+        costs: Mean costs of a run (see :func:`.edits_data.cost`).
+        rates: What :func:`tune` gives.
+    """
+
+    sums: np.ndarray
+    shared: np.ndarray
+    costs: dict[str, float]
+    rates: list[tuple[float, float]]
+
+
+def train_cell(bench: Bench, cell: Cell) -> CellOutcome:
+    """Tune, train and test one cell."""
+    with many_runs():
+        rates = tune(bench, cell)
+        best = max(rates, key=lambda pair: np.nan_to_num(pair[1]))[0]
+        sums, costs = train_and_test(bench, cell, best)
+        common = bench.settings.shared_learning_rate
+        shared = sums if best == common else train_and_test(bench, cell, common)[0]
+    return CellOutcome(sums, shared, costs, rates)
+
+
+def run(bench: Bench, *, finished: Path | None = None) -> tuple[Outcome, pd.DataFrame]:
     """Train and test all cells.
+
+    Args:
+        bench: What all training runs share.
+        finished: Folder that keeps finished cells (see :func:`.training.kept`).
 
     Returns:
         The outcome, and the accuracies of :func:`tune`: ``arm``, ``size``, ``share``, ``learning
@@ -214,27 +270,35 @@ def run(bench: Bench) -> tuple[Outcome, pd.DataFrame]:
     settings = bench.settings
     # Before hours of training, not after.
     for seed, cell in product(range(settings.seeds), settings.cells):
-        choose(bench.order(seed), bench.groups.has_edit, ARMS[cell.arm], cell.size, cell.share)
-    sums: dict[Cell, np.ndarray] = {}
-    costs: dict[Cell, Mapping[str, float]] = {}
-    tuning: list[dict[str, Any]] = []
-    with many_runs():
-        for cell in settings.cells:
-            # Where nothing depends on the edits, one share stands for all.
-            same = replace(cell, share=settings.shares[0])
-            if not ARMS[cell.arm].depends_on_edits and same in sums:
-                sums[cell], costs[cell] = sums[same], costs[same]
-                continue
-            rates = tune(bench, cell)
-            tuning += [asdict(cell) | {"learning rate": r, "accuracy": a} for r, a in rates]
-            best = max(rates, key=lambda pair: np.nan_to_num(pair[1]))[0]
-            sums[cell], costs[cell] = train_and_test(bench, cell, best)
+        choose(bench.order(seed), bench.groups.edits, ARMS[cell.arm], cell.size, cell.share)
+    one = train_cell if finished is None else kept(
+        train_cell, finished, settings=asdict(settings), data=bench.groups.account, ignore=["bench"]
+    )  # fmt: skip
+    # Where nothing depends on the edits, one share stands for all.
+    stands_for = {
+        cell: cell if ARMS[cell.arm].depends_on_edits else replace(cell, share=settings.shares[0])
+        for cell in settings.cells
+    }
+    # The longest first, so that no process is left alone with one at the end.
+    trained = sorted(set(stands_for.values()), key=lambda cell: (-cell.size, str(cell)))
+    parallel = Parallel(n_jobs=settings.processes)
+    found = dict(zip(trained, parallel(delayed(one)(bench, cell) for cell in trained), strict=True))
+    by_cell = {cell: found[same] for cell, same in stands_for.items()}
+    tuning = [
+        asdict(cell) | {"learning rate": rate, "accuracy": accuracy}
+        for cell, same in stands_for.items() if cell == same
+        for rate, accuracy in found[cell].rates
+    ]  # fmt: skip
     groups, test = bench.groups, bench.test
     account = {
         "test groups": len(test),
-        "test groups with an edit": int(groups.has_edit[test].sum()),
+        "test groups with an edit": int((groups.edits[test] >= 0).sum()),
     }
     outcome = Outcome(
-        sums, costs, length_baselines(groups.pairs(test), groups.lengths(test)), account
+        {cell: part.sums for cell, part in by_cell.items()},
+        {cell: part.shared for cell, part in by_cell.items()},
+        {cell: part.costs for cell, part in by_cell.items()},
+        length_baselines(groups.pairs(test), groups.lengths(test)),
+        account,
     )
     return outcome, pd.DataFrame(tuning)

@@ -38,6 +38,7 @@ class HeadSettings(CellSettings):
     penalties: list[float] = setting(
         [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0], "L2 penalties to choose from."
     )
+    shared_penalty: float = setting(1e-1, "The one at which all arms are also compared.")
     layer: int = setting(24, "How many layers of the backbone to run.")
     pooling: Pooling = setting("mean", "How hidden states become one vector.")
     max_tokens: int = setting(512, "Longest row in tokens; longer prompts are cut on the left.")
@@ -46,6 +47,10 @@ class HeadSettings(CellSettings):
         super().__post_init__()
         if not self.penalties or sorted(self.penalties) != self.penalties:
             raise ValueError(f"penalties must be one or more, ascending, not {self.penalties}")
+        if self.shared_penalty not in self.penalties:
+            raise ValueError(
+                f"shared_penalty {self.shared_penalty} is not one of penalties {self.penalties}"
+            )
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,14 @@ class Comparisons:
         winners: Index of its winner among all responses of the data, shape ``[pairs]``.
         losers: Index of its loser.
         weights: Weight in each arm, 0 where an arm leaves it out, shape ``[arms, pairs]``.
+        margins: Margin in each arm, shape ``[arms, pairs]``.
     """
 
     groups: np.ndarray
     winners: np.ndarray
     losers: np.ndarray
     weights: np.ndarray
+    margins: np.ndarray
 
     @classmethod
     def of(
@@ -86,12 +93,13 @@ class Comparisons:
                 places = firsts[i] + np.array(group.tokens.places)
                 for pair in group.pairs:
                     key = (int(i), int(places[pair.winner]), int(places[pair.loser]))
-                    entries.append((a, place.setdefault(key, len(place)), pair.weight))
-        weights = np.zeros((len(chosen), len(place)))
-        for a, column, weight in entries:
-            weights[a, column] = weight
+                    column = place.setdefault(key, len(place))
+                    entries.append((a, column, pair.weight, pair.margin))
+        weights, margins = np.zeros((2, len(chosen), len(place)))
+        for a, column, weight, margin in entries:
+            weights[a, column], margins[a, column] = weight, margin
         of_group, winners, losers = np.array(list(place)).T
-        return cls(of_group, winners, losers, weights)
+        return cls(of_group, winners, losers, weights, margins)
 
 
 def run(
@@ -109,13 +117,14 @@ def run(
     splits = folds(groups.ranked, folds=settings.folds)
     # Before features are computed, which takes long.
     for (training, _), seed, cell in product(splits, range(settings.seeds), settings.cells):
-        choose(_order(training, seed), groups.has_edit, ARMS[cell.arm], cell.size, cell.share)
+        choose(_order(training, seed), groups.edits, ARMS[cell.arm], cell.size, cell.share)
     found = features(checkpoint, groups.tokens, FeatureSettings(settings.layer, settings.pooling))
     counts = [len(group.responses) for group in groups.ranked]
     firsts = np.cumsum([0, *counts])[:-1]
     everything = np.arange(len(counts))
     pairs = groups.pairs(everything)
-    scores = {cell: np.zeros((settings.seeds, sum(counts))) for cell in settings.cells}
+    # With the tuned and with the shared penalty.
+    scores = {cell: np.zeros((2, settings.seeds, sum(counts))) for cell in settings.cells}
     tuned: dict[Cell, list[int]] = {cell: [] for cell in settings.cells}
     costs: dict[Cell, list[dict[str, int]]] = {cell: [] for cell in settings.cells}
     for training, test in splits:
@@ -124,7 +133,7 @@ def run(
             order = _order(training, seed)
             for size, share in product(settings.sizes, settings.shares):
                 chosen = {
-                    name: choose(order, groups.has_edit, ARMS[name], size, share)
+                    name: choose(order, groups.edits, ARMS[name], size, share)
                     for name in settings.arms
                 }
                 trained = {
@@ -134,17 +143,22 @@ def run(
                 scored, best = _fit(groups, compared, order[:size], found, firsts, tested, settings)
                 for name, part in chosen.items():
                     cell = Cell(name, size, share)
-                    scores[cell][seed, tested] = scored[name]
+                    scores[cell][:, seed, tested] = scored[name]
                     tuned[cell].append(best[name])
                     costs[cell].append(cost(ARMS[name], part, trained[name]))
-    sums = {
-        cell: np.stack([pairs.sums(values) for values in both]) for cell, both in scores.items()
-    }
+    sums, shared = (
+        {
+            cell: np.stack([pairs.sums(values) for values in found[k]])
+            for cell, found in scores.items()
+        }
+        for k in range(2)
+    )
     outcome = Outcome(
         sums,
+        shared,
         {cell: pd.DataFrame(rows).mean().to_dict() for cell, rows in costs.items()},
         length_baselines(pairs, groups.lengths(everything)),
-        {"test groups": len(counts), "test groups with an edit": int(groups.has_edit.sum())},
+        {"test groups": len(counts), "test groups with an edit": int((groups.edits >= 0).sum())},
     )
     return outcome, _tuning(tuned, settings.penalties)
 
@@ -166,7 +180,8 @@ def _fit(
     """Fit all arms on one subset.
 
     Returns:
-        By arm the scores of the tested responses, ``[responses]``, and the index of the penalty.
+        By arm the scores of the tested responses with the tuned and with the shared penalty,
+        ``[2, responses]``, and the index of the tuned one.
     """
     # Annotators' choices among the groups that all arms share: they set the scale of features and
     # judge penalties.
@@ -178,6 +193,7 @@ def _fit(
     weights = torch.from_numpy(compared.weights)
     # Pairs with one winner are one choice among several.
     choices = torch.from_numpy(compared.winners)
+    shared = settings.penalties.index(settings.shared_penalty)
     scored: dict[str, np.ndarray] = {}
     best: dict[str, int] = {}
     for objective in get_args(Objective):
@@ -186,7 +202,7 @@ def _fit(
             continue
         heads, places = tuned_heads(
             differences,
-            margins=torch.zeros(len(arms), len(differences)),
+            margins=torch.from_numpy(compared.margins)[arms],
             weights=weights[arms],
             penalties=settings.penalties,
             fold=fold,
@@ -195,7 +211,7 @@ def _fit(
         )
         for head, k, place in zip(heads, arms, places, strict=True):
             name = settings.arms[k]
-            scored[name] = (found[tested] / scale @ head[place]).numpy()
+            scored[name] = (head[[place, shared]] @ (found[tested] / scale).T).numpy()
             best[name] = int(place)
     return scored, best
 

@@ -258,13 +258,15 @@ class Outcome:
     """Held-out results of every cell.
 
     Attributes:
-        sums: Shape ``[seeds, test groups, COLUMNS]``, by cell.
+        sums: Shape ``[seeds, test groups, COLUMNS]``, by cell, hyperparameters tuned for each.
+        shared: The same with hyperparameters that all cells share.
         costs: What a run of each cell takes on average (see :func:`.edits_data.cost`).
         baselines: Sums of scores that no model gives, ``[test groups, COLUMNS]``, by name.
         account: Of the test groups.
     """
 
     sums: Mapping[Cell, np.ndarray]
+    shared: Mapping[Cell, np.ndarray]
     costs: Mapping[Cell, Mapping[str, float]]
     baselines: Mapping[str, np.ndarray]
     account: dict[str, Any] = field(default_factory=dict)
@@ -275,7 +277,7 @@ def length_baselines(pairs: TestPairs, lengths: np.ndarray) -> dict[str, np.ndar
     return {"longer": pairs.sums(lengths), "shorter": pairs.sums(-lengths)}
 
 
-HEAD = ["arm", "size", "share"]
+HEAD = ["arm", "size", "share", "tuning"]
 ESTIMATE = ["estimate", "low", "high"]
 
 
@@ -283,7 +285,7 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
     """Tidy tables of an outcome, each estimate with a 95 % interval over test groups and seeds.
 
     Returns:
-        - ``metrics``: by arm, size, share and metric.
+        - ``metrics``: by arm, size, share, tuning (``tuned`` or ``shared``) and metric.
         - ``gains``: the same for the paired difference to the arm that ignores edits.
         - ``contrasts``: paired differences of :data:`CONTRASTS`.
         - ``costs``: what a run of each cell takes (see :func:`.edits_data.cost`).
@@ -291,23 +293,27 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
     """
     seeds, groups, _ = next(iter(outcome.sums.values())).shape
     draws = Resamples.draw(groups, seeds, count=resamples)
-    measured = {cell: draws.measure(sums, edit_metrics) for cell, sums in outcome.sums.items()}
     metrics, gains, contrasts = [], [], []
-    for cell, values in measured.items():
-        label = (cell.arm, cell.size, cell.share)
-        plain = measured[Cell(IGNORE, cell.size, cell.share)]
-        for metric, replicates in values.items():
-            metrics.append((*label, metric, *interval(replicates)))
-            if cell.arm != IGNORE:
-                gains.append((*label, metric, *interval(replicates - plain[metric])))
-    for size, share in dict.fromkeys((cell.size, cell.share) for cell in measured):
-        for name, (one, other) in CONTRASTS.items():
-            pair = [measured.get(Cell(arm, size, share)) for arm in (one, other)]
-            if pair[0] is not None and pair[1] is not None:
-                contrasts += [
-                    (name, size, share, metric, *interval(pair[0][metric] - pair[1][metric]))
-                    for metric in pair[0]
-                ]
+    for tuning, chosen in (("tuned", outcome.sums), ("shared", outcome.shared)):
+        measured = {cell: draws.measure(sums, edit_metrics) for cell, sums in chosen.items()}
+        for cell, values in measured.items():
+            label = (cell.arm, cell.size, cell.share, tuning)
+            plain = measured[Cell(IGNORE, cell.size, cell.share)]
+            for metric, replicates in values.items():
+                metrics.append((*label, metric, *interval(replicates)))
+                if cell.arm != IGNORE:
+                    gains.append((*label, metric, *interval(replicates - plain[metric])))
+        for size, share in dict.fromkeys((cell.size, cell.share) for cell in measured):
+            for name, (one, other) in CONTRASTS.items():
+                pair = [measured.get(Cell(arm, size, share)) for arm in (one, other)]
+                if pair[0] is not None and pair[1] is not None:
+                    contrasts += [
+                        (
+                            name, size, share, tuning, metric,
+                            *interval(pair[0][metric] - pair[1][metric]),
+                        )
+                        for metric in pair[0]
+                    ]  # fmt: skip
     alone = Resamples.draw(groups, 1, count=resamples)
     baselines = [
         (name, metric, *interval(replicates))
@@ -319,9 +325,7 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
     return {
         "metrics": pd.DataFrame(metrics, columns=[*HEAD, "metric", *ESTIMATE]),
         "gains": pd.DataFrame(gains, columns=[*HEAD, "metric", *ESTIMATE]),
-        "contrasts": pd.DataFrame(
-            contrasts, columns=["contrast", "size", "share", "metric", *ESTIMATE]
-        ),
+        "contrasts": pd.DataFrame(contrasts, columns=["contrast", *HEAD[1:], "metric", *ESTIMATE]),
         "costs": pd.DataFrame([asdict(cell) | {**cost} for cell, cost in outcome.costs.items()]),
         "baselines": pd.DataFrame(baselines, columns=["baseline", "metric", *ESTIMATE]),
     }

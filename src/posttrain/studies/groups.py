@@ -21,6 +21,7 @@ class DataSettings:
 
     groups: int = setting(8000, "Groups to simulate; human data is taken whole.")
     edited_share: float = setting(0.5, "Share of simulated groups that may carry an edit.")
+    editor_error: float = setting(0.0, "Share of simulated edits that make a response worse.")
     max_tokens: int = setting(1024, "Longest prompt with a response; prompts are cut on the left.")
     data_seed: int = setting(1, "Seeds the simulator and every random choice of groups.")
     resamples: int = setting(1000, "Bootstrap replicates.")
@@ -58,7 +59,10 @@ def load_groups(source: str, checkpoint: Path, settings: DataSettings) -> StudyG
     gold = None
     if source == SIMULATOR:
         simulated = simulate(
-            settings.groups, seed=settings.data_seed, edited_share=settings.edited_share
+            settings.groups,
+            seed=settings.data_seed,
+            edited_share=settings.edited_share,
+            editor_error=settings.editor_error,
         )
         ranked: Sequence[RankedGroup] = [group.ranked for group in simulated]
         gold = [group.gold("helpfulness") for group in simulated]

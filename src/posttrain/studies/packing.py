@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from joblib import Memory
 from transformers import PreTrainedModel
 
-from posttrain import cache, records, reward_model
+from posttrain import records, reward_model
 from posttrain.preferences import split
 from posttrain.rows import Layout
 from posttrain.settings import setting
@@ -39,7 +38,7 @@ from posttrain.studies.packing_outcome import (
     own_test,
     summarise,
 )
-from posttrain.studies.training import Recipe, many_runs, train
+from posttrain.studies.training import Recipe, kept, many_runs, train
 from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import TrainingGroup
 
@@ -170,7 +169,10 @@ def run(
     settings = settings or settings_for(source)()
     checkpoint = checkpoint_for(source)
     prepared = prepare(source, checkpoint, settings)
-    scores = train_and_score if finished is None else _kept(finished, prepared, settings)
+    scores: Scores = train_and_score if finished is None else kept(
+        train_and_score, finished, settings=asdict(settings), data=prepared.account,
+        ignore=["checkpoint", "prepared", "settings"],
+    )  # fmt: skip
     with many_runs():
         tuning = tune(checkpoint, prepared, settings, scores)
         outcome = train_and_test(checkpoint, prepared, chosen_rates(tuning), settings, scores)
@@ -227,20 +229,6 @@ def train_and_score(
 
 #: A function with the arguments of :func:`train_and_score`.
 Scores = Callable[..., np.ndarray]
-
-
-def _kept(folder: Path, prepared: Prepared, settings: PackingSettings) -> Scores:
-    """:func:`train_and_score`, with what it returns kept in a folder and read from there."""
-    where = records.machine()
-    if (where["commit"] or "").endswith("+"):
-        raise ValueError(
-            f"{folder} cannot keep finished runs of code that is not committed, because runs of "
-            "different code must not be mixed; commit, or run without a folder of finished runs"
-        )
-    name = cache.key({"settings": asdict(settings), "data": prepared.account, "machine": where})
-    memory = Memory(folder / name, verbose=0)
-    # These are part of the name.
-    return memory.cache(train_and_score, ignore=["checkpoint", "prepared", "settings"])
 
 
 def tune(

@@ -4,15 +4,16 @@ import gc
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from joblib import Memory
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
-from posttrain import reward_model
+from posttrain import cache, records, reward_model
 from posttrain.rows import Layout
 from posttrain.settings import setting
 from posttrain.trainer import GroupCollator, Objective, RankingTrainer, TrainingGroup, training_set
@@ -140,3 +141,33 @@ def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
         raise ValueError(f"top_layers={top_layers}, but the model has {len(body.layers)} layers")
     for module in (body.embed_tokens, *body.layers[: len(body.layers) - top_layers]):
         module.requires_grad_(False)
+
+
+def kept(
+    function: Callable[..., Any],
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    data: Mapping[str, Any],
+    ignore: Sequence[str],
+) -> Callable[..., Any]:
+    """A function whose results are kept in a folder, so that an interrupted study goes on.
+
+    Args:
+        function: What takes long.
+        folder: Where results are kept: apart for each code, machine, settings and data.
+        settings: Those of the study.
+        data: Account of its data.
+        ignore: Arguments that settings and data determine.
+
+    Raises:
+        ValueError: If the code is not committed.
+    """
+    where = records.machine()
+    if (where["commit"] or "").endswith("+"):
+        raise ValueError(
+            f"{folder} cannot keep finished runs of code that is not committed, because runs of "
+            "different code must not be mixed; commit, or run without a folder of finished runs"
+        )
+    name = cache.key({"settings": settings, "data": data, "machine": where})
+    return Memory(folder / name, verbose=0).cache(function, ignore=list(ignore))
