@@ -15,6 +15,7 @@ from posttrain.evaluation import (
     interval,
     metrics,
     reliability,
+    slope,
     sums_by_group,
 )
 
@@ -294,3 +295,13 @@ def test_intervals_cover_the_truth_on_clustered_pairs():
     # Four standard errors around 0.95 leave 0.89; percentile intervals of 40 groups run short.
     assert 0.87 <= covered / trials <= 0.99
     assert covered_by_pairs / trials < 0.8
+
+
+def test_a_slope_is_that_of_a_line_fitted_to_logarithms():
+    random = np.random.default_rng(0)
+    curves = random.normal(size=(3, 4))
+    expected = np.polyfit(np.log10([100, 300, 5000]), curves, 1)[0]
+    np.testing.assert_allclose(slope([100, 300, 5000], curves), expected)
+    assert np.isnan(slope([100], curves[:1])).all()
+    curves[1, 2] = np.nan
+    assert np.isnan(slope([100, 300, 5000], curves)).tolist() == [False, False, True, False]

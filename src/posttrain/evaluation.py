@@ -7,7 +7,7 @@ measured with the same :class:`Resamples` are compared pair by pair, which makes
 difference much narrower than the difference of two intervals.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,3 +194,19 @@ def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float,
         return float("nan"), float("nan"), float("nan")
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(replicates[0]), float(low), float(high)
+
+
+def slope(sizes: Sequence[int], curves: np.ndarray) -> np.ndarray:
+    """Least-squares change per tenfold data.
+
+    Args:
+        sizes: Numbers of training groups.
+        curves: One value for each size and replicate, shape ``[sizes, replicates]``.
+
+    Returns:
+        Shape ``[replicates]``; NaN with a single size, or where a value is NaN.
+    """
+    if len(sizes) < 2:
+        return np.full(curves.shape[1], np.nan)
+    centred = np.log10(sizes) - np.log10(sizes).mean()
+    return centred @ curves / (centred @ centred)

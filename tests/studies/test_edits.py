@@ -37,7 +37,7 @@ HEADS = HeadSettings(
     layer=2,
     resamples=10,
 )
-TABLES = ["tuning", "metrics", "gains", "contrasts", "costs", "baselines"]
+TABLES = ["tuning", "metrics", "gains", "contrasts", "trends", "costs", "baselines"]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,14 @@ import pytest
 from posttrain.preferences import Message, RankedGroup
 from posttrain.reading import write_groups
 from posttrain.sources.simulator import simulate
-from posttrain.studies.edits_data import choose, cost, load_edits, training_groups
+from posttrain.studies.edits_data import (
+    choose,
+    cost,
+    load_edits,
+    training_groups,
+    used_edits,
+    word_distance,
+)
 from posttrain.studies.edits_outcome import ARMS, IGNORE
 from posttrain.studies.groups import DataSettings
 
@@ -88,7 +95,10 @@ PAIRS_OF_EDITS = {
 }
 
 
-@pytest.mark.parametrize("name", ARMS)
+WHOLE = [name for name, arm in ARMS.items() if arm.half is None]
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_every_arm_trains_on_its_pairs_of_edits_and_on_rated_pairs_of_all_others(groups, name):
     arm, tokens = ARMS[name], groups.tokens
     order = np.random.default_rng(0).permutation(80)
@@ -110,7 +120,7 @@ def test_every_arm_trains_on_its_pairs_of_edits_and_on_rated_pairs_of_all_others
     named = {place for pair in pairs for place in pair}
     rows = [(tokens[i], named) for i in chosen.edited]
     rows += [(tokens[i], {-2, -1}) for i in (*chosen.plain, *chosen.added)]
-    assert cost(arm, chosen, trained) == {
+    assert cost(groups, arm, chosen, trained) == {
         "groups": 12 + added,
         "edits": edits if uses else 0,
         "pairs": 12 + added + (len(pairs) - 1) * edits,
@@ -121,6 +131,35 @@ def test_every_arm_trains_on_its_pairs_of_edits_and_on_rated_pairs_of_all_others
         ),
     }
     assert added == {"one more pair": edits, "two more pairs": 2 * edits}.get(name, 0)
+
+
+def test_halves_of_the_edits_by_distance(groups):
+    order = np.random.default_rng(0).permutation(80)
+    chosen = choose(order, groups.edits, ARMS["all pairs"], 16, 0.9)
+    assert len(chosen.edited) == 9  # the one in the middle is in both halves
+    halves = {
+        half: used_edits(groups, ARMS[f"all pairs, {half} edits"], chosen)
+        for half in ("closest", "farthest")
+    }
+    close, far = (groups.distances[found] for found in halves.values())
+    assert len(close) == len(far) == (len(chosen.edited) + 1) // 2
+    assert max(close) <= min(far)
+    assert set(halves["closest"]) | set(halves["farthest"]) == set(chosen.edited)
+    for half, found in halves.items():
+        trained = training_groups(groups, ARMS[f"all pairs, {half} edits"], chosen)
+        members = (*chosen.edited, *chosen.plain)
+        counts = {i: len(group.pairs) for i, group in zip(members, trained, strict=True)}
+        assert counts == {i: 3 if i in found else 1 for i in members}
+        taken = cost(groups, ARMS[f"all pairs, {half} edits"], chosen, trained)
+        assert (taken["edits"], taken["decisions"]) == (len(found), 16 + len(found))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "distance"),
+    [("a b c", "a b c", 0.0), ("a b", "c d", 1.0), ("a b c", "a x c", 1 / 3), ("a b", "b", 1 / 3)],
+)
+def test_word_distances_by_hand(one, other, distance):
+    assert word_distance(one, other) == pytest.approx(distance)
 
 
 def test_gold_is_that_of_the_responses(groups):

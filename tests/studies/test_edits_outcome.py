@@ -123,6 +123,8 @@ def test_arms_are_those_that_the_study_promises():
         "edit instead of chosen": "edited over rejected",
         "one more pair": "rated",
         "two more pairs": "rated",
+        "all pairs, closest edits": "all",
+        "all pairs, farthest edits": "all",
     }
     assert {name: arm.added for name, arm in ARMS.items() if arm.added} == {
         "one more pair": 1, "two more pairs": 2,
@@ -186,11 +188,28 @@ def test_tables_hold_means_over_seeds_and_paired_differences(outcome):
     assert cell(tables["metrics"], arm="all pairs", **first) == pytest.approx(1)
     assert cell(tables["gains"], arm="all pairs", **first) == pytest.approx(1 - 2 / 3)
     assert cell(tables["contrasts"], contrast=named, **first) == pytest.approx(1 - 2 / 3)
+    # A single size has no trend.
+    assert tables["trends"]["estimate"].isna().all()
     costs = tables["costs"][["arm", "size", "share", "pairs"]]
     assert [*costs.itertuples(index=False, name=None)] == [
         (IGNORE, 10, 0.5, 0.0), ("all pairs", 10, 0.5, 1.0), ("two more pairs", 10, 0.5, 2.0),
     ]  # fmt: skip
     assert (tables["metrics"]["low"] <= tables["metrics"]["high"]).sum() > 10
+
+
+def test_a_trend_is_the_change_of_a_gain_per_tenfold_data(outcome):
+    def grown(by_cell):
+        # Ten times the data, and the arm is no better than without edits.
+        plain = by_cell[Cell(IGNORE, 10, 0.5)]
+        return {**by_cell, **{Cell(cell.arm, 100, 0.5): plain for cell in by_cell}}
+
+    more = Outcome(grown(outcome.sums), grown(outcome.shared), grown(outcome.costs), {})
+    tables = summarise(more, resamples=20)
+    for metric in (RATED, "edited > chosen"):
+        where = {"arm": "all pairs", "share": 0.5, "tuning": "tuned", "metric": metric}
+        gain = cell(tables["gains"], size=10, **where)
+        assert cell(tables["trends"], **where) == pytest.approx(-gain)
+    assert set(tables["trends"]["arm"]) == {"all pairs", "two more pairs"}
 
 
 def test_a_metric_without_pairs_is_no_number(outcome):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,16 @@ class EditGroups:
             ]
         )  # fmt: skip
 
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """Share of words in which edited and chosen differ, NaN without an edit; ``[groups]``."""
+        return np.array(
+            [
+                np.nan if group.edited is None else word_distance(group.chosen, group.edited)
+                for group in self.ranked
+            ]
+        )
+
     def pairs(self, judged: np.ndarray) -> TestPairs:
         """All pairs of some groups."""
         gold = self.gold and [self.gold[i] for i in judged]
@@ -54,6 +65,11 @@ class EditGroups:
     def lengths(self, judged: np.ndarray) -> np.ndarray:
         """Characters of each response of some groups, shape ``[responses]``."""
         return np.array([len(text) for i in judged for text in self.ranked[i].responses])
+
+
+def word_distance(one: str, other: str) -> float:
+    """Share of words that two texts do not have in common in this order, 0 for equal texts."""
+    return 1 - SequenceMatcher(None, one.split(), other.split(), autojunk=False).ratio()
 
 
 def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGroups:
@@ -152,30 +168,46 @@ def choose(order: np.ndarray, edits: np.ndarray, arm: Arm, size: int, share: flo
     return Chosen(edited, base[~np.isin(base, edited)], order[size:needed])
 
 
+def used_edits(groups: EditGroups, arm: Arm, chosen: Chosen) -> np.ndarray:
+    """Indices of the groups whose edits an arm trains on."""
+    if not arm.uses_edits:
+        return chosen.edited[:0]
+    if arm.half is None:
+        return chosen.edited
+    nearest = chosen.edited[np.argsort(groups.distances[chosen.edited], kind="stable")]
+    middle = (len(nearest) + 1) // 2
+    return nearest[:middle] if arm.half == "closest" else nearest[-middle:]
+
+
 def training_groups(groups: EditGroups, arm: Arm, chosen: Chosen) -> list[TrainingGroup]:
-    """The comparisons that an arm trains on."""
-    return [arm.pairing.of(groups.ranked[i], groups.tokens[i]) for i in chosen.edited] + [
-        ORDINARY.of(groups.ranked[i], groups.tokens[i]) for i in (*chosen.plain, *chosen.added)
+    """The comparisons that an arm trains on, in the order of the indices in ``chosen``."""
+    used = set(used_edits(groups, arm, chosen))
+    return [
+        (arm.pairing if i in used else ORDINARY).of(groups.ranked[i], groups.tokens[i])
+        for i in (*chosen.edited, *chosen.plain, *chosen.added)
     ]
 
 
-def cost(arm: Arm, chosen: Chosen, groups: Sequence[TrainingGroup]) -> dict[str, int]:
+def cost(
+    groups: EditGroups, arm: Arm, chosen: Chosen, trained: Sequence[TrainingGroup]
+) -> dict[str, int]:
     """What a run takes.
 
     Args:
+        groups: All groups.
         arm: The arm.
         chosen: What it trains on.
-        groups: The same as comparisons.
+        trained: The same as comparisons.
 
     Returns:
         ``groups``, ``edits`` and ``pairs``; ``decisions`` of annotators, one for each group's
         rating and one for each edit; ``tokens`` of exact rows.
     """
-    edits = len(chosen.edited) if arm.uses_edits else 0
+    edits = len(used_edits(groups, arm, chosen))
     return {
-        "groups": len(groups),
+        "groups": len(trained),
         "edits": edits,
-        "pairs": sum(len(group.pairs) for group in groups),
-        "decisions": len(groups) + edits,
-        "tokens": sum(group.tokens.total for group in groups),
+        "pairs": sum(len(group.pairs) for group in trained),
+        "decisions": len(trained) + edits,
+        "tokens": sum(group.tokens.total for group in trained),
     }

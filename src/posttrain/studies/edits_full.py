@@ -221,7 +221,7 @@ def train_and_test(
             steps=bench.steps(chosen),
         )
         sums.append(pairs.sums(scores))
-        costs.append(cost(arm, chosen, training))
+        costs.append(cost(bench.groups, arm, chosen, training))
     return np.array(sums), pd.DataFrame(costs).mean().to_dict()
 
 

@@ -145,7 +145,7 @@ def run(
                     cell = Cell(name, size, share)
                     scores[cell][:, seed, tested] = scored[name]
                     tuned[cell].append(best[name])
-                    costs[cell].append(cost(ARMS[name], part, trained[name]))
+                    costs[cell].append(cost(groups, ARMS[name], part, trained[name]))
     sums, shared = (
         {
             cell: np.stack([pairs.sums(values) for values in found[k]])

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations, product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from posttrain.evaluation import Resamples, interval
+from posttrain.evaluation import Resamples, interval, slope
 from posttrain.pairing import RATED, Pairing
 from posttrain.preferences import RESPONSES, RankedGroup
 from posttrain.settings import setting
@@ -29,11 +29,14 @@ class Arm:
         objective: Likelihood of pairs, or of whole rankings.
         added: Ordinary groups, of one rated pair each, added for each edit. Such an arm ignores
             edits: it shows what the same effort would have bought without them.
+        half: Which half of the edits is used, by how much of the chosen response they change; all
+            if not given.
     """
 
     pairing: Pairing = ORDINARY
     objective: Objective = "pairs"
     added: int = 0
+    half: Literal["closest", "farthest"] | None = None
 
     @property
     def uses_edits(self) -> bool:
@@ -58,6 +61,8 @@ ARMS: dict[str, Arm] = {
     # As many pairs as with one of an edit's pairs, and as many as with both.
     "one more pair": Arm(added=1),
     "two more pairs": Arm(added=2),
+    "all pairs, closest edits": Arm(Pairing("all"), half="closest"),
+    "all pairs, farthest edits": Arm(Pairing("all"), half="farthest"),
 }
 #: Paired differences between two arms of one size and share.
 CONTRASTS = {
@@ -71,6 +76,7 @@ CONTRASTS = {
         "adding edited > chosen",
         "adding edited > rejected",
     ),
+    "closest − farthest edits": ("all pairs, closest edits", "all pairs, farthest edits"),
 }
 KINDS = (RATED, "edited > chosen", "edited > rejected")
 #: Pairs in order of their true quality: all, and those of chosen and rejected alone, because edits
@@ -288,12 +294,14 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         - ``metrics``: by arm, size, share, tuning (``tuned`` or ``shared``) and metric.
         - ``gains``: the same for the paired difference to the arm that ignores edits.
         - ``contrasts``: paired differences of :data:`CONTRASTS`.
+        - ``trends``: change of the gains per tenfold data, by arm, share, tuning and metric; NaN
+          with a single size.
         - ``costs``: what a run of each cell takes (see :func:`.edits_data.cost`).
         - ``baselines``: metrics of scores that no model gives.
     """
     seeds, groups, _ = next(iter(outcome.sums.values())).shape
     draws = Resamples.draw(groups, seeds, count=resamples)
-    metrics, gains, contrasts = [], [], []
+    metrics, gains, contrasts, trends = [], [], [], []
     for tuning, chosen in (("tuned", outcome.sums), ("shared", outcome.shared)):
         measured = {cell: draws.measure(sums, edit_metrics) for cell, sums in chosen.items()}
         for cell, values in measured.items():
@@ -303,6 +311,17 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
                 metrics.append((*label, metric, *interval(replicates)))
                 if cell.arm != IGNORE:
                     gains.append((*label, metric, *interval(replicates - plain[metric])))
+        sizes = sorted({cell.size for cell in measured})
+        for arm, share in dict.fromkeys((cell.arm, cell.share) for cell in measured):
+            for metric in edit_metrics(np.zeros(COLUMNS)) if arm != IGNORE else ():
+                curve = np.stack(
+                    [
+                        measured[Cell(arm, size, share)][metric]
+                        - measured[Cell(IGNORE, size, share)][metric]
+                        for size in sizes
+                    ]
+                )
+                trends.append((arm, share, tuning, metric, *interval(slope(sizes, curve))))
         for size, share in dict.fromkeys((cell.size, cell.share) for cell in measured):
             for name, (one, other) in CONTRASTS.items():
                 pair = [measured.get(Cell(arm, size, share)) for arm in (one, other)]
@@ -326,6 +345,7 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         "metrics": pd.DataFrame(metrics, columns=[*HEAD, "metric", *ESTIMATE]),
         "gains": pd.DataFrame(gains, columns=[*HEAD, "metric", *ESTIMATE]),
         "contrasts": pd.DataFrame(contrasts, columns=["contrast", *HEAD[1:], "metric", *ESTIMATE]),
+        "trends": pd.DataFrame(trends, columns=["arm", "share", "tuning", "metric", *ESTIMATE]),
         "costs": pd.DataFrame([asdict(cell) | {**cost} for cell, cost in outcome.costs.items()]),
         "baselines": pd.DataFrame(baselines, columns=["baseline", "metric", *ESTIMATE]),
     }

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from posttrain.evaluation import STRATA, Resamples, interval, reliability, sums_by_group
+from posttrain.evaluation import STRATA, Resamples, interval, reliability, slope, sums_by_group
 from posttrain.losses import MARGINS, margins_by_strength
 from posttrain.preferences import RankedGroup
 
@@ -174,7 +174,9 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
                         for size in outcome.sizes
                     ]
                 )
-                trends.append((*_label(arm), tuning, metric, *interval(_slope(outcome, curves))))
+                trends.append(
+                    (*_label(arm), tuning, metric, *interval(slope(outcome.sizes, curves)))
+                )
         for a, arm in enumerate(ARMS):
             rows = reliability(sums[a, -1].sum(axis=(0, 1)))
             diagrams += [(*_label(arm), tuning, b, *row) for b, row in enumerate(rows)]
@@ -198,13 +200,6 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
 
 def _label(arm: Arm) -> tuple[str, bool]:
     return arm.loss, arm.filtered
-
-
-def _slope(outcome: Outcome, curves: np.ndarray) -> np.ndarray:
-    """Least-squares slope per tenfold data of each replicate; NaN with a single size."""
-    if len(outcome.sizes) < 2:
-        return np.full(curves.shape[1], np.nan)
-    return np.polyfit(np.log10(outcome.sizes), curves, 1)[0]
 
 
 def _sensitivity(outcome: Outcome, draws: Resamples) -> pd.DataFrame:
