@@ -6,12 +6,15 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from edits_synthetic import synthetic
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
 from posttrain import figures
 from posttrain.studies import packing_pictures
+from posttrain.studies.edits_outcome import ARMS as EDIT_ARMS
+from posttrain.studies.edits_outcome import IGNORE, RATED
 from posttrain.studies.packing_outcome import ARMS, TESTS
 from posttrain.studies.packing_pictures import Picture
 
@@ -517,11 +520,78 @@ def test_savings_draw_the_closed_form_and_what_was_measured():
     assert legend(figure.axes[0]) == ["2 responses", "3 responses"]
 
 
+FEW = (IGNORE, "all pairs", "one more pair", "two more pairs")
+
+
+def growing(record, table):
+    """The table with another number in every row, and an interval of a point on either side."""
+    values = 1e-3 * np.arange(len(record.tables[table]))
+    return record.tables[table].assign(estimate=values, low=values - 0.01, high=values + 0.01)
+
+
+def test_edit_gains_draw_every_arm_with_the_most_data_tuned():
+    whole, few = synthetic((0, 0, 0)), synthetic((0, 0, 0), arms=FEW)
+    tables = {"simulator (full)": growing(whole, "gains"), "seeda (heads)": growing(few, "gains")}
+    figure = figures.edit_gains(tables)
+    assert titles(figure) == ["simulator\n(full)", "seeda\n(heads)"]
+    arms = [arm for arm in EDIT_ARMS if arm != IGNORE]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == arms
+    for axis, table in zip(figure.axes, tables.values(), strict=True):
+        part = table[
+            (table["metric"] == RATED) & (table["tuning"] == "tuned")
+            & (table["share"] == 1.0) & (table["size"] == 1000)
+        ].set_index("arm")  # fmt: skip
+        drawn = {}
+        for container in axis.containers:
+            line, _, (bars,) = container.lines
+            (x,), (y,) = line.get_data()
+            drawn[arms[int(y)]] = (x, line.get_color(), bars.get_segments()[0][:, 0])
+        assert set(drawn) == set(part.index)
+        for arm, (x, colour, ends) in drawn.items():
+            assert x == pytest.approx(part.loc[arm, "estimate"] * 100)
+            np.testing.assert_allclose(ends, [x - 1, x + 1])
+            assert (colour == "#0072b2") == EDIT_ARMS[arm].uses_edits
+
+
+def test_edit_gains_by_size_draw_edits_and_ordinary_pairs():
+    tables = {"toy": growing(synthetic((0, 0, 0)), "gains")}
+    figure = figures.edit_gains_by_size(tables)
+    part = tables["toy"]
+    part = part[(part["metric"] == RATED) & (part["tuning"] == "tuned") & (part["share"] == 1.0)]
+    (axis,) = figure.axes
+    shown = {container.get_label(): container.lines[0] for container in axis.containers}
+    assert list(shown) == ["all pairs", "Plackett–Luce", "one more pair", "two more pairs"]
+    for arm, line in shown.items():
+        expected = part[part["arm"] == arm]["estimate"] * 100
+        np.testing.assert_allclose(line.get_ydata(), expected)
+    assert len({line.get_color() for line in shown.values()}) == 4
+
+
+def test_accuracy_by_cost_stands_over_decisions_and_tokens():
+    record = synthetic((0, 0, 0), arms=FEW)
+    metrics = growing(record, "metrics")
+    figure = figures.accuracy_by_cost(metrics, record.tables["costs"])
+    costs = record.tables["costs"]
+    for axis, column in zip(figure.axes, ("decisions", "tokens"), strict=True):
+        shown = {c.get_label(): c.lines[0] for c in axis.containers if len(c.lines[0].get_xdata())}
+        assert list(shown) == list(FEW)
+        for arm, line in shown.items():
+            taken = costs[(costs["arm"] == arm) & (costs["share"] == 1.0)][column]
+            np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), taken)
+            part = metrics[
+                (metrics["arm"] == arm) & (metrics["metric"] == RATED)
+                & (metrics["tuning"] == "tuned") & (metrics["share"] == 1.0)
+            ]  # fmt: skip
+            np.testing.assert_allclose(line.get_ydata(), part["estimate"] * 100)
+
+
 def test_every_figure_can_be_drawn(tmp_path, four_pictures):
     for number, figure in enumerate(
         (
             figures.gains_by_size({"toy": gains_table()}),
             figures.masks(four_pictures),
+            figures.edit_gains({"toy": synthetic((0.1, 0.0, 0.2)).tables["gains"]}),
             figures.order_effect({"toy": matrix_table(("separate", "llama3"))}),
         )
     ):

@@ -74,6 +74,7 @@ class Claim:
         ours: Whether it is this book's own inference rather than a paper's statement.
         unit: ``points``: the quantity is a share, shown in percentage points; ``plain``: shown as
             it is.
+        applies: Whether a record of the study holds what the test needs; by default all do.
     """
 
     key: str
@@ -85,6 +86,11 @@ class Claim:
     test: Callable[[Record], Evidence]
     ours: bool = False
     unit: Literal["points", "plain"] = "points"
+    applies: Callable[[Record], bool] = lambda record: True
+
+    def judged_by(self, records: Sequence[Record]) -> list[Record]:
+        """Those records that can speak to the claim."""
+        return [r for r in records if r.study == self.study and self.applies(r)]
 
     def judge(self, records: Sequence[Record]) -> tuple[Status, list[Evidence]]:
         """Overall status, and the evidence of each record.
@@ -92,7 +98,7 @@ class Claim:
         Raises:
             ValueError: If no record belongs to the claim's study.
         """
-        evidence = [self.test(record) for record in records if record.study == self.study]
+        evidence = [self.test(record) for record in self.judged_by(records)]
         if not evidence:
             raise ValueError(f"no record of study {self.study!r} to judge claim {self.key!r} by")
         return combine([item.status for item in evidence]), evidence

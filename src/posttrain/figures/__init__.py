@@ -5,6 +5,7 @@ that is not in them. Intervals are drawn wherever the table has them.
 """
 
 from posttrain.figures.data import annotators
+from posttrain.figures.edits import accuracy_by_cost, edit_gains, edit_gains_by_size
 from posttrain.figures.margin import (
     accuracy_by_strength,
     gain_by_hyperparameter,
@@ -24,10 +25,13 @@ from posttrain.figures.packing import (
 from posttrain.figures.style import use_style
 
 __all__ = [
+    "accuracy_by_cost",
     "accuracy_by_strength",
     "accuracy_matrix",
     "annotators",
     "distance_by_slot",
+    "edit_gains",
+    "edit_gains_by_size",
     "gain_by_hyperparameter",
     "gains_by_size",
     "margin_tables",

@@ -21,6 +21,12 @@ TITLES = {
     ("packing", "ukpconvarg"): "ukpconvarg (top layers)",
     ("packing", "finegrained_rlhf"): "finegrained_rlhf (top layers)",
     ("packing", "simulator"): "simulator (full training)",
+    ("edits", "seeda"): "seeda (frozen features)",
+    ("edits", "finegrained_rlhf"): "finegrained_rlhf (frozen features)",
+    ("edits", "seeda-full"): "seeda (top layers)",
+    ("edits", "finegrained_rlhf-full"): "finegrained_rlhf (top layers)",
+    ("edits", "simulator"): "simulator (full training)",
+    ("edits", "simulator-careless"): "simulator (careless editors)",
     ("throughput", "smollm2-cpu"): "SmolLM2, speed on a CPU",
     ("throughput", "smollm2-cuda"): "SmolLM2, speed on a GPU",
 }
@@ -90,13 +96,12 @@ def verdict_table(
     rows = []
     for claim in claims:
         status, evidence = claim.judge(recorded)
-        judged = [record for record in recorded if record.study == claim.study]
+        judged = claim.judged_by(recorded)
         cells: dict[str, list[str]] = {}
         for record, item in zip(judged, evidence, strict=True):
             cells.setdefault(_column(record), []).append(_cell(item, claim))
-        for record in fresh:
-            if record.study == claim.study:
-                cells.setdefault("this run", []).append(_cell(claim.test(record), claim))
+        for record in claim.judged_by(fresh):
+            cells.setdefault("this run", []).append(_cell(claim.test(record), claim))
         row = {"claim": f"{claim.statement} ({claim.source})", "paper": claim.paper}
         row |= {"GPU": "not run"} | {name: "; ".join(parts) for name, parts in cells.items()}
         rows.append(row | {"verdict": status})

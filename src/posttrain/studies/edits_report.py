@@ -1,0 +1,254 @@
+"""The study of edits for readers: its answer in words, and tables of formatted numbers.
+
+Everything is read from run records, so that the chapter's prose changes when the results do.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from posttrain.claims import estimate as one_row
+from posttrain.pairing import RATED
+from posttrain.records import Record
+from posttrain.studies.edits_claims import EDIT_CLAIMS, estimate, most_data
+from posttrain.studies.edits_outcome import ARMS, CONTRASTS, GOLD, IGNORE, KINDS
+from posttrain.studies.report import PERCENT, listing, ordered, title, with_interval
+
+
+def arms_of(record: Record) -> list[str]:
+    """The arms of a record, in the order of :data:`.edits_outcome.ARMS`."""
+    there = set(record.tables["metrics"]["arm"])
+    return [arm for arm in ARMS if arm in there]
+
+
+def gain(record: Record, arm: str, metric: str = RATED, **where: object) -> str:
+    """Points that an arm gains over ignoring edits, with the most data unless said otherwise."""
+    table = record.tables["gains"]
+    return with_interval(estimate(table, arm=arm, metric=metric, **(most_data(record) | where)))
+
+
+def contrast(record: Record, name: str, **where: object) -> str:
+    """A paired difference on chosen > rejected (points), with the most data."""
+    table = record.tables["contrasts"]
+    return with_interval(estimate(table, contrast=name, **(most_data(record) | where)))
+
+
+def answer(records: Sequence[Record]) -> str:
+    """The chapter's answer in Markdown, from recorded results.
+
+    Raises:
+        ValueError: If there is no record, or none of all arms.
+    """
+    found = ordered(records)
+    whole = [record for record in found if set(ARMS) <= set(arms_of(record))]
+    if not whole:
+        raise ValueError("the answer needs a record with all arms of the study of edits")
+    verdicts = {claim.key: claim.judge(found)[0] for claim in EDIT_CLAIMS}
+
+    def each(among: Sequence[Record], text: str) -> str:
+        return listing([f"{text_of(record, text)} on {_name(record)}" for record in among])
+
+    def text_of(record: Record, name: str) -> str:
+        return contrast(record, name) if name in CONTRASTS else gain(record, name)
+
+    first = whole[-1]
+    small = {"size": min(first.settings["sizes"])}
+    return (
+        "**How are edits used?** As two more ranking pairs of their group, edited > chosen and "
+        "edited > rejected, beside chosen > rejected: in an exact row each response is scored once "
+        "however many pairs it is in.\n\n"
+        "**Which objective?** "
+        + {
+            "supported": "It does not matter: Plackett–Luce less the sum over all pairs is ",
+            "not supported": "It matters: Plackett–Luce less the sum over all pairs is ",
+            "inconclusive": "Undecided: Plackett–Luce less the sum over all pairs is ",
+        }[verdicts["plackett-luce-alike"]]
+        + f"{each(whole, 'Plackett–Luce − all pairs')} points of accuracy on chosen > rejected; "
+        f"weighting by prompt instead of by pair changes {each(whole, 'by prompt − by pair')}.\n\n"
+        "**How much do they add?** All pairs instead of ignoring edits change accuracy on what "
+        f"annotators chose by {each(found, 'all pairs')} points (95 % intervals, most data). "
+        "Against one more ordinary comparison for each edit, which costs annotators as many "
+        f"decisions, that is {each(found, 'all pairs − one more pair')}; against two more, which "
+        f"make as many pairs, {each(found, 'all pairs − two more pairs')}.\n\n"
+        "**When?** "
+        f"On {_name(first)} the gain goes from {gain(first, 'all pairs', **small)} at "
+        f"{small['size']:,} groups to {gain(first, 'all pairs')} at "
+        f"{most_data(first)['size']:,}. What edits always teach is to recognise edits: accuracy on "
+        f"edited > chosen changes by "
+        + listing([f"{gain(r, 'all pairs', 'edited > chosen')} on {_name(r)}" for r in found])
+        + "."
+    )
+
+
+def _name(record: Record) -> str:
+    """A source in running text, with what was trained."""
+    source, _, how = title(record).partition(" (")
+    return f"`{source}` ({how}" if how else f"`{source}`"
+
+
+def gain_table(record: Record, metric: str = RATED) -> pd.DataFrame:
+    """Gains over ignoring edits (points): a row an arm and tuning, a column a size and share."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for arm in arms_of(record):
+        for tuning in ("tuned", "shared") if arm != IGNORE else ():
+            rows[arm, tuning] = {
+                _cell(size, share, record): gain(
+                    record, arm, metric, size=size, share=share, tuning=tuning
+                )
+                for size in record.settings["sizes"]
+                for share in record.settings["shares"]
+            }
+    index = pd.MultiIndex.from_tuples(list(rows), names=["arm", "hyperparameter"])
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def _cell(size: int, share: float, record: Record) -> str:
+    """Column title of a size and share."""
+    edits = "" if len(record.settings["shares"]) == 1 else f", {share * PERCENT:.0f} % of edits"
+    return f"{size:,} groups{edits}"
+
+
+def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Accuracy (%) of ignoring edits on each kind of pair, most data, and of preferring length."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for record in ordered(records):
+        metrics, baselines = record.tables["metrics"], record.tables["baselines"]
+        rows[title(record), "edits ignored"] = {
+            kind: with_interval(
+                estimate(metrics, arm=IGNORE, metric=kind, **most_data(record)), sign=False
+            )
+            for kind in KINDS
+        }
+        rows[title(record), "the longer response"] = {
+            kind: with_interval(one_row(baselines, baseline="longer", metric=kind), sign=False)
+            for kind in KINDS
+        }
+    index = pd.MultiIndex.from_tuples(list(rows), names=["source", "ranked by"])
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def kinds_table(record: Record) -> pd.DataFrame:
+    """Gains (points) of every arm on each kind of test pair, tuned, most data; gold where known."""
+    metrics = record.tables["metrics"].set_index("metric")["estimate"]
+    known = [name for name in (*KINDS, *GOLD) if metrics.loc[name].notna().all()]
+    rows = {
+        arm: {name: gain(record, arm, name) for name in known}
+        for arm in arms_of(record)
+        if arm != IGNORE
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def contrast_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Differences between two arms on chosen > rejected (points), tuned, most data."""
+    columns = {}
+    for record in ordered(records):
+        there = set(record.tables["contrasts"]["contrast"])
+        columns[title(record)] = {
+            name: contrast(record, name) for name in CONTRASTS if name in there
+        }
+    return pd.DataFrame(columns).reindex(list(CONTRASTS)).fillna("–").rename_axis("difference")
+
+
+def length_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Whether the gain of all pairs is a taste for short responses (points), tuned, most data.
+
+    Returns:
+        One row a source: the gain on chosen > rejected where the winner is the longer and where it
+        is the shorter response, and the change of how often the shorter one scores higher.
+    """
+    rows = {}
+    for record in ordered(records):
+        rows[title(record)] = {
+            "winner longer": gain(record, "all pairs", f"{RATED}, winner longer"),
+            "winner shorter": gain(record, "all pairs", f"{RATED}, winner shorter"),
+            "shorter scores higher": gain(record, "all pairs", "prefers shorter"),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
+
+
+def cost_table(record: Record) -> pd.DataFrame:
+    """What each arm takes and reaches, most data, tuned.
+
+    Returns:
+        One row an arm: annotators' decisions, pairs and tokens of a training run (means over
+        repetitions); accuracy (%) on chosen > rejected; and the points gained over ignoring edits
+        for each hundred decisions and each ten thousand tokens beyond those of that arm.
+    """
+    where = most_data(record)
+    costs = record.tables["costs"]
+    costs = costs[(costs["size"] == where["size"]) & (costs["share"] == where["share"])]
+    by_arm = costs.set_index("arm")
+    rows = {}
+    for arm in arms_of(record):
+        taken = by_arm.loc[arm]
+        reached = estimate(record.tables["metrics"], arm=arm, **where)
+        row = {
+            "decisions": f"{taken['decisions']:,.0f}",
+            "pairs": f"{taken['pairs']:,.0f}",
+            "tokens": f"{taken['tokens']:,.0f}",
+            "accuracy (%)": with_interval(reached, sign=False),
+        }
+        more = taken - by_arm.loc[IGNORE]
+        for name, unit, column in (
+            ("decisions", 100, "points per 100 decisions more"),
+            ("tokens", 10_000, "points per 10,000 tokens more"),
+        ):
+            row[column] = "–"
+            if arm != IGNORE and more[name] > 0:
+                found = estimate(record.tables["gains"], arm=arm, **where)
+                value, low, high = (number * unit / more[name] for number in found)
+                row[column] = with_interval((value, low, high), digits=2)
+        rows[arm] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def data_in_words(records: Sequence[Record]) -> str:
+    """How much each run trained and tested, as a list in Markdown."""
+    parts = []
+    for record in ordered(records):
+        given, data = record.settings, record.data
+        if "folds" in given:
+            how = f"heads on frozen features, every group tested once in {given['folds']} folds"
+        else:
+            layers = given["top_layers"]
+            trained = "the whole model" if layers == 0 else f"the last {layers} layers"
+            how = f"{trained}{' in bfloat16' if given['bf16'] else ''}"
+        sizes = listing([f"{size:,}" for size in given["sizes"]])
+        parts.append(
+            f"- {_name(record)}: {how}; {sizes} training groups, {data['edits']:,} edits in "
+            f"{data['groups with an edit']:,} of all its groups; {data['test groups']:,} test "
+            f"groups, {data['test groups with an edit']:,} with an edit; {given['seeds']} seeds."
+        )
+    return "\n".join(parts)
+
+
+def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Tuned hyperparameters by arm, most data: learning rate, or the mean penalty of all folds.
+
+    An asterisk marks a learning rate at an end of its grid; for penalties the share of folds at an
+    end stands in brackets.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for record in ordered(records):
+        where = most_data(record)
+        tuning = record.tables["tuning"]
+        cells: dict[str, str] = {}
+        for arm in arms_of(record):
+            part = tuning[(tuning["arm"] == arm) & (tuning["size"] == where["size"])]
+            if not ARMS[arm].depends_on_edits:
+                part = part[part["share"] == part["share"].min()]
+            else:
+                part = part[part["share"] == where["share"]]
+            if "penalty" in part:
+                row = part.iloc[0]
+                cells[arm] = f"{row['penalty']:.2g} ({row['at edge'] * PERCENT:.0f} %)"
+            elif len(part) > 1:
+                best = part.loc[part["accuracy"].idxmax(), "learning rate"]
+                rates = record.settings["learning_rates"]
+                cells[arm] = f"{best:g}{'*' if best in (min(rates), max(rates)) else ''}"
+            else:
+                cells[arm] = f"{part['learning rate'].item():g} (not tuned)"
+        columns[title(record)] = cells
+    table = pd.DataFrame(columns)
+    return table.loc[[arm for arm in ARMS if arm in table.index]].fillna("–").rename_axis("arm")

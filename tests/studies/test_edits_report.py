@@ -1,0 +1,274 @@
+"""Tables and words of the study of edits: every shown number must be the record's."""
+
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from edits_synthetic import METRICS, synthetic
+
+from posttrain.studies import edits_examples_report, edits_report
+from posttrain.studies.edits_claims import estimate, most_data
+from posttrain.studies.edits_outcome import ARMS, CONTRASTS, GOLD, IGNORE, KINDS, RATED
+from posttrain.studies.report import with_interval
+
+FEW = (IGNORE, "all pairs", "one more pair", "two more pairs")
+
+
+def numbered(source="simulator", arms=tuple(ARMS), start=0):
+    """A record in which every estimate is another number."""
+    record = synthetic((0.0, 0.0, 0.0), arms=arms, source=source)
+    for place, name in enumerate(("metrics", "gains", "contrasts", "baselines")):
+        table = record.tables[name]
+        values = 1e-3 * (start + 100 * place + pd.RangeIndex(len(table)))
+        record.tables[name] = table.assign(estimate=values, low=values - 0.02, high=values + 0.02)
+    return record
+
+
+@pytest.fixture
+def records():
+    return [numbered(), numbered("seeda-full", FEW, start=7)]
+
+
+def test_the_answer_quotes_the_records(records):
+    answer = edits_report.answer(records)
+    for record in records:
+        where = most_data(record)
+        for arm, metric in (("all pairs", RATED), ("all pairs", "edited > chosen")):
+            found = estimate(record.tables["gains"], arm=arm, metric=metric, **where)
+            assert f"{with_interval(found)} on `{record.source.removesuffix('-full')}`" in answer
+        for name in ("all pairs − one more pair", "all pairs − two more pairs"):
+            found = estimate(record.tables["contrasts"], contrast=name, **where)
+            assert with_interval(found) in answer
+    found = estimate(
+        records[0].tables["contrasts"], contrast="Plackett–Luce − all pairs",
+        **most_data(records[0]),
+    )  # fmt: skip
+    assert with_interval(found) in answer
+    small = estimate(records[0].tables["gains"], arm="all pairs", size=100, share=1.0)
+    assert f"goes from {with_interval(small)} at 100 groups" in answer
+    for question in ("How are edits used?", "Which objective?", "How much do they add?", "When?"):
+        assert f"**{question}**" in answer
+
+
+def test_the_answer_follows_the_verdict():
+    near = synthetic((0.002, -0.001, 0.004), source="simulator")
+    far = synthetic((0.05, 0.04, 0.06), source="simulator")
+    wide = synthetic((0.0, -0.05, 0.05), source="simulator")
+    for record, words in ((near, "does not matter"), (far, "It matters"), (wide, "Undecided")):
+        assert words in edits_report.answer([record])
+
+
+def test_the_answer_needs_a_record_of_all_arms(records):
+    with pytest.raises(ValueError, match="needs a record with all arms"):
+        edits_report.answer(records[1:])
+
+
+def test_gains_have_a_row_for_each_arm_and_tuning_and_a_column_for_each_cell(records):
+    table = edits_report.gain_table(records[0])
+    assert list(table.columns) == [
+        "100 groups, 25 % of edits", "100 groups, 100 % of edits",
+        "1,000 groups, 25 % of edits", "1,000 groups, 100 % of edits",
+    ]  # fmt: skip
+    assert list(dict.fromkeys(table.index.get_level_values("arm"))) == [
+        arm for arm in ARMS if arm != IGNORE
+    ]
+    found = estimate(
+        records[0].tables["gains"], arm="Plackett–Luce", size=100, share=0.25, tuning="shared"
+    )
+    cell = table.loc[("Plackett–Luce", "shared"), "100 groups, 25 % of edits"]
+    assert cell == with_interval(found)
+    one_share = replace(records[0], settings=records[0].settings | {"shares": [1.0]})
+    assert list(edits_report.gain_table(one_share).columns) == ["100 groups", "1,000 groups"]
+
+
+def test_kinds_of_pairs_show_gold_where_it_is_known(records):
+    table = edits_report.kinds_table(records[0])
+    assert list(table.columns) == [*KINDS, *GOLD]
+    metrics = records[0].tables["metrics"]
+    unknown = metrics["estimate"].where(~metrics["metric"].isin(GOLD))
+    blind = replace(
+        records[0], tables=records[0].tables | {"metrics": metrics.assign(estimate=unknown)}
+    )
+    assert list(edits_report.kinds_table(blind).columns) == list(KINDS)
+
+
+def test_contrasts_of_arms_that_were_not_run_are_dashes(records):
+    table = edits_report.contrast_table(records)
+    assert list(table.index) == list(CONTRASTS)
+    shown = table["seeda (top layers)"]
+    assert shown["Plackett–Luce − all pairs"] == "–"
+    found = estimate(
+        records[1].tables["contrasts"], contrast="all pairs − one more pair",
+        **most_data(records[1]),
+    )  # fmt: skip
+    assert shown["all pairs − one more pair"] == with_interval(found)
+
+
+def test_accuracy_stands_beside_the_length_baseline(records):
+    table = edits_report.accuracy_table(records)
+    found = estimate(
+        records[1].tables["metrics"], arm=IGNORE, metric="edited > chosen",
+        **most_data(records[1]),
+    )  # fmt: skip
+    cell = table.loc[("seeda (top layers)", "edits ignored"), "edited > chosen"]
+    assert cell == with_interval(found, sign=False)
+    baseline = records[1].tables["baselines"]
+    row = baseline[baseline["metric"] == RATED].iloc[0]
+    cell = table.loc[("seeda (top layers)", "the longer response"), RATED]
+    assert cell == with_interval((row.estimate, row.low, row.high), sign=False)
+
+
+def test_length_of_winners_and_the_shift_to_the_shorter(records):
+    table = edits_report.length_table(records)
+    assert list(table.index) == ["simulator (full training)", "seeda (top layers)"] or list(
+        table.index
+    ) == ["seeda (top layers)", "simulator (full training)"]
+    found = estimate(
+        records[0].tables["gains"], arm="all pairs", metric="prefers shorter",
+        **most_data(records[0]),
+    )  # fmt: skip
+    cell = table.loc["simulator (full training)", "shorter scores higher"]
+    assert cell == with_interval(found)
+
+
+def test_costs_are_those_of_the_most_data_and_gains_are_divided_by_them(records):
+    table = edits_report.cost_table(records[0])
+    assert table.loc[IGNORE, "decisions"] == "1,000"
+    assert table.loc[IGNORE, "points per 100 decisions more"] == "–"
+    place = list(ARMS).index("all pairs")
+    assert table.loc["all pairs", "decisions"] == f"{1000 + place:,}"
+    gained = estimate(records[0].tables["gains"], arm="all pairs", **most_data(records[0]))
+    per_hundred = tuple(value * 100 / place for value in gained)
+    assert table.loc["all pairs", "points per 100 decisions more"] == with_interval(
+        per_hundred, digits=2
+    )
+    per_tokens = tuple(value * 10_000 / (10 * place) for value in gained)
+    assert table.loc["all pairs", "points per 10,000 tokens more"] == with_interval(
+        per_tokens, digits=2
+    )
+
+
+def test_words_about_data_name_heads_layers_and_whole_models():
+    base = synthetic((0.0, 0.0, 0.0))
+    data = {"edits": 271, "groups with an edit": 1885, "test groups": 300} | {
+        "test groups with an edit": 80
+    }
+    heads = replace(base, source="seeda", settings=base.settings | {"folds": 8}, data=data)
+    layers = replace(
+        base, source="seeda-full", settings=base.settings | {"top_layers": 6, "bf16": True},
+        data=data,
+    )  # fmt: skip
+    whole = replace(
+        base, source="simulator", settings=base.settings | {"top_layers": 0, "bf16": False},
+        data=data,
+    )  # fmt: skip
+    words = edits_report.data_in_words([heads, layers, whole])
+    assert len(words.splitlines()) == 3
+    assert (
+        "`seeda` (frozen features): heads on frozen features, every group tested once in 8 folds"
+        in words
+    )
+    assert "`seeda` (top layers): the last 6 layers in bfloat16; 100 and 1,000 training" in words
+    assert "`simulator` (full training): the whole model; " in words
+    assert (
+        "271 edits in 1,885 of all its groups; 300 test groups, 80 with an edit; 3 seeds" in words
+    )
+
+
+def test_tuned_values_are_marked_at_the_edge_of_their_grid():
+    rows = [
+        (arm, 1000, share, rate, accuracy)
+        for arm in FEW
+        for share in ((0.25, 1.0) if arm != IGNORE else (0.25,))
+        for rate, accuracy in (
+            (1e-3, 0.6), (3e-3, 0.7 if share == 1.0 else 0.5), (1e-2, 0.65),
+        )
+    ]  # fmt: skip
+    full = synthetic((0.0, 0.0, 0.0), arms=FEW, source="seeda-full")
+    tuning = pd.DataFrame(rows, columns=["arm", "size", "share", "learning rate", "accuracy"])
+    full = replace(
+        full, tables=full.tables | {"tuning": tuning},
+        settings=full.settings | {"learning_rates": [1e-3, 3e-3, 1e-2]},
+    )  # fmt: skip
+    heads = synthetic((0.0, 0.0, 0.0), arms=FEW, source="seeda")
+    penalties = pd.DataFrame(
+        [(arm, 1000, 1.0, 0.05, 0.25) for arm in FEW if arm != IGNORE]
+        + [(IGNORE, 1000, 1.0, 0.05, 0.25)],
+        columns=["arm", "size", "share", "penalty", "at edge"],
+    )
+    heads = replace(heads, tables=heads.tables | {"tuning": penalties})
+    table = edits_report.tuning_table([full, heads])
+    assert table.loc["all pairs", "seeda (top layers)"] == "0.003"
+    assert table.loc[IGNORE, "seeda (top layers)"] == "0.01*"
+    assert set(table["seeda (frozen features)"]) == {"0.05 (25 %)"}
+    alone = replace(full, tables=full.tables | {"tuning": tuning[tuning["learning rate"] == 3e-3]})
+    assert set(edits_report.tuning_table([alone]).iloc[:, 0]) == {"0.003 (not tuned)"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "edited", "expected"),
+    [
+        ("a b c", "a b c", "a b c"),
+        ("a b c", "a x c", "a <del>b</del> <ins>x</ins> c"),
+        ("a b c", "a c", "a <del>b</del> c"),
+        ("a c", "a b c", "a <ins>b</ins> c"),
+        ("1 < 2", "1 & 2", "1 <del>&lt;</del> <ins>&amp;</ins> 2"),
+    ],
+)
+def test_edits_are_marked_word_by_word(chosen, edited, expected):
+    found = edits_examples_report.marked(chosen, edited)
+    assert found == expected
+    # What is left without the insertions is the chosen text, and the other way round.
+    kept = re.sub(r"<ins>.*?</ins>", "", found).replace("<del>", "").replace("</del>", "")
+    assert kept.replace("&lt;", "<").replace("&amp;", "&").split() == chosen.split()
+
+
+def examples():
+    base = synthetic((0.5, 0.4, 0.6), source="toy")
+    texts = pd.DataFrame(
+        [
+            (1, "prompt", "why? " * 100, float("nan"), float("nan")),
+            (1, "edited", "a <b> d", 0.1, 1.234),
+            (1, "chosen", "a c d", 0.05, 0.5),
+            (1, "rejected", "e & f", 0.2, -2.0),
+        ],
+        columns=["example", "role", "text", "before", "after"],
+    )
+    moves = pd.DataFrame(
+        [(1, kind, 1.0, 0.123456, -0.5) for kind in KINDS],
+        columns=["example", "pair", "edited", "chosen", "rejected"],
+    )
+    accuracy = pd.DataFrame(
+        [
+            (stage, kind, 0.5 + 0.1 * k, 0.4, 0.9)
+            for stage in ("before", "after")
+            for k, kind in enumerate(KINDS)
+        ],
+        columns=["stage", "metric", "estimate", "low", "high"],
+    )
+    return replace(base, tables={"examples": texts, "moves": moves, "accuracy": accuracy})
+
+
+def test_examples_show_texts_scores_and_marks():
+    found = edits_examples_report.examples_html(examples())
+    assert "a <del>c</del> <ins>&lt;b&gt;</ins> d" in found
+    assert "e &amp; f" in found
+    assert "<td>+0.10</td><td>+1.23</td>" in found
+    assert "<td>−2.00</td>" in found
+    prompt = re.search(r"<i>(.*?)</i>", found)[1]
+    assert len(prompt) == edits_examples_report.LONGEST_PROMPT + 1
+    assert prompt.startswith("…")
+
+
+def test_moves_and_what_was_learned_are_the_records():
+    moves = edits_examples_report.moves_table(examples())
+    assert moves.loc[(1, RATED)].tolist() == [1.0, 0.12, -0.5]
+    learned = edits_examples_report.learned_table([examples()])
+    assert learned.loc[("toy", "after"), "edited > rejected"] == with_interval(
+        (0.7, 0.4, 0.9), sign=False
+    )
+
+
+def test_all_metrics_of_the_synthetic_records_exist():
+    assert set(KINDS) | set(GOLD) <= set(METRICS)
