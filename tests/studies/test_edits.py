@@ -1,5 +1,6 @@
 """The study of edited responses from end to end, on simulated and on human data."""
 
+import math
 from dataclasses import asdict, replace
 
 import pandas as pd
@@ -8,9 +9,10 @@ import pytest
 from posttrain import records
 from posttrain.reading import write_groups
 from posttrain.sources.simulator import simulate
+from posttrain.studies import edits_full
 from posttrain.studies import groups as study_groups
-from posttrain.studies.edits import run, settings_for
-from posttrain.studies.edits_full import FullSettings
+from posttrain.studies.edits import planned, run, settings_for
+from posttrain.studies.edits_full import FullSettings, HumanFullSettings
 from posttrain.studies.edits_heads import HeadSettings
 from posttrain.studies.edits_outcome import ARMS, CONTRASTS, IGNORE
 
@@ -110,9 +112,82 @@ def test_groups_are_accounted_for(simulated, human):
     assert simulated.data["test groups"] == 10
 
 
-def test_the_source_decides_the_settings():
-    assert settings_for("simulator") is FullSettings
-    assert settings_for("seeda") is HeadSettings
+def test_the_source_decides_the_settings_unless_told_otherwise():
+    assert settings_for("simulator") is settings_for("simulator", "full") is FullSettings
+    assert settings_for("seeda") is settings_for("seeda", "heads") is HeadSettings
+    assert settings_for("seeda", "full") is HumanFullSettings
+    with pytest.raises(ValueError, match="tiny model was not trained on anything"):
+        settings_for("simulator", "heads")
+    with pytest.raises(ValueError, match="unknown training 'magic'; known: heads, full"):
+        settings_for("seeda", "magic")
+
+
+def test_runs_are_planned_by_the_names_of_their_records():
+    found = planned(
+        {
+            "simulator": {"seeds": 2},
+            "simulator-careless": {"editor_error": 0.2},
+            "seeda": {"folds": 4},
+            "seeda-full": {"seeds": 2},
+        }
+    )
+    assert [source for source, _ in found] == ["simulator", "simulator", "seeda", "seeda"]
+    assert [type(settings) for _, settings in found] == [
+        FullSettings, FullSettings, HeadSettings, HumanFullSettings,
+    ]  # fmt: skip
+    assert (found[0][1].seeds, found[1][1].editor_error, found[2][1].folds) == (2, 0.2, 4)
+    for name, given in (("simulator-careless", {}), ("simulator", {"editor_error": 0.1})):
+        with pytest.raises(ValueError, match=f"the run named '{name}' would give a record named"):
+            planned({name: given})
+
+
+def test_full_training_on_human_data_has_a_record_of_its_own(
+    tiny_checkpoint, tmp_path, monkeypatch
+):
+    groups = [
+        replace(group.ranked, group=f"topic {number // 2}")
+        for number, group in enumerate(simulate(90, seed=3, edited_share=0.5))
+    ]
+    write_groups(tmp_path / "mine.jsonl", groups)
+    monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
+    monkeypatch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    settings = HumanFullSettings(
+        arms=[IGNORE, "all pairs"], sizes=[16], test_size=10, seeds=1, top_layers=1,
+        learning_rates=[1e-3], shared_learning_rate=1e-3, resamples=5,
+    )  # fmt: skip
+    record = run("mine", settings=settings)
+    assert record.name == "edits-mine-full"
+    assert record.data["test groups"] == 10
+    costs = record.tables["costs"].set_index("arm")
+    assert costs.loc["all pairs", "pairs"] > costs.loc[IGNORE, "pairs"] == 16
+    assert math.isnan(record.tables["tuning"]["accuracy"].iloc[0])
+
+
+def test_finished_cells_are_not_trained_again(tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
+    machine = records.machine()
+    monkeypatch.setattr(records, "machine", lambda: machine | {"commit": "abc"})
+    few = replace(SETTINGS, arms=[IGNORE, "all pairs"], shares=[1.0])
+    whole = run("simulator", settings=few)
+    trained = []
+    true_train = edits_full.train
+
+    def interrupted(*arguments, **options):
+        trained.append(options["seed"])
+        if len(trained) == 5:
+            raise KeyboardInterrupt
+        return true_train(*arguments, **options)
+
+    monkeypatch.setattr(edits_full, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("simulator", settings=few, finished=tmp_path)
+    again = run("simulator", settings=few, finished=tmp_path)
+    # The first of two cells was finished: two rates tried, and two seeds at one or two rates.
+    before = len(trained)
+    run("simulator", settings=few, finished=tmp_path)
+    assert len(trained) == before
+    for name in TABLES:
+        pd.testing.assert_frame_equal(again.tables[name], whole.tables[name])
 
 
 @pytest.mark.parametrize("kind", [FullSettings, HeadSettings])

@@ -10,9 +10,10 @@ data, and SmolLM2 on a GPU).
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from posttrain import records
 from posttrain.sources.simulator import SIMULATOR
@@ -46,6 +47,32 @@ def settings_for(
             )
         return FullSettings
     return HumanFullSettings if training == "full" else HeadSettings
+
+
+def planned(
+    runs: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, FullSettings | HeadSettings]]:
+    """Sources and settings of runs, from the names of their records and what differs from defaults.
+
+    Args:
+        runs: Settings by name: that of a source, ``NAME-full`` or ``simulator-careless`` (see
+            :func:`run`).
+
+    Raises:
+        ValueError: If a name and its settings do not fit.
+    """
+    found = []
+    for name, given in runs.items():
+        full = name.endswith("-full")
+        source = name.removesuffix("-full").removesuffix("-careless")
+        settings = settings_for(source, "full" if full else None)(**given)
+        if _name(source, settings) != name:
+            raise ValueError(
+                f"the run named {name!r} would give a record named {_name(source, settings)!r}; "
+                "name it so, or change editor_error"
+            )
+        found.append((source, settings))
+    return found
 
 
 def run(
