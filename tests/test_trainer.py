@@ -433,8 +433,9 @@ def test_a_step_follows_the_gradient(
 
 @pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
+@pytest.mark.parametrize("size", [8, 3, 1])
 def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs(
-    tiny_model, mixed, make_trainer, layout, row_tokens
+    tiny_model, mixed, make_trainer, layout, row_tokens, size
 ):
     model, _ = tiny_model
     mixed = mixed[:8]
@@ -445,6 +446,9 @@ def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs
         mixed,
         layout=layout,
         row_tokens=row_tokens,
+        # The last of three batches of a step is smaller.
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=-(-8 // size),
         max_steps=1,
         optim="sgd",
         learning_rate=0.5,
@@ -502,6 +506,34 @@ def test_rankings_have_the_gradient_of_choosing_the_best_of_what_is_left(
     trainer.compute_loss(model, collate(groups, 0, layout, row_tokens)).backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [8, 3, 1])
+def test_a_step_on_rankings_follows_the_gradient_of_the_mean_over_groups(
+    tiny_model, tiny_groups, make_trainer, size
+):
+    model, _ = tiny_model
+    groups = [TrainingGroup.with_all_pairs(tokens) for tokens in tiny_groups[:8]]
+    before = snapshot(model)
+    model.zero_grad()
+    trainer = make_trainer(model, groups, objective="plackett-luce")
+    trainer.compute_loss(model, collate(groups, 0, LAYOUTS["exact"])).backward()
+    expected = gradients(model)
+    model.zero_grad()
+    make_trainer(
+        model,
+        groups,
+        objective="plackett-luce",
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=-(-8 // size),
+        max_steps=1,
+        optim="sgd",
+        learning_rate=0.5,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+    ).train()
+    for name, after in snapshot(model).items():
+        torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
 
 
 def test_rankings_of_pairs_alone_train_like_pairs(tiny_checkpoint, tiny_groups, make_trainer):

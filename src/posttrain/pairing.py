@@ -46,7 +46,7 @@ class Pairing:
         weighting: ``pair``: every pair weighs 1, so a group with three of them weighs three times
             as much as one with a single pair. ``prompt``: a pair weighs one over the number of its
             group's pairs (InstructGPT's 1/C(K,2)), so all groups weigh the same. The trainer's loss
-            is the mean over a batch's pairs, so both hold within a batch, and between batches as
+            is the mean over a step's pairs, so both hold within a step, and between steps as
             far as these hold the same share of edits.
         margins: Margin by strength of chosen > rejected: a key of :data:`.losses.MARGINS`, or a
             mapping.

@@ -1,6 +1,6 @@
 """RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, get_args
@@ -161,10 +161,9 @@ class GroupCollator:
 class RankingTrainer(Trainer):
     """Trains a reward model on groups; all but loss and metrics is ``transformers.Trainer``.
 
-    The loss of a step is the mean over the pairs of a batch, or over its groups with
-    ``plackett-luce``; with gradient accumulation, the mean of those means. Evaluation reports the
-    ``loss`` as the mean over all pairs, however batched and whatever the objective, and the
-    ``accuracy``.
+    The loss of a step is the mean over its pairs, or over its groups with ``plackett-luce``: over
+    all of them, in however many accumulated batches and processes. Evaluation reports the ``loss``
+    as the mean over all pairs, however batched and whatever the objective, and the ``accuracy``.
 
     Args:
         objective: See :data:`Objective`. ``plackett-luce`` ranks whole groups, so it knows no
@@ -191,6 +190,8 @@ class RankingTrainer(Trainer):
         if objective == "plackett-luce" and centring:
             raise ValueError("centring is defined on pairs; use objective 'pairs' or centring 0")
         super().__init__(*args, **kwargs)
+        # Its loss is computed here; Trainer is to divide what it gets by the accumulated batches.
+        self.model_accepts_loss_kwargs = False
         self.objective: Objective = objective
         # The model's forward takes none of the columns of a training set; the collator does.
         self.args.remove_unused_columns = False
@@ -208,6 +209,26 @@ class RankingTrainer(Trainer):
             check_exact(self.model, pad_token_id=collator.pad_token_id)  # type: ignore[arg-type]
         return super().train(*args, **kwargs)
 
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        """The batches of one step, and how many pairs (or groups) each holds on average.
+
+        Trainer divides each batch's loss by their number, and processes are averaged. Divided by
+        the mean count first, the losses of all batches add up to the mean over all pairs.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [
+            len(batch["pair_counts"] if self.objective == "plackett-luce" else batch["winners"])
+            for batch in batches
+        ]
+        if not batches:
+            return batches, None
+        mean = torch.tensor(counts, dtype=torch.float64).mean()
+        if self.accelerator.num_processes > 1:
+            mean = self.accelerator.reduce(mean.to(device), "mean")
+        return batches, mean
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -217,12 +238,15 @@ class RankingTrainer(Trainer):
     ) -> Any:
         """Loss of one batch (see :func:`.losses.ranking_loss`, :func:`.losses.plackett_luce_loss`).
 
+        Its sum over pairs or groups, divided by ``num_items_in_batch``; the mean if not given.
+
         Raises:
             ValueError: If pairs of a ranking are missing, or have margins or weights.
         """
         scores, winners, losers = _pair_scores(model, inputs)
         if self.objective == "plackett-luce":
-            loss = plackett_luce_loss(scores, _ranked_counts(inputs))
+            counts = _ranked_counts(inputs)
+            loss, terms = plackett_luce_loss(scores, counts), len(counts)
         else:
             loss = ranking_loss(
                 winners,
@@ -231,6 +255,9 @@ class RankingTrainer(Trainer):
                 weights=inputs["weights"],
                 centring=self.centring,
             )
+            terms = len(winners)
+        if num_items_in_batch is not None:
+            loss = loss * (terms / float(num_items_in_batch))
         return (loss, {"winners": winners, "losers": losers}) if return_outputs else loss
 
     def prediction_step(
