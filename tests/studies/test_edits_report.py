@@ -30,33 +30,59 @@ def records():
     return [numbered(), numbered("seeda-full", FEW, start=7)]
 
 
+def table_of(answer):
+    """Cells of the table in an answer: by line, then by source."""
+    rows = [line.strip("| ").split(" | ") for line in answer.splitlines() if line.startswith("|")]
+    head = rows[0][-len(rows[2]) + 1 :]
+    return {row[0]: dict(zip(head, row[1:], strict=True)) for row in rows[2:]}
+
+
 def test_the_answer_quotes_the_records(records):
     answer = edits_report.answer(records)
-    for record in records:
+    table = table_of(answer)
+    for record, name in zip(
+        records, ("simulator (full training)", "seeda (top layers)"), strict=True
+    ):
         where = most_data(record)
-        for arm, metric in (("all pairs", RATED), ("all pairs", "edited > chosen")):
-            found = estimate(record.tables["gains"], arm=arm, metric=metric, **where)
-            assert f"{with_interval(found)} on `{record.source.removesuffix('-full')}`" in answer
-        for name in ("all pairs − one more pair", "all pairs − two more pairs"):
-            found = estimate(record.tables["contrasts"], contrast=name, **where)
-            assert with_interval(found) in answer
-    found = estimate(
-        records[0].tables["contrasts"], contrast="Plackett–Luce − all pairs",
-        **most_data(records[0]),
-    )  # fmt: skip
-    assert with_interval(found) in answer
+        gains, contrasts = record.tables["gains"], record.tables["contrasts"]
+        for line, metric in (
+            ("all pairs − edits ignored", RATED),
+            ("the same on edited > chosen", "edited > chosen"),
+        ):
+            found = estimate(gains, arm="all pairs", metric=metric, **where)
+            assert table[line][name] == with_interval(found)
+        for line in ("all pairs − one more pair", "all pairs − two more pairs"):
+            found = estimate(contrasts, contrast=line, **where)
+            assert table[line][name] == with_interval(found)
+        for line in ("Plackett–Luce − all pairs", "by prompt − by pair"):
+            if record is records[0]:
+                found = estimate(contrasts, contrast=line, **where)
+                assert table[line][name] == with_interval(found)
+            else:
+                assert table[line][name] == "–"
     small = estimate(records[0].tables["gains"], arm="all pairs", size=100, share=1.0)
-    assert f"goes from {with_interval(small)} at 100 groups" in answer
-    for question in ("How are edits used?", "Which objective?", "How much do they add?", "When?"):
+    large = estimate(records[0].tables["gains"], arm="all pairs", **most_data(records[0]))
+    assert (
+        f"On `simulator` (full training) all pairs gain {with_interval(small)} points at 100 "
+        f"groups and {with_interval(large)} at 1,000." in answer
+    )
+    for question in ("How are edits used?", "Which objective?", "How much do edits add?", "When?"):
         assert f"**{question}**" in answer
 
 
-def test_the_answer_follows_the_verdict():
-    near = synthetic((0.002, -0.001, 0.004), source="simulator")
+def test_the_answer_follows_the_verdicts():
+    near = synthetic((0.002, 0.001, 0.004), source="simulator")
     far = synthetic((0.05, 0.04, 0.06), source="simulator")
     wide = synthetic((0.0, -0.05, 0.05), source="simulator")
-    for record, words in ((near, "does not matter"), (far, "It matters"), (wide, "Undecided")):
-        assert words in edits_report.answer([record])
+    worse = synthetic((-0.05, -0.06, -0.04), source="simulator")
+    for record, words in (
+        (near, ("hardly matters", "They help to rank", "is worth more than one more")),
+        (far, ("It matters", "They help to rank", "they do help to rank new edits")),
+        (wide, ("cannot tell", "is undecided", "comparison is undecided")),
+        (worse, ("It matters", "do not help by as much", "nor do they", "is not worth a point")),
+    ):
+        answer = edits_report.answer([record])
+        assert all(part in answer for part in words), words
 
 
 def test_the_answer_needs_a_record_of_all_arms(records):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from posttrain.figures.style import HEIGHT, WIDTH, interval_line, panels
 from posttrain.pairing import RATED
@@ -108,7 +109,11 @@ def accuracy_by_cost(metrics: pd.DataFrame, costs: pd.DataFrame) -> Figure:
             line = part[part["arm"] == arm].sort_values(column)
             interval_line(axis, line[column], line, colour=colour, marker=marker, label=arm, lw=1.4)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.set_xticks([], minor=True)
         axis.set_xlabel(label)
     axes[0].set_ylabel(f"accuracy on {RATED} (%)")
-    axes[0].legend(frameon=False, fontsize="small")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure

@@ -44,40 +44,68 @@ def answer(records: Sequence[Record]) -> str:
     if not whole:
         raise ValueError("the answer needs a record with all arms of the study of edits")
     verdicts = {claim.key: claim.judge(found)[0] for claim in EDIT_CLAIMS}
-
-    def each(among: Sequence[Record], text: str) -> str:
-        return listing([f"{text_of(record, text)} on {_name(record)}" for record in among])
-
-    def text_of(record: Record, name: str) -> str:
-        return contrast(record, name) if name in CONTRASTS else gain(record, name)
-
     first = whole[-1]
     small = {"size": min(first.settings["sizes"])}
     return (
         "**How are edits used?** As two more ranking pairs of their group, edited > chosen and "
-        "edited > rejected, beside chosen > rejected: in an exact row each response is scored once "
-        "however many pairs it is in.\n\n"
-        "**Which objective?** "
-        + {
-            "supported": "It does not matter: Plackett–Luce less the sum over all pairs is ",
-            "not supported": "It matters: Plackett–Luce less the sum over all pairs is ",
-            "inconclusive": "Undecided: Plackett–Luce less the sum over all pairs is ",
-        }[verdicts["plackett-luce-alike"]]
-        + f"{each(whole, 'Plackett–Luce − all pairs')} points of accuracy on chosen > rejected; "
-        f"weighting by prompt instead of by pair changes {each(whole, 'by prompt − by pair')}.\n\n"
-        "**How much do they add?** All pairs instead of ignoring edits change accuracy on what "
-        f"annotators chose by {each(found, 'all pairs')} points (95 % intervals, most data). "
-        "Against one more ordinary comparison for each edit, which costs annotators as many "
-        f"decisions, that is {each(found, 'all pairs − one more pair')}; against two more, which "
-        f"make as many pairs, {each(found, 'all pairs − two more pairs')}.\n\n"
-        "**When?** "
-        f"On {_name(first)} the gain goes from {gain(first, 'all pairs', **small)} at "
-        f"{small['size']:,} groups to {gain(first, 'all pairs')} at "
-        f"{most_data(first)['size']:,}. What edits always teach is to recognise edits: accuracy on "
-        f"edited > chosen changes by "
-        + listing([f"{gain(r, 'all pairs', 'edited > chosen')} on {_name(r)}" for r in found])
-        + "."
+        "edited > rejected, beside chosen > rejected. In an exact row each response is scored once "
+        "however many pairs it is in, so an edit costs its own tokens and nothing else.\n\n"
+        f"**Which objective?** {_OBJECTIVE[verdicts['plackett-luce-alike']]} (third line).\n\n"
+        f"**How much do edits add?** {_ADDED[verdicts['edits-help']]} (first line); "
+        f"{_TAUGHT[verdicts['edits-teach-edits']]} (second line).\n\n"
+        f"**When?** On {_name(first)} all pairs gain {gain(first, 'all pairs', **small)} points at "
+        f"{small['size']:,} groups and {gain(first, 'all pairs')} at "
+        f"{most_data(first)['size']:,}. {_WORTH[verdicts['worth-a-rating']]} (last lines).\n\n"
+        "Points of accuracy on held-out pairs, 95 % intervals, hyperparameters tuned for each arm, "
+        "most data of each source:\n\n" + _answer_table(found)
     )
+
+
+_OBJECTIVE = {
+    "supported": "It hardly matters: Plackett–Luce and the sum over all pairs rank alike, within a "
+    "point",
+    "not supported": "It matters: Plackett–Luce and the sum over all pairs differ by more than a "
+    "point",
+    "inconclusive": "These runs cannot tell Plackett–Luce from the sum over all pairs to within a "
+    "point",
+}
+_ADDED = {
+    "supported": "They help to rank what annotators chose",
+    "not supported": "They do not help by as much as a point to rank what annotators chose",
+    "inconclusive": "Whether they help to rank what annotators chose differs between sources, or "
+    "is undecided",
+}
+_TAUGHT = {
+    "supported": "they do help to rank new edits above what they edit",
+    "not supported": "nor do they help to rank new edits above what they edit",
+    "inconclusive": "for ranking new edits above what they edit the same is true",
+}
+_WORTH = {
+    "supported": "An edit is worth more than one more comparison",
+    "not supported": "An edit is not worth a point more than one more comparison would be",
+    "inconclusive": "Whether an edit is worth more than one more comparison is undecided",
+}
+
+
+def _answer_table(records: Sequence[Record]) -> str:
+    """The differences behind the answer as a table in Markdown, a column a source."""
+    lines = {
+        "all pairs − edits ignored": [gain(record, "all pairs") for record in records],
+        "the same on edited > chosen": [
+            gain(record, "all pairs", "edited > chosen") for record in records
+        ],
+    }
+    for name in (
+        "Plackett–Luce − all pairs", "by prompt − by pair",
+        "all pairs − one more pair", "all pairs − two more pairs",
+    ):  # fmt: skip
+        needs = set(CONTRASTS[name])
+        lines[name] = [
+            contrast(record, name) if needs <= set(arms_of(record)) else "–" for record in records
+        ]
+    rows = [["", *map(title, records)], ["---"] * (len(records) + 1)]
+    rows += [[name, *cells] for name, cells in lines.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _name(record: Record) -> str:

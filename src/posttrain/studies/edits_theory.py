@@ -60,7 +60,7 @@ def push_table(
                 [first + second, second, 0.0], dtype=torch.float64, requires_grad=True
             )
             (gradient,) = torch.autograd.grad(group_loss(scores, objective), scores)
-            rows.append((first, second, objective, *(-gradient).tolist()))
+            rows.append((first, second, objective, *(0 - gradient).tolist()))
     columns = ["edited − chosen", "chosen − rejected", "objective", *RESPONSES]
     return pd.DataFrame(rows, columns=columns)
 
