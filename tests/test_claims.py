@@ -149,3 +149,16 @@ def test_estimate_has_no_defaults_of_any_study(table):
     assert estimate(both, tuning="shared", **where) == (3.0, 2.0, 5.0)
     with pytest.raises(ValueError, match="found 2"):
         estimate(both, **where)
+
+
+def test_records_without_what_a_test_needs_are_not_asked():
+    known = replace(CLAIM, applies=lambda record: record.source == "known")
+    records = [
+        record_of(HURTS), record_of(HELPS, source="known"),
+        record_of(HELPS, source="known", study="others"),
+    ]  # fmt: skip
+    assert CLAIM.judged_by(records) == records[:2]
+    assert known.judged_by(records) == [records[1]]
+    assert known.judge(records)[0] == "supported"
+    with pytest.raises(ValueError, match="no record of study 'toys' to judge claim 'helps' by"):
+        known.judge(records[:1])

@@ -409,6 +409,38 @@ def test_features_of_groups_come_by_group_and_then_by_rank(
     assert len(calls) == 1
 
 
+def test_responses_to_one_prompt_share_a_row_up_to_its_limit(
+    tiny_checkpoint, cache_folder, monkeypatch
+):
+    prompt, other = tuple(range(6, 26)), tuple(range(30, 40))
+    responses = [(k, k + 1, k + 2) for k in range(40, 47)]
+    groups = [
+        TokenizedGroup(prompt, (responses[0], responses[1])),
+        TokenizedGroup(other, (responses[0],)),
+        TokenizedGroup(prompt, (responses[1], responses[2])),
+        TokenizedGroup(prompt, tuple(responses[3:])),
+    ]
+    seen, pool = [], probe._pool
+
+    def watch(model, rows, pooling):
+        seen.extend((row.prompt, row.responses) for row in rows)
+        return pool(model, rows, pooling)
+
+    monkeypatch.setattr(probe, "_pool", watch)
+    monkeypatch.setattr(probe, "ROW_TOKENS", 32)
+    found = features(tiny_checkpoint, groups, FeatureSettings(2))
+    # Four responses of three tokens fit beside the prompt's twenty; each is computed once.
+    assert seen == [
+        (other, (responses[0],)),
+        (prompt, tuple(responses[4:])),
+        (prompt, tuple(responses[:4])),
+    ]
+    alone = [TokenizedGroup(g.prompt, (r,)) for g in groups for r in g.responses]
+    for row, vector in zip(alone, found, strict=True):
+        expected = pooled_by_hand(tiny_checkpoint, row, 2, "mean").float()
+        torch.testing.assert_close(vector, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_rows_that_differ_in_their_prompt_only_by_its_end_are_told_apart(
     tiny_checkpoint, cache_folder
 ):
