@@ -44,6 +44,7 @@ class ExampleSettings(Recipe, DataSettings):
 
     edited_share: float = setting(1.0, "Share of simulated groups that may carry an edit.")
     size: int = setting(500, "Training groups, all with an edit.")
+    test_size: int = setting(500, "Test groups with an edit, at most.")
     shown: int = setting(3, "Test groups to show.")
     words: int = setting(60, "Longest response to show, in words.")
     learning_rate: float = setting(3e-3, "Peak learning rate.")
@@ -51,7 +52,7 @@ class ExampleSettings(Recipe, DataSettings):
     seed: int = setting(0, "Seeds the score head and the order of groups.")
 
     def __post_init__(self) -> None:
-        for name in ("size", "shown", "words", "resamples"):
+        for name in ("size", "test_size", "shown", "words", "resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
@@ -61,6 +62,7 @@ class HumanExampleSettings(ExampleSettings):
     """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
 
     size: int = setting(150, "Training groups, all with an edit.")
+    test_size: int = setting(100, "Test groups with an edit, at most.")
     top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
     batch_size: int = setting(16, "Groups per step.")
     learning_rate: float = setting(1e-4, "Peak learning rate.")
@@ -109,7 +111,8 @@ def run(
             f"size {settings.size} exceeds the {len(with_edit)} training groups with an edit; "
             "lower size or use more groups"
         )
-    judged = test[groups.edits[test] >= 0]
+    judged = np.random.default_rng(settings.seed).permutation(test[groups.edits[test] >= 0])
+    judged = judged[: settings.test_size]
     shown = _shown(groups, judged, settings)
 
     before, _ = reward_model.load(checkpoint, seed=settings.seed)
@@ -121,7 +124,9 @@ def run(
     )  # fmt: skip
     tokens = [groups.tokens[i] for i in judged]
     scores = {
-        stage: reward_model.score(model, tokens, pad_token_id=pad_token_id).numpy()
+        stage: reward_model.score(
+            model, tokens, pad_token_id=pad_token_id, layout=LAYOUTS["exact"]
+        ).numpy()
         for stage, model in (("before", before), ("after", after))
     }
     place = {int(i): 3 * k for k, i in enumerate(judged)}
