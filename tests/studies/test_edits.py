@@ -83,9 +83,9 @@ def test_a_record_has_every_cell_and_can_be_read_again(request, name, tmp_path):
         )
 
 
-@pytest.mark.parametrize("name", ["simulated", "human"])
-def test_ignoring_edits_is_the_same_at_every_share(request, name):
-    metrics = request.getfixturevalue(name).tables["metrics"]
+def test_heads_that_ignore_edits_are_the_same_at_every_share(human):
+    # They are fitted to their optimum, so it does not matter how long other arms would train.
+    metrics = human.tables["metrics"]
     ignored = metrics[metrics["arm"] == IGNORE]
     one, other = (
         ignored[ignored["share"] == share].drop(columns="share").reset_index(drop=True)

@@ -6,7 +6,7 @@ share: trained on four fifths of the training groups, judged on the rest, then t
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
@@ -274,30 +274,25 @@ def run(bench: Bench, *, finished: Path | None = None) -> tuple[Outcome, pd.Data
     one = train_cell if finished is None else kept(
         train_cell, finished, settings=asdict(settings), data=bench.groups.account, ignore=["bench"]
     )  # fmt: skip
-    # Where nothing depends on the edits, one share stands for all.
-    stands_for = {
-        cell: cell if ARMS[cell.arm].depends_on_edits else replace(cell, share=settings.shares[0])
-        for cell in settings.cells
-    }
-    # The longest first, so that no process is left alone with one at the end.
-    trained = sorted(set(stands_for.values()), key=lambda cell: (-cell.size, str(cell)))
+    # The longest first, so that no process is left alone with one at the end. Ignoring edits is
+    # trained at every share, because how many steps all arms take depends on the edits.
+    trained = sorted(settings.cells, key=lambda cell: (-cell.size, str(cell)))
     parallel = Parallel(n_jobs=settings.processes)
     found = dict(zip(trained, parallel(delayed(one)(bench, cell) for cell in trained), strict=True))
-    by_cell = {cell: found[same] for cell, same in stands_for.items()}
     tuning = [
         asdict(cell) | {"learning rate": rate, "accuracy": accuracy}
-        for cell, same in stands_for.items() if cell == same
+        for cell in settings.cells
         for rate, accuracy in found[cell].rates
-    ]  # fmt: skip
+    ]
     groups, test = bench.groups, bench.test
     account = {
         "test groups": len(test),
         "test groups with an edit": int((groups.edits[test] >= 0).sum()),
     }
     outcome = Outcome(
-        {cell: part.sums for cell, part in by_cell.items()},
-        {cell: part.shared for cell, part in by_cell.items()},
-        {cell: part.costs for cell, part in by_cell.items()},
+        {cell: found[cell].sums for cell in settings.cells},
+        {cell: found[cell].shared for cell in settings.cells},
+        {cell: found[cell].costs for cell in settings.cells},
         length_baselines(groups.pairs(test), groups.lengths(test)),
         account,
     )

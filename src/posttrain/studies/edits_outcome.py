@@ -43,11 +43,6 @@ class Arm:
         """Whether an edited response takes part in training."""
         return self.pairing.pairs != "rated"
 
-    @property
-    def depends_on_edits(self) -> bool:
-        """Whether it matters to the arm how many edits there are."""
-        return self.uses_edits or self.added > 0
-
 
 ARMS: dict[str, Arm] = {
     IGNORE: Arm(),

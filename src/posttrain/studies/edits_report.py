@@ -263,11 +263,11 @@ def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
         tuning = record.tables["tuning"]
         cells: dict[str, str] = {}
         for arm in arms_of(record):
-            part = tuning[(tuning["arm"] == arm) & (tuning["size"] == where["size"])]
-            if not ARMS[arm].depends_on_edits:
-                part = part[part["share"] == part["share"].min()]
-            else:
-                part = part[part["share"] == where["share"]]
+            part = tuning[
+                (tuning["arm"] == arm)
+                & (tuning["size"] == where["size"])
+                & (tuning["share"] == where["share"])
+            ]
             if "penalty" in part:
                 row = part.iloc[0]
                 cells[arm] = f"{row['penalty']:.2g} ({row['at edge'] * PERCENT:.0f} %)"
