@@ -8,7 +8,7 @@ from posttrain.records import Record
 from posttrain.studies.edits_outcome import ARMS, CONTRASTS, GOLD, IGNORE, KINDS
 
 METRICS = (
-    *KINDS, *GOLD, "prefers shorter", "chosen > rejected, winner longer",
+    *KINDS, *GOLD, "prefers shorter", "leans shorter", "chosen > rejected, winner longer",
     "chosen > rejected, winner shorter",
 )  # fmt: skip
 SIZES, SHARES = (100, 1000), (0.25, 1.0)
@@ -46,11 +46,19 @@ def synthetic(everywhere, *, cell=None, planted=None, arms=tuple(ARMS), source="
         tables[table] = found.drop(columns="size") if table == "trends" else found
     tables["costs"] = pd.DataFrame(
         [
-            (arm, size, share, size + extra, size + 2 * extra, 100.0 * size + 10 * extra)
+            (
+                arm,
+                size,
+                share,
+                0.5 * size,
+                size + extra,
+                size + 2 * extra,
+                100.0 * size + 10 * extra,
+            )
             for extra, arm in enumerate(arms)
             for size, share in itertools.product(SIZES, SHARES)
         ],
-        columns=["arm", "size", "share", "decisions", "pairs", "tokens"],
+        columns=["arm", "size", "share", "edits", "decisions", "pairs", "tokens"],
     )
     tables["baselines"] = pd.DataFrame(
         [("longer", metric, *everywhere) for metric in METRICS],

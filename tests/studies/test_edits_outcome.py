@@ -103,6 +103,8 @@ def test_metrics_are_those_of_plain_loops(wanted):
     gaps = {"one": [1.3, 0.3], "two": [-3.0]}
     expected = [-math.log1p(math.exp(-gap)) for name in wanted for gap in gaps[name]]
     assert found["log-likelihood"] == pytest.approx(np.mean(expected))
+    longer, shorter = (found[f"{RATED}, winner {length}"] for length in ("longer", "shorter"))
+    np.testing.assert_equal(found["leans shorter"], (shorter - longer) / 2)
     assert np.isnan(found["gold"])
 
 

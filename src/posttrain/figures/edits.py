@@ -102,7 +102,7 @@ def accuracy_by_cost(metrics: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     part = _part(metrics, RATED).merge(costs, on=["arm", "size", "share"])
     for axis, (column, label) in zip(
         axes,
-        (("decisions", "annotators' decisions"), ("tokens", "tokens of exact rows")),
+        (("decisions", "annotators' decisions"), ("tokens", "tokens of one pass, exact rows")),
         strict=True,
     ):
         for arm, (colour, marker) in ARM_STYLE.items():

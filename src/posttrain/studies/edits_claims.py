@@ -13,7 +13,7 @@ from posttrain.studies.edits_outcome import CONTRASTS, IGNORE
 
 #: The gain of accuracy that would pay for an editor, and the loss that would matter: one point.
 ONE_POINT = 0.01
-#: The accuracy on edited > chosen above which editors are said to improve responses.
+#: The lead over chance below which edits are said not to score above what they edit.
 FIVE_POINTS = 0.05
 
 
@@ -91,12 +91,14 @@ def _within(record: Record, found: tuple[float, float, float], bound: float) -> 
     )
 
 
-def _no_shift(record: Record) -> Evidence:
-    """Evidence that edits move the preference for the shorter response by less than two points."""
+def _no_brevity(record: Record) -> Evidence:
+    """Two points minus the shift towards shorter responses."""
     found = estimate(
-        record.tables["gains"], arm="all pairs", metric="prefers shorter", **most_data(record)
+        record.tables["gains"], arm="all pairs", metric="leans shorter", **most_data(record)
     )
-    return _within(record, found, 2 * ONE_POINT)
+    value, low, high = found
+    bound = 2 * ONE_POINT
+    return Evidence(record.name, bound - value, bound - high, bound - low, 0.0, measured=found)
 
 
 def _better_than_chosen(record: Record) -> Evidence:
@@ -109,14 +111,24 @@ def _better_than_chosen(record: Record) -> Evidence:
 
 
 def _diminishing(record: Record) -> Evidence:
-    """Fall of the gain per tenfold data, on chosen > rejected."""
+    """Fall of the gain per tenfold data; says nothing where there is no gain to begin with."""
     share = most_data(record)["share"]
     value, low, high = estimate(record.tables["trends"], arm="all pairs", share=share)
-    return Evidence(record.name, -value, -high, -low, 0.0)
+    fall = (-value, -high, -low)
+    smallest = int(record.tables["metrics"]["size"].min())
+    start = estimate(record.tables["gains"], arm="all pairs", size=smallest, share=share)
+    if start[1] <= 0:
+        nothing = float("nan")
+        return Evidence(record.name, nothing, nothing, nothing, 0.0, measured=fall)
+    return Evidence(record.name, *fall, 0.0)
 
 
 def _has_trend(record: Record) -> bool:
-    return len(record.settings["sizes"]) > 1
+    """Whether there are several sizes, with as many edits for each group in all of them."""
+    costs = record.tables["costs"]
+    costs = costs[(costs["arm"] == "all pairs") & (costs["share"] == costs["share"].max())]
+    dose = costs["edits"] / costs["size"]
+    return len(dose) > 1 and dose.max() < 1.2 * dose.min()
 
 
 LLAMA_3 = "Llama 3, section 4.1.2"
@@ -125,9 +137,9 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
     Claim(
         "edits-are-better",
         LLAMA_3,
-        "An edited response ranks above the chosen one.",
+        "A model trained without edits scores edited above chosen.",
         "edited > chosen > rejected, by construction",
-        "accuracy on edited > chosen, less one half, of a model that was never shown an edit",
+        "accuracy on edited > chosen, less one half, edits ignored, tuned, most data",
         "edits",
         _better_than_chosen,
     ),
@@ -156,7 +168,8 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         OURS,
         "What edits add diminishes as data grows.",
         "no number given",
-        "fall of the gain of all pairs on chosen > rejected per tenfold data, tuned",
+        "fall of the gain of all pairs on chosen > rejected per tenfold data, tuned; only where "
+        "all sizes have as many edits a group; inconclusive without a gain at the smallest size",
         "edits",
         _diminishing,
         ours=True,
@@ -223,7 +236,7 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
     Claim(
         "close-edits-teach",
         OURS,
-        "Edits that change little teach more than edits that change much.",
+        "Edits close to the chosen response teach more than others.",
         "no number given",
         "accuracy on chosen > rejected, all pairs of the half of edits closest to the chosen "
         "response minus those of the other half, tuned, most data",
@@ -237,10 +250,10 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         OURS,
         "Edits do not teach the model to prefer the shorter response.",
         "no number given",
-        "share of chosen and rejected of which the shorter scores higher, all pairs minus edits "
-        "ignored, tuned, most data; supported within two points",
+        "half of the gain on chosen > rejected whose winner is the shorter less that of the "
+        "others, all pairs minus edits ignored, tuned, most data; supported below two points",
         "edits",
-        _no_shift,
+        _no_brevity,
         ours=True,
     ),
 )

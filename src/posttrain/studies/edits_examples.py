@@ -86,8 +86,8 @@ def run(
     Returns:
         The record, not yet saved, with the tables
 
-        - ``accuracy``: by ``stage`` (before, after) and ``metric``, on all test groups with an
-          edit, with 95 % intervals over split groups;
+        - ``accuracy``: after training, by ``metric``, on all test groups with an edit, with 95 %
+          intervals over split groups;
         - ``examples``: by ``example`` and ``role`` (prompt, edited, chosen, rejected), ``text`` and
           the score ``before`` and ``after``;
         - ``moves``: by ``example`` and ``pair``, how a step on that pair moves ``edited``,
@@ -146,7 +146,7 @@ def run(
         data=groups.account
         | {"test groups with an edit": len(judged), "edits trained on": len(chosen.edited)},
         tables={
-            "accuracy": _accuracy(groups, judged, scores, settings.resamples),
+            "accuracy": _accuracy(groups, judged, scores["after"], settings.resamples),
             "examples": pd.DataFrame(texts, columns=["example", "role", "text", "before", "after"]),
             "moves": pd.DataFrame(moves, columns=["example", "pair", *RESPONSES]),
         },
@@ -220,14 +220,11 @@ def _moves(
 
 
 def _accuracy(
-    groups: EditGroups, judged: np.ndarray, scores: dict[str, np.ndarray], resamples: int
+    groups: EditGroups, judged: np.ndarray, scores: np.ndarray, resamples: int
 ) -> pd.DataFrame:
+    """Accuracy by kind of pair; before training it would be a coin flip, that of a random head."""
     pairs = groups.pairs(judged)
     draws = Resamples.draw(pairs.group_count, 1, count=resamples)
-    rows = [
-        (stage, kind, *interval(measured[kind]))
-        for stage, values in scores.items()
-        for measured in [draws.measure(pairs.sums(values)[None], edit_metrics)]
-        for kind in KINDS
-    ]
-    return pd.DataFrame(rows, columns=["stage", "metric", *ESTIMATE])
+    measured = draws.measure(pairs.sums(scores)[None], edit_metrics)
+    rows = [(kind, *interval(measured[kind])) for kind in KINDS]
+    return pd.DataFrame(rows, columns=["metric", *ESTIMATE])

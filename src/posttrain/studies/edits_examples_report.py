@@ -61,16 +61,12 @@ def moves_table(record: Record) -> pd.DataFrame:
 
 
 def learned_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Accuracy (%) on all held-out triples before and after training on edits, by kind of pair."""
+    """Accuracy (%) on held-out triples after training on edits, by kind of pair."""
     rows = {
-        (record.source, stage): {
-            kind: with_interval(
-                estimate(record.tables["accuracy"], stage=stage, metric=kind), sign=False
-            )
+        record.source: {
+            kind: with_interval(estimate(record.tables["accuracy"], metric=kind), sign=False)
             for kind in KINDS
         }
         for record in records
-        for stage in ("before", "after")
     }
-    index = pd.MultiIndex.from_tuples(list(rows), names=["source", "training"])
-    return pd.DataFrame(list(rows.values()), index=index)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")

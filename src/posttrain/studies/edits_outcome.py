@@ -192,14 +192,19 @@ def edit_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
         Arrays of the leading shape: ``accuracy`` of each of :data:`STRATA` by its name, NaN where
         there is no such pair; ``log-likelihood`` of chosen > rejected, in nats; ``prefers
         shorter``, the share of chosen and rejected of different length of which the shorter scores
-        higher.
+        higher; ``leans shorter``, half of the accuracy on chosen > rejected whose winner is the
+        shorter less that of those whose winner is the longer: a model that only ranks better gains
+        on both and leans no more than before.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         accuracy = sums[..., _RIGHT] / sums[..., _COUNT]
         rated = sums[..., STRATA.index(RATED)]
-        return {name: accuracy[..., k] for k, name in enumerate(STRATA)} | {
+        by_name = {name: accuracy[..., k] for k, name in enumerate(STRATA)}
+        longer, shorter = (by_name[f"{RATED}, winner {length}"] for length in ("longer", "shorter"))
+        return by_name | {
             "log-likelihood": sums[..., _LIKELIHOOD] / rated,
             "prefers shorter": sums[..., _SHORTER] / sums[..., _UNEQUAL],
+            "leans shorter": (shorter - longer) / 2,
         }
 
 

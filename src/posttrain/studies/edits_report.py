@@ -56,8 +56,9 @@ def answer(records: Sequence[Record]) -> str:
         f"**When?** On {_name(first)} all pairs gain {gain(first, 'all pairs', **small)} points at "
         f"{small['size']:,} groups and {gain(first, 'all pairs')} at "
         f"{most_data(first)['size']:,}. {_WORTH[verdicts['worth-a-rating']]} (last lines).\n\n"
-        "Points of accuracy on held-out pairs, 95 % intervals, hyperparameters tuned for each arm, "
-        "most data of each source:\n\n" + _answer_table(found)
+        "Points of accuracy on held-out pairs, 95 % intervals, most data of each source, "
+        "hyperparameters tuned for each arm where a run had several to choose from:\n\n"
+        + _answer_table(found)
     )
 
 
@@ -76,9 +77,11 @@ _ADDED = {
     "is undecided",
 }
 _TAUGHT = {
-    "supported": "they do help to rank new edits above what they edit",
-    "not supported": "nor do they help to rank new edits above what they edit",
-    "inconclusive": "for ranking new edits above what they edit the same is true",
+    "supported": "they help to rank new edits above what they edit",
+    "not supported": "they do not help by as much as a point to rank new edits above what they "
+    "edit",
+    "inconclusive": "whether they help to rank new edits above what they edit differs between "
+    "sources, or is undecided",
 }
 _WORTH = {
     "supported": "An edit is worth more than one more comparison",
@@ -183,14 +186,14 @@ def length_table(records: Sequence[Record]) -> pd.DataFrame:
 
     Returns:
         One row a source: the gain on chosen > rejected where the winner is the longer and where it
-        is the shorter response, and the change of how often the shorter one scores higher.
+        is the shorter response, and half of the second less the first.
     """
     rows = {}
     for record in ordered(records):
         rows[title(record)] = {
             "winner longer": gain(record, "all pairs", f"{RATED}, winner longer"),
             "winner shorter": gain(record, "all pairs", f"{RATED}, winner shorter"),
-            "shorter scores higher": gain(record, "all pairs", "prefers shorter"),
+            "leans to the shorter": gain(record, "all pairs", "leans shorter"),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
 
@@ -199,9 +202,10 @@ def cost_table(record: Record) -> pd.DataFrame:
     """What each arm takes and reaches, most data, tuned.
 
     Returns:
-        One row an arm: annotators' decisions, pairs and tokens of a training run (means over
-        repetitions); accuracy (%) on chosen > rejected; and the points gained over ignoring edits
-        for each hundred decisions and each ten thousand tokens beyond those of that arm.
+        One row an arm: annotators' decisions, pairs, and tokens of one pass over the training
+        groups in exact rows (means over repetitions); accuracy (%) on chosen > rejected; and the
+        points gained over ignoring edits for each hundred decisions and each ten thousand tokens of
+        a pass beyond those of that arm.
     """
     where = most_data(record)
     costs = record.tables["costs"]
@@ -214,7 +218,7 @@ def cost_table(record: Record) -> pd.DataFrame:
         row = {
             "decisions": f"{taken['decisions']:,.0f}",
             "pairs": f"{taken['pairs']:,.0f}",
-            "tokens": f"{taken['tokens']:,.0f}",
+            "tokens a pass": f"{taken['tokens']:,.0f}",
             "accuracy (%)": with_interval(reached, sign=False),
         }
         more = taken - by_arm.loc[IGNORE]
@@ -242,11 +246,15 @@ def data_in_words(records: Sequence[Record]) -> str:
             layers = given["top_layers"]
             trained = "the whole model" if layers == 0 else f"the last {layers} layers"
             how = f"{trained}{' in bfloat16' if given['bf16'] else ''}"
+        costs = record.tables["costs"]
+        costs = costs[(costs["arm"] == "all pairs") & (costs["share"] == costs["share"].max())]
         sizes = listing([f"{size:,}" for size in given["sizes"]])
+        edits = listing([f"{count:,.0f}" for count in costs.sort_values("size")["edits"]])
         parts.append(
-            f"- {_name(record)}: {how}; {sizes} training groups, {data['edits']:,} edits in "
-            f"{data['groups with an edit']:,} of all its groups; {data['test groups']:,} test "
-            f"groups, {data['test groups with an edit']:,} with an edit; {given['seeds']} seeds."
+            f"- {_name(record)}: {how}; {sizes} training groups with {edits} edits; "
+            f"{data['test groups']:,} test groups, {data['test groups with an edit']:,} with an "
+            f"edit; {given['seeds']} seeds. In all, it has {data['edits']:,} distinct edits in "
+            f"{data['groups with an edit']:,} groups."
         )
     return "\n".join(parts)
 
