@@ -127,15 +127,17 @@ def test_runs_are_planned_by_the_names_of_their_records():
         {
             "simulator": {"seeds": 2},
             "simulator-careless": {"editor_error": 0.2},
+            "simulator-longer": {"epochs": 3},
             "seeda": {"folds": 4},
             "seeda-full": {"seeds": 2},
         }
     )
-    assert [source for source, _ in found] == ["simulator", "simulator", "seeda", "seeda"]
+    assert [source for source, _ in found] == ["simulator"] * 3 + ["seeda"] * 2
     assert [type(settings) for _, settings in found] == [
-        FullSettings, FullSettings, HeadSettings, HumanFullSettings,
+        FullSettings, FullSettings, FullSettings, HeadSettings, HumanFullSettings,
     ]  # fmt: skip
-    assert (found[0][1].seeds, found[1][1].editor_error, found[2][1].folds) == (2, 0.2, 4)
+    assert (found[0][1].seeds, found[1][1].editor_error, found[3][1].folds) == (2, 0.2, 4)
+    assert found[2][1].epochs == 3
     for name, given in (("simulator-careless", {}), ("simulator", {"editor_error": 0.1})):
         with pytest.raises(ValueError, match=f"the run named '{name}' would give a record named"):
             planned({name: given})

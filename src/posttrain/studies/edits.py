@@ -55,8 +55,8 @@ def planned(
     """Sources and settings of runs, from the names of their records and what differs from defaults.
 
     Args:
-        runs: Settings by name: that of a source, ``NAME-full`` or ``simulator-careless`` (see
-            :func:`run`).
+        runs: Settings by name: that of a source, ``NAME-full``, ``simulator-careless`` or
+            ``simulator-longer`` (see :func:`run`).
 
     Raises:
         ValueError: If a name and its settings do not fit.
@@ -64,12 +64,14 @@ def planned(
     found = []
     for name, given in runs.items():
         full = name.endswith("-full")
-        source = name.removesuffix("-full").removesuffix("-careless")
+        source = name
+        for suffix in ("-full", "-careless", "-longer"):
+            source = source.removesuffix(suffix)
         settings = settings_for(source, "full" if full else None)(**given)
         if _name(source, settings) != name:
             raise ValueError(
                 f"the run named {name!r} would give a record named {_name(source, settings)!r}; "
-                "name it so, or change editor_error"
+                "name it so, or change editor_error or epochs"
             )
         found.append((source, settings))
     return found
@@ -95,7 +97,7 @@ def run(
     Returns:
         The record, not yet saved: the tables of :func:`.edits_outcome.summarise`, and ``tuning``.
         Its source is ``NAME-full`` for full training on human data, ``NAME`` for heads on it, and
-        ``simulator-careless`` where editors err.
+        ``simulator-careless`` where editors err, ``simulator-longer`` with several epochs.
 
     Raises:
         ValueError: If an arm is unknown or missing, the data does not suffice, or finished cells of
@@ -126,4 +128,6 @@ def _name(source: str, settings: FullSettings | HeadSettings) -> str:
     """Name of a record's source: records of one name would replace each other."""
     if isinstance(settings, HumanFullSettings):
         return f"{source}-full"
+    if isinstance(settings, FullSettings) and settings.epochs > 1:
+        source += "-longer"
     return f"{source}-careless" if settings.editor_error else source

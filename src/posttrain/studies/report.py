@@ -26,6 +26,7 @@ TITLES = {
     ("edits", "seeda-full"): "seeda (top layers)",
     ("edits", "finegrained_rlhf-full"): "finegrained_rlhf (top layers)",
     ("edits", "simulator"): "simulator (full training)",
+    ("edits", "simulator-longer"): "simulator (trained longer)",
     ("edits", "simulator-careless"): "simulator (careless editors)",
     ("throughput", "smollm2-cpu"): "SmolLM2, speed on a CPU",
     ("throughput", "smollm2-cuda"): "SmolLM2, speed on a GPU",
