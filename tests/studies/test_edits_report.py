@@ -48,6 +48,7 @@ def test_the_answer_quotes_the_records(records):
         for line, metric in (
             ("all pairs − edits ignored", RATED),
             ("the same on edited > chosen", "edited > chosen"),
+            ("the same, lean to the shorter", "leans shorter"),
         ):
             found = estimate(gains, arm="all pairs", metric=metric, **where)
             assert table[line][name] == with_interval(found)
@@ -76,13 +77,27 @@ def test_the_answer_follows_the_verdicts():
     wide = synthetic((0.0, -0.05, 0.05), source="simulator")
     worse = synthetic((-0.05, -0.06, -0.04), source="simulator")
     for record, words in (
-        (near, ("hardly matters", "They help to rank", "is worth more than one more")),
-        (far, ("It matters", "They help to rank", "they help to rank new edits")),
-        (wide, ("cannot tell", "is undecided", "comparison is undecided")),
-        (worse, ("It matters", "They do not help by as", "they do not help by as", "is not worth")),
+        (near, ("hardly matters", "chose: a gain on `simulator`")),
+        (far, ("It matters", "chose: a gain on `simulator`", "they edit: a gain on")),
+        (wide, ("cannot tell", "chose: undecided on", "for each edit: undecided on")),
+        (worse, ("It matters", "chose: no gain of a point on", "edit: no gain of a point on")),
     ):
         answer = edits_report.answer([record])
         assert all(part in answer for part in words), words
+    several = edits_report.answer([replace(near, source="seeda"), wide])
+    assert "chose: a gain on `seeda` (frozen features); undecided on `simulator`" in several
+
+
+def test_the_answer_names_the_sources_on_which_edits_teach_brevity():
+    brief = synthetic(
+        (0.0, -0.01, 0.01), cell=("gains", "all pairs", "leans shorter"),
+        planted=(0.2, 0.15, 0.25), source="finegrained_rlhf",
+    )  # fmt: skip
+    plain = synthetic((0.0, -0.01, 0.01), source="seeda")
+    assert "on `finegrained_rlhf` (frozen features) that is to prefer the shorter" in (
+        edits_report.answer([plain, brief])
+    )
+    assert "Nowhere do edits teach to prefer the shorter" in edits_report.answer([plain])
 
 
 def test_the_answer_needs_a_record_of_all_arms(records):
@@ -275,8 +290,9 @@ def test_examples_show_texts_scores_and_marks():
     found = edits_examples_report.examples_html(examples())
     assert "a <del>c</del> <ins>&lt;b&gt;</ins> d" in found
     assert "e &amp; f" in found
-    assert "<td>+0.10</td><td>+1.23</td>" in found
-    assert "<td>−2.00</td>" in found
+    assert re.findall(r"<td[^>]*>([+−][0-9.]+)</td>", found) == [
+        "+0.10", "+1.23", "+0.05", "+0.50", "+0.20", "−2.00",
+    ]  # fmt: skip
     prompt = re.search(r"<i>(.*?)</i>", found)[1]
     assert len(prompt) == edits_examples_report.LONGEST_PROMPT + 1
     assert prompt.startswith("…")

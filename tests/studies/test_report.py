@@ -21,6 +21,7 @@ from posttrain.studies.report import (
     title,
     verdict_table,
     verdict_tables,
+    verdicts_by_status,
     with_interval,
 )
 
@@ -62,6 +63,32 @@ def test_a_cell_shows_what_was_measured_and_the_list_leaves_the_bound_to_the_tex
     table = verdict_table([claim], [record])
     assert table["here"].tolist() == ["−2.0 [−4.0,\u00a0+1.0] supported"]
     assert quantities([claim], [record])["smallest effect that matters"].tolist() == ["–"]
+
+
+def test_claims_of_many_sources_are_listed_by_what_each_record_says():
+    claim = claim_of("toy", smallest=0.005)
+    never = replace(claim, statement="Never.", applies=lambda record: record.source == "up")
+    records = [
+        record_of("toy", "up", HELPS), record_of("toy", "down", HURTS), record_of("toy", "open"),
+        record_of("toy", "fast", HELPS, profile="gpu"), record_of("other", "up", HURTS),
+    ]  # fmt: skip
+    table = verdicts_by_status([claim, never], records, [record_of("toy", "now", HURTS)])
+    assert list(table.columns) == [
+        "supported", "not supported", "inconclusive", "this run", "verdict",
+    ]  # fmt: skip
+    first, second = table.to_dict("records")
+    assert first == {
+        "supported": "up: +2.0 [+1.0,\u00a0+3.0]; GPU, fast: +2.0 [+1.0,\u00a0+3.0]",
+        "not supported": "down: −2.0 [−3.0,\u00a0−1.2]",
+        "inconclusive": "open: +0.0 [−1.0,\u00a0+1.0]",
+        "this run": "−2.0 [−3.0,\u00a0−1.2] not supported",
+        "verdict": "inconclusive",
+    }
+    assert second == {
+        "supported": "up: +2.0 [+1.0,\u00a0+3.0]", "not supported": "–", "inconclusive": "–",
+        "this run": "–", "verdict": "supported",
+    }  # fmt: skip
+    assert "this run" not in verdicts_by_status([claim], records)
 
 
 def claim_of(study, statement="It helps.", *, smallest=0.005, **marks):

@@ -1,5 +1,6 @@
 """Figures of the study of edited responses."""
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -38,11 +39,15 @@ def edit_gains(tables: Mapping[str, pd.DataFrame], *, metric: str = RATED) -> Fi
         metric: Which metric.
     """
     arms = [arm for arm in ARMS if any((t["arm"] == arm).any() for t in tables.values())]
+    across = min(len(tables), 3)
+    down = math.ceil(len(tables) / across)
     figure, axes = plt.subplots(
-        1, len(tables), figsize=(WIDTH, 0.3 * len(arms) + 1.3), squeeze=False, sharey=True,
+        down, across, figsize=(WIDTH, down * (0.3 * len(arms) + 1.3)), squeeze=False, sharey=True,
         layout="constrained",
     )  # fmt: skip
-    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+    for axis in axes.flat[len(tables) :]:
+        axis.set_visible(False)
+    for axis, (title, table) in zip(axes.flat, tables.items(), strict=False):
         part = _part(table, metric)
         part = part[part["size"] == part["size"].max()].set_index("arm")
         for place, arm in enumerate(arms):
@@ -57,6 +62,7 @@ def edit_gains(tables: Mapping[str, pd.DataFrame], *, metric: str = RATED) -> Fi
         axis.axvline(0, color="#4d4d4d", lw=1)
         axis.set_title(title.replace(" (", "\n("))
         axis.set_xlabel("gain (points)")
+    # All panels share it, so it is turned over once.
     axes[0][0].set_yticks(range(len(arms)), arms)
     axes[0][0].invert_yaxis()
     return figure

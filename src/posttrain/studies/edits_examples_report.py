@@ -43,13 +43,16 @@ def examples_html(record: Record) -> str:
             edited = role == "edited"
             seen = marked(str(rows.loc["chosen", "text"]), text) if edited else html.escape(text)
             scores = "".join(
-                f"<td>{float(rows.loc[role, stage]):+.2f}</td>".replace("-", "−")
+                f'<td style="padding:0 1em">{float(rows.loc[role, stage]):+.2f}</td>'.replace(
+                    "-", "−"
+                )
                 for stage in ("before", "after")
             )
             cells.append(f'<tr><th>{role}</th><td style="text-align:left">{seen}</td>{scores}</tr>')
         pieces.append(
             f"<p><b>Example {number}.</b> Prompt: <i>{html.escape(shown)}</i></p>"
-            "<table><thead><tr><th></th><th>response</th><th>score before</th>"
+            "<table style='margin-left:0; border-spacing:1em 0; border-collapse:separate'>"
+            "<thead><tr><th></th><th>response</th><th>score before</th>"
             f"<th>score after</th></tr></thead><tbody>{''.join(cells)}</tbody></table>"
         )
     return "\n".join(pieces)
@@ -57,7 +60,8 @@ def examples_html(record: Record) -> str:
 
 def moves_table(record: Record) -> pd.DataFrame:
     """How a small step on each pair alone moves the scores; the largest of an example is 1."""
-    return record.tables["moves"].set_index(["example", "pair"]).round(2)
+    # Adding zero turns -0 into 0.
+    return record.tables["moves"].set_index(["example", "pair"]).round(2) + 0.0
 
 
 def learned_table(records: Sequence[Record]) -> pd.DataFrame:

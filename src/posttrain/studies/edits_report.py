@@ -3,10 +3,11 @@
 Everything is read from run records, so that the chapter's prose changes when the results do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from posttrain.claims import Status
 from posttrain.claims import estimate as one_row
 from posttrain.pairing import RATED
 from posttrain.records import Record
@@ -50,12 +51,15 @@ def answer(records: Sequence[Record]) -> str:
         "**How are edits used?** As two more ranking pairs of their group, edited > chosen and "
         "edited > rejected, beside chosen > rejected. In an exact row each response is scored once "
         "however many pairs it is in, so an edit costs its own tokens and nothing else.\n\n"
-        f"**Which objective?** {_OBJECTIVE[verdicts['plackett-luce-alike']]} (third line).\n\n"
-        f"**How much do edits add?** {_ADDED[verdicts['edits-help']]} (first line); "
-        f"{_TAUGHT[verdicts['edits-teach-edits']]} (second line).\n\n"
+        f"**Which objective?** {_OBJECTIVE[verdicts['plackett-luce-alike']]} (fourth line).\n\n"
+        "**How much do edits add?** For ranking what annotators chose: "
+        f"{_by_status('edits-help', found, _GAINS)} (first line). For ranking new edits above what "
+        f"they edit: {_by_status('edits-teach-edits', found, _GAINS)} (second line).\n\n"
         f"**When?** On {_name(first)} all pairs gain {gain(first, 'all pairs', **small)} points at "
         f"{small['size']:,} groups and {gain(first, 'all pairs')} at "
-        f"{most_data(first)['size']:,}. {_WORTH[verdicts['worth-a-rating']]} (last lines).\n\n"
+        f"{most_data(first)['size']:,}. Against one more comparison for each edit: "
+        f"{_by_status('worth-a-rating', found, _GAINS)} (last lines). "
+        f"{_lessons_in_brevity(found)}\n\n"
         "Points of accuracy on held-out pairs, 95 % intervals, most data of each source, "
         "hyperparameters tuned for each arm where a run had several to choose from:\n\n"
         + _answer_table(found)
@@ -70,24 +74,42 @@ _OBJECTIVE = {
     "inconclusive": "These runs cannot tell Plackett–Luce from the sum over all pairs to within a "
     "point",
 }
-_ADDED = {
-    "supported": "They help to rank what annotators chose",
-    "not supported": "They do not help by as much as a point to rank what annotators chose",
-    "inconclusive": "Whether they help to rank what annotators chose differs between sources, or "
-    "is undecided",
+
+
+def _by_status(key: str, records: Sequence[Record], words: Mapping[Status, str]) -> str:
+    """What the evidence for a claim says, each with the sources that say so."""
+    claim = next(claim for claim in EDIT_CLAIMS if claim.key == key)
+    evidence = claim.judge(records)[1]
+    parts = []
+    for status, said in words.items():
+        names = [
+            _name(record)
+            for record, item in zip(claim.judged_by(records), evidence, strict=True)
+            if item.status == status
+        ]
+        if names:
+            parts.append(f"{said} on {listing(names)}")
+    return "; ".join(parts)
+
+
+_GAINS: Mapping[Status, str] = {
+    "supported": "a gain",
+    "not supported": "no gain of a point",
+    "inconclusive": "undecided",
 }
-_TAUGHT = {
-    "supported": "they help to rank new edits above what they edit",
-    "not supported": "they do not help by as much as a point to rank new edits above what they "
-    "edit",
-    "inconclusive": "whether they help to rank new edits above what they edit differs between "
-    "sources, or is undecided",
-}
-_WORTH = {
-    "supported": "An edit is worth more than one more comparison",
-    "not supported": "An edit is not worth a point more than one more comparison would be",
-    "inconclusive": "Whether an edit is worth more than one more comparison is undecided",
-}
+
+
+def _lessons_in_brevity(records: Sequence[Record]) -> str:
+    """On which sources edits teach to prefer the shorter response, in a sentence."""
+    claim = next(claim for claim in EDIT_CLAIMS if claim.key == "no-brevity")
+    evidence = zip(claim.judged_by(records), claim.judge(records)[1], strict=True)
+    found = [_name(record) for record, item in evidence if item.status == "not supported"]
+    if not found:
+        return "Nowhere do edits teach to prefer the shorter response as such."
+    return (
+        f"Edits teach whatever edits have in common: on {listing(found)} that is to prefer the "
+        "shorter response, whichever annotators chose (third line)."
+    )
 
 
 def _answer_table(records: Sequence[Record]) -> str:
@@ -98,6 +120,9 @@ def _answer_table(records: Sequence[Record]) -> str:
             gain(record, "all pairs", "edited > chosen") for record in records
         ],
     }
+    lines["the same, lean to the shorter"] = [
+        gain(record, "all pairs", "leans shorter") for record in records
+    ]
     for name in (
         "Plackett–Luce − all pairs", "by prompt − by pair",
         "all pairs − one more pair", "all pairs − two more pairs",

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import pandas as pd
 
-from posttrain.claims import Claim, Evidence
+from posttrain.claims import Claim, Evidence, Status
 from posttrain.records import Record
 
 #: Studies and sources in the order in which tables show them, with the titles of their columns.
@@ -109,6 +110,36 @@ def verdict_table(
     order = ["paper", "GPU", *map(_column, recorded), "this run", "verdict"]
     shown = [name for name in dict.fromkeys(order) if any(name in row for row in rows)]
     return pd.DataFrame(rows).set_index("claim")[shown].fillna("–")
+
+
+def verdicts_by_status(
+    claims: Sequence[Claim], recorded: Sequence[Record], fresh: Sequence[Record] = ()
+) -> pd.DataFrame:
+    """Every claim with what each record measured, by what it says; for studies of many sources.
+
+    Args:
+        claims: The claims.
+        recorded: Committed records; they decide the verdict.
+        fresh: Results of the run at hand, shown beside them under *this run*.
+    """
+    recorded = ordered(recorded)
+    rows = []
+    for claim in claims:
+        verdict, evidence = claim.judge(recorded)
+        row: dict[str, str] = {"claim": f"{claim.statement} ({claim.source})"}
+        for status in get_args(Status):
+            found = [
+                f"{'GPU, ' if record.profile == 'gpu' else ''}{title(record)}:"
+                f" {_number(item.shown, claim)}"
+                for record, item in zip(claim.judged_by(recorded), evidence, strict=True)
+                if item.status == status
+            ]
+            row[status] = "; ".join(found) or "–"
+        here = [_cell(claim.test(record), claim) for record in claim.judged_by(fresh)]
+        if fresh:
+            row["this run"] = "; ".join(here) or "–"
+        rows.append(row | {"verdict": verdict})
+    return pd.DataFrame(rows).set_index("claim")
 
 
 def verdict_tables(
