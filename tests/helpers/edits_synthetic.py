@@ -66,3 +66,16 @@ def synthetic(everywhere, *, cell=None, planted=None, arms=tuple(ARMS), source="
     )
     settings = {"sizes": list(SIZES), "shares": list(SHARES), "seeds": 3}
     return Record("edits", source, "quick", settings, {}, tables)
+
+
+FEW = (IGNORE, "all pairs", "one more pair", "two more pairs")
+
+
+def numbered(source="simulator", arms=tuple(ARMS), start=0):
+    """A record in which every estimate is another number."""
+    record = synthetic((0.0, 0.0, 0.0), arms=arms, source=source)
+    for place, name in enumerate(("metrics", "gains", "contrasts", "baselines")):
+        table = record.tables[name]
+        values = 1e-3 * (start + 100 * place + pd.RangeIndex(len(table)))
+        record.tables[name] = table.assign(estimate=values, low=values - 0.02, high=values + 0.02)
+    return record

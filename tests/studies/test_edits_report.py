@@ -5,104 +5,17 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from edits_synthetic import METRICS, synthetic
+from edits_synthetic import FEW, METRICS, numbered, synthetic
 
 from posttrain.studies import edits_examples_report, edits_report
 from posttrain.studies.edits_claims import estimate, most_data
 from posttrain.studies.edits_outcome import ARMS, CONTRASTS, GOLD, IGNORE, KINDS, RATED
 from posttrain.studies.report import with_interval
 
-FEW = (IGNORE, "all pairs", "one more pair", "two more pairs")
-
-
-def numbered(source="simulator", arms=tuple(ARMS), start=0):
-    """A record in which every estimate is another number."""
-    record = synthetic((0.0, 0.0, 0.0), arms=arms, source=source)
-    for place, name in enumerate(("metrics", "gains", "contrasts", "baselines")):
-        table = record.tables[name]
-        values = 1e-3 * (start + 100 * place + pd.RangeIndex(len(table)))
-        record.tables[name] = table.assign(estimate=values, low=values - 0.02, high=values + 0.02)
-    return record
-
 
 @pytest.fixture
 def records():
     return [numbered(), numbered("seeda-full", FEW, start=7)]
-
-
-def table_of(answer):
-    """Cells of the table in an answer: by line, then by source."""
-    rows = [line.strip("| ").split(" | ") for line in answer.splitlines() if line.startswith("|")]
-    head = rows[0][-len(rows[2]) + 1 :]
-    return {row[0]: dict(zip(head, row[1:], strict=True)) for row in rows[2:]}
-
-
-def test_the_answer_quotes_the_records(records):
-    answer = edits_report.answer(records)
-    table = table_of(answer)
-    for record, name in zip(
-        records, ("simulator (full training)", "seeda (top layers)"), strict=True
-    ):
-        where = most_data(record)
-        gains, contrasts = record.tables["gains"], record.tables["contrasts"]
-        for line, metric in (
-            ("all pairs − edits ignored", RATED),
-            ("the same on edited > chosen", "edited > chosen"),
-            ("the same, lean to the shorter", "leans shorter"),
-        ):
-            found = estimate(gains, arm="all pairs", metric=metric, **where)
-            assert table[line][name] == with_interval(found)
-        for line in ("all pairs − one more pair", "all pairs − two more pairs"):
-            found = estimate(contrasts, contrast=line, **where)
-            assert table[line][name] == with_interval(found)
-        for line in ("Plackett–Luce − all pairs", "by prompt − by pair"):
-            if record is records[0]:
-                found = estimate(contrasts, contrast=line, **where)
-                assert table[line][name] == with_interval(found)
-            else:
-                assert table[line][name] == "–"
-    small = estimate(records[0].tables["gains"], arm="all pairs", size=100, share=1.0)
-    large = estimate(records[0].tables["gains"], arm="all pairs", **most_data(records[0]))
-    assert (
-        f"On `simulator` (full training) all pairs gain {with_interval(small)} points at 100 "
-        f"groups and {with_interval(large)} at 1,000." in answer
-    )
-    for question in ("How are edits used?", "Which objective?", "How much do edits add?", "When?"):
-        assert f"**{question}**" in answer
-
-
-def test_the_answer_follows_the_verdicts():
-    near = synthetic((0.002, 0.001, 0.004), source="simulator")
-    far = synthetic((0.05, 0.04, 0.06), source="simulator")
-    wide = synthetic((0.0, -0.05, 0.05), source="simulator")
-    worse = synthetic((-0.05, -0.06, -0.04), source="simulator")
-    for record, words in (
-        (near, ("hardly matters", "chose: a gain on `simulator`")),
-        (far, ("It matters", "chose: a gain on `simulator`", "they edit: a gain on")),
-        (wide, ("cannot tell", "chose: undecided on", "for each edit: undecided on")),
-        (worse, ("It matters", "chose: no gain of a point on", "edit: no gain of a point on")),
-    ):
-        answer = edits_report.answer([record])
-        assert all(part in answer for part in words), words
-    several = edits_report.answer([replace(near, source="seeda"), wide])
-    assert "chose: a gain on `seeda` (frozen features); undecided on `simulator`" in several
-
-
-def test_the_answer_names_the_sources_on_which_edits_teach_brevity():
-    brief = synthetic(
-        (0.0, -0.01, 0.01), cell=("gains", "all pairs", "leans shorter"),
-        planted=(0.2, 0.15, 0.25), source="finegrained_rlhf",
-    )  # fmt: skip
-    plain = synthetic((0.0, -0.01, 0.01), source="seeda")
-    assert "on `finegrained_rlhf` (frozen features) that is to prefer the shorter" in (
-        edits_report.answer([plain, brief])
-    )
-    assert "Nowhere do edits teach to prefer the shorter" in edits_report.answer([plain])
-
-
-def test_the_answer_needs_a_record_of_all_arms(records):
-    with pytest.raises(ValueError, match="needs a record with all arms"):
-        edits_report.answer(records[1:])
 
 
 def test_gains_have_a_row_for_each_arm_and_tuning_and_a_column_for_each_cell(records):

@@ -1,17 +1,16 @@
-"""The study of edits for readers: its answer in words, and tables of formatted numbers.
+"""The study of edits for readers: tables of formatted numbers.
 
-Everything is read from run records, so that the chapter's prose changes when the results do.
+Everything is read from run records; :mod:`.edits_answer` puts the answer into words.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
-from posttrain.claims import Status
 from posttrain.claims import estimate as one_row
 from posttrain.pairing import RATED
 from posttrain.records import Record
-from posttrain.studies.edits_claims import EDIT_CLAIMS, estimate, most_data
+from posttrain.studies.edits_claims import estimate, most_data
 from posttrain.studies.edits_outcome import ARMS, CONTRASTS, GOLD, IGNORE, KINDS
 from posttrain.studies.report import PERCENT, listing, ordered, title, with_interval
 
@@ -34,109 +33,7 @@ def contrast(record: Record, name: str, **where: object) -> str:
     return with_interval(estimate(table, contrast=name, **(most_data(record) | where)))
 
 
-def answer(records: Sequence[Record]) -> str:
-    """The chapter's answer in Markdown, from recorded results.
-
-    Raises:
-        ValueError: If there is no record, or none of all arms.
-    """
-    found = ordered(records)
-    whole = [record for record in found if set(ARMS) <= set(arms_of(record))]
-    if not whole:
-        raise ValueError("the answer needs a record with all arms of the study of edits")
-    verdicts = {claim.key: claim.judge(found)[0] for claim in EDIT_CLAIMS}
-    first = whole[-1]
-    small = {"size": min(first.settings["sizes"])}
-    return (
-        "**How are edits used?** As two more ranking pairs of their group, edited > chosen and "
-        "edited > rejected, beside chosen > rejected. In an exact row each response is scored once "
-        "however many pairs it is in, so an edit costs its own tokens and nothing else.\n\n"
-        f"**Which objective?** {_OBJECTIVE[verdicts['plackett-luce-alike']]} (fourth line).\n\n"
-        "**How much do edits add?** For ranking what annotators chose: "
-        f"{_by_status('edits-help', found, _GAINS)} (first line). For ranking new edits above what "
-        f"they edit: {_by_status('edits-teach-edits', found, _GAINS)} (second line).\n\n"
-        f"**When?** On {_name(first)} all pairs gain {gain(first, 'all pairs', **small)} points at "
-        f"{small['size']:,} groups and {gain(first, 'all pairs')} at "
-        f"{most_data(first)['size']:,}. Against one more comparison for each edit: "
-        f"{_by_status('worth-a-rating', found, _GAINS)} (last lines). "
-        f"{_lessons_in_brevity(found)}\n\n"
-        "Points of accuracy on held-out pairs, 95 % intervals, most data of each source, "
-        "hyperparameters tuned for each arm where a run had several to choose from:\n\n"
-        + _answer_table(found)
-    )
-
-
-_OBJECTIVE = {
-    "supported": "It hardly matters: Plackett–Luce and the sum over all pairs rank alike, within a "
-    "point",
-    "not supported": "It matters: Plackett–Luce and the sum over all pairs differ by more than a "
-    "point",
-    "inconclusive": "These runs cannot tell Plackett–Luce from the sum over all pairs to within a "
-    "point",
-}
-
-
-def _by_status(key: str, records: Sequence[Record], words: Mapping[Status, str]) -> str:
-    """What the evidence for a claim says, each with the sources that say so."""
-    claim = next(claim for claim in EDIT_CLAIMS if claim.key == key)
-    evidence = claim.judge(records)[1]
-    parts = []
-    for status, said in words.items():
-        names = [
-            _name(record)
-            for record, item in zip(claim.judged_by(records), evidence, strict=True)
-            if item.status == status
-        ]
-        if names:
-            parts.append(f"{said} on {listing(names)}")
-    return "; ".join(parts)
-
-
-_GAINS: Mapping[Status, str] = {
-    "supported": "a gain",
-    "not supported": "no gain of a point",
-    "inconclusive": "undecided",
-}
-
-
-def _lessons_in_brevity(records: Sequence[Record]) -> str:
-    """On which sources edits teach to prefer the shorter response, in a sentence."""
-    claim = next(claim for claim in EDIT_CLAIMS if claim.key == "no-brevity")
-    evidence = zip(claim.judged_by(records), claim.judge(records)[1], strict=True)
-    found = [_name(record) for record, item in evidence if item.status == "not supported"]
-    if not found:
-        return "Nowhere do edits teach to prefer the shorter response as such."
-    return (
-        f"Edits teach whatever edits have in common: on {listing(found)} that is to prefer the "
-        "shorter response, whichever annotators chose (third line)."
-    )
-
-
-def _answer_table(records: Sequence[Record]) -> str:
-    """The differences behind the answer as a table in Markdown, a column a source."""
-    lines = {
-        "all pairs − edits ignored": [gain(record, "all pairs") for record in records],
-        "the same on edited > chosen": [
-            gain(record, "all pairs", "edited > chosen") for record in records
-        ],
-    }
-    lines["the same, lean to the shorter"] = [
-        gain(record, "all pairs", "leans shorter") for record in records
-    ]
-    for name in (
-        "Plackett–Luce − all pairs", "by prompt − by pair",
-        "all pairs − one more pair", "all pairs − two more pairs",
-    ):  # fmt: skip
-        needs = set(CONTRASTS[name])
-        lines[name] = [
-            contrast(record, name) if needs <= set(arms_of(record)) else "–" for record in records
-        ]
-    rows = [["", *map(title, records)], ["---"] * (len(records) + 1)]
-    rows += [[name, *cells] for name, cells in lines.items()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _name(record: Record) -> str:
+def named(record: Record) -> str:
     """A source in running text, with what was trained."""
     source, _, how = title(record).partition(" (")
     return f"`{source}` ({how}" if how else f"`{source}`"
@@ -276,7 +173,7 @@ def data_in_words(records: Sequence[Record]) -> str:
         sizes = listing([f"{size:,}" for size in given["sizes"]])
         edits = listing([f"{count:,.0f}" for count in costs.sort_values("size")["edits"]])
         parts.append(
-            f"- {_name(record)}: {how}; {sizes} training groups with {edits} edits; "
+            f"- {named(record)}: {how}; {sizes} training groups with {edits} edits; "
             f"{data['test groups']:,} test groups, {data['test groups with an edit']:,} with an "
             f"edit; {given['seeds']} seeds. In all, it has {data['edits']:,} distinct edits in "
             f"{data['groups with an edit']:,} groups."
