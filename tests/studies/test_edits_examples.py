@@ -38,14 +38,18 @@ def record(tiny_checkpoint):
 def test_moves_are_those_of_a_small_step(tiny_checkpoint, tiny_groups, top_layers):
     model, tokenizer = reward_model.load(tiny_checkpoint, seed=3, dtype=torch.float64)
     freeze_below(model, top_layers)
+    with torch.no_grad():
+        # A fresh head scores all alike, and every pair would be as undecided as any other.
+        reward_model.score_head(model).weight.mul_(150)
     group = next(group for group in tiny_groups if len(group.responses) == 3)
     pad = tokenizer.pad_token_id
     scores, kernel = score_kernel(model, group, pad_token_id=pad)
     torch.testing.assert_close(
         scores, reward_model.score(model, [group], pad_token_id=pad), atol=1e-9, rtol=0
     )
+    assert scores.max() - scores.min() > 0.5
     batch = lay_out([group], LAYOUTS["exact"], pad_token_id=pad)
-    step = 1e-4
+    step = 1e-6
     for winner, loser in ((0, 1), (0, 2), (1, 2)):
         moved = copy.deepcopy(model)
         before = reward_model.forward_scores(moved, batch)
