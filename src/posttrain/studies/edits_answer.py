@@ -65,10 +65,10 @@ def _when(records: Sequence[Record], whole: Record) -> str:
 
 
 def _by_status(key: str, records: Sequence[Record], words: Mapping[Status, str]) -> str:
-    """What the evidence for a claim says, each with the sources that say so."""
+    """What the evidence for a claim says, each with the sources that say so; the undecided last."""
     claim = next(claim for claim in EDIT_CLAIMS if claim.key == key)
     evidence = claim.judge(records)[1]
-    parts = []
+    parts: list[str] = []
     for status, said in words.items():
         names = [
             named(record)
@@ -76,7 +76,10 @@ def _by_status(key: str, records: Sequence[Record], words: Mapping[Status, str])
             if item.status == status
         ]
         if names:
-            parts.append(f"{said} on {listing(names)}")
+            where = f"on {listing(names)}"
+            if status == "inconclusive" and parts:
+                where = "elsewhere"
+            parts.append(f"{said} {where}")
     return "; ".join(parts)
 
 
