@@ -10,8 +10,10 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from posttrain import reward_model
 from posttrain.losses import ranking_loss
+from posttrain.pairing import PAIRINGS, Pairing
 from posttrain.reward_model import score
 from posttrain.rows import LAYOUTS, Layout
+from posttrain.sources.simulator import simulate
 from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import (
     NO_PAIR,
@@ -506,6 +508,39 @@ def test_rankings_have_the_gradient_of_choosing_the_best_of_what_is_left(
     trainer.compute_loss(model, collate(groups, 0, layout, row_tokens)).backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("weighting", ["pair", "prompt"])
+@pytest.mark.parametrize("name", PAIRINGS)
+def test_a_step_on_every_pairing_of_edits_follows_the_gradient_of_duplicated_pairs(
+    tiny_model, tiny_groups, make_trainer, name, weighting
+):
+    # With margins, a filter, accumulation and several groups in one row.
+    model, _ = tiny_model
+    pairing = Pairing(name, weighting=weighting, margins="large", min_strength=3)
+    ranked = [group.ranked for group in simulate(24, seed=5, edited_share=0.5)]
+    built = [pairing.of(group, tokens) for group, tokens in zip(ranked, tiny_groups, strict=True)]
+    chosen = [group for group in built if group.pairs][:8]
+    assert len(chosen) == 8
+    assert any(not group.pairs for group in built)
+    assert {pair.margin for group in chosen for pair in group.pairs} > {2.0}
+    before, expected = snapshot(model), duplicated_gradients(model, chosen)
+    make_trainer(
+        model,
+        chosen,
+        row_tokens=ROW_TOKENS,
+        per_device_train_batch_size=3,
+        gradient_accumulation_steps=3,
+        max_steps=1,
+        optim="sgd",
+        learning_rate=0.5,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+    ).train()
+    for parameter, after in snapshot(model).items():
+        torch.testing.assert_close(
+            after, before[parameter] - 0.5 * expected[parameter], rtol=0, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("size", [8, 3, 1])
