@@ -30,6 +30,15 @@ EXACT_LAYOUTS = {"separate": SEPARATE, "exact": EXACT, "shuffled": Layout(order=
 # Room for several groups: the largest of ``tiny_groups`` has 57 tokens in a row.
 ROW_TOKENS = 130
 
+#: Weights move by half of the gradient, once.
+ONE_STEP = {
+    "max_steps": 1,
+    "optim": "sgd",
+    "learning_rate": 0.5,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+}
+
 PAIR = TrainingGroup(TokenizedGroup((5,), ((6, 7), (8,))), (TrainingPair(0, 1, 1 / 3, 2.0),))
 TRIPLE = TrainingGroup(
     TokenizedGroup((9, 10), ((11,), (12, 13), (14,))),
@@ -387,11 +396,7 @@ def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, groups
         groups,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=2,
-        max_steps=1,
-        optim="sgd",
-        learning_rate=0.5,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
+        **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
         expected = before[name] - 0.5 * weighted[name]
@@ -423,11 +428,7 @@ def test_a_step_follows_the_gradient(
         row_tokens=row_tokens,
         per_device_train_batch_size=8 // accumulation,
         gradient_accumulation_steps=accumulation,
-        max_steps=1,
-        optim="sgd",
-        learning_rate=0.5,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
+        **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
         torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
@@ -451,11 +452,7 @@ def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs
         # The last of three batches of a step is smaller.
         per_device_train_batch_size=size,
         gradient_accumulation_steps=-(-8 // size),
-        max_steps=1,
-        optim="sgd",
-        learning_rate=0.5,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
+        **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
         torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
@@ -531,11 +528,7 @@ def test_a_step_on_every_pairing_of_edits_follows_the_gradient_of_duplicated_pai
         row_tokens=ROW_TOKENS,
         per_device_train_batch_size=3,
         gradient_accumulation_steps=3,
-        max_steps=1,
-        optim="sgd",
-        learning_rate=0.5,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
+        **ONE_STEP,
     ).train()
     for parameter, after in snapshot(model).items():
         torch.testing.assert_close(
@@ -561,11 +554,7 @@ def test_a_step_on_rankings_follows_the_gradient_of_the_mean_over_groups(
         objective="plackett-luce",
         per_device_train_batch_size=size,
         gradient_accumulation_steps=-(-8 // size),
-        max_steps=1,
-        optim="sgd",
-        learning_rate=0.5,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
+        **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
         torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)

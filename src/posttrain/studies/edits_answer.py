@@ -64,22 +64,21 @@ def _when(records: Sequence[Record], whole: Record) -> str:
     )
 
 
+def _sources(key: str, records: Sequence[Record], status: Status) -> list[str]:
+    """Names of the sources whose evidence for a claim says so."""
+    claim = next(claim for claim in EDIT_CLAIMS if claim.key == key)
+    evidence = zip(claim.judged_by(records), claim.judge(records)[1], strict=True)
+    return [named(record) for record, item in evidence if item.status == status]
+
+
 def _by_status(key: str, records: Sequence[Record], words: Mapping[Status, str]) -> str:
     """What the evidence for a claim says, each with the sources that say so; the undecided last."""
-    claim = next(claim for claim in EDIT_CLAIMS if claim.key == key)
-    evidence = claim.judge(records)[1]
     parts: list[str] = []
     for status, said in words.items():
-        names = [
-            named(record)
-            for record, item in zip(claim.judged_by(records), evidence, strict=True)
-            if item.status == status
-        ]
+        names = _sources(key, records, status)
         if names:
-            where = f"on {listing(names)}"
-            if status == "inconclusive" and parts:
-                where = "elsewhere"
-            parts.append(f"{said} {where}")
+            decided = status == "inconclusive" and parts
+            parts.append(f"{said} elsewhere" if decided else f"{said} on {listing(names)}")
     return "; ".join(parts)
 
 
@@ -97,9 +96,7 @@ _GAINS: Mapping[Status, str] = {
 
 def _lessons_in_brevity(records: Sequence[Record]) -> str:
     """On which sources edits teach to prefer the shorter response, in a sentence."""
-    claim = next(claim for claim in EDIT_CLAIMS if claim.key == "no-brevity")
-    evidence = zip(claim.judged_by(records), claim.judge(records)[1], strict=True)
-    found = [named(record) for record, item in evidence if item.status == "not supported"]
+    found = _sources("no-brevity", records, "not supported")
     if not found:
         return "Nowhere do edits teach to prefer the shorter response as such."
     return (
@@ -118,10 +115,10 @@ def _answer_table(records: Sequence[Record]) -> str:
         "the same on edited > chosen": [
             gain(record, "all pairs", "edited > chosen") for record in records
         ],
+        "the same, lean to the shorter": [
+            gain(record, "all pairs", "leans shorter") for record in records
+        ],
     }
-    lines["the same, lean to the shorter"] = [
-        gain(record, "all pairs", "leans shorter") for record in records
-    ]
     for name in (
         "Plackett–Luce − all pairs", "by prompt − by pair",
         "all pairs − one more pair", "all pairs − two more pairs",
