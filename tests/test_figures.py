@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
 from posttrain import figures
+from posttrain.pairing import RATED
 from posttrain.studies import packing_pictures
 from posttrain.studies.edits_outcome import ARMS as EDIT_ARMS
-from posttrain.studies.edits_outcome import IGNORE, RATED
+from posttrain.studies.edits_outcome import IGNORE
 from posttrain.studies.packing_outcome import ARMS, TESTS
 from posttrain.studies.packing_pictures import Picture
 

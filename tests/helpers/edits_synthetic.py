@@ -5,10 +5,11 @@ import itertools
 import pandas as pd
 
 from posttrain.records import Record
-from posttrain.studies.edits_outcome import ARMS, CONTRASTS, GOLD, IGNORE, KINDS
+from posttrain.studies.edits_metrics import GOLD, KINDS
+from posttrain.studies.edits_outcome import ARMS, CONTRASTS, IGNORE
 
 METRICS = (
-    *KINDS, *GOLD, "prefers shorter", "leans shorter", "chosen > rejected, winner longer",
+    *KINDS, *GOLD, "leans shorter", "chosen > rejected, winner longer",
     "chosen > rejected, winner shorter",
 )  # fmt: skip
 SIZES, SHARES = (100, 1000), (0.25, 1.0)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from edits_synthetic import FEW, numbered, synthetic
 
+from posttrain.pairing import RATED
 from posttrain.studies import edits_answer
 from posttrain.studies.edits_claims import estimate, most_data
-from posttrain.studies.edits_outcome import RATED
 from posttrain.studies.report import with_interval
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from edits_synthetic import synthetic
 
+from posttrain.pairing import RATED
 from posttrain.studies.edits_claims import EDIT_CLAIMS, ONE_POINT, estimate, most_data
-from posttrain.studies.edits_outcome import CONTRASTS, IGNORE, RATED
+from posttrain.studies.edits_outcome import CONTRASTS, IGNORE
 
 CLAIMS = {claim.key: claim for claim in EDIT_CLAIMS}
 WITHIN = "within"

@@ -11,7 +11,8 @@ from posttrain.rows import LAYOUTS
 from posttrain.studies import edits_full
 from posttrain.studies.edits_data import choose, load_edits
 from posttrain.studies.edits_full import Bench, FullSettings, run, train_and_test, tune
-from posttrain.studies.edits_outcome import ARMS, COLUMNS, IGNORE, Cell
+from posttrain.studies.edits_metrics import COLUMNS
+from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell
 
 SETTINGS = FullSettings(
     sizes=[12],
@@ -158,7 +159,7 @@ def test_every_arm_is_trained_at_every_share_at_its_best_and_at_the_shared_rate(
         "test groups with an edit": sum(bench.groups.ranked[i].has_edit for i in bench.test),
     }
     longer = edits_full.edit_metrics(outcome.baselines["longer"].sum(axis=0))
-    assert longer["prefers shorter"] == 0.0
+    assert longer["leans shorter"] == -0.5
 
 
 def test_all_arms_take_as_many_steps(bench, stand_in):

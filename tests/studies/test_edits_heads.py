@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from posttrain.pairing import RATED
 from posttrain.studies import edits_heads
 from posttrain.studies.edits_data import choose, load_edits, training_groups
 from posttrain.studies.edits_heads import Comparisons, HeadSettings, run
-from posttrain.studies.edits_outcome import ARMS, IGNORE, RATED, Cell, edit_metrics
+from posttrain.studies.edits_metrics import edit_metrics
+from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell
 from posttrain.studies.groups import DataSettings
 
 SETTINGS = HeadSettings(

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from edits_synthetic import FEW, METRICS, numbered, synthetic
 
+from posttrain.pairing import RATED
 from posttrain.studies import edits_examples_report, edits_report
 from posttrain.studies.edits_claims import estimate, most_data
-from posttrain.studies.edits_outcome import ARMS, CONTRASTS, GOLD, IGNORE, KINDS, RATED
+from posttrain.studies.edits_metrics import GOLD, KINDS
+from posttrain.studies.edits_outcome import ARMS, CONTRASTS, IGNORE
 from posttrain.studies.report import with_interval
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from posttrain.preferences import RankedGroup
-from posttrain.studies.edits_outcome import ORDINARY, Arm, TestPairs
+from posttrain.studies.edits_metrics import TestPairs
+from posttrain.studies.edits_outcome import ORDINARY, Arm
 from posttrain.studies.groups import DataSettings, load_groups
 from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import TrainingGroup

@@ -26,7 +26,8 @@ from posttrain.rows import LAYOUTS, lay_out
 from posttrain.settings import setting
 from posttrain.sources.simulator import SIMULATOR
 from posttrain.studies.edits_data import EditGroups, choose, load_edits, training_groups
-from posttrain.studies.edits_outcome import ARMS, ESTIMATE, KINDS, edit_metrics
+from posttrain.studies.edits_metrics import KINDS, edit_metrics
+from posttrain.studies.edits_outcome import ARMS, ESTIMATE
 from posttrain.studies.groups import DataSettings, checkpoint_for
 from posttrain.studies.training import Recipe, freeze_below, train
 from posttrain.tokenization import TokenizedGroup

@@ -9,7 +9,7 @@ import pandas as pd
 from posttrain.claims import estimate
 from posttrain.preferences import RESPONSES
 from posttrain.records import Record
-from posttrain.studies.edits_outcome import KINDS
+from posttrain.studies.edits_metrics import KINDS
 from posttrain.studies.report import with_interval
 
 #: Longest text of a prompt that is shown, in characters.

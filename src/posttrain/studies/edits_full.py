@@ -20,15 +20,8 @@ from posttrain.preferences import split
 from posttrain.rows import LAYOUTS
 from posttrain.settings import setting
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
-from posttrain.studies.edits_outcome import (
-    ARMS,
-    IGNORE,
-    Cell,
-    CellSettings,
-    Outcome,
-    edit_metrics,
-    length_baselines,
-)
+from posttrain.studies.edits_metrics import edit_metrics, length_baselines
+from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell, CellSettings, Outcome
 from posttrain.studies.training import Recipe, kept, many_runs, train
 from posttrain.trainer import Objective, TrainingGroup
 

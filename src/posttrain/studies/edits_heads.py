@@ -22,7 +22,8 @@ from posttrain.preferences import folds
 from posttrain.probe import FeatureSettings, Pooling, features
 from posttrain.settings import setting
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
-from posttrain.studies.edits_outcome import ARMS, Cell, CellSettings, Outcome, length_baselines
+from posttrain.studies.edits_metrics import length_baselines
+from posttrain.studies.edits_outcome import ARMS, Cell, CellSettings, Outcome
 from posttrain.studies.heads import tuned_heads
 from posttrain.trainer import Objective, TrainingGroup
 

@@ -11,7 +11,8 @@ from posttrain.claims import estimate as one_row
 from posttrain.pairing import RATED
 from posttrain.records import Record
 from posttrain.studies.edits_claims import estimate, most_data
-from posttrain.studies.edits_outcome import ARMS, CONTRASTS, GOLD, IGNORE, KINDS
+from posttrain.studies.edits_metrics import GOLD, KINDS
+from posttrain.studies.edits_outcome import ARMS, CONTRASTS, IGNORE
 from posttrain.studies.report import PERCENT, listing, ordered, title, with_interval
 
 
