@@ -10,7 +10,7 @@ from posttrain.losses import MARGINS
 from posttrain.pairing import PAIRINGS, Pairing
 from posttrain.preferences import Message, RankedGroup
 from posttrain.tokenization import TokenizedGroup
-from posttrain.trainer import TrainingPair
+from posttrain.training_data import TrainingPair
 
 PROMPT = (Message("user", "Why?"),)
 EDITED = RankedGroup("e", PROMPT, ("because of it", "because", "no"), strength=3)
@@ -74,7 +74,7 @@ def test_margins_of_edits_by_hand(table):
 
 def test_groups_of_two_have_the_margin_of_their_rating():
     (pair,) = Pairing(margins="large").of(PLAIN, PLAIN_TOKENS).pairs
-    assert pair == TrainingPair(0, 1, margin=1.0, weight=1.0)
+    assert pair == TrainingPair(0, 1, margin=1.0, weight=1.0, strength=2)
 
 
 def test_a_filter_leaves_out_weakly_rated_pairs_and_keeps_those_with_an_edit():

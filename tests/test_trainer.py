@@ -5,24 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn.functional import logsigmoid
-from transformers import AutoModelForSequenceClassification, TrainingArguments
+from transformers import AutoModelForSequenceClassification
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from posttrain import reward_model
 from posttrain.losses import ranking_loss
 from posttrain.pairing import PAIRINGS, Pairing
+from posttrain.ranking_config import RankingConfig
 from posttrain.reward_model import score
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.sources.simulator import simulate
 from posttrain.tokenization import TokenizedGroup
-from posttrain.trainer import (
-    NO_PAIR,
-    GroupCollator,
-    RankingTrainer,
-    TrainingGroup,
-    TrainingPair,
-    training_set,
-)
+from posttrain.trainer import NO_PAIR, RankingTrainer
+from posttrain.training_data import GroupCollator, TrainingGroup, TrainingPair, training_set
 
 SEPARATE, EXACT = LAYOUTS["separate"], LAYOUTS["exact"]
 CAUSAL = Layout("single", "causal", "running")
@@ -84,7 +79,14 @@ def make_trainer(tmp_path):
         **settings,
     ):
         defaults = {
-            "per_device_train_batch_size": 8,
+            "groups_per_step": 8,
+            "lr_scheduler_type": "linear",
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+            "adam_beta2": 0.999,
+            "adam_epsilon": 1e-8,
+            "objective": objective,
+            "centring": centring,
             "per_device_eval_batch_size": 7,
             "use_cpu": True,
             "save_strategy": "no",
@@ -94,12 +96,10 @@ def make_trainer(tmp_path):
         }
         return RankingTrainer(
             model,
-            TrainingArguments(str(tmp_path / "run"), **defaults | settings),
+            RankingConfig(str(tmp_path / "run"), **defaults | settings),
             train_dataset=training_set(groups),
             eval_dataset=training_set(evaluation) if evaluation else None,
             data_collator=GroupCollator(0, layout, row_tokens),
-            objective=objective,
-            centring=centring,
         )
 
     return make
@@ -178,174 +178,6 @@ def mean_loss(model, groups):
     return ranking_loss(winners, losers, margins=margins).item()
 
 
-def test_a_training_set_has_the_ids_the_pairs_and_the_longest_separate_row():
-    records = training_set([PAIR, TRIPLE])
-    assert records[0] == {
-        "prompt": [5],
-        "responses": [[6, 7], [8]],
-        "winners": [0],
-        "losers": [1],
-        "margins": [1 / 3],
-        "weights": [2.0 / 2.5],
-        "length": 3,
-    }
-    assert records[1] == {
-        "prompt": [9, 10],
-        "responses": [[11], [12, 13], [14]],
-        "winners": [0, 0, 1],
-        "losers": [1, 2, 2],
-        "margins": [0.0, 0.5, 1.0],
-        "weights": [1.0 / 2.5, 3.0 / 2.5, 4.0 / 2.5],
-        "length": 4,
-    }
-
-
-def test_all_pairs_are_every_response_against_every_lower_ranked_one():
-    for tokens, expected in (
-        (PAIR.tokens, [(0, 1)]),
-        (TRIPLE.tokens, [(0, 1), (0, 2), (1, 2)]),
-    ):
-        group = TrainingGroup.with_all_pairs(tokens)
-        assert group.tokens is tokens
-        assert group.pairs == tuple(TrainingPair(*pair, 0.0, 1.0) for pair in expected)
-
-
-@pytest.mark.parametrize("pair", [(0, 2), (-1, 0), (1, 1)])
-def test_a_pair_outside_its_group_is_refused(pair):
-    with pytest.raises(ValueError, match="needs two different indices below the group's 2"):
-        TrainingGroup(PAIR.tokens, (TrainingPair(*pair),))
-
-
-def weighted_groups(*weights):
-    """Groups of three responses with as many pairs as there are weights for each."""
-    places = ((0, 1), (0, 2), (1, 2))
-    return [
-        TrainingGroup(
-            TokenizedGroup((number + 1,), ((5,), (6,), (7,))),
-            tuple(
-                TrainingPair(*pair, weight=weight)
-                for pair, weight in zip(places, given, strict=False)
-            ),
-        )
-        for number, given in enumerate(weights)
-    ]
-
-
-def test_a_training_set_scales_weights_to_mean_one_over_the_pairs_it_keeps():
-    records = training_set(weighted_groups((0.0, 1.0, 4.0), (1.0,), (6.0, 3.0, 3.0), (0.0, 0.0)))
-    # Six pairs of weight 18; the mean is over pairs, not over groups.
-    assert records["weights"] == [
-        pytest.approx([1 / 3, 4 / 3]),
-        pytest.approx([1 / 3]),
-        pytest.approx([2.0, 1.0, 1.0]),
-    ]
-    assert records["winners"] == [[0, 1], [0], [0, 0, 1]]
-    assert records["losers"] == [[2, 2], [1], [1, 2, 2]]
-
-
-def test_a_training_set_leaves_out_groups_whose_pairs_all_have_weight_zero():
-    records = training_set(weighted_groups((0.0,), (1.0,), (0.0, 0.0, 0.0), (), (0.0, 2.0)))
-    assert [prompt[0] for prompt in records["prompt"]] == [2, 5]
-    assert len(records) == 2
-
-
-@pytest.mark.parametrize("weights", [(), ((0.0,), (0.0, 0.0)), ((),)])
-def test_a_training_set_without_pairs_is_refused(weights):
-    with pytest.raises(ValueError, match="no pair to train on"):
-        training_set(weighted_groups(*weights))
-
-
-SEPARATE_ROWS = [[5, 6, 7, 3], [5, 8, 3, 3], [9, 10, 11, 3], [9, 10, 12, 13], [9, 10, 14, 3]]
-SINGLE_ROWS = [[5, 6, 7, 8, 3, 3], [9, 10, 11, 12, 13, 14]]
-ONE_ROW = [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14]]
-BATCHES = {
-    "separate": (SEPARATE, None, {"input_ids": SEPARATE_ROWS, "score_index": [2, 5, 10, 15, 18]}),
-    "exact": (
-        EXACT,
-        None,
-        {
-            "input_ids": SINGLE_ROWS,
-            "score_index": [2, 3, 8, 10, 11],
-            "position_ids": [[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 3, 2]],
-            "block": [[0, 0, 0, 0, -1, -1], [0, 0, 0, 0, 0, 0]],
-            "branch": [[0, 1, 1, 2, 0, 0], [0, 0, 1, 2, 2, 3]],
-        },
-    ),
-    "causal": (CAUSAL, None, {"input_ids": SINGLE_ROWS, "score_index": [2, 3, 8, 10, 11]}),
-    # Of ten tokens at most: blocks of 3, 2, 3 tokens in one row and of 4, 3 in the other.
-    "separate, several a row": (
-        SEPARATE,
-        10,
-        {
-            "input_ids": [[5, 6, 7, 5, 8, 9, 10, 11], [9, 10, 12, 13, 9, 10, 14, 3]],
-            "score_index": [2, 4, 7, 11, 14],
-            "position_ids": [[0, 1, 2, 0, 1, 0, 1, 2], [0, 1, 2, 3, 0, 1, 2, 0]],
-            "block": [[0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 0, 0, 1, 1, 1, -1]],
-            "branch": [[0, 1, 1, 0, 1, 0, 0, 1], [0, 0, 1, 1, 0, 0, 1, 0]],
-        },
-    ),
-    "exact, several a row": (
-        EXACT,
-        10,
-        {
-            "input_ids": ONE_ROW,
-            "score_index": [2, 3, 6, 8, 9],
-            "position_ids": [[0, 1, 2, 1, 0, 1, 2, 2, 3, 2]],
-            "block": [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1]],
-            "branch": [[0, 1, 1, 2, 0, 0, 1, 2, 2, 3]],
-        },
-    ),
-    "causal, several a row": (
-        CAUSAL,
-        10,
-        {
-            "input_ids": ONE_ROW,
-            "score_index": [2, 3, 6, 8, 9],
-            "position_ids": [[0, 1, 2, 3, 0, 1, 2, 3, 4, 5]],
-            "block": [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1]],
-            "branch": [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]],
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize(("layout", "row_tokens", "expected"), BATCHES.values(), ids=BATCHES)
-def test_the_collator_lays_out_groups_and_collects_their_pairs(layout, row_tokens, expected):
-    batch = collate([PAIR, TRIPLE], 3, layout, row_tokens)
-    assert {name: tensor.tolist() for name, tensor in batch.items()} == expected | {
-        "pair_counts": [1, 3],
-        "response_counts": [2, 3],
-        "winners": [0, 2, 2, 3],
-        "losers": [1, 3, 4, 4],
-        "margins": [1 / 3, 0.0, 0.5, 1.0],
-        "weights": [2.0 / 2.5, 1.0 / 2.5, 3.0 / 2.5, 4.0 / 2.5],
-    }
-    kinds = {"margins": torch.float64, "weights": torch.float64}
-    for name, tensor in batch.items():
-        assert tensor.dtype == kinds.get(name, torch.int64)
-
-
-def test_the_collator_lays_out_exact_rows_unless_told_otherwise():
-    items = list(training_set([PAIR, TRIPLE]))
-    batch, expected = GroupCollator(3)(items), collate([PAIR, TRIPLE], 3, EXACT)
-    assert batch.keys() == expected.keys()
-    assert all(torch.equal(batch[name], expected[name]) for name in batch)
-
-
-def test_pairs_point_at_the_same_responses_whatever_their_order_in_the_row():
-    seen = set()
-    for seed in range(20):
-        torch.manual_seed(seed)
-        batch = collate([TRIPLE, PAIR], 3, LAYOUTS["llama3"])
-        assert batch["winners"].tolist() == [0, 0, 1, 3]
-        assert batch["losers"].tolist() == [1, 2, 2, 4]
-        # The last token of each response, by group and then by rank.
-        ends = batch["input_ids"].flatten()[batch["score_index"]]
-        assert ends.tolist() == [11, 13, 14, 7, 8]
-        seen.add(tuple(batch["input_ids"].flatten().tolist()))
-    assert len(seen) > 5
-
-
 @pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
 @pytest.mark.parametrize("count", [2, 3, None], ids=["pairs", "triples", "both"])
@@ -394,8 +226,7 @@ def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, groups
     make_trainer(
         model,
         groups,
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=2,
+        part_tokens=1,
         **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
@@ -407,15 +238,15 @@ def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, groups
 def test_the_trainer_keeps_the_columns_that_its_collator_needs(tiny_model, groups, make_trainer):
     model, _ = tiny_model
     trainer = make_trainer(model, groups, remove_unused_columns=True)
-    batch = next(iter(trainer.get_train_dataloader()))
+    (batch,) = next(iter(trainer.get_train_dataloader()))["parts"]
     assert set(batch) >= {"input_ids", "score_index", "margins", "weights"}
 
 
 @pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("part_tokens", [None, 200])
 def test_a_step_follows_the_gradient(
-    tiny_model, groups, make_trainer, accumulation, layout, row_tokens
+    tiny_model, groups, make_trainer, part_tokens, layout, row_tokens
 ):
     model, _ = tiny_model
     groups = groups[:8]
@@ -426,8 +257,7 @@ def test_a_step_follows_the_gradient(
         groups,
         layout=layout,
         row_tokens=row_tokens,
-        per_device_train_batch_size=8 // accumulation,
-        gradient_accumulation_steps=accumulation,
+        part_tokens=part_tokens,
         **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
@@ -436,9 +266,9 @@ def test_a_step_follows_the_gradient(
 
 @pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
-@pytest.mark.parametrize("size", [8, 3, 1])
+@pytest.mark.parametrize("part_tokens", [None, 200, 1])
 def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs(
-    tiny_model, mixed, make_trainer, layout, row_tokens, size
+    tiny_model, mixed, make_trainer, layout, row_tokens, part_tokens
 ):
     model, _ = tiny_model
     mixed = mixed[:8]
@@ -449,9 +279,7 @@ def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs
         mixed,
         layout=layout,
         row_tokens=row_tokens,
-        # The last of three batches of a step is smaller.
-        per_device_train_batch_size=size,
-        gradient_accumulation_steps=-(-8 // size),
+        part_tokens=part_tokens,
         **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
@@ -468,7 +296,7 @@ def test_training_in_any_exact_layout_gives_the_weights_of_separate_rows(
             mixed,
             layout=layout,
             row_tokens=row_tokens,
-            per_device_train_batch_size=5,
+            groups_per_step=5,
             num_train_epochs=2,
             learning_rate=1e-3,
         ).train()
@@ -526,8 +354,7 @@ def test_a_step_on_every_pairing_of_edits_follows_the_gradient_of_duplicated_pai
         model,
         chosen,
         row_tokens=ROW_TOKENS,
-        per_device_train_batch_size=3,
-        gradient_accumulation_steps=3,
+        part_tokens=200,
         **ONE_STEP,
     ).train()
     for parameter, after in snapshot(model).items():
@@ -536,9 +363,9 @@ def test_a_step_on_every_pairing_of_edits_follows_the_gradient_of_duplicated_pai
         )
 
 
-@pytest.mark.parametrize("size", [8, 3, 1])
+@pytest.mark.parametrize("part_tokens", [None, 200, 1])
 def test_a_step_on_rankings_follows_the_gradient_of_the_mean_over_groups(
-    tiny_model, tiny_groups, make_trainer, size
+    tiny_model, tiny_groups, make_trainer, part_tokens
 ):
     model, _ = tiny_model
     groups = [TrainingGroup.with_all_pairs(tokens) for tokens in tiny_groups[:8]]
@@ -552,8 +379,7 @@ def test_a_step_on_rankings_follows_the_gradient_of_the_mean_over_groups(
         model,
         groups,
         objective="plackett-luce",
-        per_device_train_batch_size=size,
-        gradient_accumulation_steps=-(-8 // size),
+        part_tokens=part_tokens,
         **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
@@ -760,9 +586,7 @@ def test_a_model_that_follows_no_mask_is_refused_before_training_where_rows_need
     )
     trainer = RankingTrainer(
         model,
-        TrainingArguments(
-            tmp_path, use_cpu=True, max_steps=1, report_to="none", save_strategy="no"
-        ),
+        RankingConfig(tmp_path, use_cpu=True, max_steps=1, report_to="none", save_strategy="no"),
         train_dataset=training_set(groups[:2]),
         data_collator=GroupCollator(0, layout, row_tokens),
     )

@@ -24,7 +24,7 @@ _BIN_COUNT = slice(12, 12 + BINS)
 _BIN_CONFIDENCE = slice(12 + BINS, 12 + 2 * BINS)
 _BIN_CORRECT = slice(12 + 2 * BINS, 12 + 3 * BINS)
 _DIFFERENCE_SQUARED = 12 + 3 * BINS
-_POWERS = slice(_DIFFERENCE_SQUARED + 1, _DIFFERENCE_SQUARED + 5)
+POWERS = slice(_DIFFERENCE_SQUARED + 1, _DIFFERENCE_SQUARED + 5)
 COLUMNS = _DIFFERENCE_SQUARED + 5
 
 
@@ -101,9 +101,7 @@ def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
         by_stratum = sums[..., _CORRECT] / sums[..., _COUNT]
         total = sums[..., 0]
         gaps = np.abs(sums[..., _BIN_CONFIDENCE] - sums[..., _BIN_CORRECT]).sum(axis=-1)
-        mean, second, third, fourth = np.moveaxis(
-            sums[..., _POWERS] / (2 * total)[..., None], -1, 0
-        )
+        mean, second, third, fourth = np.moveaxis(sums[..., POWERS] / (2 * total)[..., None], -1, 0)
         variance = second - mean**2
         skew = (third - 3 * mean * second + 2 * mean**3) / variance**1.5
         kurtosis = (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / variance**2

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from posttrain.losses import margins_by_strength
 from posttrain.preferences import RESPONSES, RankedGroup
 from posttrain.tokenization import TokenizedGroup
-from posttrain.trainer import TrainingGroup, TrainingPair
+from posttrain.training_data import TrainingGroup, TrainingPair
 
 Kind = Literal["chosen > rejected", "edited > chosen", "edited > rejected"]
 Weighting = Literal["pair", "prompt"]
@@ -103,14 +103,15 @@ class Pairing:
             kind = f"{roles[pair.winner]} > {roles[pair.loser]}"
             there = pair.winner in at and pair.loser in at
             if there and kind in wanted and (kind != RATED or self._is_strong(group)):
-                found.append((at[pair.winner], at[pair.loser], self._margin(group, kind)))
+                margin = self._margin(group, kind)
+                found.append((at[pair.winner], at[pair.loser], margin, pair.strength or 0))
         if not found:
             return TrainingGroup(tokens, ())
         weight = 1 / len(found) if self.weighting == "prompt" else 1.0
-        used = sorted({place for winner, loser, _ in found for place in (winner, loser)})
+        used = sorted({place for winner, loser, *_ in found for place in (winner, loser)})
         pairs = (
-            TrainingPair(used.index(winner), used.index(loser), margin, weight)
-            for winner, loser, margin in found
+            TrainingPair(used.index(winner), used.index(loser), margin, weight, strength)
+            for winner, loser, margin, strength in found
         )
         return TrainingGroup(tokens.in_order(used), tuple(pairs))
 

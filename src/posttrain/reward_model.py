@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import MethodType
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,13 +69,22 @@ def _match_precision(head: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
     return (inputs[0].to(head.weight.dtype),)
 
 
+def stock_model(model: nn.Module) -> PreTrainedModel:
+    """The stock classifier within a wrapper: that of a distributed trainer, or of peft."""
+    inner: Any = extract_model_from_parallel(model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
 def score_head(model: PreTrainedModel) -> nn.Linear:
     """The scalar head of a reward model, called ``score`` in every stock Llama-like class.
 
     Raises:
         ValueError: If the model is not a sequence classifier with one label.
     """
-    head = getattr(model, "score", None)
+    head: Any = getattr(model, "score", None)
+    # peft keeps the original beside the copy that it trains.
+    for adapter in getattr(head, "active_adapters", ()):
+        head = head.modules_to_save[adapter]
     if not isinstance(head, nn.Linear) or head.out_features != 1:
         raise ValueError(
             f"{type(model).__name__} has no scalar score head; load it with "
@@ -82,28 +93,69 @@ def score_head(model: PreTrainedModel) -> nn.Linear:
     return head
 
 
-def forward_scores(model: PreTrainedModel, batch: RowBatch) -> Tensor:
-    """Scores of the responses of one batch, with gradients.
+def accept_rows(model: Any) -> Any:
+    """Let a model's forward take a ``score_index`` and return the scores of a batch of rows.
+
+    Without that argument it stays the stock forward. Trainers wrap a model's forward to exchange
+    gradients, gather weights and compute in mixed precision; so what they train has to be it.
+
+    Args:
+        model: A reward model, or a peft model of one.
 
     Returns:
-        Shape ``[responses]``, in the precision of the score head, by group and then by rank.
+        The same model.
 
     Raises:
-        ValueError: As for :func:`response_states`.
+        ValueError: As for :func:`score_head`.
     """
-    head = score_head(extract_model_from_parallel(model))
-    states = response_states(model, batch).to(head.weight.dtype)
+    score_head(stock_model(model))
+    if "accepts_rows" not in vars(model):
+        model.forward = MethodType(_forward, model)
+        model.accepts_rows = True
+    return model
+
+
+def _forward(model: Any, *args: Any, score_index: Tensor | None = None, **kwargs: Any) -> Any:
+    if score_index is None:
+        return type(model).forward(model, *args, **kwargs)
+    stock = stock_model(model)
+    states = stock.base_model(*args, use_cache=False, **kwargs).last_hidden_state
+    head = score_head(stock)
+    states = states.flatten(0, 1)[score_index]
+    precision = torch.promote_types(head.weight.dtype, torch.float32)
     # Autocast would compute the head in half precision whatever its weights are in.
     with torch.autocast(states.device.type, enabled=False):
-        return head(states).squeeze(-1)
+        return nn.functional.linear(states.to(precision), head.weight.to(precision)).squeeze(-1)
 
 
-def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
-    """Last hidden state of the responses of one batch, with gradients: what the score head reads.
+def forward_scores(model: Any, batch: RowBatch) -> Tensor:
+    """Scores of the responses of one batch, with gradients.
 
     States are read at ``batch.score_index``, computed from lengths. The stock forward looks for the
     last token that is not padding instead, which fails where the padding token also ends a response
     and where a row holds several responses.
+
+    Args:
+        model: A reward model, or a trainer's wrapper around one that :func:`accept_rows` has seen.
+        batch: The rows.
+
+    Returns:
+        Shape ``[responses]``, in float32 at least, by group and then by rank.
+
+    Raises:
+        ValueError: As for :func:`score_head` and :func:`posttrain.attention.mask_for`.
+    """
+    inner = extract_model_from_parallel(model)
+    return model(
+        input_ids=batch.input_ids,
+        attention_mask=mask_for(stock_model(accept_rows(inner)), batch),
+        position_ids=batch.position_ids,
+        score_index=batch.score_index,
+    )
+
+
+def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
+    """Last hidden state of the responses of one batch, with gradients: what the score head reads.
 
     Returns:
         Shape ``[responses, hidden size]``, by group and then by rank.
@@ -112,23 +164,14 @@ def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
         ValueError: If the model's attention cannot keep the rows' parts apart (see
             :func:`posttrain.attention.mask_for`).
     """
-    stock: PreTrainedModel = extract_model_from_parallel(model)
-    captured: list[Tensor] = []
-    # The call goes through the outermost module: only there do gradient synchronisation between
-    # devices and mixed precision apply.
-    handle = stock.base_model.register_forward_hook(
-        lambda _module, _inputs, output: captured.append(output.last_hidden_state)
-    )
-    try:
-        model(
-            input_ids=batch.input_ids,
-            attention_mask=mask_for(stock, batch),
-            position_ids=batch.position_ids,
-            use_cache=False,
-        )
-    finally:
-        handle.remove()
-    return captured[0].flatten(0, 1)[batch.score_index]
+    stock = stock_model(model)
+    states = stock.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=mask_for(stock, batch),
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return states.flatten(0, 1)[batch.score_index]
 
 
 @torch.no_grad()
@@ -161,7 +204,8 @@ def score(
     model.eval()
     try:
         firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
-        scores = torch.empty(int(firsts[-1]), dtype=score_head(model).weight.dtype)
+        head = score_head(stock_model(model)).weight.dtype
+        scores = torch.empty(int(firsts[-1]), dtype=torch.promote_types(head, torch.float32))
         for members in _batches(groups, layout, batch_tokens):
             chosen = [groups[k] for k in members]
             batch = lay_out(chosen, layout, pad_token_id=pad_token_id, row_tokens=row_tokens)

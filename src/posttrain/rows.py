@@ -42,8 +42,8 @@ class Layout:
             responses before it.
         positions: ``restarting``: each response continues from the prompt's end; ``running``:
             tokens are counted.
-        order: ``shuffled``: a random order of the responses each time, drawn from torch's global
-            generator; ``ranked``: as in the group, best first.
+        order: ``shuffled``: a random order of the responses each time; ``ranked``: as in the group,
+            best first.
 
     Raises:
         ValueError: On an unknown value.
@@ -126,6 +126,7 @@ def lay_out(
     *,
     pad_token_id: int,
     row_tokens: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> RowBatch:
     """Lay groups out in rows.
 
@@ -135,6 +136,7 @@ def lay_out(
         pad_token_id: Fills up rows. Any id will do: no other token sees it.
         row_tokens: Most tokens of a row; blocks then share rows (see :func:`fill_rows`). None gives
             each block a row of its own.
+        generator: Draws the order of shuffled responses; torch's global one if not given.
 
     Raises:
         ValueError: If there are no groups, or a block exceeds ``row_tokens``.
@@ -142,7 +144,9 @@ def lay_out(
     if not groups:
         raise ValueError("cannot make rows of no groups")
     blocks = [
-        block for number, group in enumerate(groups) for block in _blocks(number, group, layout)
+        block
+        for number, group in enumerate(groups)
+        for block in _blocks(number, group, layout, generator)
     ]
     sizes = [block.size for block in blocks]
     filled = (
@@ -229,13 +233,15 @@ class _Block:
         return ends
 
 
-def _blocks(number: int, group: TokenizedGroup, layout: Layout) -> list[_Block]:
+def _blocks(
+    number: int, group: TokenizedGroup, layout: Layout, generator: torch.Generator | None
+) -> list[_Block]:
     count = len(group.responses)
     if layout.rows == "separate":
         # Alone in its block, a response is plain whatever the other choices say.
         return [_Block(number, group, (k,), LAYOUTS["separate"]) for k in range(count)]
     shuffled = layout.order == "shuffled"
-    order = torch.randperm(count).tolist() if shuffled else range(count)
+    order = torch.randperm(count, generator=generator).tolist() if shuffled else range(count)
     return [_Block(number, group, tuple(order), layout)]
 
 

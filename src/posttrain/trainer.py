@@ -1,233 +1,177 @@
 """RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import combinations
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import EvalPrediction, Trainer
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from posttrain.losses import plackett_luce_loss, ranking_loss
-from posttrain.reward_model import check_exact, forward_scores
-from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
-from posttrain.tokenization import TokenizedGroup
+from posttrain.ranking_config import RankingConfig
+from posttrain.reward_model import accept_rows, check_exact, forward_scores
+from posttrain.rows import RowBatch
+from posttrain.steps import Part, Sizes, Step, StepSampler
+from posttrain.training_data import GroupCollator
+from posttrain.training_log import RecentSteps, score_metrics, sums_over_pairs
 
-#: What is maximised: the likelihood of each of a group's pairs, or that of its whole ranking.
-Objective = Literal["pairs", "plackett-luce"]
 #: Stands where a group has fewer pairs than others; what Trainer itself pads with.
 NO_PAIR = -100.0
-
-
-@dataclass(frozen=True)
-class TrainingPair:
-    """One comparison of two responses of a group.
-
-    Attributes:
-        winner: Index of the preferred response in :attr:`TrainingGroup.tokens`.
-        loser: Index of the other response.
-        margin: Margin in the loss.
-        weight: Weight in the loss, relative to the other pairs.
-    """
-
-    winner: int
-    loser: int
-    margin: float = 0.0
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class TrainingGroup:
-    """A group with the comparisons to train on; each response is scored once for all of them.
-
-    Attributes:
-        tokens: Prompt and responses.
-        pairs: The comparisons.
-
-    Raises:
-        ValueError: If a pair does not name two responses of the group.
-    """
-
-    tokens: TokenizedGroup
-    pairs: tuple[TrainingPair, ...]
-
-    def __post_init__(self) -> None:
-        count = len(self.tokens.responses)
-        for pair in self.pairs:
-            # An index beyond the group would silently compare with another group's response.
-            if pair.winner == pair.loser or not {pair.winner, pair.loser} <= set(range(count)):
-                raise ValueError(
-                    f"a pair ({pair.winner}, {pair.loser}) needs two different indices below the "
-                    f"group's {count} responses"
-                )
-
-    @classmethod
-    def with_all_pairs(cls, tokens: TokenizedGroup) -> "TrainingGroup":
-        """Every response against every lower-ranked one, without margins."""
-        places = range(len(tokens.responses))
-        return cls(tokens, tuple(TrainingPair(*pair) for pair in combinations(places, 2)))
-
-
-def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
-    """Groups as a data set for :class:`RankingTrainer`.
-
-    Columns: ``prompt`` and ``responses`` (token ids); one entry a pair of ``winners``, ``losers``,
-    ``margins`` and ``weights`` (scaled to mean 1 over the set, so that weights change the emphasis
-    but not the size of the loss); and ``length``, the group's longest separate row, by which
-    ``train_sampling_strategy="group_by_length"`` saves padding. Pairs of weight 0 are left out, and
-    groups without pairs.
-
-    Raises:
-        ValueError: If no pair has a positive weight.
-    """
-    kept = [(group.tokens, [pair for pair in group.pairs if pair.weight != 0]) for group in groups]
-    kept = [(tokens, pairs) for tokens, pairs in kept if pairs]
-    if not kept:
-        raise ValueError("there is no pair to train on; the filter may have left none")
-    weights = [pair.weight for _, pairs in kept for pair in pairs]
-    mean_weight = sum(weights) / len(weights)
-    return Dataset.from_dict(
-        {
-            "prompt": [tokens.prompt for tokens, _ in kept],
-            "responses": [tokens.responses for tokens, _ in kept],
-            "winners": [[pair.winner for pair in pairs] for _, pairs in kept],
-            "losers": [[pair.loser for pair in pairs] for _, pairs in kept],
-            "margins": [[pair.margin for pair in pairs] for _, pairs in kept],
-            "weights": [[pair.weight / mean_weight for pair in pairs] for _, pairs in kept],
-            "length": [tokens.longest for tokens, _ in kept],
-        }
-    )
-
-
-class GroupCollator:
-    """Turn items of a :func:`training_set` into a batch of rows.
-
-    The result maps the names of :class:`.rows.RowBatch` to its tensors; ``pair_counts`` to the
-    number of pairs of each group and ``response_counts`` to that of its responses, ``[groups]``;
-    ``winners`` and ``losers`` to indices into the batch's scores; ``margins`` and ``weights`` to
-    numbers. The last four are ``[pairs]``.
-
-    Args:
-        pad_token_id: Fills up rows.
-        layout: How groups become rows.
-        row_tokens: Most tokens of a row that several groups share; None gives each its own.
-    """
-
-    def __init__(
-        self,
-        pad_token_id: int,
-        layout: Layout = LAYOUTS["exact"],
-        row_tokens: int | None = None,
-    ) -> None:
-        self.pad_token_id = pad_token_id
-        self.layout = layout
-        self.row_tokens = row_tokens
-
-    @property
-    def needs_mask(self) -> bool:
-        """Whether scores are those of separate rows only if the model follows a mask."""
-        shares = self.layout.rows == "single" or self.row_tokens is not None
-        return self.layout.is_exact and shares
-
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Lay the groups out and collect their pairs."""
-        groups = [TokenizedGroup(item["prompt"], item["responses"]) for item in items]
-        batch = lay_out(
-            groups, self.layout, pad_token_id=self.pad_token_id, row_tokens=self.row_tokens
-        )
-        pairs: dict[str, list[Any]] = {"winners": [], "losers": [], "margins": [], "weights": []}
-        first = 0
-        for item, group in zip(items, groups, strict=True):
-            pairs["winners"] += [first + place for place in item["winners"]]
-            pairs["losers"] += [first + place for place in item["losers"]]
-            pairs["margins"] += item["margins"]
-            pairs["weights"] += item["weights"]
-            first += len(group.responses)
-        # Trainer takes the length of a batch's first tensor for the number of its items.
-        return {
-            "pair_counts": torch.tensor([len(item["winners"]) for item in items]),
-            "response_counts": torch.tensor([len(group.responses) for group in groups]),
-            "winners": torch.tensor(pairs["winners"]),
-            "losers": torch.tensor(pairs["losers"]),
-            "margins": torch.tensor(pairs["margins"], dtype=torch.float64),
-            "weights": torch.tensor(pairs["weights"], dtype=torch.float64),
-        } | batch.tensors()
 
 
 class RankingTrainer(Trainer):
     """Trains a reward model on groups; all but loss and metrics is ``transformers.Trainer``.
 
     The loss of a step is the mean over its pairs, or over its groups with ``plackett-luce``: over
-    all of them, in however many accumulated batches and processes. Evaluation reports the ``loss``
-    as the mean over all pairs, however batched and whatever the objective, and the ``accuracy``.
+    all of them, in however many parts and processes they are computed (see :mod:`.steps`). Groups
+    come in an order that depends on ``data_seed`` (or ``seed``) and the epoch alone, and responses
+    are shuffled likewise, so a resumed run continues as if it had not been interrupted.
+
+    Beside Trainer's own numbers it logs those of :mod:`.training_log`. Evaluation reports the
+    ``loss``, the mean over all pairs however batched and whatever the objective, and
+    :func:`.training_log.score_metrics`.
 
     Args:
-        objective: See :data:`Objective`. ``plackett-luce`` ranks whole groups, so it knows no
-            margins, weights or centring, and needs :meth:`TrainingGroup.with_all_pairs`.
-        centring: Factor of the centring term of :func:`posttrain.losses.ranking_loss`.
-        *args: Passed on.
-        **kwargs: Passed on; the data collator must be a :class:`GroupCollator`. A function given as
-            ``compute_metrics`` takes the place of :meth:`pair_metrics`.
+        model: The reward model (see :func:`posttrain.reward_model.load`), or a peft model of one.
+        args: Settings.
+        data_collator: Lays groups out in rows.
+        train_dataset: A data set such as :func:`.training_data.training_set` makes. Plackett–Luce
+            ranks whole groups, so it knows no margins and weights, and needs all pairs.
+        **kwargs: Passed on to ``Trainer``. A function given as ``compute_metrics`` takes the place
+            of :meth:`pair_metrics`.
 
     Raises:
-        ValueError: If the objective is unknown, or cannot be centred.
+        ValueError: If one process sees several GPUs.
     """
 
     def __init__(
         self,
-        *args: Any,
-        objective: Objective = "pairs",
-        centring: float = 0.0,
+        model: Any,
+        args: RankingConfig,
+        *,
+        data_collator: GroupCollator,
+        train_dataset: Dataset | None = None,
         **kwargs: Any,
     ) -> None:
-        if objective not in get_args(Objective):
-            known = ", ".join(get_args(Objective))
-            raise ValueError(f"unknown objective {objective!r}; known: {known}")
-        if objective == "plackett-luce" and centring:
-            raise ValueError("centring is defined on pairs; use objective 'pairs' or centring 0")
-        super().__init__(*args, **kwargs)
-        # Its loss is computed here; Trainer is to divide what it gets by the accumulated batches.
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"this process sees {args.n_gpu} GPUs; start one process for each (accelerate "
+                "launch), or show it only one (CUDA_VISIBLE_DEVICES=0)"
+            )
+        super().__init__(
+            accept_rows(model),
+            args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            **kwargs,
+        )
+        self.config: RankingConfig = args
+        self.collator = data_collator
+        # The loss is computed here; Trainer is to leave it alone.
         self.model_accepts_loss_kwargs = False
-        self.objective: Objective = objective
-        # The model's forward takes none of the columns of a training set; the collator does.
-        self.args.remove_unused_columns = False
-        self.centring = centring
+        self.loss_is_scaled_for_ga = True
         self.compute_metrics = self.compute_metrics or self.pair_metrics
+        self._recent = RecentSteps()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, after a check that the model keeps apart what its rows are to keep apart.
 
         Raises:
-            ValueError: See :func:`posttrain.reward_model.check_exact`.
+            ValueError: See :func:`posttrain.reward_model.check_exact`. Also if the loss stops being
+                a finite number.
         """
-        collator = self.data_collator
-        if isinstance(collator, GroupCollator) and collator.needs_mask:
-            check_exact(self.model, pad_token_id=collator.pad_token_id)  # type: ignore[arg-type]
+        if self.collator.needs_mask:
+            check_exact(self.model, pad_token_id=self.collator.pad_token_id)  # type: ignore[arg-type]
+        self._recent = RecentSteps()
         return super().train(*args, **kwargs)
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Tensor | int | None]:
-        """The batches of one step, and how many pairs (or groups) each holds on average.
+    def get_train_dataloader(self) -> DataLoader:
+        """One item a step: the parts that this process computes (see :mod:`.steps`)."""
+        dataset: Any = self.train_dataset
+        sampler = StepSampler(
+            Sizes.of(
+                dataset, self.collator.layout, shared_rows=self.collator.row_tokens is not None
+            ),
+            groups_per_step=self.config.groups_per_step,
+            part_tokens=self.config.part_tokens,
+            shuffle=self.config.train_sampling_strategy == "random",
+            seed=self.config.seed if self.config.data_seed is None else self.config.data_seed,
+            processes=self.accelerator.num_processes,
+            process=self.accelerator.process_index,
+        )
+        self.add_callback(_EpochCounter(sampler))
+        return DataLoader(
+            _Steps(dataset),  # type: ignore[arg-type]
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            collate_fn=self._collate,  # type: ignore[arg-type]
+            num_workers=self.config.dataloader_num_workers,
+            prefetch_factor=self.config.dataloader_prefetch_factor,
+            persistent_workers=self.config.dataloader_persistent_workers,
+            pin_memory=self.config.dataloader_pin_memory and torch.cuda.is_available(),
+            # Otherwise each epoch would draw from torch's global numbers.
+            generator=torch.Generator(),
+        )
 
-        Trainer divides each batch's loss by their number, and processes are averaged. Divided by
-        the mean count first, the losses of all batches add up to the mean over all pairs.
+    def _collate(self, planned: tuple[Step, dict[int, Mapping[str, Any]]]) -> dict[str, Any]:
+        """Rows of a step's parts, and by what their summed loss is divided."""
+        step, items = planned
+        generator = torch.Generator()
+        generator.manual_seed(int(np.random.SeedSequence(step.seed).generate_state(1)[0]))
+        whole_rankings = self.config.objective == "plackett-luce"
+        parts = []
+        for part in step.parts:
+            batch: dict[str, Any] = self.collator([items[k] for k in part.groups], generator)
+            batch["share"] = _share(part, batch, step, whole_rankings)
+            batch["tokens"] = sum(self.collator.tokens(items[k]) for k in part.groups)
+            if whole_rankings:
+                _check_ranking(batch)
+            parts.append(batch)
+        return {"parts": parts}
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Add up the gradients of one step's parts.
+
+        Returns:
+            This process's share of the loss, times the number of processes: what is logged is the
+            mean over processes.
+
+        Raises:
+            ValueError: If the loss is not a finite number.
         """
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = [
-            len(batch["pair_counts"] if self.objective == "plackett-luce" else batch["winners"])
-            for batch in batches
-        ]
-        if not batches:
-            return batches, None
-        mean = torch.tensor(counts, dtype=torch.float64).mean()
-        if self.accelerator.num_processes > 1:
-            mean = self.accelerator.reduce(mean.to(device), "mean")
-        return batches, mean
+        model.train()
+        parts = inputs["parts"]
+        total = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(parts, start=1):
+            batch = self._prepare_inputs(part)
+            # Gradients are exchanged once a step. Sharded ones (FSDP) are exchanged with each part,
+            # because keeping them whole would take the memory that sharding saves.
+            last = number == len(parts) or self.is_fsdp_enabled
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                loss, scores = self.compute_loss(model, batch, return_outputs=True)
+                # Gradients are averaged over processes, so this makes their sum.
+                loss = loss * (batch["share"] * self.accelerator.num_processes)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            if batch["share"]:
+                self._recent.add(scores["winners"], scores["losers"], batch)
+        if not torch.isfinite(total):
+            raise ValueError(
+                f"the loss of step {self.state.global_step + 1} is {total.item()}: training has "
+                f"diverged; lower learning_rate ({self.args.learning_rate:g}), warm up longer, or "
+                "compute in float32"
+            )
+        return total
 
     def compute_loss(
         self,
@@ -236,28 +180,22 @@ class RankingTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Loss of one batch (see :func:`.losses.ranking_loss`, :func:`.losses.plackett_luce_loss`).
+        """Mean loss of one part (see :func:`.losses.ranking_loss`, :func:`.plackett_luce_loss`).
 
-        Its sum over pairs or groups, divided by ``num_items_in_batch``; the mean if not given.
-
-        Raises:
-            ValueError: If pairs of a ranking are missing, or have margins or weights.
+        Over its groups with ``plackett-luce``, otherwise over its pairs. Outputs are the scores of
+        ``winners`` and ``losers``.
         """
         scores, winners, losers = _pair_scores(model, inputs)
-        if self.objective == "plackett-luce":
-            counts = _ranked_counts(inputs)
-            loss, terms = plackett_luce_loss(scores, counts), len(counts)
+        if self.config.objective == "plackett-luce":
+            loss = plackett_luce_loss(scores, inputs["response_counts"].tolist())
         else:
             loss = ranking_loss(
                 winners,
                 losers,
                 margins=inputs["margins"],
                 weights=inputs["weights"],
-                centring=self.centring,
+                centring=self.config.centring,
             )
-            terms = len(winners)
-        if num_items_in_batch is not None:
-            loss = loss * (terms / float(num_items_in_batch))
         return (loss, {"winners": winners, "losers": losers}) if return_outputs else loss
 
     def prediction_step(
@@ -273,19 +211,20 @@ class RankingTrainer(Trainer):
         comes by pair. So everything comes by group here, and there is no loss.
 
         Returns:
-            None; scores of winner and loser, ``[groups, most pairs, 2]``; margin and weight, the
-            same shape. Where a group has fewer pairs, all four are :data:`NO_PAIR`.
+            None; scores of winner and loser, ``[groups, most pairs, 2]``; margin, weight and
+            strength, ``[groups, most pairs, 3]``. Where a group has fewer pairs, all are
+            :data:`NO_PAIR`.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
             _, winners, losers = _pair_scores(model, inputs)
         scores = torch.stack([winners, losers], dim=1)
-        terms = torch.stack([inputs["margins"], inputs["weights"]], dim=1)
+        terms = torch.stack([inputs[name] for name in ("margins", "weights", "strengths")], dim=1)
         counts = inputs["pair_counts"].tolist()
         return None, _by_group(scores, counts), _by_group(terms, counts)
 
     def pair_metrics(self, predicted: EvalPrediction) -> dict[str, float]:
-        """Mean loss and accuracy over all pairs; ties count half.
+        """Mean loss over all pairs, and the metrics of :func:`.training_log.score_metrics`.
 
         Args:
             predicted: What :meth:`prediction_step` returns, of all batches.
@@ -293,22 +232,70 @@ class RankingTrainer(Trainer):
         scores, terms = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
         there = terms[..., 1] != NO_PAIR
         winners, losers = torch.from_numpy(scores[there]).unbind(1)
-        margins, weights = torch.from_numpy(terms[there]).unbind(1)
+        margins, weights, strengths = torch.from_numpy(terms[there]).unbind(1)
         loss = ranking_loss(
-            winners, losers, margins=margins, weights=weights, centring=self.centring
+            winners, losers, margins=margins, weights=weights, centring=self.config.centring
         )
-        right = (winners > losers).double() + (winners == losers).double() / 2
-        return {"loss": loss.item(), "accuracy": right.mean().item()}
+        sums = sums_over_pairs(winners, losers, strengths)
+        return {"loss": loss.item()} | score_metrics(sums)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As ``Trainer`` does; its time does not count as training's."""
+        with self._recent.paused():
+            return super().evaluate(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and with a loss the metrics of the steps since the last one."""
+        if "loss" in logs:
+            # On every process, also on one that had nothing to do: all take part in the sum.
+            logs |= self._recent.take(self.accelerator)
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Six a parameter and token, padding included; the embedding, which is looked up, aside."""
+        tokens = sum(part["input_ids"].numel() for part in inputs.get("parts", ()))
+        model: Any = self.model
+        return 6 * tokens * model.num_parameters(exclude_embeddings=True)
+
+
+class _Steps:
+    """A data set whose items are planned steps."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, step: Step) -> tuple[Step, dict[int, Mapping[str, Any]]]:
+        groups = sorted({group for part in step.parts for group in part.groups})
+        return step, dict(zip(groups, self.dataset.__getitems__(groups), strict=True))
+
+
+class _EpochCounter(TrainerCallback):
+    """Tells the sampler which epoch begins, also in a run that goes on in the middle of it."""
+
+    def __init__(self, sampler: StepSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sampler.epoch = state.global_step // len(self.sampler)
+
+
+def _share(part: Part, batch: Mapping[str, Tensor], step: Step, whole_rankings: bool) -> float:
+    """A part's share of the terms that the loss of its step is the mean of."""
+    if not part.counts:
+        return 0.0
+    if whole_rankings:
+        return len(part.groups) / step.groups
+    return len(batch["winners"]) / step.pairs
 
 
 def _pair_scores(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of all responses of a batch, and those of the winners and losers of its pairs."""
-    scores = forward_scores(model, RowBatch.among(inputs))  # type: ignore[arg-type]
+    scores = forward_scores(model, RowBatch.among(inputs))
     return scores, scores[inputs["winners"]], scores[inputs["losers"]]
 
 
-def _ranked_counts(inputs: Mapping[str, Tensor]) -> list[int]:
-    """Number of responses of each group, if nothing but their ranking is asked for."""
+def _check_ranking(inputs: Mapping[str, Tensor]) -> None:
+    """Refuse groups of which more, or less, than their ranking is asked for."""
     counts = inputs["response_counts"]
     ends = counts.cumsum(0).tolist()
     all_pairs = [
@@ -322,7 +309,6 @@ def _ranked_counts(inputs: Mapping[str, Tensor]) -> list[int]:
             "the objective plackett-luce ranks all responses of a group, without margins and "
             "weights; make groups with TrainingGroup.with_all_pairs, or use the objective pairs"
         )
-    return counts.tolist()
 
 
 def _by_group(values: Tensor, counts: Sequence[int]) -> Tensor:

@@ -10,7 +10,7 @@ from posttrain import reward_model
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.studies import training
 from posttrain.studies.training import Recipe, freeze_below, train
-from posttrain.trainer import TrainingGroup
+from posttrain.training_data import TrainingGroup
 
 RECIPE = Recipe(batch_size=4, epochs=2)
 CAUSAL = Layout("single", "causal", "running", "ranked")
@@ -165,10 +165,8 @@ def called(monkeypatch):
     found = {}
 
     class Trainer:
-        def __init__(self, model, arguments, *, train_dataset, data_collator, objective):
-            found.update(
-                model=model, items=train_dataset, collator=data_collator, objective=objective
-            )
+        def __init__(self, model, arguments, *, train_dataset, data_collator):
+            found.update(model=model, items=train_dataset, collator=data_collator)
 
         def remove_callback(self, callback):
             found["without"] = callback.__name__
@@ -181,7 +179,7 @@ def called(monkeypatch):
         return SimpleNamespace()
 
     monkeypatch.setattr(training, "RankingTrainer", Trainer)
-    monkeypatch.setattr(training, "TrainingArguments", arguments)
+    monkeypatch.setattr(training, "RankingConfig", arguments)
     return found
 
 
@@ -198,12 +196,11 @@ def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu, bf
     initial, _ = reward_model.load(tiny_checkpoint, seed=11)
     assert torch.equal(model.score.weight, initial.score.weight)
     expected = {
-        "per_device_train_batch_size": 5,
+        "groups_per_step": 5,
         "num_train_epochs": 7,
         "learning_rate": 0.125,
         "lr_scheduler_type": "cosine",
         "warmup_steps": 5,
-        "train_sampling_strategy": "group_by_length",
         "seed": 11,
         "use_cpu": not gpu,
         "bf16": bf16,
@@ -221,10 +218,10 @@ def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu, bf
 def test_objective_and_steps_reach_the_trainer(called, tiny_checkpoint, groups):
     layout = LAYOUTS["exact"]
     train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=0.1, seed=1)
-    assert (called["objective"], called["options"]["max_steps"]) == ("pairs", -1)
+    assert (called["options"]["objective"], called["options"]["max_steps"]) == ("pairs", -1)
     more = {"objective": "plackett-luce", "steps": 9}
     train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=0.1, seed=1, **more)
-    assert (called["objective"], called["options"]["max_steps"]) == ("plackett-luce", 9)
+    assert (called["options"]["objective"], called["options"]["max_steps"]) == ("plackett-luce", 9)
 
 
 def test_everything_is_trained_on_a_cpu_unless_told_otherwise():
@@ -246,14 +243,14 @@ def test_training_in_half_precision_keeps_weights_and_scores_and_goes_on_in_scor
     model, pad_token_id = train(
         tiny_checkpoint, groups, LAYOUTS["exact"], recipe, learning_rate=1e-3, seed=1
     )
-    computed, scored = set(), set()
+    computed = set()
     model.model.layers[0].mlp.gate_proj.register_forward_hook(
         lambda _module, _inputs, output: computed.add(output.dtype)
     )
-    model.score.register_forward_hook(lambda _module, _inputs, output: scored.add(output.dtype))
     tokens = [group.tokens for group in groups]
-    reward_model.score(model, tokens, pad_token_id=pad_token_id, layout=LAYOUTS["exact"])
+    scores = reward_model.score(model, tokens, pad_token_id=pad_token_id, layout=LAYOUTS["exact"])
     assert computed == {torch.bfloat16 if bf16 else torch.float32}
-    # Its other use is the stock forward's own, whose output nobody reads.
-    assert torch.float32 in scored
+    assert scores.dtype == torch.float32
+    # Scores that a head in half precision gave would survive the round trip.
+    assert not torch.equal(scores, scores.bfloat16().float())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

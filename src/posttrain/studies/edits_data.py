@@ -14,7 +14,7 @@ from posttrain.studies.edits_metrics import TestPairs
 from posttrain.studies.edits_outcome import ORDINARY, Arm
 from posttrain.studies.groups import DataSettings, load_groups
 from posttrain.tokenization import TokenizedGroup
-from posttrain.trainer import TrainingGroup
+from posttrain.training_data import TrainingGroup
 
 
 @dataclass(frozen=True)

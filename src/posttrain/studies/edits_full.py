@@ -23,7 +23,7 @@ from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, train
 from posttrain.studies.edits_metrics import edit_metrics, length_baselines
 from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell, CellSettings, Outcome
 from posttrain.studies.training import Recipe, kept, many_runs, train
-from posttrain.trainer import Objective, TrainingGroup
+from posttrain.training_data import Objective, TrainingGroup
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, train
 from posttrain.studies.edits_metrics import length_baselines
 from posttrain.studies.edits_outcome import ARMS, Cell, CellSettings, Outcome
 from posttrain.studies.heads import tuned_heads
-from posttrain.trainer import Objective, TrainingGroup
+from posttrain.training_data import Objective, TrainingGroup
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from posttrain.pairing import Pairing
 from posttrain.settings import setting
 from posttrain.studies.edits_metrics import COLUMNS, edit_metrics
 from posttrain.studies.groups import DataSettings
-from posttrain.trainer import Objective
+from posttrain.training_data import Objective
 
 IGNORE = "edits ignored"
 #: Annotators' choices, and nothing else.

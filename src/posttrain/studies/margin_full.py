@@ -19,7 +19,7 @@ from posttrain.sources.simulator import SimulatedGroup, reachable_accuracy, simu
 from posttrain.studies.margin_outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
 from posttrain.studies.training import Recipe, many_runs, train
 from posttrain.tokenization import TokenizedGroup, tokenize_group
-from posttrain.trainer import TrainingGroup, TrainingPair
+from posttrain.training_data import TrainingGroup, TrainingPair
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ from posttrain.studies.packing_outcome import (
 )
 from posttrain.studies.training import Recipe, kept, many_runs, train
 from posttrain.tokenization import TokenizedGroup
-from posttrain.trainer import TrainingGroup
+from posttrain.training_data import TrainingGroup
 
 
 @dataclass(frozen=True)

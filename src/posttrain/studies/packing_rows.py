@@ -23,7 +23,7 @@ from posttrain.settings import setting
 from posttrain.studies.groups import DataSettings, checkpoint_for, load_groups
 from posttrain.studies.packing_distance import distances
 from posttrain.tokenization import TokenizedGroup
-from posttrain.trainer import GroupCollator, TrainingGroup, training_set
+from posttrain.training_data import GroupCollator, TrainingGroup, training_set
 
 #: Ways of computing scores, each compared with separate rows, and whether groups share rows. The
 #: last is the paper's.

@@ -216,7 +216,11 @@ class Bench:
         """
         with tempfile.TemporaryDirectory() as folder:
             trainer = self.trainer(method, groups, steps=1, folder=folder)
-            slots = [batch["input_ids"].numel() for batch in trainer.get_train_dataloader()]
+            slots = [
+                # TRL's steps are one batch each, ours have parts.
+                sum(part["input_ids"].numel() for part in batch.get("parts", [batch]))
+                for batch in trainer.get_train_dataloader()
+            ]
         size = self.settings.groups_per_step
         return [
             self._counts(method, groups[step * size : (step + 1) * size]) | {"slots": taken}

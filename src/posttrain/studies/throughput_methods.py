@@ -18,14 +18,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
-    TrainingArguments,
 )
 from trl import RewardConfig, RewardTrainer
 
+from posttrain.ranking_config import RankingConfig
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.studies.packing_theory import Arrangement
 from posttrain.tokenization import TokenizedGroup
-from posttrain.trainer import GroupCollator, RankingTrainer, TrainingGroup, training_set
+from posttrain.trainer import RankingTrainer
+from posttrain.training_data import GroupCollator, TrainingGroup, training_set
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,17 @@ def make_trainer(
     else:
         trainer = RankingTrainer(
             model,
-            TrainingArguments(**common, per_device_train_batch_size=groups_per_step),
+            RankingConfig(
+                **common,
+                groups_per_step=groups_per_step,
+                part_tokens=None,
+                # TRL's, so that all do the same.
+                lr_scheduler_type="linear",
+                warmup_steps=0,
+                weight_decay=0.0,
+                adam_beta2=0.999,
+                adam_epsilon=1e-8,
+            ),
             train_dataset=training_set([TrainingGroup.with_all_pairs(group) for group in groups]),
             data_collator=GroupCollator(
                 tokenizer.pad_token_id, method.layout, row_tokens if method.shares_rows else None

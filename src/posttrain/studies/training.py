@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Memory
-from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback
 
 from posttrain import cache, records, reward_model
+from posttrain.ranking_config import RankingConfig
 from posttrain.rows import Layout
 from posttrain.settings import setting
-from posttrain.trainer import GroupCollator, Objective, RankingTrainer, TrainingGroup, training_set
+from posttrain.trainer import RankingTrainer
+from posttrain.training_data import GroupCollator, Objective, TrainingGroup, training_set
 
 logger = logging.getLogger(__name__)
 
@@ -91,15 +93,18 @@ def train(
     assert isinstance(pad_token_id, int)
     freeze_below(model, recipe.top_layers)
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
+        arguments = RankingConfig(
             scratch,
-            per_device_train_batch_size=recipe.batch_size,
+            groups_per_step=recipe.batch_size,
+            objective=objective,
             num_train_epochs=recipe.epochs,
             max_steps=-1 if steps is None else steps,
             learning_rate=learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=5,
-            train_sampling_strategy="group_by_length",
+            weight_decay=0.0,
+            adam_beta2=0.999,
+            adam_epsilon=1e-8,
             seed=seed,
             use_cpu=not recipe.gpu,
             bf16=recipe.bf16,
@@ -113,7 +118,6 @@ def train(
             arguments,
             train_dataset=training_set(groups),
             data_collator=GroupCollator(pad_token_id, layout),
-            objective=objective,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
