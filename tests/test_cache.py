@@ -51,3 +51,40 @@ def test_a_key_changes_when_the_source_text_changes(monkeypatch):
 def test_settings_that_are_not_plain_are_refused():
     with pytest.raises(TypeError, match="not JSON serializable"):
         cache.key({"folder": Path("x")})
+
+
+def test_a_failure_leaves_nothing_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
+
+    def make(folder):
+        (folder / "half").write_text("x")
+        raise RuntimeError("no space left")
+
+    with pytest.raises(RuntimeError, match="no space left"):
+        cache.made("thing", make)
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_as_another_process(folder):
+    folder.mkdir()
+    (folder / "whose").write_text("theirs")
+
+
+def test_a_process_that_was_faster_wins(monkeypatch, tmp_path):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
+    folder = cache.made("thing", lambda _: write_as_another_process(tmp_path / "thing"))
+    assert (folder / "whose").read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_process_that_was_faster_by_a_hair_wins(monkeypatch, tmp_path):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
+    rename = cache.os.rename
+
+    def late_rename(source, target):
+        write_as_another_process(target)
+        rename(source, target)
+
+    monkeypatch.setattr(cache.os, "rename", late_rename)
+    folder = cache.made("thing", lambda made: (made / "whose").write_text("ours"))
+    assert (folder / "whose").read_text() == "theirs"

@@ -157,43 +157,6 @@ def test_tiny_is_made_once_and_the_same_every_time(
         checkpoints.tiny(replace(tiny_settings, seed=1))
 
 
-def test_a_failure_leaves_nothing_in_the_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
-
-    def make(folder):
-        (folder / "half").write_text("x")
-        raise RuntimeError("no space left")
-
-    with pytest.raises(RuntimeError, match="no space left"):
-        checkpoints._cached("thing", make)
-    assert list(tmp_path.iterdir()) == []
-
-
-def write_as_another_process(folder):
-    folder.mkdir()
-    (folder / "whose").write_text("theirs")
-
-
-def test_a_process_that_was_faster_wins(monkeypatch, tmp_path):
-    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
-    folder = checkpoints._cached("thing", lambda _: write_as_another_process(tmp_path / "thing"))
-    assert (folder / "whose").read_text() == "theirs"
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_a_process_that_was_faster_by_a_hair_wins(monkeypatch, tmp_path):
-    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
-    rename = checkpoints.os.rename
-
-    def late_rename(source, target):
-        write_as_another_process(target)
-        rename(source, target)
-
-    monkeypatch.setattr(checkpoints.os, "rename", late_rename)
-    folder = checkpoints._cached("thing", lambda made: (made / "whose").write_text("ours"))
-    assert (folder / "whose").read_text() == "theirs"
-
-
 def test_a_missing_package_is_named(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(

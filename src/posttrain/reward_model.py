@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -18,43 +19,63 @@ from transformers import (
 
 from posttrain.attention import mask_for
 from posttrain.precision import compute_in_double
+from posttrain.preferences import Message, RankedGroup
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
-from posttrain.tokenization import TokenizedGroup
+from posttrain.tokenization import TokenizedGroup, tokenize_group
 
 
 def load(
-    checkpoint: str | Path, *, seed: int = 0, dtype: torch.dtype | None = None
+    checkpoint: str | Path,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    attention: str | None = None,
+    pad_token: str | None = None,
+    chat_template: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a checkpoint as a reward model.
 
     Where the checkpoint is a language model, its next-token head is replaced by a scalar head
     (Llama 2, section 3.2.2) with weights from N(0, ``initializer_range``²), drawn with ``seed``,
-    and no bias.
+    and no bias; :func:`has_fresh_head` says so.
 
     Args:
-        checkpoint: A folder, or a name on the Hugging Face hub.
+        checkpoint: A folder, or a name on the Hugging Face hub. Code that it carries is not run.
         seed: Seeds the score head.
         dtype: Precision of the weights; default as stored. The score head is at least float32.
             A float64 model computes in float64 throughout (see :mod:`posttrain.precision`).
+        attention: Attention implementation, by transformers' names; default transformers' own.
+        pad_token: Padding token, for a tokenizer that has none or one that ends responses.
+        chat_template: Chat template, for a tokenizer that has none.
 
     Returns:
         The model in evaluation mode, and its tokenizer.
 
     Raises:
-        ValueError: If the tokenizer has no padding token.
+        ValueError: If there is no such checkpoint, it is not a model of this kind or lacks weights,
+            or the tokenizer has no padding token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    if tokenizer.pad_token_id is None:
-        raise ValueError(
-            f"the tokenizer of {str(checkpoint)!r} has no padding token; set pad_token in its "
-            "tokenizer_config.json to a token that never ends a response"
-        )
+    tokenizer = _load_tokenizer(checkpoint, pad_token, chat_template)
     # The caller's random numbers go on as if nothing had been drawn here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint, num_labels=1, dtype=dtype or "auto"
+        try:
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                checkpoint,
+                num_labels=1,
+                dtype=dtype or "auto",
+                attn_implementation=attention,
+                output_loading_info=True,
+            )
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(checkpoint, error) from None
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("score."))
+    if missing:
+        raise ValueError(
+            f"{str(checkpoint)!r} lacks {len(missing)} weights of a {type(model).__name__}, such "
+            f"as {missing[0]}, which would be random; check that it is a whole model of this kind"
         )
+    model.has_fresh_head = bool(report["missing_keys"])
     model.config.pad_token_id = tokenizer.pad_token_id
     # Otherwise pipeline("text-classification") passes a single label through a sigmoid.
     model.config.problem_type = "regression"
@@ -63,6 +84,67 @@ def load(
         # The stock forward would multiply a half-precision state with the float32 head and fail.
         head.register_forward_pre_hook(_match_precision)
     return compute_in_double(model).eval(), tokenizer
+
+
+def has_fresh_head(model: PreTrainedModel) -> bool:
+    """Whether :func:`load` drew the score head, because the checkpoint had none."""
+    return getattr(model, "has_fresh_head", False)
+
+
+def _load_tokenizer(
+    checkpoint: str | Path, pad_token: str | None, chat_template: str | None
+) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise _unreadable(checkpoint, error) from None
+    if pad_token is not None:
+        if pad_token not in tokenizer.get_vocab():
+            raise ValueError(
+                f"pad_token {pad_token!r} is not in the vocabulary of {str(checkpoint)!r}"
+            )
+        tokenizer.pad_token = pad_token
+    if tokenizer.pad_token_id is None:
+        found = [token for token in tokenizer.get_added_vocab() if "pad" in token.lower()]
+        such_as = f", such as {' or '.join(found)}" if found else ""
+        raise ValueError(
+            f"the tokenizer of {str(checkpoint)!r} has no padding token; set pad_token to a token "
+            f"that never ends a response{such_as}"
+        )
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def _unreadable(checkpoint: str | Path, error: Exception) -> ValueError:
+    """Transformers explains at length, the hub in a stack of errors; the first lines say it."""
+    where = f"{str(checkpoint)!r}"
+    if Path(checkpoint).is_dir():
+        reason = str(error).strip().splitlines()[0]
+        return ValueError(f"the folder {where} holds no readable model: {reason}")
+    return ValueError(
+        f"{where} is no folder, and the Hugging Face hub gave no such model: check the name, the "
+        "network, and for a gated model that you are logged in (hf auth login)"
+    )
+
+
+def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a padding token that ends responses.
+
+    Scores here are read at places computed from lengths. But stock classes, which are to give the
+    same scores, read the last token that is not padding.
+
+    Raises:
+        ValueError: If a response ends with the padding token; or see :func:`.tokenize_group`.
+    """
+    group = RankedGroup("check", (Message("user", "Why?"),), ("Because.", "No."))
+    tokens = tokenize_group(tokenizer, group, keep_equal=True)
+    if any(response[-1] == tokenizer.pad_token_id for response in tokens.responses):
+        raise ValueError(
+            f"responses of {tokenizer.name_or_path!r} end with its padding token "
+            f"{tokenizer.pad_token!r}, so other programs would score them one token early; set "
+            "pad_token to a token that never ends a response"
+        )
 
 
 def _match_precision(head: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
@@ -91,6 +173,25 @@ def score_head(model: PreTrainedModel) -> nn.Linear:
             "AutoModelForSequenceClassification and num_labels=1"
         )
     return head
+
+
+def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
+    """Freeze all but the last layers, the final normalisation and the score head.
+
+    Args:
+        model: The reward model.
+        top_layers: How many of the last layers stay trainable; 0 freezes nothing.
+
+    Raises:
+        ValueError: If the model has fewer layers, or the number is negative.
+    """
+    if top_layers == 0:
+        return
+    body: Any = model.base_model
+    if not 0 < top_layers <= len(body.layers):
+        raise ValueError(f"top_layers={top_layers}, but the model has {len(body.layers)} layers")
+    for module in (body.embed_tokens, *body.layers[: len(body.layers) - top_layers]):
+        module.requires_grad_(False)
 
 
 def accept_rows(model: Any) -> Any:

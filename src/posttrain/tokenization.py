@@ -74,6 +74,7 @@ def tokenize_group(
     *,
     max_tokens: int | None = None,
     max_row_tokens: int | None = None,
+    keep_equal: bool = False,
 ) -> TokenizedGroup:
     """Tokenise a group through the tokenizer's chat template.
 
@@ -88,6 +89,7 @@ def tokenize_group(
         group: The group.
         max_tokens: Most tokens of the prompt with the longest response; the model's context.
         max_row_tokens: Most tokens of the prompt with all responses; the room in a single row.
+        keep_equal: Keep responses that are equal in tokens: they can be scored, if not ranked.
 
     Raises:
         TooLongError: If a limit leaves no token of the prompt.
@@ -98,7 +100,7 @@ def tokenize_group(
     head, tails = _render(tokenizer, group.prompt, group.responses)
     prompt = tokenizer(head, add_special_tokens=False)["input_ids"]
     ids = [tuple(tokenizer(tail, add_special_tokens=False)["input_ids"]) for tail in tails]
-    places = _distinct(ids)
+    places = tuple(range(len(ids))) if keep_equal else _distinct(ids)
     if len(places) < 2:
         raise NoPairError(
             f"group {group.id!r}: its responses are equal in tokens, so there is nothing to rank; "

@@ -142,6 +142,8 @@ class GroupCollator:
         pad_token_id: Fills up rows.
         layout: How groups become rows.
         row_tokens: Most tokens of a row that several groups share; None gives each its own.
+        mean_weight: Mean weight of the data set's pairs, by which weights are divided; 1 where the
+            data set has done that, as those of :func:`training_set` have.
     """
 
     def __init__(
@@ -149,7 +151,9 @@ class GroupCollator:
         pad_token_id: int,
         layout: Layout = LAYOUTS["exact"],
         row_tokens: int | None = None,
+        mean_weight: float = 1.0,
     ) -> None:
+        self.mean_weight = mean_weight
         self.pad_token_id = pad_token_id
         self.layout = layout
         self.row_tokens = row_tokens
@@ -197,6 +201,6 @@ class GroupCollator:
             "winners": torch.tensor(pairs["winners"]),
             "losers": torch.tensor(pairs["losers"]),
             "margins": torch.tensor(pairs["margins"], dtype=torch.float64),
-            "weights": torch.tensor(pairs["weights"], dtype=torch.float64),
+            "weights": torch.tensor(pairs["weights"], dtype=torch.float64) / self.mean_weight,
             "strengths": torch.tensor(pairs["strengths"]),
         } | batch.tensors()

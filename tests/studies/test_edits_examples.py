@@ -9,6 +9,7 @@ import torch
 
 from posttrain import records, reward_model
 from posttrain.losses import ranking_loss
+from posttrain.reward_model import freeze_below
 from posttrain.rows import LAYOUTS, lay_out
 from posttrain.studies import groups as study_groups
 from posttrain.studies.edits_data import load_edits
@@ -20,7 +21,6 @@ from posttrain.studies.edits_examples import (
     score_kernel,
     settings_for,
 )
-from posttrain.studies.training import freeze_below
 
 SETTINGS = ExampleSettings(
     groups=300, size=60, shown=2, words=20, batch_size=8, epochs=2, resamples=20

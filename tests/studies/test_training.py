@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from posttrain import reward_model
+from posttrain.reward_model import freeze_below
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.studies import training
-from posttrain.studies.training import Recipe, freeze_below, train
+from posttrain.studies.training import Recipe, train
 from posttrain.training_data import TrainingGroup
 
 RECIPE = Recipe(batch_size=4, epochs=2)

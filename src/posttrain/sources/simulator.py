@@ -99,18 +99,29 @@ def simulate(
             f"count must not be negative and shares must lie in [0, 1]; got count={count}, "
             f"edited_share={edited_share}, editor_error={editor_error}, multi_turn={multi_turn}"
         )
-    rng = random.Random(seed)
-    return list(_simulate(rng, count, domain, edited_share, editor_error, multi_turn))
+    return list(
+        stream(
+            count,
+            seed=seed,
+            domain=domain,
+            edited_share=edited_share,
+            editor_error=editor_error,
+            multi_turn=multi_turn,
+        )
+    )
 
 
-def _simulate(
-    rng: random.Random,
+def stream(
     count: int,
-    domain: Domain,
-    edited_share: float,
-    editor_error: float,
-    multi_turn: float,
+    *,
+    seed: int,
+    domain: Domain = "helpfulness",
+    edited_share: float = 0.0,
+    editor_error: float = 0.0,
+    multi_turn: float = 0.25,
 ) -> Iterator[SimulatedGroup]:
+    """The groups of :func:`simulate`, one after the other."""
+    rng = random.Random(seed)
     for number in range(count):
         task = draw_task(rng, multi_turn=multi_turn)
         first, second = draw_response(rng, task), draw_response(rng, task)

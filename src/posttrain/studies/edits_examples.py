@@ -29,7 +29,7 @@ from posttrain.studies.edits_data import EditGroups, choose, load_edits, trainin
 from posttrain.studies.edits_metrics import KINDS, edit_metrics
 from posttrain.studies.edits_outcome import ARMS, ESTIMATE
 from posttrain.studies.groups import DataSettings, checkpoint_for
-from posttrain.studies.training import Recipe, freeze_below, train
+from posttrain.studies.training import Recipe, train
 from posttrain.tokenization import TokenizedGroup
 
 ARM = ARMS["all pairs"]
@@ -117,7 +117,7 @@ def run(
     shown = _shown(groups, judged, settings)
 
     before, _ = reward_model.load(checkpoint, seed=settings.seed)
-    freeze_below(before, settings.top_layers)
+    reward_model.freeze_below(before, settings.top_layers)
     chosen = choose(with_edit, groups.edits, ARM, settings.size, 1.0)
     after, pad_token_id = train(
         checkpoint, training_groups(groups, ARM, chosen), LAYOUTS["exact"], settings,

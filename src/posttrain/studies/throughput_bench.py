@@ -145,10 +145,8 @@ class Bench:
     @classmethod
     def load(cls, settings: ThroughputSettings) -> "Bench":
         """Load the model on the device on which it is trained."""
-        embedded = {"smollm2": checkpoints.smollm2, "tiny": checkpoints.tiny}
-        find = embedded.get(settings.checkpoint)
         model, tokenizer = reward_model.load(
-            find() if find else settings.checkpoint,
+            checkpoints.find(settings.checkpoint),
             seed=settings.seed,
             dtype=getattr(torch, settings.dtype),
         )

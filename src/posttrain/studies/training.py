@@ -91,7 +91,7 @@ def train(
     model, tokenizer = reward_model.load(checkpoint, seed=seed)
     pad_token_id = tokenizer.pad_token_id
     assert isinstance(pad_token_id, int)
-    freeze_below(model, recipe.top_layers)
+    reward_model.freeze_below(model, recipe.top_layers)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = RankingConfig(
             scratch,
@@ -126,25 +126,6 @@ def train(
         len(groups), layout, learning_rate, seed, time.monotonic() - started,
     )  # fmt: skip
     return model.eval(), pad_token_id
-
-
-def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
-    """Freeze all but the last layers, the final normalisation and the score head.
-
-    Args:
-        model: The reward model.
-        top_layers: How many of the last layers stay trainable; 0 freezes nothing.
-
-    Raises:
-        ValueError: If the model has fewer layers, or the number is negative.
-    """
-    if top_layers == 0:
-        return
-    body: Any = model.base_model
-    if not 0 < top_layers <= len(body.layers):
-        raise ValueError(f"top_layers={top_layers}, but the model has {len(body.layers)} layers")
-    for module in (body.embed_tokens, *body.layers[: len(body.layers) - top_layers]):
-        module.requires_grad_(False)
 
 
 def kept(

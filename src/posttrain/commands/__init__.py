@@ -1,0 +1,1 @@
+"""What ``posttrain train``, ``score`` and ``evaluate`` do; each module is one command."""

@@ -1,0 +1,119 @@
+"""Settings that several commands share, and what they mean."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from posttrain import checkpoints, reward_model
+from posttrain.rows import LAYOUTS, Layout
+from posttrain.settings import setting
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float64")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model, and how it is computed.
+
+    Raises:
+        ValueError: If a value is unknown.
+    """
+
+    model: str = setting(
+        None, "A folder, a name on the Hugging Face hub, or smollm2 or tiny (embedded models)."
+    )
+    dtype: str = setting(
+        "auto",
+        "Precision of the weights: float32, bfloat16, float64, or auto, as they are stored. The "
+        "score head is float32 at least.",
+    )
+    attention: str | None = setting(
+        None,
+        "Attention implementation: sdpa, eager or flex_attention. By default flex_attention on a "
+        "GPU where rows need a mask, otherwise sdpa.",
+    )
+    pad_token: str | None = setting(
+        None, "Padding token, for a tokenizer that has none or one that ends responses."
+    )
+    chat_template: str | None = setting(
+        None, "A file with a Jinja chat template, for a tokenizer that has none."
+    )
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("give a model: a folder, a name on the hub, or smollm2 or tiny")
+        if self.dtype not in PRECISIONS:
+            raise ValueError(f"unknown dtype {self.dtype!r}; known: {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """How groups become rows, and how long they may be.
+
+    Raises:
+        ValueError: If the layout is unknown.
+    """
+
+    layout: str = setting(
+        "exact",
+        "separate (a row for each response), exact (one row for all, same scores), or llama3 (one "
+        "row, shuffled, responses see those before them).",
+    )
+    row_tokens: int | None = setting(
+        None, "Most tokens of a row; several groups then share rows. By default none do."
+    )
+    max_tokens: int | None = setting(
+        None,
+        "Most tokens of a prompt with one response; prompts are cut on the left to fit. Default: "
+        "the model's context.",
+    )
+    skip_too_long: bool = setting(
+        False,
+        "Leave out, and count, groups whose responses alone are too long. Otherwise the first one "
+        "is an error.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"unknown layout {self.layout!r}; known: {', '.join(LAYOUTS)}")
+
+    @property
+    def rows(self) -> Layout:
+        """The layout."""
+        return LAYOUTS[self.layout]
+
+
+def load_model(
+    settings: ModelSettings, rows: RowSettings, *, seed: int, gpu: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of some settings, on the CPU, and its tokenizer.
+
+    Args:
+        settings: Which model.
+        rows: How groups become rows; decides the attention implementation.
+        seed: Seeds the score head where the checkpoint has none.
+        gpu: Whether it will be computed on a GPU.
+
+    Raises:
+        ValueError: See :func:`posttrain.reward_model.load`; or if the chat template is unreadable.
+    """
+    template = None
+    if settings.chat_template is not None:
+        try:
+            template = Path(settings.chat_template).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(
+                f"chat_template {settings.chat_template}: cannot be read ({error.strerror})"
+            ) from None
+    needs_mask = rows.rows.is_exact and (rows.layout != "separate" or rows.row_tokens is not None)
+    attention = "flex_attention" if gpu and needs_mask else "sdpa"
+    return reward_model.load(
+        checkpoints.find(settings.model),
+        seed=seed,
+        dtype=None if settings.dtype == "auto" else getattr(torch, settings.dtype),
+        attention=settings.attention or attention,
+        pad_token=settings.pad_token,
+        chat_template=template,
+    )

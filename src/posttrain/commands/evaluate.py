@@ -1,0 +1,41 @@
+"""``posttrain evaluate``: how well a reward model ranks held-out responses."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from posttrain.commands.score import ScoreSettings, scored_groups
+from posttrain.evaluation_report import report
+from posttrain.files import whole_file
+from posttrain.settings import setting
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(ScoreSettings):
+    """Settings of ``posttrain evaluate``."""
+
+    output: str = setting("-", "Where to write the JSON; - is standard output.")
+    resamples: int = setting(1000, "Bootstrap replicates of the intervals.")
+
+
+def run(settings: EvaluateSettings) -> dict[str, Any]:
+    """Score data and report (see :func:`posttrain.evaluation_report.report`).
+
+    Returns:
+        The report, with ``left_out``: numbers of what was cut or left out.
+
+    Raises:
+        ValueError: If the model cannot be loaded, or data cannot be read or scored.
+    """
+    counts: Counter[str] = Counter()
+    found = report(scored_groups(settings, counts), resamples=settings.resamples)
+    found |= {"left_out": dict(+counts)}
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    if settings.output == "-":
+        sys.stdout.write(text + "\n")
+    else:
+        with whole_file(settings.output) as file:
+            file.write(text + "\n")
+    return found

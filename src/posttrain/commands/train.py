@@ -1,0 +1,262 @@
+"""``posttrain train``: from preference data to a reward model that other programs load."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain import records, reward_model, saving
+from posttrain.commands.common import ModelSettings, RowSettings, load_model
+from posttrain.dataset import Stored, Tokenized, stored, tokenized
+from posttrain.evaluation_report import report
+from posttrain.files import whole_file
+from posttrain.model_card import model_card
+from posttrain.pairing import Pairing
+from posttrain.ranking_config import RankingConfig
+from posttrain.resuming import Sealer, checkpoints_in, last_whole_checkpoint
+from posttrain.rows import LAYOUTS
+from posttrain.scoring import limits_for, score_groups
+from posttrain.settings import setting
+from posttrain.trainer import RankingTrainer
+from posttrain.training_data import GroupCollator
+
+logger = logging.getLogger(__name__)
+
+#: Settings that change how a run is computed and watched, but not what it computes.
+FREE = (
+    "resume", "processes", "resamples", "output_dir", "part_tokens", "disable_tqdm", "report_to",
+    "run_name", "project", "trackio", "push_to_hub", "per_device_eval_batch_size",
+)  # fmt: skip
+FREE_BEGINNINGS = ("logging_", "log_", "save_", "eval_s", "dataloader_", "hub_", "ddp_", "fsdp")
+
+
+@dataclass(frozen=True)
+class TrainSettings(RowSettings, ModelSettings):
+    """Settings of ``posttrain train`` beside those of :class:`.ranking_config.RankingConfig`.
+
+    Raises:
+        ValueError: If a value is unknown, out of range, or contradicts another.
+    """
+
+    data: list[str] = setting(
+        [],
+        "What to train on: files (.jsonl, .jsonl.gz, .parquet), data sets of the hub (owner/name), "
+        "human data by name, or simulator:COUNT.",
+    )
+    eval_data: list[str] = setting([], "What to evaluate on; by default part of the data.")
+    eval_fraction: float = setting(
+        0.05, "Share of the data's groups kept for evaluation where there is no eval_data; 0: none."
+    )
+    split_seed: int = setting(0, "Seeds which groups those are.")
+    pairs: str = setting("all", "Which pairs of edited, chosen and rejected are trained on.")
+    weighting: str = setting("pair", "All pairs weigh the same (pair), or all groups (prompt).")
+    margins: str = setting("none", "Margin by strength: none (Llama 3), small or large (Llama 2).")
+    edit_margins: str = setting("transitive", "Margins of pairs with an edit: transitive or none.")
+    min_strength: int = setting(
+        1,
+        "Least strength of chosen over rejected to train on. Llama 3 takes 3, which needs data "
+        "with strengths.",
+    )
+    top_layers: int = setting(0, "Train only so many of the last layers, and the head; 0: all.")
+    lora_rank: int = setting(0, "Rank of LoRA adapters on all linear layers; 0: none.")
+    lora_alpha: int = setting(32, "LoRA's alpha.")
+    lora_dropout: float = setting(0.0, "LoRA's dropout.")
+    skip_bad: bool = setting(False, "Leave out, and count, bad records of files.")
+    processes: int = setting(os.cpu_count() or 1, "Processes that tokenise.")
+    resamples: int = setting(1000, "Bootstrap replicates of the final evaluation.")
+    resume: bool = setting(
+        False, "Go on with the run in output_dir from its last whole checkpoint."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ModelSettings.__post_init__(self)
+        self.pairing()
+        if not self.data:
+            raise ValueError("give data to train on: files or other sources")
+        if not 0 <= self.eval_fraction < 1:
+            raise ValueError(f"eval_fraction must be at least 0 and below 1: {self.eval_fraction}")
+        if self.lora_rank and self.top_layers:
+            raise ValueError("lora_rank and top_layers exclude each other; set one of them to 0")
+
+    def pairing(self) -> Pairing:
+        """How groups become comparisons."""
+        return Pairing(
+            self.pairs,
+            self.weighting,  # type: ignore[arg-type]
+            self.margins,
+            self.edit_margins,  # type: ignore[arg-type]
+            self.min_strength,
+        )
+
+
+def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
+    """Train a reward model and save it in ``config.output_dir``.
+
+    Beside the model stand its card (``README.md``), ``run.json`` (settings, data, environment and
+    evaluation) and the checkpoints.
+
+    Returns:
+        The contents of ``run.json``.
+
+    Raises:
+        ValueError: If settings, data, model or the folder do not allow it, or training diverges.
+        OSError: If the folder cannot be written.
+    """
+    started = time.time()
+    folder = Path(str(config.output_dir))
+    described = _described(settings, config)
+    _claim(folder, described, resume=settings.resume, main=config.process_index == 0)
+    gpu = config.device.type == "cuda"
+    model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu)
+    reward_model.check_padding(tokenizer)
+    reward_model.freeze_below(model, settings.top_layers)
+    # The others find what the first process has made in the cache.
+    with config.main_process_first(desc="preparing data"):
+        training, held_out, counts = _data(settings, model, tokenizer)
+    collator = GroupCollator(
+        tokenizer.pad_token_id,
+        settings.rows,
+        settings.row_tokens,
+        mean_weight=training.mean_weight,
+    )
+    trainer = RankingTrainer(
+        _with_adapters(model, settings),
+        config,
+        data_collator=collator,
+        train_dataset=training.rows,
+        eval_dataset=held_out[1].rows if held_out else None,
+    )
+    trainer.add_callback(Sealer(trainer))
+    checkpoint = last_whole_checkpoint(folder) if settings.resume else None
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _sharded(trainer) else None
+    found: dict[str, Any] = {}
+    if held_out and _sharded(trainer):
+        found = trainer.evaluate()
+    finished = saving.finish(trainer.accelerator.unwrap_model(trainer.model))
+    if trainer.is_world_process_zero():
+        if held_out and not _sharded(trainer):
+            found = _evaluate(finished, tokenizer, held_out[0], settings)
+        account = described | {
+            "data": counts,
+            "steps": result.global_step,
+            "training_loss": result.training_loss,
+            "evaluation": found,
+            "environment": records.environment(started),
+        }
+        texts = {
+            "run.json": json.dumps(account, indent=2, ensure_ascii=False) + "\n",
+            "README.md": model_card(account),
+        }
+        saving.save(finished, tokenizer, folder, state=state, texts=texts)
+    trainer.accelerator.wait_for_everyone()
+    return account if trainer.is_world_process_zero() else {}
+
+
+def _described(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
+    """All settings as JSON has them."""
+    plain = {"settings": asdict(settings), "training": config.to_dict()}
+    return json.loads(json.dumps(plain, default=str))
+
+
+def _claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: bool) -> None:
+    """Make sure that the folder can hold this run, and say in it which run it holds."""
+    kept = folder / "settings.json"
+    if not resume:
+        if (folder / saving.CONFIG).exists() or checkpoints_in(folder):
+            if main:
+                raise ValueError(
+                    f"{folder} holds a run already; go on with it (--resume), choose another "
+                    "output_dir, or remove the folder"
+                )
+        elif main:
+            with whole_file(kept) as file:
+                json.dump(described, file, indent=2)
+        return
+    try:
+        before = json.loads(kept.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no run to resume; start one without --resume") from None
+    changed = [
+        f"{name} ({before[part].get(name)!r} → {value!r})"
+        for part in ("settings", "training")
+        for name, value in described[part].items()
+        if name not in FREE
+        and not name.startswith(FREE_BEGINNINGS)
+        and before[part].get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"the run in {folder} was started with other settings: {', '.join(changed)}; resume it "
+            "with its own, or start another run in another output_dir"
+        )
+
+
+def _data(
+    settings: TrainSettings, model: Any, tokenizer: Any
+) -> tuple[Tokenized, tuple[Stored, Tokenized] | None, dict[str, Any]]:
+    """Training data, data to evaluate on, and an account of both."""
+    groups = stored(settings.data, skip_bad=settings.skip_bad)
+    held_out = None
+    if settings.eval_data:
+        held_out = stored(settings.eval_data, skip_bad=settings.skip_bad)
+    elif settings.eval_fraction:
+        groups, held_out = groups.split(
+            test_fraction=settings.eval_fraction, seed=settings.split_seed
+        )
+    limits = limits_for(
+        model,
+        settings.rows,
+        max_tokens=settings.max_tokens,
+        row_tokens=settings.row_tokens,
+        skip_too_long=settings.skip_too_long,
+    )
+
+    def prepared(part: Stored) -> Tokenized:
+        return tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)
+
+    training = prepared(groups)
+    counts: dict[str, Any] = {"sources": settings.data, "read": groups.counts}
+    counts |= {"training": training.counts, "fingerprint": groups.fingerprint}
+    if held_out is None:
+        return training, None, counts
+    evaluation = prepared(held_out)
+    return training, (held_out, evaluation), counts | {"evaluation": evaluation.counts}
+
+
+def _with_adapters(model: Any, settings: TrainSettings) -> Any:
+    if not settings.lora_rank:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    # For this kind of task, peft trains and saves the score head whole.
+    adapters = LoraConfig(
+        task_type="SEQ_CLS",
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear",
+    )
+    return get_peft_model(model, adapters)
+
+
+def _sharded(trainer: RankingTrainer) -> bool:
+    return bool(trainer.is_fsdp_enabled)
+
+
+def _evaluate(model: Any, tokenizer: Any, held_out: Stored, settings: TrainSettings) -> Any:
+    """What ``posttrain evaluate`` would report, in separate rows as other programs score."""
+    limits = limits_for(
+        model,
+        LAYOUTS["separate"],
+        max_tokens=settings.max_tokens,
+        skip_too_long=True,
+    )
+    scored = score_groups(model, tokenizer, held_out, LAYOUTS["separate"], limits)
+    return report(scored, resamples=settings.resamples)

@@ -1,0 +1,262 @@
+"""Preference data on disk: from a source to token ids in Arrow files, never whole in memory.
+
+Groups are read once from where they are and stored as Arrow (:func:`stored`); then prompts and
+responses are turned into token ids by several processes (:func:`tokenized`). Both results are kept
+in the cache, under names that change with data, settings and code, and are mapped into memory when
+they are read. What stays in memory is a few numbers a group.
+"""
+
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.compute
+from datasets import Dataset, Features, Value
+from transformers import PreTrainedTokenizerBase
+
+from posttrain import cache, pairing, preferences, tokenization, training_data
+from posttrain.pairing import Pairing
+from posttrain.preferences import Indices, Message, RankedGroup, split_codes
+from posttrain.sources import named
+from posttrain.tokenization import NoPairError, TooLongError, tokenize_group
+from posttrain.training_data import FEATURES, training_record
+
+ROWS_PER_BATCH = 1000
+_TEXT = pyarrow.string()
+_SCHEMA = pyarrow.schema(
+    {
+        "id": _TEXT,
+        "prompt": pyarrow.list_(pyarrow.struct({"role": _TEXT, "content": _TEXT})),
+        "responses": pyarrow.list_(_TEXT),
+        "strength": pyarrow.int8(),
+        "margin": pyarrow.float64(),
+        "group": _TEXT,
+        "domain": _TEXT,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Groups on disk.
+
+    Attributes:
+        rows: One row a group; :func:`group_of` turns it back.
+        counts: What was left out while reading, by reason.
+        fingerprint: Changes with what was read.
+    """
+
+    rows: Dataset
+    counts: dict[str, int]
+    fingerprint: str
+
+    def __iter__(self) -> Iterator[RankedGroup]:
+        return map(group_of, self.rows)
+
+    def select(self, indices: Indices) -> "Stored":
+        """Some of the groups."""
+        name = hashlib.sha256(self.fingerprint.encode() + indices.tobytes()).hexdigest()[:16]
+        return Stored(self.rows.select(indices), self.counts, name)
+
+    def split(self, *, test_fraction: float, seed: int) -> tuple["Stored", "Stored"]:
+        """Training and test groups; those with one ``group`` stay together.
+
+        The split of :func:`posttrain.preferences.split`, from less memory.
+
+        Raises:
+            ValueError: As there.
+        """
+        names = self.rows.with_format("arrow")["group"][:]
+        # Places in alphabetical order.
+        places = pyarrow.compute.rank(names, sort_keys="ascending", tiebreaker="dense")
+        codes = np.asarray(places).astype(np.intp) - 1
+        training, test = split_codes(codes, test_fraction=test_fraction, seed=seed)
+        return self.select(training), self.select(test)
+
+
+def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
+    """Read groups from sources and store them.
+
+    Args:
+        sources: Names as of :mod:`.sources.named`.
+        skip_bad: Leave bad records out and count them. Otherwise the first one is an error.
+
+    Raises:
+        ValueError: If a source is unknown or unreadable, a record is bad, or there is no record.
+    """
+    identities = [named.identity(source) for source in sources]
+    fingerprint = cache.key({"sources": identities, "skip_bad": skip_bad}, preferences, named)
+
+    def make(folder: Path) -> None:
+        counts: Counter[str] = Counter()
+        groups = itertools.chain.from_iterable(
+            named.iterate(source, counts=counts, skip_bad=skip_bad) for source in sources
+        )
+        with pyarrow.ipc.new_stream(folder / "groups.arrow", _SCHEMA) as file:
+            while batch := list(itertools.islice(groups, ROWS_PER_BATCH)):
+                rows = [_row(group) for group in batch]
+                file.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema=_SCHEMA))
+        (folder / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
+
+    folder = cache.made(f"data/{fingerprint}", make)
+    rows = Dataset.from_file(str(folder / "groups.arrow"))
+    counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    if not len(rows):
+        raise ValueError(
+            f"{', '.join(sources)}: no record is left to work with; left out: {counts}"
+        )
+    return Stored(rows, counts, fingerprint)
+
+
+def _row(group: RankedGroup) -> dict[str, Any]:
+    row = {name: getattr(group, name) for name in _SCHEMA.names if name != "prompt"}
+    return row | {"prompt": [asdict(message) for message in group.prompt]}
+
+
+def group_of(row: dict[str, Any]) -> RankedGroup:
+    """The group of one row."""
+    prompt = tuple(Message(**message) for message in row["prompt"])
+    return RankedGroup(**row | {"prompt": prompt, "responses": tuple(row["responses"])})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a group may be.
+
+    Attributes:
+        max_tokens: See :func:`.tokenization.tokenize_group`.
+        max_row_tokens: See there.
+        skip_too_long: Leave groups out whose responses exceed a limit, and count them. Otherwise
+            the first one is an error.
+    """
+
+    max_tokens: int | None = None
+    max_row_tokens: int | None = None
+    skip_too_long: bool = False
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Groups to train on.
+
+    Attributes:
+        rows: A data set for :class:`.trainer.RankingTrainer`.
+        counts: Groups, pairs and tokens, and what was cut, dropped or left out.
+        mean_weight: Mean weight of the pairs, for :class:`.training_data.GroupCollator`.
+    """
+
+    rows: Dataset
+    counts: dict[str, int]
+    mean_weight: float
+
+
+def tokenized(
+    groups: Stored,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Pairing,
+    limits: Limits,
+    *,
+    processes: int = 1,
+) -> Tokenized:
+    """Turn stored groups into token ids and the comparisons to train on.
+
+    Args:
+        groups: The groups.
+        tokenizer: Has a chat template.
+        pairs: Which comparisons are made.
+        limits: How long groups may be.
+        processes: How many work at it.
+
+    Raises:
+        ValueError: As for :func:`.tokenization.tokenize_group` and :meth:`.pairing.Pairing.of`, or
+            if no pair is left.
+    """
+    many = processes > 1 and len(groups.rows) >= 2 * ROWS_PER_BATCH
+    settings = asdict(pairs) | asdict(limits) | {"tokenizer": _tokenizer_key(tokenizer)}
+    rows = groups.rows.map(
+        _training_rows,
+        batched=True,
+        batch_size=ROWS_PER_BATCH,
+        fn_kwargs={"tokenizer": tokenizer, "pairs": pairs, "limits": limits},
+        remove_columns=groups.rows.column_names,
+        features=Features(FEATURES | {"trimmed": Value("int32"), "problem": Value("string")}),
+        # A process needs some work to be worth its start; None is this one.
+        num_proc=min(processes, len(groups.rows) // ROWS_PER_BATCH) if many else None,
+        new_fingerprint=cache.key(
+            settings | {"groups": groups.fingerprint}, tokenization, pairing, training_data
+        ),
+        desc="tokenising",
+    )
+    table = rows.with_format("arrow")
+    counts: Counter[str] = Counter()
+    for entry in pyarrow.compute.value_counts(table["problem"][:]).to_pylist():
+        if entry["values"]:
+            counts[entry["values"]] = entry["counts"]
+    counts["trimmed prompts"] = int((np.asarray(table["trimmed"][:]) > 0).sum())
+    pair_counts = np.asarray(table["pair_count"][:])
+    kept = np.flatnonzero(pair_counts)
+    if not len(kept):
+        raise ValueError(f"there is no pair to train on; left out: {dict(+counts)}")
+    if len(kept) < len(rows):
+        rows = rows.select(kept)
+    rows = rows.remove_columns(["trimmed", "problem"])
+    parts = rows.select_columns("weights").with_format("arrow").iter(batch_size=ROWS_PER_BATCH)
+    weight = sum(sum(map(sum, part["weights"].to_pylist())) for part in parts)
+    found = {"groups": len(kept), "pairs": int(pair_counts.sum())}
+    return Tokenized(rows, found | dict(+counts), weight / found["pairs"])
+
+
+def _training_rows(
+    batch: dict[str, list[Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Pairing,
+    limits: Limits,
+) -> dict[str, list[Any]]:
+    rows = [
+        _training_row(group_of(dict(zip(batch, values, strict=True))), tokenizer, pairs, limits)
+        for values in zip(*batch.values(), strict=True)
+    ]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _training_row(
+    group: RankedGroup, tokenizer: PreTrainedTokenizerBase, pairs: Pairing, limits: Limits
+) -> dict[str, Any]:
+    """A row of training data; without pairs, and with the reason, where there is none."""
+    problem = ""
+    try:
+        tokens = tokenize_group(
+            tokenizer, group, max_tokens=limits.max_tokens, max_row_tokens=limits.max_row_tokens
+        )
+    except NoPairError:
+        problem = "groups whose responses are equal in tokens"
+    except TooLongError:
+        if not limits.skip_too_long:
+            raise
+        problem = "groups that are too long"
+    if problem:
+        empty = dict.fromkeys(("length", "total", "response_count", "pair_count", "trimmed"), 0)
+        return {name: empty.get(name, []) for name in FEATURES} | {"trimmed": 0, "problem": problem}
+    record = training_record(pairs.of(group, tokens))
+    if not record["pair_count"]:
+        problem = "groups of which the pairing takes no pair"
+    return record | {"trimmed": tokens.trimmed, "problem": problem}
+
+
+def _tokenizer_key(tokenizer: Any) -> str:
+    """Changes with everything that decides how a conversation becomes token ids."""
+    content = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def quiet() -> None:
+    """Show no progress bars of reading and tokenising."""
+    datasets.disable_progress_bars()

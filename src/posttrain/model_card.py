@@ -1,0 +1,156 @@
+"""The card of a trained reward model: data, settings, metrics, limits, and how to score."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+TEMPLATE = """---
+{header}
+---
+
+# Reward model
+
+Scores a response to a prompt: higher is better. Trained by
+[posttrain](https://github.com/posttrain/posttrain) from `{model}` on ranked responses.
+
+## Use
+
+```python
+from transformers import AutoTokenizer, pipeline
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+scorer = pipeline("text-classification", "FOLDER", tokenizer=tokenizer)
+conversation = [
+    {{"role": "user", "content": "Why is the sky blue?"}},
+    {{"role": "assistant", "content": "Air scatters blue light most."}},
+]
+text = tokenizer.apply_chat_template(conversation, tokenize=False)
+# The chat template writes all special tokens itself; a second one in front changes the score.
+scorer(text, add_special_tokens=False)[0]["score"]
+```
+
+Or, for files: `posttrain score --model FOLDER --data mine.jsonl --output scores.jsonl`.
+
+Only differences of scores of responses to the *same* prompt have a meaning: σ(difference) is the
+probability that the first is preferred. Scores of different prompts cannot be compared.
+
+## Data
+
+{data}
+
+## Evaluation
+
+{evaluation}
+
+## Training
+
+{training}
+
+The whole account, with every setting and version, is in `run.json`.
+
+## Limits
+
+- It ranks as the annotators of its data did, their errors and their taste for length included;
+  compare its accuracy with that of the length baseline above.
+- It knows no texts unlike those of its data. Best-of-n and reinforcement learning look for
+  responses that it overrates, and the more so the harder they search.
+- The licences of the data and of `{model}` apply.
+"""
+
+#: Settings that a reader of the card wants to see.
+SHOWN = (
+    "layout", "pairs", "weighting", "margins", "min_strength", "max_tokens", "lora_rank",
+    "top_layers", "dtype", "objective", "centring", "learning_rate", "lr_scheduler_type",
+    "num_train_epochs", "max_steps", "groups_per_step", "weight_decay", "bf16", "seed",
+)  # fmt: skip
+
+
+def model_card(account: Mapping[str, Any]) -> str:
+    """The text of the card.
+
+    Args:
+        account: What :func:`posttrain.commands.train.run` records of a run.
+    """
+    settings = account["settings"]
+    header = ModelCardData(
+        base_model=settings["model"],
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["reward-model", "posttrain"],
+    )
+    return TEMPLATE.format(
+        header=header.to_yaml(),
+        model=settings["model"],
+        data=_data(account["data"]),
+        evaluation=_evaluation(account["evaluation"]),
+        training=_training(account),
+    )
+
+
+def _data(counts: Mapping[str, Any]) -> str:
+    lines = [f"Sources: {', '.join(f'`{source}`' for source in counts['sources'])}.", ""]
+    for part in ("training", "evaluation"):
+        if part in counts:
+            found = ", ".join(f"{number:,} {what}" for what, number in counts[part].items())
+            lines.append(f"- {part}: {found}")
+    if counts["read"]:
+        found = ", ".join(f"{number:,} {what}" for what, number in counts["read"].items())
+        lines.append(f"- left out while reading: {found}")
+    return "\n".join(lines)
+
+
+def _evaluation(found: Mapping[str, Any]) -> str:
+    if not found:
+        return "No data were held out."
+    if "accuracy" not in found or not isinstance(found["accuracy"], Mapping):
+        rows = [(name.removeprefix("eval_"), f"{value:.4g}") for name, value in found.items()]
+        return _table(("metric", "value"), rows)
+    rows = [("accuracy on held-out pairs", _percent(found["accuracy"]))]
+    rows += [
+        (f"accuracy at strength {strength}", _percent(value))
+        for strength, value in found["accuracy_by_strength"].items()
+    ]
+    rows += [
+        (f"accuracy in {domain}", _percent(value))
+        for domain, value in found["accuracy_by_domain"].items()
+    ]
+    rows += [
+        ("accuracy of preferring the longer response", _percent(found["length_baseline"])),
+        ("accuracy over that baseline", _percent(found["accuracy_over_length_baseline"])),
+        ("expected calibration error", _percent(found["calibration_error"])),
+        ("ties", f"{100 * found['ties']:.2f} %"),
+    ]
+    rows += [
+        (f"accuracy on {kind}", _percent(value))
+        for kind, value in found["by_pair"].items()
+        if len(found["by_pair"]) > 1
+    ]
+    head = ("metric", f"{found['pairs']:,} pairs of {found['groups']:,} groups, 95 % interval")
+    return _table(head, rows)
+
+
+def _training(account: Mapping[str, Any]) -> str:
+    chosen = account["settings"] | account["training"]
+    rows = [(name, f"`{chosen[name]}`") for name in SHOWN if name in chosen]
+    where = account["environment"]
+    rows += [
+        ("steps", f"{account['steps']:,}"),
+        ("training loss", f"{account['training_loss']:.4f}"),
+        ("device", str(where["device"])),
+        ("minutes", f"{where['seconds'] / 60:.1f}"),
+        ("posttrain", f"{where['versions']['posttrain']}, commit {where['commit']}"),
+    ]
+    return _table(("setting", "value"), rows)
+
+
+def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in (head, ("---", "---"), *rows))
+
+
+def _percent(value: Mapping[str, float | None]) -> str:
+    if value["estimate"] is None:
+        return "–"
+    low, high = value["low"], value["high"]
+    between = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value['estimate']:.1f} %{between}"

@@ -1,0 +1,99 @@
+"""Checkpoints that an interrupted run can trust.
+
+Trainer writes the files of a checkpoint one after the other, so a run that is killed meanwhile
+leaves a folder that looks like a checkpoint. Here the last thing written is a *seal*, the list of
+its files with their sizes and hashes, and a run is resumed only from a folder that agrees with it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+logger = logging.getLogger(__name__)
+
+SEAL = "seal.json"
+
+
+def seal(folder: Path) -> None:
+    """List the files of a finished checkpoint in it, atomically."""
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != SEAL
+    }
+    partial = folder / f".{SEAL}.partial"
+    partial.write_text(json.dumps(files, indent=1), encoding="utf-8")
+    os.replace(partial, folder / SEAL)
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, naming the file; None if it is as it was written."""
+    try:
+        files = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"{folder / SEAL} is missing: writing it was interrupted"
+    except (OSError, ValueError) as error:
+        return f"{folder / SEAL} cannot be read ({error})"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{path} has {path.stat().st_size:,} bytes instead of {expected['bytes']:,}"
+        if _hash(path) != expected["sha256"]:
+            return f"{path} has other contents than were written"
+    return None
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Folders of checkpoints, whole or not, the latest first."""
+    found = [
+        (int(match[1]), path)
+        for path in folder.glob("checkpoint-*")
+        if path.is_dir() and (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    ]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that is as it was written; others are named in the log.
+
+    Returns:
+        Its folder, or None where there is none, so that a run has to start at its beginning.
+    """
+    for path in checkpoints_in(folder):
+        problem = damage(path)
+        if problem is None:
+            logger.info("resuming from %s", path)
+            return path
+        logger.warning("not resuming from %s: %s", path, problem)
+    logger.info("%s holds no whole checkpoint; starting at the beginning", folder)
+    return None
+
+
+class Sealer(TrainerCallback):
+    """Seals each checkpoint once all processes have written their part.
+
+    Args:
+        trainer: The trainer that writes them.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer when a checkpoint is written."""
+        self.trainer.accelerator.wait_for_everyone()
+        if args.should_save:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
