@@ -11,8 +11,8 @@ TEMPLATE = """---
 
 # Reward model
 
-Scores a response to a prompt: higher is better. Trained by
-[posttrain](https://github.com/posttrain/posttrain) from `{model}` on ranked responses.
+Scores a response to a prompt: higher is better. Trained with `posttrain` from `{model}` on ranked
+responses.
 
 ## Use
 

@@ -226,7 +226,7 @@ def _forward(model: Any, *args: Any, score_index: Tensor | None = None, **kwargs
     precision = torch.promote_types(head.weight.dtype, torch.float32)
     # Autocast would compute the head in half precision whatever its weights are in.
     with torch.autocast(states.device.type, enabled=False):
-        return nn.functional.linear(states.to(precision), head.weight.to(precision)).squeeze(-1)
+        return torch.mv(states.to(precision), head.weight[0].to(precision))
 
 
 def forward_scores(model: Any, batch: RowBatch) -> Tensor:
