@@ -1,13 +1,16 @@
 """RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
@@ -243,6 +246,21 @@ class RankingTrainer(Trainer):
         """As ``Trainer`` does; its time does not count as training's."""
         with self._recent.paused():
             return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As ``Trainer`` does, in words where the disk does not take it."""
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        with self._recent.paused():
+            try:
+                super()._save_checkpoint(model, trial)
+            # safetensors and torch have errors of their own for a disk that is full.
+            except (OSError, RuntimeError, SafetensorError) as error:
+                # What is there of it would fill the disk that is to be written again.
+                shutil.rmtree(folder, ignore_errors=True)
+                raise OSError(
+                    f"{folder} could not be written ({error}); earlier checkpoints are whole: make "
+                    "room and go on from them (--resume)"
+                ) from error
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and with a loss the metrics of the steps since the last one."""

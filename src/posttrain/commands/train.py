@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from posttrain import records, reward_model, saving
 from posttrain.commands.common import ModelSettings, RowSettings, load_model
 from posttrain.dataset import Stored, Tokenized, stored, tokenized
@@ -125,7 +127,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         mean_weight=training.mean_weight,
     )
     trainer = RankingTrainer(
-        _with_adapters(model, settings),
+        _with_adapters(model, settings, config.seed),
         config,
         data_collator=collator,
         train_dataset=training.rows,
@@ -230,7 +232,7 @@ def _data(
     return training, (held_out, evaluation), counts | {"evaluation": evaluation.counts}
 
 
-def _with_adapters(model: Any, settings: TrainSettings) -> Any:
+def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:
     if not settings.lora_rank:
         return model
     from peft import LoraConfig, get_peft_model
@@ -243,7 +245,10 @@ def _with_adapters(model: Any, settings: TrainSettings) -> Any:
         lora_dropout=settings.lora_dropout,
         target_modules="all-linear",
     )
-    return get_peft_model(model, adapters)
+    # All processes draw the same ones, and a run that is repeated draws them again.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, adapters)
 
 
 def _sharded(trainer: RankingTrainer) -> bool:

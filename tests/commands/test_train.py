@@ -1,0 +1,426 @@
+"""``posttrain train``: whole runs of a tiny model, resumed, refused, and loaded by others."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from posttrain import cli
+from posttrain.resuming import checkpoints_in
+
+#: Ten steps of 24 groups in parts of different sizes, with a checkpoint after every third.
+RUN = {
+    "data": "simulator:300:3",
+    "eval_fraction": 0.2,
+    "groups_per_step": 24,
+    "part_tokens": 400,
+    "learning_rate": 2e-3,
+    "save_steps": 3,
+    "save_total_limit": 3,
+    "logging_steps": 1,
+    "report_to": "none",
+    "disable_tqdm": "true",
+    "resamples": 50,
+    "processes": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache of their own for the runs of this module, prepared data included."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, cache):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(cache))
+
+
+def options(model, output, **changes):
+    """The command line of a run."""
+    chosen = {"model": model, "output_dir": output} | RUN | changes
+    named = [[f"--{name}", *str(value).split()] for name, value in chosen.items()]
+    return ["train", *(word for pair in named for word in pair), "--use_cpu"]
+
+
+def train(model, output, *flags, **changes):
+    return cli.main([*options(model, output, **changes), *flags])
+
+
+def weights(folder):
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def assert_equal_weights(first, second):
+    assert weights(first).keys() == weights(second).keys()
+    for name, weight in weights(first).items():
+        assert torch.equal(weights(second)[name], weight), name
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_checkpoint, cache):
+    """The folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSTTRAIN_CACHE", str(cache))
+        assert train(tiny_checkpoint, folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scores(trained, tmp_path_factory):
+    """What ``posttrain score --layout separate`` says of forty responses, and these groups."""
+    folder = tmp_path_factory.mktemp("scores")
+    data = folder / "data.jsonl"
+    assert cli.main(["data", "simulate", str(data), "--groups", "20", "--seed", "9"]) == 0
+    output = folder / "scores.jsonl"
+    command = ["score", "--model", str(trained), "--data", str(data), "--output", str(output)]
+    assert cli.main([*command, "--layout", "separate"]) == 0
+    found = {}
+    for line in output.read_text().splitlines():
+        record = json.loads(line)
+        found[record["id"], record["response"]] = record["score"]
+    records = [json.loads(line) for line in data.read_text().splitlines()]
+    return found, records
+
+
+def conversation(record, response):
+    prompt = record["prompt"]
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    text = record[response]
+    text = text if isinstance(text, str) else text[0]["content"]
+    return [*turns, {"role": "assistant", "content": text}]
+
+
+def test_a_run_leaves_a_model_a_card_and_an_account(trained):
+    account = json.loads((trained / "run.json").read_text())
+    assert account["steps"] == 10
+    assert account["data"]["training"]["groups"] > 200
+    assert account["evaluation"]["pairs"] == account["data"]["evaluation"]["pairs"]
+    assert account["evaluation"]["accuracy"]["estimate"] > 0.5
+    assert account["settings"]["layout"] == "exact"
+    assert account["environment"]["versions"]["torch"] == torch.__version__
+    card = (trained / "README.md").read_text()
+    assert card.startswith("---\nbase_model:")
+    assert f"{100 * account['evaluation']['accuracy']['estimate']:.1f} %" in card
+    assert not list(trained.glob("*.bin"))
+    assert not list(trained.glob(".model-partial"))
+
+
+def test_stock_classes_give_the_same_scores(trained, scores):
+    found, records = scores
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    model = AutoModelForSequenceClassification.from_pretrained(trained).eval()
+    assert model.config.num_labels == 1
+    for record in records:
+        for response in ("chosen", "rejected"):
+            text = tokenizer.apply_chat_template(conversation(record, response), tokenize=False)
+            encoded = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+            logits = model(encoded["input_ids"]).logits
+            # The stock class normalises in float32, ours in float64 throughout.
+            assert logits.item() == pytest.approx(found[record["id"], response], abs=2e-6)
+
+
+def test_a_pipeline_gives_the_same_scores_in_padded_batches(trained, scores):
+    found, records = scores
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    scorer = pipeline("text-classification", str(trained), tokenizer=tokenizer, batch_size=7)
+    names = [(record["id"], side) for record in records for side in ("chosen", "rejected")]
+    texts = [
+        tokenizer.apply_chat_template(conversation(record, side), tokenize=False)
+        for record in records
+        for side in ("chosen", "rejected")
+    ]
+    assert len({len(text.split()) for text in texts}) > 5
+    for name, one in zip(names, scorer(texts, add_special_tokens=False), strict=True):
+        assert one["score"] == pytest.approx(found[name], abs=2e-6)
+
+
+def test_trl_gives_the_same_scores(trained, scores, tmp_path):
+    from datasets import Dataset
+    from trl import RewardConfig, RewardTrainer
+
+    found, records = scores
+    conversations = [
+        {side: conversation(record, side) for side in ("chosen", "rejected")} for record in records
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    model = AutoModelForSequenceClassification.from_pretrained(trained)
+    trainer = RewardTrainer(
+        model,
+        RewardConfig(
+            str(tmp_path), use_cpu=True, report_to="none", bf16=False, per_device_eval_batch_size=5
+        ),
+        train_dataset=Dataset.from_list(conversations),
+        eval_dataset=Dataset.from_list(conversations),
+        processing_class=tokenizer,
+    )
+    logged = trainer.evaluate()
+    chosen, rejected = (
+        torch.tensor([found[record["id"], side] for record in records])
+        for side in ("chosen", "rejected")
+    )
+    expected = -torch.nn.functional.logsigmoid(chosen - rejected).mean()
+    assert logged["eval_loss"] == pytest.approx(expected.item(), abs=1e-5)
+    margin = (chosen - rejected).mean().item()
+    assert logged["eval_margin"] == pytest.approx(margin, abs=1e-5)
+
+
+def run_and_kill(arguments, folder, *, after):
+    """Start a run as a process of its own, and kill it once it has written a checkpoint."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "posttrain", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / f"checkpoint-{after}" / "seal.json").exists():
+        assert process.poll() is None, process.communicate()[0].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_not(
+    trained, tiny_checkpoint, tmp_path
+):
+    folder = tmp_path / "killed"
+    run_and_kill(options(tiny_checkpoint, folder), folder, after=3)
+    assert not (folder / "config.json").exists()
+    assert train(tiny_checkpoint, folder, "--resume") == 0
+    assert_equal_weights(trained, folder)
+
+
+@pytest.mark.parametrize("layout", ["llama3"])
+def test_shuffled_responses_and_several_epochs_go_on_as_if_nothing_had_happened(
+    tiny_checkpoint, tmp_path, layout
+):
+    changes = {"layout": layout, "num_train_epochs": 2, "groups_per_step": 48, "save_steps": 1}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train(tiny_checkpoint, whole, **changes, save_total_limit=20) == 0
+    steps = [int(path.name.split("-")[1]) for path in checkpoints_in(whole)]
+    assert max(steps) == 10
+    run_and_kill(options(tiny_checkpoint, killed, **changes), killed, after=2)
+    assert train(tiny_checkpoint, killed, "--resume", **changes) == 0
+    assert_equal_weights(whole, killed)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    trained, tiny_checkpoint, tmp_path, caplog, name
+):
+    folder = tmp_path / "damaged"
+    assert train(tiny_checkpoint, folder) == 0
+    (folder / "config.json").unlink()
+    last, before = checkpoints_in(folder)[:2]
+    damaged = last / name
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    caplog.clear()
+    with caplog.at_level("INFO", logger="posttrain"):
+        assert train(tiny_checkpoint, folder, "--resume") == 0
+    assert f"not resuming from {last}: {damaged} has" in caplog.text
+    assert f"resuming from {before}" in caplog.text
+    assert_equal_weights(trained, folder)
+
+
+def test_a_run_without_any_whole_checkpoint_starts_at_its_beginning(
+    trained, tiny_checkpoint, tmp_path, caplog
+):
+    folder = tmp_path / "early"
+    assert train(tiny_checkpoint, folder, max_steps=4) == 0
+    (folder / "config.json").unlink()
+    for path in checkpoints_in(folder):
+        (path / "seal.json").unlink()
+    with caplog.at_level("INFO", logger="posttrain"):
+        assert train(tiny_checkpoint, folder, "--resume", max_steps=4) == 0
+    assert "holds no whole checkpoint; starting at the beginning" in caplog.text
+
+
+def refusal(capsys, code):
+    """What a refused run says, in one piece."""
+    assert code == 1
+    error = capsys.readouterr().err
+    message = error[error.rindex("posttrain: ") :]
+    assert "Traceback" not in error
+    return message
+
+
+def test_a_folder_with_a_run_is_not_overwritten(trained, tiny_checkpoint, capsys):
+    before = (trained / "model.safetensors").read_bytes()
+    assert "holds a run already" in refusal(capsys, train(tiny_checkpoint, trained))
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+def test_a_run_is_resumed_with_its_own_settings_only(trained, tiny_checkpoint, capsys):
+    message = refusal(
+        capsys, train(tiny_checkpoint, trained, "--resume", learning_rate=1e-3, layout="separate")
+    )
+    assert "learning_rate (0.002 → 0.001)" in message
+    assert "layout ('exact' → 'separate')" in message
+
+
+def test_there_must_be_a_run_to_resume(tiny_checkpoint, tmp_path, capsys):
+    message = refusal(capsys, train(tiny_checkpoint, tmp_path / "none", "--resume"))
+    assert "holds no run to resume" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": "no/such-folder/at-all"}, "is no folder, and the Hugging Face hub gave no such"),
+        ({"data": "missing.jsonl"}, "missing.jsonl: cannot be read"),
+        ({"data": "nothing"}, "POSTTRAIN_DATA"),
+        ({"min_strength": 5}, "unknown min_strength 5"),
+        ({"margins": "huge"}, "unknown margin table 'huge'"),
+        ({"layout": "spiral"}, "unknown layout 'spiral'"),
+        ({"max_tokens": 12}, "raise max_tokens or leave the group out"),
+        ({"learning_rate": 1e30}, "training has diverged; lower learning_rate"),
+        ({"gradient_accumulation_steps": 2}, "have no say here"),
+        ({"pad_token": "<none>"}, "pad_token '<none>' is not in the vocabulary"),
+        ({"pad_token": "<|end|>"}, "responses of"),
+        ({"chat_template": "missing.jinja"}, "chat_template missing.jinja: cannot be read"),
+        ({"lora_rank": 4, "top_layers": 1}, "exclude each other"),
+        ({"top_layers": 9}, "the model has 2 layers"),
+        ({"output": "/dev/null/run"}, "/dev/null"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_trained_is_refused_in_words_and_leaves_no_model(
+    tiny_checkpoint, tmp_path, capsys, monkeypatch, changes, expected
+):
+    monkeypatch.delenv("POSTTRAIN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    changes = {"model": tiny_checkpoint, "output": folder} | changes
+    assert expected in refusal(capsys, train(**changes))
+    assert not (folder / "config.json").exists()
+    assert not (folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("lacking", ["pad_token", "chat_template"])
+def test_a_tokenizer_without_padding_or_template_is_refused_with_the_remedy(
+    tiny_checkpoint, tmp_path, capsys, lacking
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=1)
+    setattr(tokenizer, lacking, None)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    message = refusal(capsys, train(tmp_path / "model", tmp_path / "run"))
+    name = {"pad_token": "no padding token; set pad_token", "chat_template": "no chat template"}
+    assert name[lacking] in message
+    template = tmp_path / "template.jinja"
+    template.write_text(AutoTokenizer.from_pretrained(tiny_checkpoint).chat_template)
+    remedy = {"pad_token": {"pad_token": "<|pad|>"}, "chat_template": {"chat_template": template}}
+    assert train(tmp_path / "model", tmp_path / "run", **remedy[lacking], max_steps=1) == 0
+
+
+def test_a_full_disk_is_named_and_leaves_earlier_checkpoints_whole(
+    trained, tiny_checkpoint, tmp_path
+):
+    # Files of this process may not grow beyond a limit below that of the optimiser's state.
+    folder = tmp_path / "full"
+    limit = (
+        "import resource, signal, sys; from posttrain import trainer, cli; from pathlib import Path\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "save = trainer.Trainer._save_checkpoint\n"
+        "def limited(self, *arguments):\n"
+        "    if self.state.global_step == 6:\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "    save(self, *arguments)\n"
+        "trainer.Trainer._save_checkpoint = limited\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limit, *map(str, options(tiny_checkpoint, folder))],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"{folder}/checkpoint-6 could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in checkpoints_in(folder)] == ["checkpoint-3"]
+    assert not (folder / "config.json").exists()
+    assert train(tiny_checkpoint, folder, "--resume") == 0
+    assert_equal_weights(trained, folder)
+
+
+def test_adapters_are_trained_with_the_head_and_merged(tiny_checkpoint, tmp_path, trained):
+    folder = tmp_path / "lora"
+    assert train(tiny_checkpoint, folder, lora_rank=4) == 0
+    before = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=1)
+    body = {name: weight for name, weight in before.state_dict().items() if "score" not in name}
+    after = weights(folder)
+    assert after.keys() == body.keys() | {"score.weight"}
+    moved = {name for name, weight in body.items() if not torch.equal(after[name], weight)}
+    assert moved == {name for name in body if name.endswith("proj.weight")}
+    assert after["score.weight"].std() != before.score.weight.std()
+    # Adapters of rank four change a matrix by one of rank four.
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.linalg.matrix_rank(after[name] - body[name], atol=1e-8) == 4
+
+
+def test_a_resumed_run_with_adapters_ends_at_the_same_weights(tiny_checkpoint, tmp_path):
+    changes = {"lora_rank": 4, "max_steps": 6}
+    assert train(tiny_checkpoint, tmp_path / "whole", **changes) == 0
+    run_and_kill(
+        options(tiny_checkpoint, tmp_path / "killed", **changes), tmp_path / "killed", after=3
+    )
+    assert train(tiny_checkpoint, tmp_path / "killed", "--resume", **changes) == 0
+    assert_equal_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_bfloat16_model_scores_after_loading_as_it_was_evaluated(
+    tiny_checkpoint, tmp_path, capsys
+):
+    folder = tmp_path / "half"
+    assert train(tiny_checkpoint, folder, dtype="bfloat16", lora_rank=4, eval_fraction=0.4) == 0
+    account = json.loads((folder / "run.json").read_text())
+    capsys.readouterr()
+    assert weights(folder)["score.weight"].dtype == torch.bfloat16
+    held_out = tmp_path / "held-out.json"
+    evaluated = account["evaluation"]["log_likelihood"]["estimate"]
+    # The held-out groups are those of the same split of the same data.
+    from posttrain.dataset import stored
+    from posttrain.reading import write_groups
+
+    _, groups = stored(["simulator:300:3"]).split(test_fraction=0.4, seed=0)
+    write_groups(tmp_path / "held-out.jsonl", groups)
+    command = ["evaluate", "--model", folder, "--data", tmp_path / "held-out.jsonl"]
+    assert cli.main([*map(str, command), "--output", str(held_out), "--resamples", "50"]) == 0
+    again = json.loads(held_out.read_text())["log_likelihood"]["estimate"]
+    assert again == pytest.approx(evaluated, abs=1e-6)
+
+
+def test_part_of_the_layers_is_trained(tiny_checkpoint, tmp_path):
+    assert train(tiny_checkpoint, tmp_path / "top", top_layers=1, max_steps=2) == 0
+    before = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=1)
+    after = weights(tmp_path / "top")
+    still = {
+        name for name, weight in before.state_dict().items() if torch.equal(after[name], weight)
+    }
+    assert any("layers.0." in name for name in still)
+    assert not any("layers.1." in name for name in still)
+
+
+def test_settings_come_from_a_file_and_options_win(tiny_checkpoint, tmp_path):
+    config = tmp_path / "run.yaml"
+    lines = {**RUN, "model": tiny_checkpoint, "data": ["simulator:300:3"], "use_cpu": True}
+    config.write_text("\n".join(f"{name}: {value}" for name, value in lines.items()))
+    folder = tmp_path / "run"
+    command = ["train", "--config", config, "--output_dir", folder, "--max_steps", 1]
+    assert cli.main(list(map(str, command))) == 0
+    account = json.loads((folder / "run.json").read_text())
+    assert (account["steps"], account["training"]["groups_per_step"]) == (1, 24)
