@@ -9,6 +9,7 @@ they are read. What stays in memory is a few numbers a group.
 import hashlib
 import itertools
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ import pyarrow.compute
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
-from posttrain import cache, pairing, preferences, tokenization, training_data
+from posttrain import cache, losses, pairing, tokenization, training_data
 from posttrain.pairing import Pairing
 from posttrain.preferences import Indices, Message, RankedGroup, split_codes
 from posttrain.sources import named
@@ -42,6 +43,11 @@ _SCHEMA = pyarrow.schema(
         "domain": _TEXT,
     }
 )
+
+
+#: Beside each tokenised group: prompt tokens cut off, responses dropped because they equal others
+#: in tokens, and why it is left out.
+_ACCOUNT = {"trimmed": Value("int32"), "dropped": Value("int32"), "problem": Value("string")}
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
         ValueError: If a source is unknown or unreadable, a record is bad, or there is no record.
     """
     identities = [named.identity(source) for source in sources]
-    fingerprint = cache.key({"sources": identities, "skip_bad": skip_bad}, preferences, named)
+    settings = {"sources": identities, "skip_bad": skip_bad}
+    fingerprint = cache.key(settings, *named.CODE, sys.modules[__name__])
 
     def make(folder: Path) -> None:
         counts: Counter[str] = Counter()
@@ -149,7 +156,7 @@ class Tokenized:
 
     Attributes:
         rows: A data set for :class:`.trainer.RankingTrainer`.
-        counts: Groups, pairs and tokens, and what was cut, dropped or left out.
+        counts: Groups and pairs, and what was cut, dropped or left out.
         mean_weight: Mean weight of the pairs, for :class:`.training_data.GroupCollator`.
     """
 
@@ -187,11 +194,12 @@ def tokenized(
         batch_size=ROWS_PER_BATCH,
         fn_kwargs={"tokenizer": tokenizer, "pairs": pairs, "limits": limits},
         remove_columns=groups.rows.column_names,
-        features=Features(FEATURES | {"trimmed": Value("int32"), "problem": Value("string")}),
+        features=Features(FEATURES | _ACCOUNT),
         # A process needs some work to be worth its start; None is this one.
         num_proc=min(processes, len(groups.rows) // ROWS_PER_BATCH) if many else None,
         new_fingerprint=cache.key(
-            settings | {"groups": groups.fingerprint}, tokenization, pairing, training_data
+            settings | {"groups": groups.fingerprint},
+            *(tokenization, pairing, losses, training_data, sys.modules[__name__]),
         ),
         desc="tokenising",
     )
@@ -201,13 +209,14 @@ def tokenized(
         if entry["values"]:
             counts[entry["values"]] = entry["counts"]
     counts["trimmed prompts"] = int((np.asarray(table["trimmed"][:]) > 0).sum())
+    counts["dropped responses"] = int(np.asarray(table["dropped"][:]).sum())
     pair_counts = np.asarray(table["pair_count"][:])
     kept = np.flatnonzero(pair_counts)
     if not len(kept):
         raise ValueError(f"there is no pair to train on; left out: {dict(+counts)}")
     if len(kept) < len(rows):
         rows = rows.select(kept)
-    rows = rows.remove_columns(["trimmed", "problem"])
+    rows = rows.remove_columns(list(_ACCOUNT))
     parts = rows.select_columns("weights").with_format("arrow").iter(batch_size=ROWS_PER_BATCH)
     weight = sum(sum(map(sum, part["weights"].to_pylist())) for part in parts)
     found = {"groups": len(kept), "pairs": int(pair_counts.sum())}
@@ -243,12 +252,14 @@ def _training_row(
             raise
         problem = "groups that are too long"
     if problem:
-        empty = dict.fromkeys(("length", "total", "response_count", "pair_count", "trimmed"), 0)
-        return {name: empty.get(name, []) for name in FEATURES} | {"trimmed": 0, "problem": problem}
+        empty = dict.fromkeys(("length", "total", "response_count", "pair_count"), 0)
+        account = {"trimmed": 0, "dropped": 0, "problem": problem}
+        return {name: empty.get(name, []) for name in FEATURES} | account
     record = training_record(pairs.of(group, tokens))
     if not record["pair_count"]:
         problem = "groups of which the pairing takes no pair"
-    return record | {"trimmed": tokens.trimmed, "problem": problem}
+    dropped = len(group.responses) - len(tokens.responses)
+    return record | {"trimmed": tokens.trimmed, "dropped": dropped, "problem": problem}
 
 
 def _tokenizer_key(tokenizer: Any) -> str:

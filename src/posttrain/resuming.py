@@ -22,12 +22,14 @@ SEAL = "seal.json"
 
 def seal(folder: Path) -> None:
     """List the files of a finished checkpoint in it, atomically."""
+    partial = folder / f".{SEAL}.partial"
+    # One that a run left which was killed here is no file of the checkpoint.
+    partial.unlink(missing_ok=True)
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _hash(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != SEAL
     }
-    partial = folder / f".{SEAL}.partial"
     partial.write_text(json.dumps(files, indent=1), encoding="utf-8")
     os.replace(partial, folder / SEAL)
 
@@ -35,18 +37,23 @@ def seal(folder: Path) -> None:
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, naming the file; None if it is as it was written."""
     try:
-        files = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        listed = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
     except FileNotFoundError:
         return f"{folder / SEAL} is missing: writing it was interrupted"
     except (OSError, ValueError) as error:
         return f"{folder / SEAL} cannot be read ({error})"
-    for name, expected in files.items():
+    except (AttributeError, KeyError, TypeError):
+        files = {}
+    if not files:
+        return f"{folder / SEAL} lists no files with their sizes and hashes"
+    for name, (size, sha256) in files.items():
         path = folder / name
         if not path.is_file():
             return f"{path} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{path} has {path.stat().st_size:,} bytes instead of {expected['bytes']:,}"
-        if _hash(path) != expected["sha256"]:
+        if path.stat().st_size != size:
+            return f"{path} has {path.stat().st_size:,} bytes instead of {size:,}"
+        if _hash(path) != sha256:
             return f"{path} has other contents than were written"
     return None
 

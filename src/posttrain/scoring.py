@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.dataset import Limits
 from posttrain.preferences import RESPONSES, RankedGroup
 from posttrain.reward_model import score
 from posttrain.rows import Layout
-from posttrain.tokenization import TooLongError, tokenize_group
+from posttrain.tokenization import TokenizedGroup, TooLongError, tokenize_group
 
 #: Groups that are tokenised and sorted by length together.
 CHUNK = 1024
@@ -87,6 +88,17 @@ def score_groups(
     counts = Counter() if counts is None else counts
     pad_token_id = tokenizer.pad_token_id
     assert isinstance(pad_token_id, int)
+
+    def scored(some: list[TokenizedGroup]) -> Tensor:
+        return score(
+            model,
+            some,
+            pad_token_id=pad_token_id,
+            layout=layout,
+            batch_tokens=batch_tokens,
+            row_tokens=row_tokens,
+        )
+
     remaining = iter(groups)
     while chunk := list(itertools.islice(remaining, CHUNK)):
         kept, tokens = [], []
@@ -107,14 +119,18 @@ def score_groups(
             counts["trimmed prompts"] += found.trimmed > 0
             kept.append(group)
             tokens.append(found)
-        scores = score(
-            model,
-            tokens,
-            pad_token_id=pad_token_id,
-            layout=layout,
-            batch_tokens=batch_tokens,
-            row_tokens=row_tokens,
-        )
+        if layout.rows == "separate":
+            # Data that compare one response with many others hold it many times.
+            rows = [
+                TokenizedGroup(found.prompt, (response,))
+                for found in tokens
+                for response in found.responses
+            ]
+            distinct = list(dict.fromkeys(rows))
+            place = {row: number for number, row in enumerate(distinct)}
+            scores = scored(distinct)[[place[row] for row in rows]]
+        else:
+            scores = scored(tokens)
         by_group = scores.split([len(group.responses) for group in kept])
         for group, values in zip(kept, by_group, strict=True):
             names = RESPONSES[-len(group.responses) :]

@@ -10,6 +10,7 @@
 
 import hashlib
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,32 @@ from typing import Any
 
 from huggingface_hub import dataset_info
 
+from posttrain import conversations, preferences, reading
 from posttrain.preferences import BadRecord, RankedGroup
 from posttrain.reading import SUFFIXES, BadFile, scan
-from posttrain.sources import hub, human
+from posttrain.sources import (
+    hh_rlhf,
+    hub,
+    hub_converters,
+    hub_rows,
+    hub_sources,
+    human,
+    simulator,
+    tasks,
+)
+from posttrain.sources.originals import ORIGINALS
 from posttrain.sources.simulator import stream
+
+#: Code that decides which groups a name gives; human data have a fingerprint of their own.
+CODE = (
+    conversations, preferences, reading, hh_rlhf, hub, hub_converters, hub_rows, hub_sources,
+    simulator, tasks, sys.modules[__name__],
+)  # fmt: skip
 
 SIMULATED = re.compile(r"simulator:(\d+)(?::(\d+))?")
 ON_HUB = re.compile(
-    r"(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<subset>[\w.-]+))?(?:@(?P<at>[^:]+))?(?::(?P<split>[\w.-]+))?"
+    r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:/(?P<subset>[\w.-]+))?"
+    r"(?:@(?P<at>[^:]+))?(?::(?P<split>[\w.-]+))?"
 )
 
 
@@ -60,7 +79,7 @@ def iterate(
             dropped=counts,
         )
     else:
-        groups, description = human.load(source)
+        groups, description = _human(source)
         counts.update(description.get("dropped", {}))
         yield from groups
 
@@ -83,7 +102,7 @@ def identity(source: str) -> dict[str, Any]:
             hashes = {str(path.relative_to(at)): _hash(path) for path in files}
             return {"source": source.replace(f"@{at}", ""), "files": hashes}
         return {"source": source, "revision": at or _revision(match["name"])}
-    return {"source": source} | human.load(source)[1]
+    return {"source": source} | _human(source)[1]
 
 
 def _revision(name: str) -> str:
@@ -117,6 +136,21 @@ def _of_file(path: Path, counts: Counter[str], skip_bad: bool) -> Iterator[Ranke
             counts["bad records"] += 1
         else:
             raise item
+
+
+def _human(source: str) -> tuple[list[RankedGroup], dict[str, Any]]:
+    try:
+        return human.load(source)
+    except BadRecord:
+        raise
+    except ValueError as error:
+        if source in ORIGINALS:
+            raise
+        raise ValueError(
+            f"unknown source {source!r}; give a file ({', '.join(SUFFIXES)}), owner/name of the "
+            f"Hugging Face hub, simulator:COUNT, or human data ({', '.join(ORIGINALS)}, or a file "
+            f"of your own by its name: {error})"
+        ) from None
 
 
 def _is_file(source: str) -> bool:
