@@ -332,7 +332,8 @@ def test_a_full_disk_is_named_and_leaves_earlier_checkpoints_whole(
     # Files of this process may not grow beyond a limit below that of the optimiser's state.
     folder = tmp_path / "full"
     limit = (
-        "import resource, signal, sys; from posttrain import trainer, cli; from pathlib import Path\n"
+        "import resource, signal, sys\n"
+        "from posttrain import cli, trainer\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "save = trainer.Trainer._save_checkpoint\n"
         "def limited(self, *arguments):\n"

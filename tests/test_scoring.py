@@ -1,0 +1,217 @@
+"""Scores of many groups: those of the model, in order, and never all groups at a time."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from posttrain import reward_model, scoring
+from posttrain.dataset import Limits
+from posttrain.preferences import Message, RankedGroup
+from posttrain.reward_model import score
+from posttrain.rows import LAYOUTS, Layout
+from posttrain.scoring import limits_for, score_groups
+from posttrain.sources.simulator import simulate
+from posttrain.tokenization import TooLongError, tokenize_group
+
+SEPARATE, EXACT = LAYOUTS["separate"], LAYOUTS["exact"]
+CAUSAL = Layout("single", "causal", "running")
+NAMES = {2: ["chosen", "rejected"], 3: ["edited", "chosen", "rejected"]}
+NONE = Limits()
+
+
+@pytest.fixture(scope="module")
+def groups():
+    found = [group.ranked for group in simulate(24, seed=5, edited_share=0.5)]
+    assert {len(group.responses) for group in found} == {2, 3}
+    return found
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_checkpoint):
+    """A reward model and its tokenizer, which no test changes."""
+    return reward_model.load(tiny_checkpoint)
+
+
+def scores_of(found):
+    return [score for one in found for score in one.scores.values()]
+
+
+def tokenized(tokenizer, groups, **limits):
+    return [tokenize_group(tokenizer, group, keep_equal=True, **limits) for group in groups]
+
+
+@pytest.mark.parametrize("row_tokens", [None, 130])
+@pytest.mark.parametrize("layout", [SEPARATE, EXACT, CAUSAL], ids=["separate", "exact", "causal"])
+def test_scores_are_those_of_the_model_group_by_group(loaded, groups, layout, row_tokens):
+    model, tokenizer = loaded
+    expected = [
+        score(model, [tokens], pad_token_id=0, layout=layout).tolist()
+        for tokens in tokenized(tokenizer, groups)
+    ]
+    for batch_tokens in (1, 300, 8192):
+        found = list(
+            score_groups(
+                model,
+                tokenizer,
+                groups,
+                layout,
+                NONE,
+                batch_tokens=batch_tokens,
+                row_tokens=row_tokens,
+            )
+        )
+        assert [one.group for one in found] == groups
+        for one, values in zip(found, expected, strict=True):
+            assert list(one.scores) == NAMES[len(one.group.responses)]
+            assert list(one.scores.values()) == pytest.approx(values, abs=1e-12)
+
+
+def test_scores_of_shuffled_rows_are_those_of_the_model_for_the_same_seed(loaded, groups):
+    model, tokenizer = loaded
+    torch.manual_seed(3)
+    expected = score(
+        model, tokenized(tokenizer, groups), pad_token_id=0, layout=LAYOUTS["llama3"]
+    ).tolist()
+    torch.manual_seed(3)
+    found = list(score_groups(model, tokenizer, groups, LAYOUTS["llama3"], NONE))
+    assert [one.group for one in found] == groups
+    assert scores_of(found) == pytest.approx(expected, abs=1e-12)
+    again = list(score_groups(model, tokenizer, groups, LAYOUTS["llama3"], NONE))
+    assert scores_of(again) != pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 24, 100])
+def test_scores_do_not_depend_on_how_many_groups_are_in_memory(monkeypatch, loaded, groups, chunk):
+    expected = list(score_groups(*loaded, groups, EXACT, NONE))
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    found = list(score_groups(*loaded, iter(groups), EXACT, NONE))
+    assert [one.group for one in found] == groups
+    for one, wanted in zip(found, expected, strict=True):
+        assert one.scores == pytest.approx(wanted.scores, abs=1e-12)
+
+
+def test_groups_are_drawn_as_they_are_needed(monkeypatch, loaded, groups):
+    monkeypatch.setattr(scoring, "CHUNK", 4)
+    drawn = []
+
+    def source():
+        for group in groups:
+            drawn.append(group)
+            yield group
+
+    found = score_groups(*loaded, source(), EXACT, NONE)
+    assert drawn == []
+    for number in range(1, 13):
+        assert next(found).group == groups[number - 1]
+        assert len(drawn) == 4 * -(-number // 4)
+
+
+def test_no_groups_have_no_scores(loaded):
+    assert list(score_groups(*loaded, [], EXACT, NONE)) == []
+
+
+def group_with(*responses, prompt="Why?"):
+    return RankedGroup("equal", (Message("user", prompt),), responses)
+
+
+@pytest.mark.parametrize("layout", [SEPARATE, EXACT], ids=["separate", "exact"])
+def test_responses_that_are_equal_in_tokens_have_equal_scores(loaded, layout):
+    # Words that the tokenizer does not know are one and the same token.
+    groups = [group_with("qq", "ww"), group_with("qq", "sure", "ww"), group_with("sure", "sorry")]
+    equal, edited, other = list(score_groups(*loaded, groups, layout, NONE))
+    assert equal.scores["chosen"] == pytest.approx(equal.scores["rejected"], abs=1e-12)
+    assert list(edited.scores) == NAMES[3]
+    assert edited.scores["edited"] == pytest.approx(edited.scores["rejected"], abs=1e-12)
+    assert abs(edited.scores["edited"] - edited.scores["chosen"]) > 1e-6
+    assert abs(other.scores["chosen"] - other.scores["rejected"]) > 1e-6
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_groups_that_are_too_long_are_errors_or_counted(monkeypatch, loaded, groups, chunk):
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    model, tokenizer = loaded
+    whole = tokenized(tokenizer, groups)
+    needed = [max(map(len, tokens.responses)) for tokens in whole]
+    limit = sorted(needed)[-3]
+    kept = [place for place, size in enumerate(needed) if size < limit]
+    cut = sum(len(whole[place].prompt) + needed[place] > limit for place in kept)
+    assert 3 < cut < len(kept) < len(groups)
+    counts = Counter(before=1)
+    found = list(
+        score_groups(*loaded, groups, EXACT, Limits(limit, skip_too_long=True), counts=counts)
+    )
+    assert [one.group for one in found] == [groups[place] for place in kept]
+    assert counts == {
+        "before": 1,
+        "groups that are too long": len(groups) - len(kept),
+        "trimmed prompts": cut,
+    }
+    expected = tokenized(tokenizer, [groups[place] for place in kept], max_tokens=limit)
+    for one, tokens in zip(found, expected, strict=True):
+        values = score(model, [tokens], pad_token_id=0, layout=EXACT).tolist()
+        assert list(one.scores.values()) == pytest.approx(values, abs=1e-12)
+    with pytest.raises(TooLongError, match=f"max_tokens={limit}; raise max_tokens"):
+        list(score_groups(*loaded, groups, EXACT, Limits(limit)))
+
+
+def test_a_chunk_of_nothing_but_groups_that_are_too_long_is_passed_over(monkeypatch, loaded):
+    monkeypatch.setattr(scoring, "CHUNK", 2)
+    long = group_with("sure " * 50, "sorry")
+    groups = [long, long, group_with("sure", "sorry"), long, long, long]
+    counts = Counter()
+    limits = Limits(max_tokens=20, skip_too_long=True)
+    found = list(score_groups(*loaded, groups, EXACT, limits, counts=counts))
+    assert [one.group for one in found] == [groups[2]]
+    assert counts["groups that are too long"] == 5
+
+
+# The tiny model's context is 256 tokens.
+@pytest.mark.parametrize(
+    ("layout", "options", "expected"),
+    [
+        (SEPARATE, {}, Limits(256)),
+        (SEPARATE, {"max_tokens": 100}, Limits(100)),
+        (SEPARATE, {"max_tokens": 1000}, Limits(256)),
+        (SEPARATE, {"row_tokens": 120}, Limits(120)),
+        (SEPARATE, {"row_tokens": 1000}, Limits(256)),
+        (SEPARATE, {"max_tokens": 100, "row_tokens": 120}, Limits(100)),
+        (SEPARATE, {"max_tokens": 120, "row_tokens": 100}, Limits(100)),
+        # Positions restart, so a row may be longer than the context.
+        (EXACT, {}, Limits(256, None)),
+        (EXACT, {"max_tokens": 100}, Limits(100, None)),
+        (EXACT, {"max_tokens": 1000, "row_tokens": 4096}, Limits(256, 4096)),
+        (EXACT, {"row_tokens": 120}, Limits(256, 120)),
+        (LAYOUTS["llama3"], {}, Limits(256, 256)),
+        (LAYOUTS["llama3"], {"max_tokens": 100}, Limits(100, 256)),
+        (LAYOUTS["llama3"], {"row_tokens": 4096}, Limits(256, 256)),
+        (LAYOUTS["llama3"], {"row_tokens": 120}, Limits(256, 120)),
+        (Layout("single", "isolated", "running"), {}, Limits(256, 256)),
+        (Layout("single", "causal", "restarting"), {}, Limits(256, None)),
+        (EXACT, {"skip_too_long": True}, Limits(256, None, True)),
+        (SEPARATE, {"skip_too_long": True}, Limits(256, None, True)),
+    ],
+)
+def test_limits_by_hand(loaded, layout, options, expected):
+    model, _ = loaded
+    assert model.config.max_position_embeddings == 256
+    assert limits_for(model, layout, **options) == expected
+
+
+@pytest.mark.parametrize("row_tokens", [None, 100])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_groups_within_their_limits_are_scored_in_any_layout(loaded, groups, layout, row_tokens):
+    # Without limits a row would be refused, or exceed the context.
+    model, _ = loaded
+    words = " ".join(["sure"] * 300)
+    long = [group_with("sure", "sorry", "sure sorry", prompt=words), *groups]
+    limits = limits_for(model, layout, row_tokens=row_tokens, skip_too_long=True)
+    counts = Counter()
+    found = list(score_groups(*loaded, long, layout, limits, row_tokens=row_tokens, counts=counts))
+    assert counts == {"trimmed prompts": 1}
+    assert len(found) == len(long)
+    assert all(map(math.isfinite, scores_of(found)))
+    if row_tokens is not None:
+        with pytest.raises(ValueError, match="more than row_tokens=100"):
+            list(score_groups(*loaded, long, layout, NONE, row_tokens=row_tokens))
