@@ -27,7 +27,7 @@ from posttrain import (
 )
 from posttrain.dataset import Limits, Stored, group_of, stored, tokenized
 from posttrain.pairing import Pairing
-from posttrain.preferences import Message, RankedGroup, from_record, split
+from posttrain.preferences import Message, RankedGroup, split
 from posttrain.reading import read_groups, write_groups
 from posttrain.rows import LAYOUTS
 from posttrain.sources import (
@@ -520,7 +520,6 @@ def test_a_row_is_a_group(drawn):
     groups, _ = drawn
     for group in [*GROUPS, *groups]:
         assert group_of(dataset._row(group)) == group
-        assert from_record(preferences.to_record(group), where="here") == group
 
 
 def test_what_is_stored_can_be_read_from_a_file(file, tmp_path):

@@ -110,10 +110,11 @@ def test_adapters_are_merged(tiny_checkpoint, tiny_groups, tmp_path, dtype):
     wrapped, tokenizer = with_adapters(tiny_checkpoint, dtype)
     apart = score(wrapped, tiny_groups, pad_token_id=0)
     plain, _ = with_head(reward_model.load(tiny_checkpoint, dtype=dtype))
-    assert (score(plain, tiny_groups, pad_token_id=0) - apart).abs().max() > 0.1
+    effect = (score(plain, tiny_groups, pad_token_id=0) - apart).abs().max().item()
+    assert effect > 0.1
     model = finish(wrapped)
     merged = score(model, tiny_groups, pad_token_id=0)
-    rounding = 1e-5 if dtype == torch.float32 else 0.05
+    rounding = 1e-5 if dtype == torch.float32 else effect / 5
     torch.testing.assert_close(merged, apart, rtol=0, atol=rounding)
     save(model, tokenizer, tmp_path)
     assert names(tmp_path) == WRITTEN
@@ -198,8 +199,8 @@ def test_a_failure_at_any_file_leaves_nothing_that_looks_whole(
     assert len(calls) == count
     assert "config.json" not in names(tmp_path)
     assert ".model-partial" not in names(tmp_path)
-    with pytest.raises(ValueError, match="no readable model|Unrecognized model"):
-        reward_model.load(tmp_path)
+    with pytest.raises(ValueError, match="Unrecognized model"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path)
 
 
 def test_the_configuration_comes_last(tiny_model, tmp_path, failing_at):

@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         ("packing", "what one row for all responses changes"),
         ("edits", "how edited responses are used, and what they add"),
         ("edit-examples", "what training on edits does to single triples"),
+        ("training", "what a finished run of posttrain train bought (--source: the run's name)"),
     ):
         one = names.add_parser(
             name, add_help=False, help=f"{question} (options depend on --source; see --help)"
@@ -210,11 +211,11 @@ def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from trl import TrlParser
 
     from posttrain import records
-    from posttrain.studies import edits, edits_examples, margin, packing, packing_rows
+    from posttrain.studies import edits, edits_examples, margin, packing, packing_rows, training_run
 
     study: Any = {
         "margin": margin, "rows": packing_rows, "packing": packing, "edits": edits,
-        "edit-examples": edits_examples,
+        "edit-examples": edits_examples, "training": training_run,
     }[known.study]  # fmt: skip
     parser = TrlParser(
         study.settings_for(known.source, *([known.training] if known.training else [])),

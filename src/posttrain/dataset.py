@@ -57,7 +57,7 @@ class Stored:
     Attributes:
         rows: One row a group; :func:`group_of` turns it back.
         counts: What was left out while reading, by reason.
-        fingerprint: Changes with what was read.
+        fingerprint: Hash of the groups, whatever code has read them.
     """
 
     rows: Dataset
@@ -100,7 +100,7 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
     """
     identities = [named.identity(source) for source in sources]
     settings = {"sources": identities, "skip_bad": skip_bad}
-    fingerprint = cache.key(settings, *named.CODE, sys.modules[__name__])
+    name = cache.key(settings, *named.CODE, sys.modules[__name__])
 
     def make(folder: Path) -> None:
         counts: Counter[str] = Counter()
@@ -111,16 +111,20 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
             while batch := list(itertools.islice(groups, ROWS_PER_BATCH)):
                 rows = [_row(group) for group in batch]
                 file.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema=_SCHEMA))
-        (folder / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
+        with (folder / "groups.arrow").open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        account = {"counts": counts, "sha256": content}
+        (folder / "account.json").write_text(json.dumps(account), encoding="utf-8")
 
-    folder = cache.made(f"data/{fingerprint}", make)
+    folder = cache.made(f"data/{name}", make)
     rows = Dataset.from_file(str(folder / "groups.arrow"))
-    counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    account = json.loads((folder / "account.json").read_text(encoding="utf-8"))
+    counts = account["counts"]
     if not len(rows):
         raise ValueError(
             f"{', '.join(sources)}: no record is left to work with; left out: {counts}"
         )
-    return Stored(rows, counts, fingerprint)
+    return Stored(rows, counts, account["sha256"][:16])
 
 
 def _row(group: RankedGroup) -> dict[str, Any]:

@@ -141,7 +141,10 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if held_out and _sharded(trainer):
         found = trainer.evaluate()
-    finished = saving.finish(trainer.accelerator.unwrap_model(trainer.model))
+    # Without autocast, as whoever loads it will compute.
+    finished = saving.finish(
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    )
     if trainer.is_world_process_zero():
         if held_out and not _sharded(trainer):
             found = _evaluate(finished, tokenizer, held_out[0], settings)
