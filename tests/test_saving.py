@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from posttrain import reward_model, saving
@@ -28,6 +29,10 @@ def with_head(loaded, seed=1):
     return model, tokenizer
 
 
+def precisions(folder):
+    return {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()}
+
+
 def names(folder):
     return {path.name for path in folder.iterdir()}
 
@@ -42,6 +47,7 @@ def test_scores_after_loading_are_those_before_saving(
     save(model, tokenizer, tmp_path)
     again, its_tokenizer = reward_model.load(tmp_path)
     assert again.dtype == dtype
+    assert precisions(tmp_path) == {dtype}
     assert not has_fresh_head(again)
     assert torch.equal(score(again, tiny_groups, pad_token_id=0, layout=LAYOUTS["exact"]), expected)
     assert expected.std() > 0.1
@@ -155,6 +161,7 @@ def test_given_weights_are_saved_in_place_of_the_models_own(bfloat16_model, tiny
     save(model, tokenizer, tmp_path, state=state)
     again, _ = reward_model.load(tmp_path)
     assert again.dtype == torch.bfloat16
+    assert precisions(tmp_path) == {torch.bfloat16}
     assert torch.equal(score(again, tiny_groups, pad_token_id=0), expected)
     assert expected.std() > 0.1
 

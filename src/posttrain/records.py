@@ -6,10 +6,8 @@ result computed by the notebook that shows it.
 
 import json
 import math
-import os
 import platform
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +17,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+
+from posttrain.files import whole_file
 
 PACKAGES = ("posttrain", "torch", "transformers", "numpy", "scipy")
 
@@ -100,7 +100,6 @@ def save(record: Record, folder: Path) -> Path:
 
     Tables are stored column by column, one column a line, with six significant digits.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record.name}.json"
     head = {
         "study": record.study,
@@ -119,15 +118,8 @@ def save(record: Record, folder: Path) -> Path:
         ]
         tables.append(f"{json.dumps(name)}: {{\n" + ",\n".join(columns) + "\n}")
     lines.append('"tables": {\n' + ",\n".join(tables) + "\n}")
-    handle, scratch = tempfile.mkstemp(dir=folder, suffix=".partial")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write("{\n" + ",\n".join(lines) + "\n}\n")
-        # mkstemp makes private files; a record is as readable as any other file of the project.
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write("{\n" + ",\n".join(lines) + "\n}\n")
     return path
 
 

@@ -7,7 +7,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain import checkpoints, reward_model
+from posttrain.dataset import Limits
 from posttrain.rows import LAYOUTS, Layout
+from posttrain.scoring import limits_for
 from posttrain.settings import setting
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
@@ -83,6 +85,16 @@ class RowSettings:
     def rows(self) -> Layout:
         """The layout."""
         return LAYOUTS[self.layout]
+
+    def limits(self, model: PreTrainedModel) -> Limits:
+        """How long groups may be (see :func:`posttrain.scoring.limits_for`)."""
+        return limits_for(
+            model,
+            self.rows,
+            max_tokens=self.max_tokens,
+            row_tokens=self.row_tokens,
+            skip_too_long=self.skip_too_long,
+        )
 
 
 def load_model(

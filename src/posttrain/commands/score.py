@@ -11,7 +11,7 @@ import torch
 from posttrain import reward_model
 from posttrain.commands.common import ModelSettings, RowSettings, load_model
 from posttrain.files import whole_file
-from posttrain.scoring import Scored, limits_for, score_groups
+from posttrain.scoring import Scored, score_groups
 from posttrain.settings import setting
 from posttrain.sources import named
 
@@ -81,19 +81,12 @@ def scored_groups(settings: ScoreSettings, counts: Counter[str]) -> Iterator[Sco
         for source in settings.data
         for group in named.iterate(source, counts=counts, skip_bad=settings.skip_bad)
     )
-    limits = limits_for(
-        model,
-        settings.rows,
-        max_tokens=settings.max_tokens,
-        row_tokens=settings.row_tokens,
-        skip_too_long=settings.skip_too_long,
-    )
     return score_groups(
         model,
         tokenizer,
         groups,
         settings.rows,
-        limits,
+        settings.limits(model),
         batch_tokens=settings.batch_tokens,
         row_tokens=settings.row_tokens,
         counts=counts,

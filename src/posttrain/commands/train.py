@@ -215,13 +215,7 @@ def _data(
         groups, held_out = groups.split(
             test_fraction=settings.eval_fraction, seed=settings.split_seed
         )
-    limits = limits_for(
-        model,
-        settings.rows,
-        max_tokens=settings.max_tokens,
-        row_tokens=settings.row_tokens,
-        skip_too_long=settings.skip_too_long,
-    )
+    limits = settings.limits(model)
 
     def prepared(part: Stored) -> Tokenized:
         return tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)
