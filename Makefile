@@ -28,9 +28,10 @@ book: .venv/.stamp
 	@echo
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
 
+# Whole files go to each of two processes, because fixtures of a file are slow to make.
 test: lint
-	$(RUN) pytest tests
-	$(RUN) pytest --nbval notebooks
+	$(RUN) pytest tests -n 2 --dist loadfile
+	$(RUN) pytest --nbval notebooks -n 2 --dist loadfile
 
 lint: .venv/.stamp
 	$(RUN) ruff check

@@ -202,14 +202,28 @@ def test_a_file_that_has_changed_is_read_again(reads, file, tmp_path):
     assert reads == [file] * 2
 
 
-def test_what_is_read_has_a_name_of_its_own_for_each_setting(file):
-    found = [
-        stored(sources, skip_bad=skip_bad).fingerprint
-        for sources in ([file], ["simulator:3"], ["simulator:3:1"], ["simulator:3", file],
-                        [file, "simulator:3"])
+def test_what_is_read_has_a_name_of_its_own_for_each_setting(own_cache, file):
+    names = (
+        [file],
+        ["simulator:3"],
+        ["simulator:3:1"],
+        ["simulator:3", file],
+        [file, "simulator:3"],
+    )
+    found = {
+        skip_bad: [stored(sources, skip_bad=skip_bad).fingerprint for sources in names]
         for skip_bad in (False, True)
-    ]  # fmt: skip
-    assert len(set(found)) == len(found)
+    }
+    assert len(list((own_cache / "data").iterdir())) == 2 * len(names)
+    # But fingerprints go by what was read.
+    assert found[False] == found[True]
+    assert len(set(found[False])) == len(names)
+
+
+def test_equal_data_have_equal_fingerprints_wherever_they_lie(file, tmp_path):
+    other = write(tmp_path / "other.jsonl", GROUPS)
+    assert stored([other]).fingerprint == stored([file]).fingerprint
+    assert stored(["simulator:3"]).fingerprint == stored(["simulator:3:0"]).fingerprint
 
 
 def changed(monkeypatch, module):

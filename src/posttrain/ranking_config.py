@@ -29,8 +29,9 @@ class RankingConfig(TrainingArguments):
     )
     part_tokens: int | None = setting(
         16384,
-        "Most tokens, padding included, that a device computes at once; a step takes as many parts "
-        "as it needs. It limits memory and changes nothing else.",
+        "Most tokens that a device computes at once, padding included (in rows that groups share: "
+        "padding aside); a step takes as many parts as it needs. It limits memory and changes "
+        "nothing else.",
     )
     objective: str = setting(
         "pairs",
@@ -75,6 +76,12 @@ class RankingConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if not 0 <= self.min_learning_rate_share <= 1:
+            raise ValueError(
+                f"min_learning_rate_share must lie in [0, 1], not {self.min_learning_rate_share}"
+            )
+        if self.centring < 0:
+            raise ValueError(f"centring must not be negative, not {self.centring}")
         if self.per_device_train_batch_size is not None or self.gradient_accumulation_steps != 1:
             raise ValueError(
                 "per_device_train_batch_size and gradient_accumulation_steps have no say here: set "

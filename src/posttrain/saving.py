@@ -61,6 +61,9 @@ def save(
         for name, text in (texts or {}).items():
             (scratch / name).write_text(text, encoding="utf-8")
         (folder / CONFIG).unlink(missing_ok=True)
+        # Shards of a larger model would be there beside the new file, or the other way round.
+        for stale in folder.glob("*.safetensors*"):
+            stale.unlink()
         for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):
             os.replace(path, folder / path.name)
     finally:

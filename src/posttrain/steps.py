@@ -41,7 +41,8 @@ class Step:
         parts: Its share of the step's groups; as many parts as every other process has.
         pairs: Number of pairs of the whole step.
         groups: Number of groups of the whole step.
-        seed: Seeds the order of shuffled responses, one number for each part.
+        seed: Seeds the order of shuffled responses: four numbers, of the run, the epoch, the step
+            and the process.
     """
 
     parts: tuple[Part, ...]

@@ -218,7 +218,7 @@ def test_data_on_the_hub_have_the_identity_of_their_commit(newest):
     assert identity(TRL) == {"source": TRL, "revision": "new"}
     newest[TRL] = "newer"
     assert identity(f"{TRL}:test") == {"source": f"{TRL}:test", "revision": "newer"}
-    assert identity(f"{TRL}@old") == {"source": f"{TRL}@old", "revision": "old"}
+    assert identity(f"{TRL}@0123abc") == {"source": f"{TRL}@0123abc", "revision": "0123abc"}
 
 
 def test_data_with_a_converter_are_read_at_its_commit(monkeypatch):
@@ -226,7 +226,7 @@ def test_data_with_a_converter_are_read_at_its_commit(monkeypatch):
     for name, source in hub.HUB.items():
         assert source.revision
         assert identity(name) == {"source": name, "revision": source.revision}
-    assert identity(f"{HH}@other")["revision"] == "other"
+    assert identity(f"{HH}@fedc987")["revision"] == "fedc987"
 
 
 def test_a_hub_that_does_not_answer_is_explained(monkeypatch):
@@ -330,3 +330,9 @@ def test_human_data_with_a_bad_record_are_no_unknown_source(base, ask):
     with pytest.raises(ValueError, match=r"mine\.jsonl, line 2, field 'strength'") as refused:
         ask("mine")
     assert "unknown source" not in str(refused.value)
+
+
+@pytest.mark.parametrize("at", ["main", "./gone", "v1.0", "folder/of/mine"])
+def test_what_is_neither_a_commit_nor_a_folder_has_no_identity(at):
+    with pytest.raises(ValueError, match="neither a folder that exists nor a commit"):
+        named.identity(f"owner/name@{at}")

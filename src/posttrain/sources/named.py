@@ -20,7 +20,7 @@ from huggingface_hub import dataset_info
 
 from posttrain import conversations, preferences, reading
 from posttrain.preferences import BadRecord, RankedGroup
-from posttrain.reading import SUFFIXES, BadFile, scan
+from posttrain.reading import SUFFIXES, scan
 from posttrain.sources import (
     hh_rlhf,
     hub,
@@ -101,6 +101,12 @@ def identity(source: str) -> dict[str, Any]:
             files = sorted(path for path in Path(at).rglob("*") if path.is_file())
             hashes = {str(path.relative_to(at)): _hash(path) for path in files}
             return {"source": source.replace(f"@{at}", ""), "files": hashes}
+        if at and not re.fullmatch(r"[0-9a-f]{7,40}", at):
+            # A branch moves, and what was read of it would be taken for what it is now.
+            raise ValueError(
+                f"{source}: {at!r} is neither a folder that exists nor a commit; name the folder "
+                "with the data set's files, or the commit's hash"
+            )
         return {"source": source, "revision": at or _revision(match["name"])}
     return {"source": source} | _human(source)[1]
 
@@ -132,7 +138,7 @@ def _of_file(path: Path, counts: Counter[str], skip_bad: bool) -> Iterator[Ranke
     for item in scan(path, Counter()):
         if not isinstance(item, BadRecord):
             yield item
-        elif skip_bad and not isinstance(item, BadFile):
+        elif skip_bad:
             counts["bad records"] += 1
         else:
             raise item
