@@ -516,6 +516,7 @@ def test_wrong_arguments_are_refused_at_once(arguments, message):
         (gzip.compress(b'{"chosen": \n'), "JSON"),
         (gzip.compress(b""), "hf download|the file has no rows"),
     ],
+    ids=["missing", "cut off", "not JSON", "empty"],
 )
 def test_unreadable_files_are_named_with_a_remedy(tmp_path, content, message, streaming):
     (tmp_path / "harmless-base").mkdir()

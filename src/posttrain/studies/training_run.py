@@ -100,8 +100,12 @@ def run(
         study="training",
         source=source,
         profile=profile,
-        settings={"run": account["settings"], "training": account["training"]}
-        | {"study": asdict(settings)},
+        settings={
+            "run": account["settings"],
+            "training": account["training"],
+            # Where the folder lay says nothing about what was run.
+            "study": {name: value for name, value in asdict(settings).items() if name != "runs"},
+        },
         data=account["data"] | {"steps": account["steps"]},
         tables={
             "history": _history(json.loads(state[-1].read_text(encoding="utf-8"))),
