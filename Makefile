@@ -28,7 +28,9 @@ book: .venv/.stamp
 	@echo
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
 
-# Whole files go to each of two processes, because fixtures of a file are slow to make.
+# Two processes with whole files each, because fixtures of a file are slow to make; and a thread each,
+# because models this small only make threads wait for one another.
+test: export OMP_NUM_THREADS = 1
 test: lint
 	$(RUN) pytest tests -n 2 --dist loadfile
 	$(RUN) pytest --nbval notebooks -n 2 --dist loadfile
