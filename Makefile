@@ -22,6 +22,11 @@ help:
 	@echo
 	@echo 'parameter files:          $(basename $(notdir $(wildcard notebooks/params/*.yaml)))'
 
+# A model this small only makes threads wait for one another, most of all beside other work.
+ifeq ($(PARAMS),quick)
+book notebooks: export OMP_NUM_THREADS = 1
+endif
+
 book: .venv/.stamp
 	$(RUN) posttrain.notebooks run --params 'notebooks/params/$(PARAMS).yaml' --output book/chapters
 	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
