@@ -282,8 +282,9 @@ def _execute(item: _Planned, notebooks: Path) -> NotebookNode:
             kernel_name=KERNEL,
             cwd=notebooks.resolve(),
             progress_bar=False,
-            # The kernel warns on the terminal that it talks to us over local TCP.
-            extra_arguments=["--log-level=ERROR"],
+            # What fails in a cell comes back with the notebook. On the terminal the kernel only
+            # warns that it uses local TCP, and calls it an error that it is interrupted at the end.
+            extra_arguments=["--log-level=CRITICAL"],
         )
     except PapermillExecutionError as error:
         print("failed", flush=True)
