@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_llama import SMALL, WORDS
+from transformers import LlamaConfig, LlamaForSequenceClassification
 from transformers.utils import logging
 
 from posttrain import checkpoints, reward_model
+from posttrain.reward_model import score_head
 from posttrain.sources.simulator import simulate
 from posttrain.tokenization import TokenizedGroup, tokenize_group
 
@@ -28,6 +31,31 @@ def tiny_checkpoint(tmp_path_factory, tiny_settings) -> Path:
         # Only here: the checkpoint that takes long to convert stays in the user's own cache.
         patch.setenv("POSTTRAIN_CACHE", str(tmp_path_factory.mktemp("cache")))
         return checkpoints.tiny(tiny_settings)
+
+
+@pytest.fixture(scope="session")
+def grouped_checkpoint(tmp_path_factory):
+    """Folder of an untrained Llama whose heads share keys and values."""
+    folder = tmp_path_factory.mktemp("grouped")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForSequenceClassification(LlamaConfig(**SMALL)).double().save_pretrained(folder)
+    words = [f"w{number}" for number in range(WORDS - len(checkpoints.SPECIAL_TOKENS))]
+    checkpoints.train_tokenizer([" ".join(words)]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load(tiny_checkpoint, grouped_checkpoint):
+    """Loads a fresh model by name, with scores of order one so that tolerances are demanding."""
+    folders = {"trained": tiny_checkpoint, "grouped": grouped_checkpoint}
+
+    def load(name, dtype=torch.float64):
+        model, _ = reward_model.load(folders[name], dtype=dtype)
+        torch.nn.init.normal_(score_head(model).weight, generator=torch.Generator().manual_seed(0))
+        return model
+
+    return load
 
 
 @pytest.fixture

@@ -7,31 +7,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_llama import SMALL, WORDS
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 from transformers import (
-    BloomConfig,
-    BloomForSequenceClassification,
     Gemma2Config,
     Gemma2ForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
     GPTNeoConfig,
     GPTNeoForSequenceClassification,
-    LlamaConfig,
-    LlamaForSequenceClassification,
     MistralConfig,
     MistralForSequenceClassification,
-    MptConfig,
-    MptForSequenceClassification,
     Qwen2Config,
     Qwen2ForSequenceClassification,
 )
 
-from posttrain import checkpoints, reward_model
+from posttrain import reward_model
 from posttrain.attention import block_mask, dense_mask, mask_for
 from posttrain.losses import ranking_loss
 from posttrain.precision import compute_in_double
-from posttrain.reward_model import check_exact, forward_scores, score, score_head
+from posttrain.reward_model import forward_scores, score, score_head
 from posttrain.rows import LAYOUTS, Layout, fill_rows, lay_out
 from posttrain.tokenization import TokenizedGroup
 
@@ -43,21 +38,6 @@ SINGLE = [
         ("isolated", "causal"), ("restarting", "running"), ("shuffled", "ranked")
     )
 ]
-WORDS = 32
-SMALL = {
-    "vocab_size": WORDS,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_labels": 1,
-    "pad_token_id": 0,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    # Larger than usual: with nearly even attention it would hardly matter who sees whom.
-    "initializer_range": 0.2,
-}
 IDS = st.lists(st.integers(0, WORDS - 1), min_size=1, max_size=9).map(tuple)
 GROUPS = st.lists(
     st.builds(TokenizedGroup, IDS, st.lists(IDS, min_size=1, max_size=4).map(tuple)),
@@ -79,31 +59,6 @@ ROUNDING = {
 }
 PAIR = TokenizedGroup((5, 6), ((7,), (8, 9)))
 DRAWN = [PAIR, TokenizedGroup((1,), ((2,),)), TokenizedGroup((1, 2), ((3, 4), (5,), (6, 7, 8)))]
-
-
-@pytest.fixture(scope="module")
-def grouped_checkpoint(tmp_path_factory):
-    """Folder of an untrained Llama whose heads share keys and values."""
-    folder = tmp_path_factory.mktemp("grouped")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForSequenceClassification(LlamaConfig(**SMALL)).double().save_pretrained(folder)
-    words = [f"w{number}" for number in range(WORDS - len(checkpoints.SPECIAL_TOKENS))]
-    checkpoints.train_tokenizer([" ".join(words)]).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def load(tiny_checkpoint, grouped_checkpoint):
-    """Loads a fresh model by name, with scores of order one so that tolerances are demanding."""
-    folders = {"trained": tiny_checkpoint, "grouped": grouped_checkpoint}
-
-    def load(name, dtype=torch.float64):
-        model, _ = reward_model.load(folders[name], dtype=dtype)
-        torch.nn.init.normal_(score_head(model).weight, generator=torch.Generator().manual_seed(0))
-        return model
-
-    return load
 
 
 @pytest.fixture(scope="module", params=["trained", "grouped"])
@@ -578,65 +533,3 @@ class TestFlexAttentionOnAGPU:
         found = gradients(flex, groups, EXACT, row_tokens)
         separate = gradients(plain, groups, SEPARATE)
         assert furthest(found, separate) < 1e-3
-
-
-class TestCheckExact:
-    @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-    @pytest.mark.parametrize("name", ["trained", "grouped"])
-    def test_a_llama_passes(self, load, name, dtype, implementation):
-        model = load(name, dtype)
-        model.set_attn_implementation(implementation)
-        check_exact(model, pad_token_id=0)
-
-    def test_a_fresh_head_passes(self, tiny_model, bfloat16_model):
-        for model, tokenizer in (tiny_model, bfloat16_model):
-            check_exact(model, pad_token_id=tokenizer.pad_token_id)
-
-    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-    def test_a_model_that_ignores_the_mask_is_refused(self, load, monkeypatch, dtype):
-        monkeypatch.setattr(reward_model, "mask_for", lambda model, batch: None)
-        expected = "LlamaForSequenceClassification does not keep responses in one row apart"
-        with pytest.raises(ValueError, match=expected):
-            check_exact(load("trained", dtype), pad_token_id=0)
-
-    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-    def test_a_model_that_ignores_positions_is_refused(self, load, dtype):
-        model = load("trained", dtype)
-
-        def count(_module, arguments, named):
-            return arguments, named | {"position_ids": None}
-
-        model.model.register_forward_pre_hook(count, with_kwargs=True)
-        with pytest.raises(ValueError, match="does not keep responses in one row apart"):
-            check_exact(model, pad_token_id=0)
-
-    def test_a_model_that_cannot_take_the_mask_is_refused_with_the_layout(self):
-        config = BloomConfig(
-            vocab_size=WORDS, hidden_size=32, n_layer=1, n_head=2, num_labels=1, pad_token_id=0
-        )
-        model = BloomForSequenceClassification(config).eval()
-        with pytest.raises(ValueError, match=r"BloomFor.* cannot compute a row of layout .*single"):
-            check_exact(model, pad_token_id=0)
-
-    @pytest.mark.parametrize("seed", range(5))
-    def test_a_model_with_alibi_is_refused(self, seed):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            config = MptConfig(
-                vocab_size=WORDS, d_model=64, n_layers=2, n_heads=4, num_labels=1, pad_token_id=0
-            )
-            model = MptForSequenceClassification(config).eval()
-        with pytest.raises(ValueError, match=r"MptFor.* does not keep responses in one row apart"):
-            check_exact(model, pad_token_id=0)
-
-    def test_a_model_without_finite_scores_is_refused(self, own_model):
-        torch.nn.init.constant_(own_model.model.norm.weight, torch.nan)
-        with pytest.raises(ValueError, match="off by nan"):
-            check_exact(own_model, pad_token_id=0)
-
-    def test_the_check_draws_no_random_numbers(self, own_model):
-        torch.manual_seed(0)
-        before = torch.get_rng_state()
-        check_exact(own_model, pad_token_id=0)
-        assert torch.equal(torch.get_rng_state(), before)

@@ -178,6 +178,11 @@ def test_settings_that_are_shown_exist(tmp_path):
     assert set(SHOWN) <= set(training) | set(TrainSettings.__dataclass_fields__)
 
 
+def test_a_bar_in_a_name_does_not_end_its_cell():
+    found = EVALUATION | {"accuracy_by_domain": {"a|b": estimate(0.5)}}
+    assert "| accuracy in a\\|b | 50.0 % |" in model_card(account(evaluation=found))
+
+
 def test_without_evaluation_the_card_says_so():
     made = account(evaluation={})
     del made["data"]["evaluation"]

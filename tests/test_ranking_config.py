@@ -109,6 +109,8 @@ def test_another_schedule_may_be_chosen(make):
         ({"objective": "plackett-luce", "centring": 0.1}, "centring is defined on pairs"),
         ({"groups_per_step": 0}, "groups_per_step must be at least 1, not 0"),
         ({"part_tokens": 0}, "part_tokens must be at least 1, not 0"),
+        ({"centring": -0.1}, "centring must not be negative, not -0.1"),
+        ({"min_warmup_steps": -1}, "min_warmup_steps must not be negative, not -1"),
         ({"part_tokens": -5}, "part_tokens must be at least 1, not -5"),
         ({"per_device_train_batch_size": 8}, "have no say here: set groups_per_step"),
         ({"gradient_accumulation_steps": 2}, "have no say here: set groups_per_step"),

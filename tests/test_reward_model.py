@@ -17,8 +17,7 @@ from transformers import (
 )
 
 from posttrain import reward_model
-from posttrain.attention import mask_for
-from posttrain.reward_model import check_exact, forward_scores, score, score_head
+from posttrain.reward_model import forward_scores, score, score_head
 from posttrain.rows import LAYOUTS, Layout, lay_out
 from posttrain.tokenization import TokenizedGroup
 
@@ -283,45 +282,6 @@ def test_autocast_does_not_reach_the_head(tiny_checkpoint, tiny_groups):
     assert scores.dtype == torch.float32
     assert torch.equal(scores, score_head(model)(states.float()).squeeze(-1))
     assert not torch.equal(scores, forward_scores(model, batch))
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_a_check_for_exactness_leaves_mode_and_random_numbers_alone(model, training):
-    model.train(training)
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    check_exact(model, pad_token_id=0)
-    assert model.training is training
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]  # noqa: NPY002
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_a_check_for_exactness_accepts_a_bfloat16_body(bfloat16_model):
-    check_exact(bfloat16_model[0], pad_token_id=0)
-
-
-def without(*names):
-    """``response_states`` of a model that ignores the mask or the positions."""
-
-    def ignoring(model, batch):
-        mask = mask_for(model, batch)
-        hidden = model.model(
-            input_ids=batch.input_ids,
-            attention_mask=None if "mask" in names else mask,
-            position_ids=None if "positions" in names else batch.position_ids,
-        ).last_hidden_state
-        return hidden.flatten(0, 1)[batch.score_index]
-
-    return ignoring
-
-
-@pytest.mark.parametrize("ignored", [["mask"], ["positions"], ["mask", "positions"]])
-def test_a_check_for_exactness_refuses_what_ignores_mask_or_positions(model, monkeypatch, ignored):
-    monkeypatch.setattr(reward_model, "response_states", without())
-    check_exact(model, pad_token_id=0)
-    monkeypatch.setattr(reward_model, "response_states", without(*ignored))
-    with pytest.raises(ValueError, match="does not keep responses in one row apart"):
-        check_exact(model, pad_token_id=0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

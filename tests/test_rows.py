@@ -90,6 +90,14 @@ def test_which_layouts_are_exact():
     assert Layout("separate", "causal", "running", "shuffled").is_exact
 
 
+def test_which_layouts_need_a_mask():
+    for layout in SINGLE:
+        for shared_rows in (False, True):
+            assert layout.needs_mask(shared_rows=shared_rows) == layout.is_exact
+    assert not LAYOUTS["separate"].needs_mask(shared_rows=False)
+    assert LAYOUTS["separate"].needs_mask(shared_rows=True)
+
+
 def test_tokens_of_a_group():
     assert LAYOUTS["separate"].tokens(PAIR) == 3 + 4
     assert LAYOUTS["separate"].tokens(TRIPLE) == 3 + 2 + 3

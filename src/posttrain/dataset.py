@@ -222,7 +222,9 @@ def tokenized(
         rows = rows.select(kept)
     rows = rows.remove_columns(list(_ACCOUNT))
     parts = rows.select_columns("weights").with_format("arrow").iter(batch_size=ROWS_PER_BATCH)
-    weight = sum(sum(map(sum, part["weights"].to_pylist())) for part in parts)
+    weight = sum(
+        pyarrow.compute.sum(pyarrow.compute.list_flatten(part["weights"])).as_py() for part in parts
+    )
     found = {"groups": len(kept), "pairs": int(pair_counts.sum())}
     return Tokenized(rows, found | dict(+counts), weight / found["pairs"])
 

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -114,7 +115,7 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
 
 
 class _Pairs:
-    """Pairs of one kind, as numbers."""
+    """Pairs of one kind, as numbers: first all are added, then arrays are read."""
 
     def __init__(self) -> None:
         self._numbers = array("d")
@@ -129,25 +130,25 @@ class _Pairs:
     def __len__(self) -> int:
         return len(self._domains)
 
-    @property
+    @cached_property
     def scores(self) -> np.ndarray:
         """Scores of winner and loser, ``[pairs, 2]``."""
         return np.array(self._numbers).reshape(-1, 4)[:, :2]
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Characters of winner and loser, ``[pairs, 2]``."""
         return np.array(self._numbers).reshape(-1, 4)[:, 2:]
 
-    @property
+    @cached_property
     def strengths(self) -> np.ndarray:
         return np.array(self._codes).reshape(-1, 2)[:, 0]
 
-    @property
+    @cached_property
     def codes(self) -> np.ndarray:
         return np.array(self._codes).reshape(-1, 2)[:, 1]
 
-    @property
+    @cached_property
     def domains(self) -> np.ndarray:
         return np.array(self._domains)
 

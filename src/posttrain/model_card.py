@@ -145,7 +145,10 @@ def _training(account: Mapping[str, Any]) -> str:
 
 
 def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"| {name} | {value} |" for name, value in (head, ("---", "---"), *rows))
+    lines = (head, ("---", "---"), *rows)
+    # A bar would end the cell, also within code.
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _percent(value: Mapping[str, float | None]) -> str:

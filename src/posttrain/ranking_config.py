@@ -9,6 +9,9 @@ from transformers import TrainingArguments
 from posttrain.settings import setting
 from posttrain.training_data import Objective
 
+#: AdamW as transformers sets it, for runs that are to differ from others in nothing else.
+PLAIN_ADAMW: dict[str, Any] = {"weight_decay": 0.0, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
+
 
 @dataclass
 class RankingConfig(TrainingArguments):
@@ -80,8 +83,9 @@ class RankingConfig(TrainingArguments):
             raise ValueError(
                 f"min_learning_rate_share must lie in [0, 1], not {self.min_learning_rate_share}"
             )
-        if self.centring < 0:
-            raise ValueError(f"centring must not be negative, not {self.centring}")
+        for name in ("centring", "min_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.per_device_train_batch_size is not None or self.gradient_accumulation_steps != 1:
             raise ValueError(
                 "per_device_train_batch_size and gradient_accumulation_steps have no say here: set "

@@ -76,6 +76,19 @@ def load(
             f"as {missing[0]}, which would be random; check that it is a whole model of this kind"
         )
     model.has_fresh_head = bool(report["missing_keys"])
+    return as_reward_model(model, tokenizer), tokenizer
+
+
+def as_reward_model(model: Any, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Prepare a stock classifier with one label as :func:`load` promises.
+
+    Args:
+        model: The classifier; it is changed.
+        tokenizer: A tokenizer with a padding token.
+
+    Returns:
+        The model, in evaluation mode.
+    """
     model.config.pad_token_id = tokenizer.pad_token_id
     # Otherwise pipeline("text-classification") passes a single label through a sigmoid.
     model.config.problem_type = "regression"
@@ -83,7 +96,7 @@ def load(
         head = score_head(model).float()
         # The stock forward would multiply a half-precision state with the float32 head and fail.
         head.register_forward_pre_hook(_match_precision)
-    return compute_in_double(model).eval(), tokenizer
+    return compute_in_double(model).eval()
 
 
 def has_fresh_head(model: PreTrainedModel) -> bool:
@@ -221,8 +234,8 @@ def _forward(model: Any, *args: Any, score_index: Tensor | None = None, **kwargs
         return type(model).forward(model, *args, **kwargs)
     stock = stock_model(model)
     states = stock.base_model(*args, use_cache=False, **kwargs).last_hidden_state
-    head = score_head(stock)
     states = states.flatten(0, 1)[score_index]
+    head = score_head(stock)
     precision = torch.promote_types(head.weight.dtype, torch.float32)
     # Autocast would compute the head in half precision whatever its weights are in.
     with torch.autocast(states.device.type, enabled=False):
@@ -332,54 +345,3 @@ def _batches(
         tokens += size
     if members:
         yield members
-
-
-@torch.no_grad()
-def check_exact(model: PreTrainedModel, *, pad_token_id: int) -> None:
-    """Refuse a model that computes otherwise in an exact single row than in separate rows.
-
-    A model may ignore a mask or positions without saying so: with ALiBi, or recurrent layers. This
-    compares the states that scores are read from on a few tokens. The yardstick is how far ordinary
-    causal attention moves them, so that it holds in every precision.
-
-    Raises:
-        ValueError: If the exact row is more than a tenth as far off as the causal one, or cannot be
-            computed at all.
-    """
-    groups = _random_groups(model.config.get_text_config().vocab_size)
-
-    def states(layout: Layout) -> Tensor:
-        batch = lay_out(groups, layout, pad_token_id=pad_token_id).to(model.device)
-        mask_for(model, batch)  # an implementation without masks is refused in its own words
-        try:
-            return response_states(model, batch).float()
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"{type(model).__name__} cannot compute a row of layout {layout}: {error}; use "
-                "layout 'separate' with one block per row"
-            ) from error
-
-    was_training = model.training
-    model.eval()
-    try:
-        separate = states(LAYOUTS["separate"])
-        off = (states(LAYOUTS["exact"]) - separate).norm().item()
-        yardstick = (states(Layout("single", "causal", "running")) - separate).norm().item()
-    finally:
-        model.train(was_training)
-    if not off <= yardstick / 10:
-        raise ValueError(
-            f"{type(model).__name__} does not keep responses in one row apart: states are off by "
-            f"{off:.2g}, and by {yardstick:.2g} where responses may see each other; use layout "
-            "'separate' with one block per row"
-        )
-
-
-def _random_groups(vocabulary: int) -> list[TokenizedGroup]:
-    """Four groups of random tokens; with fewer, rounding in half precision would blur the ratio."""
-    generator = torch.Generator().manual_seed(0)
-
-    def words(count: int) -> tuple[int, ...]:
-        return tuple(torch.randint(vocabulary, (count,), generator=generator).tolist())
-
-    return [TokenizedGroup(words(13), tuple(map(words, (11, 14, 17, 20)))) for _ in range(4)]

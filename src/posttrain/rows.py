@@ -67,6 +67,14 @@ class Layout:
             self.attention == "isolated" and self.positions == "restarting"
         )
 
+    def needs_mask(self, *, shared_rows: bool) -> bool:
+        """Whether scores are those of separate rows only if the model follows a mask.
+
+        Args:
+            shared_rows: Whether several groups share a row.
+        """
+        return self.is_exact and (self.rows == "single" or shared_rows)
+
     def tokens(self, group: TokenizedGroup) -> int:
         """How many tokens a group takes in this layout, padding aside."""
         if self.rows == "single":

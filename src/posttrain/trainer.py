@@ -16,9 +16,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
+from posttrain.exactness import check_exact
 from posttrain.losses import plackett_luce_loss, ranking_loss
 from posttrain.ranking_config import RankingConfig
-from posttrain.reward_model import accept_rows, check_exact, forward_scores
+from posttrain.reward_model import accept_rows, forward_scores
 from posttrain.rows import RowBatch
 from posttrain.steps import Part, Sizes, Step, StepSampler
 from posttrain.training_data import GroupCollator
@@ -86,7 +87,7 @@ class RankingTrainer(Trainer):
         """Train, after a check that the model keeps apart what its rows are to keep apart.
 
         Raises:
-            ValueError: See :func:`posttrain.reward_model.check_exact`. Also if the loss stops being
+            ValueError: See :func:`posttrain.exactness.check_exact`. Also if the loss stops being
                 a finite number.
         """
         if self.collator.needs_mask:

@@ -160,9 +160,8 @@ class GroupCollator:
 
     @property
     def needs_mask(self) -> bool:
-        """Whether scores are those of separate rows only if the model follows a mask."""
-        shares = self.layout.rows == "single" or self.row_tokens is not None
-        return self.layout.is_exact and shares
+        """See :meth:`.rows.Layout.needs_mask`."""
+        return self.layout.needs_mask(shared_rows=self.row_tokens is not None)
 
     def tokens(self, item: Mapping[str, Any]) -> int:
         """Tokens that a row of the data set takes, padding aside."""

@@ -12,6 +12,10 @@ from posttrain.rows import LAYOUTS, Layout
 from posttrain.scoring import limits_for
 from posttrain.settings import setting
 
+LAYOUT_HELP = (
+    "separate (a row for each response), exact (one row for all, same scores), or llama3 (one row, "
+    "shuffled, responses see those before them)."
+)
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 
 
@@ -58,11 +62,7 @@ class RowSettings:
         ValueError: If the layout is unknown.
     """
 
-    layout: str = setting(
-        "exact",
-        "separate (a row for each response), exact (one row for all, same scores), or llama3 (one "
-        "row, shuffled, responses see those before them).",
-    )
+    layout: str = setting("exact", LAYOUT_HELP)
     row_tokens: int | None = setting(
         None, "Most tokens of a row; several groups then share rows. By default none do."
     )
@@ -123,7 +123,7 @@ def load_model(
             raise ValueError(
                 f"chat_template {settings.chat_template}: cannot be read ({error.strerror})"
             ) from None
-    needs_mask = rows.rows.is_exact and (rows.layout != "separate" or rows.row_tokens is not None)
+    needs_mask = rows.rows.needs_mask(shared_rows=rows.row_tokens is not None)
     attention = "flex_attention" if gpu and needs_mask else "sdpa"
     return reward_model.load(
         checkpoints.find(settings.model),

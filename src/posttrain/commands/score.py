@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from posttrain import reward_model
-from posttrain.commands.common import ModelSettings, RowSettings, load_model
+from posttrain.commands.common import LAYOUT_HELP, ModelSettings, RowSettings, load_model
 from posttrain.files import whole_file
 from posttrain.scoring import Scored, score_groups
 from posttrain.settings import setting
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class ScoreSettings(RowSettings, ModelSettings):
     """Settings of ``posttrain score``."""
 
-    layout: str = setting("separate", RowSettings.__dataclass_fields__["layout"].metadata["help"])
+    layout: str = setting("separate", LAYOUT_HELP)
     data: list[str] = setting([], "Files (.jsonl, .jsonl.gz, .parquet) or other sources.")
     output: str = setting(
         "scores.jsonl", "Where to write one line for each response: id, response, score."

@@ -1,7 +1,6 @@
 """``posttrain train``: from preference data to a reward model that other programs load."""
 
 import json
-import logging
 import os
 import time
 from collections.abc import Mapping
@@ -25,8 +24,6 @@ from posttrain.scoring import limits_for, score_groups
 from posttrain.settings import setting
 from posttrain.trainer import RankingTrainer
 from posttrain.training_data import GroupCollator
-
-logger = logging.getLogger(__name__)
 
 #: Settings that change how a run is computed and watched, but not what it computes.
 FREE = (
