@@ -9,7 +9,7 @@ import pytest
 from posttrain import cli, records
 from posttrain.reading import read_groups
 from posttrain.sources.simulator import simulate
-from posttrain.studies import edits, margin, packing
+from posttrain.studies import edits, margin, packing, packing_rows
 from posttrain.studies import groups as study_groups
 
 COMMANDS = ([], ["data"], ["data", "check"], ["data", "convert"], ["data", "simulate"], ["study"])
@@ -210,7 +210,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch, tiny_checkpoint):
-    monkeypatch.setattr(margin.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
 
 
 def test_study_margin_takes_its_settings_from_yaml(tiny, config, tmp_path, capsys):
@@ -256,37 +256,38 @@ def test_finished_runs_are_kept_in_the_folder_that_is_named(monkeypatch, caplog,
         logging.getLogger("posttrain.studies").info("a line of progress")
         raise ValueError("stopped here")
 
-    for study, module in (("packing", packing), ("edits", edits)):
+    for study, module in (("packing", packing), ("edits", edits), ("margin", margin)):
         monkeypatch.setattr(module, "run", stop)
         assert run("study", study, "--finished", tmp_path) == 1
         assert run("study", study) == 1
-    assert seen == [tmp_path, None] * 2
-    assert caplog.messages.count("a line of progress") == 4
-    monkeypatch.setattr(margin, "run", lambda *_, **__: pytest.fail("too late"))
-    assert refused("study", "margin", "--finished", tmp_path) == 2
+    assert seen == [tmp_path, None] * 3
+    assert caplog.messages.count("a line of progress") == 6
+    monkeypatch.setattr(packing_rows, "run", lambda *_, **__: pytest.fail("too late"))
+    assert refused("study", "rows", "--finished", tmp_path) == 2
 
 
-def test_the_way_of_training_decides_the_settings_of_the_study_of_edits(monkeypatch, capsys):
+@pytest.mark.parametrize(("study", "module"), [("edits", edits), ("margin", margin)])
+def test_the_way_of_training_decides_the_settings(study, module, monkeypatch, capsys):
     seen = []
 
     def stop(source, *, profile, settings):
         seen.append((source, type(settings).__name__, settings.seeds))
         raise ValueError("stopped here")
 
-    monkeypatch.setattr(edits, "run", stop)
+    monkeypatch.setattr(module, "run", stop)
     for options in (
         (), ("--source", "mine"), ("--source", "mine", "--training", "full"),
         ("--source", "mine", "--training", "heads"),
     ):  # fmt: skip
-        assert run("study", "edits", *options, "--seeds", 4) == 1
+        assert run("study", study, *options, "--seeds", 4) == 1
     assert seen == [
         ("simulator", "FullSettings", 4), ("mine", "HeadSettings", 4),
         ("mine", "HumanFullSettings", 4), ("mine", "HeadSettings", 4),
     ]  # fmt: skip
     capsys.readouterr()
-    assert run("study", "edits", "--training", "heads") == 1
-    assert "the simulator's tiny model was not trained on anything" in capsys.readouterr().err
-    assert refused("study", "edits", "--training", "magic") == 2
+    assert run("study", study, "--training", "heads") == 1
+    assert "on the simulator whole models take seconds to train" in capsys.readouterr().err
+    assert refused("study", study, "--training", "magic") == 2
 
 
 def test_study_margin_refuses_settings_that_do_not_fit(tiny, config, tmp_path, capsys):

@@ -104,6 +104,15 @@ def test_gains_by_size_has_a_column_for_each_source_and_a_row_for_each_tuning():
     assert figure.axes[0].get_ylabel() == "accuracy gain (points)"
 
 
+def test_more_than_three_sources_make_a_figure_wider():
+    def width(count):
+        tables = {f"source {number}": gains_table() for number in range(count)}
+        return figures.gains_by_size(tables).get_figwidth()
+
+    assert width(1) == width(3) == 8
+    assert width(6) == pytest.approx(16)
+
+
 def test_gains_by_size_of_another_metric():
     table = gains_table()
     table.loc[table["metric"] == "ties", ["estimate", "low", "high"]] = 0.07, 0.06, 0.08

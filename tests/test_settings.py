@@ -6,7 +6,7 @@ import pytest
 from trl import TrlParser
 
 from posttrain.settings import setting
-from posttrain.studies.margin_full import FullSettings
+from posttrain.studies.margin_full import FullSettings, HumanFullSettings
 from posttrain.studies.margin_heads import HeadSettings
 
 
@@ -30,7 +30,7 @@ def test_a_list_belongs_to_one_instance():
     assert Example().sizes == [1, 2]
 
 
-@pytest.mark.parametrize("kind", [FullSettings, HeadSettings])
+@pytest.mark.parametrize("kind", [FullSettings, HumanFullSettings, HeadSettings])
 def test_every_setting_of_a_study_is_explained_and_can_be_given(kind, capsys):
     assert all(field.metadata["help"].endswith(".") for field in fields(kind))
     (found,) = TrlParser(kind).parse_args_and_config(args=[])

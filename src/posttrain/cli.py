@@ -84,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--output", type=Path, default=Path("results"))
         one.add_argument("--profile", default="custom")
         one.set_defaults(run=_study, study=name, finished=None, training=None)
-        if name in ("packing", "edits"):
+        if name in ("margin", "packing", "edits"):
             one.add_argument("--finished", type=Path)
-        if name == "edits":
+        if name in ("margin", "edits"):
             one.add_argument("--training", choices=["heads", "full"])
     return parser
 
@@ -222,10 +222,10 @@ def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
         prog=f"posttrain study {known.study}",
         description="Run a study. Also: --source NAME (simulator, or human data such as "
         "ukpconvarg in the folder that POSTTRAIN_DATA names), --output FOLDER, --profile LABEL, "
-        "--config FILE (YAML with any of the settings below). Packing and edits have --finished "
-        "FOLDER (keeps finished training runs, so that an interrupted study goes on where it "
-        "stopped), and edits has --training heads|full (human data: heads on frozen features, the "
-        "default, or SmolLM2 itself).",
+        "--config FILE (YAML with any of the settings below). Margin, packing and edits have "
+        "--finished FOLDER (keeps finished training runs, so that an interrupted study goes on "
+        "where it stopped), and margin and edits have --training heads|full (human data: heads on "
+        "frozen features, the default, or SmolLM2 itself).",
     )
     settings, unknown = parser.parse_args_and_config(args=list(rest), return_remaining_strings=True)
     if unknown:

@@ -86,8 +86,8 @@ def test_strength_probabilities_by_hand():
 
 def test_the_gold_score_reaches_the_reachable_accuracy(draw):
     groups, _ = draw
-    reachable = reachable_accuracy(groups)
     differences = np.array([group.difference for group in groups])
+    reachable = reachable_accuracy(differences.tolist())
     strengths = np.array([group.ranked.strength for group in groups])
     right = np.where(differences == 0, 0.5, differences > 0)
     assert within_error(right.mean(), reachable["all"], COUNT)
@@ -103,7 +103,7 @@ def test_the_gold_score_reaches_the_reachable_accuracy(draw):
 
 def test_reachable_accuracy_counts_ties_as_half(draw):
     groups, _ = draw
-    ties = [group for group in groups if group.difference == 0]
+    ties = [group.difference for group in groups if group.difference == 0]
     assert ties
     assert set(reachable_accuracy(ties).values()) == {0.5}
 

@@ -116,7 +116,7 @@ def test_the_source_decides_the_settings_unless_told_otherwise():
     assert settings_for("simulator") is settings_for("simulator", "full") is FullSettings
     assert settings_for("seeda") is settings_for("seeda", "heads") is HeadSettings
     assert settings_for("seeda", "full") is HumanFullSettings
-    with pytest.raises(ValueError, match="tiny model was not trained on anything"):
+    with pytest.raises(ValueError, match="whole models take seconds to train"):
         settings_for("simulator", "heads")
     with pytest.raises(ValueError, match="unknown training 'magic'; known: heads, full"):
         settings_for("seeda", "magic")

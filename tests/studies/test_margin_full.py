@@ -1,4 +1,4 @@
-"""Full training on simulated data: no prompt is shared, digits repeat, and the model learns."""
+"""Full training for the margin study: no prompt is shared, digits repeat, the model learns."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 
 from posttrain import checkpoints
 from posttrain.evaluation import sums_by_group
-from posttrain.sources.simulator import reachable_accuracy
+from posttrain.sources.simulator import reachable_accuracy, simulate
 from posttrain.studies import margin_full
 from posttrain.studies.margin_full import FullSettings, prepare, run, train_and_score
 from posttrain.studies.margin_outcome import ARMS, Arm
@@ -25,7 +25,7 @@ SETTINGS = FullSettings(
 
 @pytest.fixture(scope="module")
 def prepared(tiny_checkpoint):
-    return prepare(tiny_checkpoint, SETTINGS)
+    return prepare("simulator", tiny_checkpoint, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,8 @@ def right(count, share):
 
 
 def test_training_and_test_share_no_prompt(prepared):
-    groups = [group.ranked for group in prepared.simulated]
+    groups = prepared.ranked
+    assert groups == [group.ranked for group in simulate(90, seed=SETTINGS.data_seed)]
     assert sorted([*prepared.training, *prepared.test]) == list(range(90))
     training, test = (
         {groups[i].prompt for i in part} for part in (prepared.training, prepared.test)
@@ -69,7 +70,7 @@ def test_training_and_test_share_no_prompt(prepared):
 
 def test_tuning_judges_by_training_prompts_that_were_not_trained_on(fake, prepared):
     _, calls = fake(lambda arm, training, test, rate: right(test, 0.7))
-    prompts = [group.ranked.prompt for group in prepared.simulated]
+    prompts = [group.prompt for group in prepared.ranked]
     test = {prompts[i] for i in prepared.test}
     finals = 0
     for _, training, judged, _, _ in calls:
@@ -118,7 +119,7 @@ def test_a_tiny_run_from_end_to_end(outcome, prepared):
     assert (outcome.grid, outcome.grid_name, outcome.shared) == ((1e-3, 1e-2), "learning rate", 1)
     assert outcome.sizes == (8, 16)
     assert set(np.unique(outcome.tuned)) <= {0, 1}
-    assert outcome.training == {"test pairs": len(prepared.test)}
+    assert prepared.account["test pairs"] == len(prepared.test)
     assert outcome.examples.shape == (8, 2, 2, len(prepared.test))
     # Every arm is another training.
     for one in range(8):
@@ -128,14 +129,15 @@ def test_a_tiny_run_from_end_to_end(outcome, prepared):
 
 def test_baselines_hold_what_can_be_reached(outcome, prepared):
     table = outcome.baselines.set_index(["baseline", "metric"])["estimate"]
-    expected = reachable_accuracy([prepared.simulated[i] for i in prepared.test])
+    simulated = simulate(90, seed=SETTINGS.data_seed)
+    expected = reachable_accuracy([simulated[i].difference for i in prepared.test])
     assert table["reachable", "accuracy"] == expected["all"]
     assert table["reachable", "accuracy 3"] == expected["3"]
     assert ("length only", "accuracy") in table.index
 
 
 def test_the_examples_are_the_scores_behind_the_sums(outcome, prepared):
-    groups = [prepared.simulated[i].ranked for i in prepared.test]
+    groups = [prepared.ranked[i] for i in prepared.test]
     strengths = np.array([group.strength for group in groups])
     for a in (0, 5):
         sums = sums_by_group(
@@ -163,13 +165,52 @@ def test_the_same_seed_gives_the_same_digits(tiny_checkpoint, prepared, outcome)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sizes": [8, 88]}, r"size 88 exceeds the \d+ training groups; lower sizes or raise gro"),
+        ({"sizes": [8, 88]}, r"size 88 exceeds the \d+ training groups; lower sizes or use more"),
         ({"shared_learning_rate": 0.5}, r"shared_learning_rate 0\.5 is not one of learning_rates"),
+        ({"sizes": []}, r"sizes needs values of at least 1, not \[\]"),
+        ({"sizes": [0, 8]}, r"sizes needs values of at least 1, not \[0, 8\]"),
+        ({"seeds": 0}, "seeds must be at least 1, not 0"),
+        ({"test_size": 0}, "test_size must be at least 1, not 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tiny_checkpoint, change, message):
     with pytest.raises(ValueError, match=message):
-        run(tiny_checkpoint, replace(SETTINGS, **change))
+        prepare("simulator", tiny_checkpoint, replace(SETTINGS, **change))
+
+
+def test_at_most_as_many_pairs_are_tested_as_asked_for(tiny_checkpoint, prepared):
+    few = prepare("simulator", tiny_checkpoint, replace(SETTINGS, test_size=5))
+    assert len(few.test) == few.account["test pairs"] == 5
+    assert set(few.test) < set(prepared.test)
+    np.testing.assert_array_equal(few.training, prepared.training)
+
+
+def test_edits_take_no_part(tiny_checkpoint, prepared):
+    found = prepare("simulator", tiny_checkpoint, replace(SETTINGS, edited_share=1.0))
+    assert {len(group.responses) for group in found.tokens} == {2}
+    assert found.ranked == prepared.ranked
+    assert found.gold == prepared.gold
+
+
+def test_a_single_learning_rate_is_not_tuned(fake):
+    alone = replace(SETTINGS, learning_rates=[1e-2])
+    outcome, calls = fake(lambda arm, training, test, rate: right(test, 0.7), alone)
+    assert len(calls) == 8 * 2
+    assert not outcome.tuned.any()
+
+
+def test_the_recipe_reaches_training(monkeypatch, tiny_checkpoint, prepared):
+    recipe = replace(SETTINGS, epochs=2, top_layers=1, bf16=True)
+    seen = []
+
+    def stop(checkpoint, groups, layout, given, **options):
+        seen.append(given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(margin_full, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_checkpoint, recipe, prepared)
+    assert seen == [recipe]
 
 
 def test_the_tiny_llama_comes_close_to_what_can_be_reached():
@@ -177,12 +218,13 @@ def test_the_tiny_llama_comes_close_to_what_can_be_reached():
         sizes=[4000], learning_rates=[3e-3], shared_learning_rate=3e-3, batch_size=32
     )
     checkpoint = checkpoints.tiny()
-    prepared = prepare(checkpoint, settings)
+    prepared = prepare("simulator", checkpoint, settings)
     assert len(prepared.test) >= 2000
     subset = np.random.default_rng(0).permutation(prepared.training)[:4000]
     winners, losers = train_and_score(
         checkpoint, prepared, Arm("none"), subset, prepared.test, 3e-3, 0, settings
     )
     accuracy = np.mean((winners > losers) + 0.5 * (winners == losers))
-    reachable = reachable_accuracy([prepared.simulated[i] for i in prepared.test])["all"]
+    gold = [prepared.gold[i] for i in prepared.test]
+    reachable = reachable_accuracy([chosen - rejected for chosen, rejected in gold])["all"]
     assert accuracy - 0.5 >= 0.85 * (reachable - 0.5), (accuracy, reachable)

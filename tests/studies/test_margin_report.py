@@ -10,8 +10,8 @@ import pytest
 from posttrain import records
 from posttrain.records import Record
 from posttrain.studies import margin_report
-from posttrain.studies.margin_claims import estimate, largest_size
-from posttrain.studies.report import ordered, with_interval
+from posttrain.studies.margin_claims import MARGIN_CLAIMS, estimate, largest_size
+from posttrain.studies.report import ordered, verdict_table, with_interval
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 
@@ -41,6 +41,30 @@ def test_answer_follows_the_results(recorded: list[Record]) -> None:
         changed.append(dataclasses.replace(record, tables=record.tables | {"gains": gains}))
     assert "no run shows that dropping it costs half a point" in margin_report.answer(recorded)
     assert "dropping it costs accuracy in these runs" in margin_report.answer(changed)
+
+
+def test_a_record_of_one_size_trained_in_full_is_answered_with(recorded: list[Record]) -> None:
+    """What a GPU leaves: whole models on human data, whose reachable accuracy nobody knows."""
+    simulated = recorded[-1]
+    tables = dict(simulated.tables)
+    size = largest_size(simulated)
+    for name in ("metrics", "gains", "filter", "steps", "sensitivity", "chosen"):
+        tables[name] = tables[name][tables[name]["size"] == size]
+    known = tables["baselines"]
+    tables["baselines"] = known[known["baseline"] != "reachable"]
+    tables["trends"] = tables["trends"].assign(estimate=np.nan, low=np.nan, high=np.nan)
+    settings = simulated.settings | {"sizes": [size]}
+    record = dataclasses.replace(
+        simulated, source="seeda-full", profile="gpu", settings=settings, tables=tables
+    )
+    gain = estimate(tables["gains"], tuning="shared", loss="large", metric="accuracy", size=size)[0]
+    shown = f"{gain * 100:+.1f}".replace("-", "−")
+    assert f"looks worth more, {shown} points over" in margin_report.answer([record])
+    assert margin_report.closed_distance([record]).empty
+    assert list(margin_report.strength_table(record).index)[-1] == "length only"
+    assert margin_report.filter_table([record]).index[0][0] == "seeda (SmolLM2 trained in full)"
+    verdicts = verdict_table(MARGIN_CLAIMS, [*recorded, record])
+    assert not verdicts["GPU"].isin(["not run", "–"]).any()
 
 
 def test_closed_distance_knows_no_ceiling_of_human_data(recorded: list[Record]) -> None:

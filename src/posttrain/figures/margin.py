@@ -1,6 +1,6 @@
 """Figures of the margin study."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,17 @@ LOSS_STYLE = {
     "large": ("#d55e00", "^"),
     "scaled": ("#009e73", "D"),
 }
+
+
+def _width(sources: int) -> float:
+    """Inches for so many sources side by side: beyond three, each needs room for its labels."""
+    return WIDTH * max(1, sources / 3)
+
+
+def _source_panels(sources: Collection[str], *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
+    figure, axes = panels(list(sources), sharey=sharey)
+    figure.set_figwidth(_width(len(sources)))
+    return figure, axes
 
 
 def _interval_line(axis: Axes, x: np.ndarray, table: pd.DataFrame, loss: str) -> None:
@@ -55,8 +66,8 @@ def gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = "accuracy
         metric: Which metric.
     """
     figure, axes = plt.subplots(
-        2, len(tables), figsize=(WIDTH, 2 * HEIGHT * 0.85), squeeze=False, sharex="col",
-        sharey="col", layout="constrained",
+        2, len(tables), figsize=(_width(len(tables)), 2 * HEIGHT * 0.85), squeeze=False,
+        sharex="col", sharey="col", layout="constrained",
     )  # fmt: skip
     for column, (title, table) in enumerate(tables.items()):
         for row, tuning in enumerate(("shared", "tuned")):
@@ -88,7 +99,7 @@ def gain_by_hyperparameter(tables: Mapping[str, pd.DataFrame], loss: str = "larg
         tables: The ``sensitivity`` table of each source, by its title.
         loss: Which loss.
     """
-    figure, axes = panels(list(tables))
+    figure, axes = _source_panels(tables)
     for axis, table in zip(axes, tables.values(), strict=True):
         value = next(name for name in ("penalty", "learning rate") if name in table)
         part = table[table["loss"] == loss]
@@ -117,7 +128,7 @@ def accuracy_by_strength(tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
     Args:
         tables: The ``metrics`` and ``baselines`` tables of each source, by its title.
     """
-    figure, axes = panels(list(tables), sharey=True)
+    figure, axes = _source_panels(tables, sharey=True)
     names = [f"accuracy {strength}" for strength in range(1, 5)]
     for axis, (metrics, baselines) in zip(axes, tables.values(), strict=True):
         part = metrics[
@@ -146,7 +157,7 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame], *, tuning: str = "tu
         tables: The ``reliability`` table of each source, by its title.
         tuning: Which way of choosing hyperparameters.
     """
-    figure, axes = panels(list(tables), sharey=True)
+    figure, axes = _source_panels(tables, sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):
         part = table[(table["tuning"] == tuning) & ~table["filtered"]]
         for loss, (colour, marker) in LOSS_STYLE.items():
@@ -166,7 +177,7 @@ def score_distributions(tables: Mapping[str, pd.DataFrame]) -> Figure:
     Args:
         tables: The ``histogram`` table of each source, by its title.
     """
-    figure, axes = panels(list(tables), sharey=True)
+    figure, axes = _source_panels(tables, sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):
         for loss, (colour, _) in LOSS_STYLE.items():
             line = table[table["loss"] == loss]

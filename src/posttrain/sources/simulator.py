@@ -168,22 +168,25 @@ def strength_probabilities(difference: np.ndarray) -> np.ndarray:
     return above[:, :-1] - above[:, 1:]
 
 
-def reachable_accuracy(groups: Sequence[SimulatedGroup]) -> dict[str, float]:
+def reachable_accuracy(differences: Sequence[float]) -> dict[str, float]:
     """The best accuracy any reward model can expect on these pairs, over all and by strength.
 
     The best possible score is the gold quality itself. On a pair with gold difference Δ it agrees
     with a judgement of strength s with probability P(s | |Δ|) / (P(s | |Δ|) + P(s | −|Δ|)), and
     pairs of strength s arise in proportion to the denominator.
 
+    Args:
+        differences: Gold difference of each pair.
+
     Returns:
         Keys ``all`` and ``1`` to ``4``; values in [0.5, 1].
 
     Raises:
-        ValueError: If there are no groups.
+        ValueError: If there are no pairs.
     """
-    if not groups:
-        raise ValueError("no groups, so no accuracy that could be reached")
-    gap = np.abs(np.array([group.difference for group in groups]))
+    if not len(differences):
+        raise ValueError("no pairs, so no accuracy that could be reached")
+    gap = np.abs(np.array(differences))
     right, wrong = strength_probabilities(gap), strength_probabilities(-gap)
     by_strength = right.sum(axis=0) / (right + wrong).sum(axis=0)
     return {"all": float(right.sum() / len(gap))} | {

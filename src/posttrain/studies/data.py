@@ -111,7 +111,8 @@ def length_accuracy(groups: Sequence[RankedGroup], resamples: int) -> pd.DataFra
 
 def answer(groups: Sequence[SimulatedGroup], found: Sequence[records.Record]) -> str:
     """The page's answer in Markdown, with the numbers of these groups and records."""
-    best = {name: f"{share * 100:.0f} %" for name, share in reachable_accuracy(groups).items()}
+    reachable = reachable_accuracy([group.difference for group in groups])
+    best = {name: f"{share * 100:.0f} %" for name, share in reachable.items()}
     shares = {
         record.source: record.tables["length"].set_index("strength").loc["all", "estimate"] * 100
         for record in found
@@ -276,8 +277,8 @@ def reachable_table(groups: Sequence[SimulatedGroup]) -> pd.DataFrame:
     Returns:
         Rows ``all`` and the four strengths; columns in percent, formatted.
     """
-    reachable = reachable_accuracy(groups)
     difference = np.array([group.difference for group in groups])
+    reachable = reachable_accuracy(difference.tolist())
     agrees = (difference > 0) + (difference == 0) / 2
     strength = np.array([group.ranked.strength for group in groups])
     rows = {}

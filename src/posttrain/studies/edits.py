@@ -13,19 +13,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from posttrain import records
 from posttrain.sources.simulator import SIMULATOR
-from posttrain.studies import edits_full, edits_heads
+from posttrain.studies import edits_full, edits_heads, planning
 from posttrain.studies.edits_data import load_edits
 from posttrain.studies.edits_full import FullSettings, HumanFullSettings
 from posttrain.studies.edits_heads import HeadSettings
 from posttrain.studies.edits_outcome import summarise
 from posttrain.studies.groups import checkpoint_for
-
-#: Linear heads on frozen features, or whole models.
-Training = Literal["heads", "full"]
+from posttrain.studies.planning import Training, trains_whole_models
 
 
 def settings_for(
@@ -34,25 +32,17 @@ def settings_for(
     """The settings class of a source: by default full training for the simulator, heads otherwise.
 
     Raises:
-        ValueError: If heads are asked for on the simulator, whose tiny model has no features worth
-            freezing, or the way of training is unknown.
+        ValueError: See :func:`.planning.trains_whole_models`.
     """
-    if training not in (None, *get_args(Training)):
-        raise ValueError(f"unknown training {training!r}; known: {', '.join(get_args(Training))}")
-    if source == SIMULATOR:
-        if training == "heads":
-            raise ValueError(
-                "the simulator's tiny model was not trained on anything, so its frozen features "
-                "know nothing; use training 'full'"
-            )
-        return FullSettings
-    return HumanFullSettings if training == "full" else HeadSettings
+    if not trains_whole_models(source, training):
+        return HeadSettings
+    return FullSettings if source == SIMULATOR else HumanFullSettings
 
 
 def planned(
     runs: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[str, FullSettings | HeadSettings]]:
-    """Sources and settings of runs, from the names of their records and what differs from defaults.
+    """Sources and settings of runs (see :func:`.planning.planned`).
 
     Args:
         runs: Settings by name: that of a source, ``NAME-full``, ``simulator-careless`` or
@@ -61,20 +51,13 @@ def planned(
     Raises:
         ValueError: If a name and its settings do not fit.
     """
-    found = []
-    for name, given in runs.items():
-        full = name.endswith("-full")
-        source = name
-        for suffix in ("-full", "-careless", "-longer"):
-            source = source.removesuffix(suffix)
-        settings = settings_for(source, "full" if full else None)(**given)
-        if _name(source, settings) != name:
-            raise ValueError(
-                f"the run named {name!r} would give a record named {_name(source, settings)!r}; "
-                "name it so, or change editor_error or epochs"
-            )
-        found.append((source, settings))
-    return found
+    return planning.planned(
+        runs,
+        settings_for,
+        _name,
+        suffixes=("-careless", "-longer"),
+        remedy="name it so, or change editor_error or epochs",
+    )
 
 
 def run(

@@ -12,7 +12,7 @@ import numpy as np
 from posttrain.preferences import RankedGroup
 from posttrain.studies.edits_metrics import TestPairs
 from posttrain.studies.edits_outcome import ORDINARY, Arm
-from posttrain.studies.groups import DataSettings, load_groups
+from posttrain.studies.groups import DataSettings, load_groups, without_edit
 from posttrain.tokenization import TokenizedGroup
 from posttrain.training_data import TrainingGroup
 
@@ -112,11 +112,6 @@ def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGro
             "edits": len(np.unique(with_edit)),
         },
     )
-
-
-def without_edit(group: RankedGroup) -> RankedGroup:
-    """The same group as if nobody had edited the chosen response."""
-    return replace(group, responses=group.responses[-2:])
 
 
 @dataclass(frozen=True)

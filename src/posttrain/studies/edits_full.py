@@ -22,6 +22,7 @@ from posttrain.settings import setting
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits_metrics import edit_metrics, length_baselines
 from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell, CellSettings, Outcome
+from posttrain.studies.groups import training_and_test
 from posttrain.studies.training import Recipe, kept, many_runs, train
 from posttrain.training_data import Objective, TrainingGroup
 
@@ -94,11 +95,13 @@ class Bench:
     @classmethod
     def of(cls, checkpoint: Path, groups: EditGroups, settings: FullSettings) -> "Bench":
         """Split the groups."""
-        training, test = split(
-            groups.ranked, test_fraction=settings.test_share, seed=settings.data_seed
+        training, test = training_and_test(
+            groups.ranked,
+            test_share=settings.test_share,
+            test_size=settings.test_size,
+            seed=settings.data_seed,
         )
-        drawn = np.random.default_rng(settings.data_seed).permutation(test)
-        return cls(checkpoint, groups, training, np.sort(drawn[: settings.test_size]), settings)
+        return cls(checkpoint, groups, training, test, settings)
 
     def order(self, seed: int) -> np.ndarray:
         """Training groups in the order in which a seed takes them."""

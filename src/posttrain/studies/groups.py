@@ -1,14 +1,15 @@
-"""Groups for studies: loaded or simulated, and tokenised."""
+"""Groups for studies: loaded or simulated, tokenised, and split."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import AutoTokenizer
 
 from posttrain import checkpoints
-from posttrain.preferences import RankedGroup, fingerprint
+from posttrain.preferences import RankedGroup, fingerprint, split
 from posttrain.settings import setting
 from posttrain.sources import human
 from posttrain.sources.simulator import SIMULATOR, simulate
@@ -44,13 +45,44 @@ class StudyGroups:
     gold: list[tuple[float, ...]] | None = None
 
 
+@dataclass(frozen=True)
+class Prepared(StudyGroups):
+    """Groups with their split.
+
+    Attributes:
+        training: Indices of groups to train on.
+        test: Indices of groups to test on.
+    """
+
+    training: np.ndarray = field(kw_only=True)
+    test: np.ndarray = field(kw_only=True)
+
+    @property
+    def test_codes(self) -> np.ndarray:
+        """Index of each test pair's split group."""
+        return np.unique([self.ranked[i].group for i in self.test], return_inverse=True)[1]
+
+
 def checkpoint_for(source: str) -> Path:
     """The tiny Llama for the simulator's small vocabulary, SmolLM2 for human data."""
     return checkpoints.tiny() if source == SIMULATOR else checkpoints.smollm2()
 
 
-def load_groups(source: str, checkpoint: Path, settings: DataSettings) -> StudyGroups:
+def without_edit(group: RankedGroup) -> RankedGroup:
+    """The same group as if nobody had edited the chosen response."""
+    return replace(group, responses=group.responses[-2:])
+
+
+def load_groups(
+    source: str, checkpoint: Path, settings: DataSettings, *, edits: bool = True
+) -> StudyGroups:
     """Load or simulate groups and tokenise them.
+
+    Args:
+        source: ``simulator``, or the name of human preference data (see :mod:`.sources.human`).
+        checkpoint: Folder of the language model whose tokenizer is used.
+        settings: Those of the study.
+        edits: Whether edited responses take part.
 
     Raises:
         ValueError: If human data is missing or cannot be read.
@@ -69,6 +101,9 @@ def load_groups(source: str, checkpoint: Path, settings: DataSettings) -> StudyG
         account = {"groups": len(ranked), "fingerprint": fingerprint(ranked)}
     else:
         ranked, account = human.load(source)
+    if not edits:
+        ranked = [without_edit(group) for group in ranked]
+        gold = gold and [qualities[-2:] for qualities in gold]
     found = tokenize_groups(
         AutoTokenizer.from_pretrained(checkpoint), ranked, max_tokens=settings.max_tokens
     )
@@ -86,6 +121,29 @@ def load_groups(source: str, checkpoint: Path, settings: DataSettings) -> StudyG
         account | {"tokenisation": counts},
         gold and [gold[found.kept[k]] for k in judged],
     )
+
+
+def training_and_test(
+    ranked: Sequence[RankedGroup], *, test_share: float, test_size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split groups, and take a random part of those to test on.
+
+    Args:
+        ranked: The groups.
+        test_share: Share of split groups kept for testing.
+        test_size: Test groups, at most.
+        seed: Of both choices.
+
+    Returns:
+        Ascending indices of the groups to train on and to test on; no split group is in both.
+
+    Raises:
+        ValueError: As for :func:`posttrain.preferences.split`.
+    """
+    training, test = split(ranked, test_fraction=test_share, seed=seed)
+    # A random part, because records of one group tend to stand together.
+    drawn = np.random.default_rng(seed).permutation(test)
+    return training, np.sort(drawn[:test_size])
 
 
 def _rated(group: RankedGroup) -> tuple[int, int]:

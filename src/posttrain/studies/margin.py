@@ -6,65 +6,104 @@ always both: one setting *shared* by all arms, and one *tuned* for each arm by a
 training groups.
 
 The two ways of training live in modules of their own: :mod:`.margin_heads` (linear heads on frozen
-SmolLM2 features of human data) and :mod:`.margin_full` (the tiny Llama trained in full on simulated
-data).
+SmolLM2 features of human data) and :mod:`.margin_full` (whole models: the tiny Llama on simulated
+data, and SmolLM2 on human data).
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from posttrain import checkpoints, records
-from posttrain.preferences import fingerprint
+from posttrain import records
 from posttrain.sources import human
 from posttrain.sources.simulator import SIMULATOR
-from posttrain.studies import margin_full, margin_heads
-from posttrain.studies.margin_full import FullSettings
+from posttrain.studies import margin_full, margin_heads, planning
+from posttrain.studies.groups import checkpoint_for
+from posttrain.studies.margin_full import FullSettings, HumanFullSettings
 from posttrain.studies.margin_heads import HeadSettings
 from posttrain.studies.margin_outcome import RatedPairs, summarise
+from posttrain.studies.planning import Training, trains_whole_models
 
 
-def settings_for(source: str) -> type[FullSettings] | type[HeadSettings]:
-    """The settings class of a source: full training for the simulator, heads for human data."""
-    return FullSettings if source == SIMULATOR else HeadSettings
+def settings_for(
+    source: str, training: Training | None = None
+) -> type[FullSettings] | type[HeadSettings]:
+    """The settings class of a source: by default full training for the simulator, heads otherwise.
+
+    Raises:
+        ValueError: See :func:`.planning.trains_whole_models`.
+    """
+    if not trains_whole_models(source, training):
+        return HeadSettings
+    return FullSettings if source == SIMULATOR else HumanFullSettings
+
+
+def planned(
+    runs: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, FullSettings | HeadSettings]]:
+    """Sources and settings of runs (see :func:`.planning.planned`).
+
+    Args:
+        runs: Settings by name: that of a source, or ``NAME-full`` (see :func:`run`).
+
+    Raises:
+        ValueError: If a name and its settings do not fit.
+    """
+    return planning.planned(runs, settings_for, _name)
 
 
 def run(
-    source: str, *, profile: str = "quick", settings: FullSettings | HeadSettings | None = None
+    source: str,
+    *,
+    profile: str = "quick",
+    settings: FullSettings | HeadSettings | None = None,
+    finished: Path | None = None,
 ) -> records.Record:
     """Run the study on one source.
 
     Args:
         source: ``simulator``, or the name of human preference data (see :mod:`.sources.human`).
         profile: Label of how much was run.
-        settings: Settings of :func:`settings_for` that source; default ones if not given.
+        settings: Those of :func:`settings_for` the source if not given. Their class decides how
+            models are trained.
+        finished: Folder that keeps every finished run of full training, so that the study goes on
+            where it was interrupted; of the same code, settings, data and machine only.
 
     Returns:
-        The record, not yet saved; its tables are those of :func:`.margin_outcome.summarise`.
+        The record, not yet saved; its tables are those of :func:`.margin_outcome.summarise`. Its
+        source is ``NAME-full`` for full training on human data.
 
     Raises:
-        ValueError: If the settings are of the wrong class, or the data cannot be used.
+        ValueError: If the settings are of the wrong class, the data cannot be used, or finished
+            runs of code that is not committed are to be kept.
     """
     started = time.time()
     settings = settings or settings_for(source)()
-    if not isinstance(settings, settings_for(source)):
-        raise ValueError(f"source {source!r} takes {settings_for(source).__name__}")
-    data: dict[str, Any]
+    fitting = {settings_for(source), settings_for(source, "full")}
+    if type(settings) not in fitting:
+        names = " or ".join(sorted(kind.__name__ for kind in fitting))
+        raise ValueError(f"source {source!r} takes {names}")
+    checkpoint = checkpoint_for(source)
     if isinstance(settings, FullSettings):
-        checkpoint = checkpoints.tiny()
-        prepared = margin_full.prepare(checkpoint, settings)
-        ranked = [group.ranked for group in prepared.simulated]
-        data = {"groups": len(ranked), "fingerprint": fingerprint(ranked)}
-        outcome = margin_full.run(checkpoint, settings, prepared)
+        prepared = margin_full.prepare(source, checkpoint, settings)
+        data = prepared.account
+        outcome = margin_full.run(checkpoint, settings, prepared, finished=finished)
     else:
         groups, data = human.load(source)
-        outcome = margin_heads.run(RatedPairs.of(groups), checkpoints.smollm2(), settings)
+        outcome = margin_heads.run(RatedPairs.of(groups), checkpoint, settings)
     return records.Record(
         study="margin",
-        source=source,
+        source=_name(source, settings),
         profile=profile,
         settings=asdict(settings),
         data=data | outcome.training,
         tables=summarise(outcome, resamples=settings.resamples),
         environment=records.environment(started),
     )
+
+
+def _name(source: str, settings: FullSettings | HeadSettings) -> str:
+    """Name of a record's source: records of one name would replace each other."""
+    return f"{source}-full" if isinstance(settings, HumanFullSettings) else source

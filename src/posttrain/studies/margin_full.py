@@ -1,10 +1,11 @@
-"""The margin study on simulated data: the tiny Llama, trained in full.
+"""The margin study with full training: the tiny Llama on simulated data, SmolLM2 on human data.
 
-Training groups and test groups never share a prompt. The learning rate is tuned per arm: trained on
-four fifths of the training groups, judged on the rest, then trained again on all of them.
+Training pairs and test pairs never share a split group. The learning rate is tuned per arm: trained
+on four fifths of the training groups, judged on the rest, then trained again on all of them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,145 +16,101 @@ from posttrain.evaluation import COLUMNS, sums_by_group
 from posttrain.preferences import split
 from posttrain.rows import LAYOUTS
 from posttrain.settings import setting
-from posttrain.sources.simulator import SimulatedGroup, reachable_accuracy, simulate
+from posttrain.sources.simulator import reachable_accuracy
+from posttrain.studies.groups import DataSettings, Prepared, load_groups, training_and_test
 from posttrain.studies.margin_outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
-from posttrain.studies.training import Recipe, many_runs, train
-from posttrain.tokenization import TokenizedGroup, tokenize_group
+from posttrain.studies.training import Recipe, kept, many_runs, train
 from posttrain.training_data import TrainingGroup, TrainingPair
 
 
 @dataclass(frozen=True)
-class FullSettings:
-    """Settings of the study with full training."""
+class FullSettings(Recipe, DataSettings):
+    """Settings of the study with full training; defaults are those for simulated data.
 
+    Raises:
+        ValueError: If a number is below 1, a list empty, or the shared learning rate is not one of
+            the learning rates.
+    """
+
+    edited_share: float = setting(0.0, "Share of simulated groups with an edit, which is ignored.")
     sizes: list[int] = setting([250, 1000, 4000], "Numbers of annotated training pairs.")
+    test_size: int = setting(4000, "Test pairs, at most.")
     seeds: int = setting(3, "Repetitions, each with other subsets, data order and score head.")
-    learning_rates: list[float] = setting(
-        [1e-3, 3e-3, 6e-3], "Peak learning rates to choose from (cosine schedule, one epoch)."
-    )
+    learning_rates: list[float] = setting([1e-3, 3e-3, 6e-3], "Peak learning rates to choose from.")
     shared_learning_rate: float = setting(3e-3, "The learning rate that all arms share.")
-    batch_size: int = setting(32, "Pairs per step.")
-    groups: int = setting(8000, "Groups to simulate, for training and test together.")
-    test_share: float = setting(0.3, "Share of prompts kept for testing.")
-    validation_share: float = setting(0.2, "Share of training prompts that judge learning rates.")
-    data_seed: int = setting(1, "Seeds the simulator and the split.")
-    resamples: int = setting(1000, "Bootstrap replicates.")
+    test_share: float = setting(0.3, "Share of split groups kept for testing.")
+    validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
+
+    def __post_init__(self) -> None:
+        for name in ("test_size", "seeds", "resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"sizes needs values of at least 1, not {self.sizes}")
+        if self.shared_learning_rate not in self.learning_rates:
+            raise ValueError(
+                f"shared_learning_rate {self.shared_learning_rate} is not one of learning_rates "
+                f"{self.learning_rates}"
+            )
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Simulated groups, tokenised, with the training and the test part."""
+class HumanFullSettings(FullSettings):
+    """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
 
-    simulated: list[SimulatedGroup]
-    tokens: list[TokenizedGroup]
-    training: np.ndarray
-    test: np.ndarray
+    sizes: list[int] = setting([300], "Numbers of annotated training pairs.")
+    test_size: int = setting(300, "Test pairs, at most.")
+    top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
+    batch_size: int = setting(16, "Groups per step.")
+    learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
+    shared_learning_rate: float = setting(1e-4, "The learning rate that all arms share.")
 
 
-def prepare(checkpoint: Path, settings: FullSettings) -> Prepared:
-    """Simulate, split by prompt and tokenise.
+def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
+    """Load or simulate rated pairs, tokenise and split them.
 
     Raises:
-        ValueError: If the largest size exceeds the training part.
+        ValueError: If a pair has no strength, or the largest size exceeds the training part.
     """
-    simulated = simulate(settings.groups, seed=settings.data_seed)
-    ranked = [group.ranked for group in simulated]
-    training, test = split(ranked, test_fraction=settings.test_share, seed=settings.data_seed)
+    # Only chosen > rejected is rated; an edited response takes no part.
+    found = load_groups(source, checkpoint, settings, edits=False)
+    pairs = RatedPairs.of(found.ranked)
+    training, test = training_and_test(
+        pairs.groups,
+        test_share=settings.test_share,
+        test_size=settings.test_size,
+        seed=settings.data_seed,
+    )
     if max(settings.sizes) > len(training):
         raise ValueError(
             f"size {max(settings.sizes)} exceeds the {len(training)} training groups; lower sizes "
-            "or raise groups"
+            "or use more groups"
         )
-    _, tokenizer = reward_model.load(checkpoint)
-    return Prepared(
-        simulated, [tokenize_group(tokenizer, group) for group in ranked], training, test
-    )
+    account = found.account | {"test pairs": len(test)}
+    return Prepared(found.ranked, found.tokens, account, found.gold, training=training, test=test)
 
 
-def run(checkpoint: Path, settings: FullSettings, prepared: Prepared | None = None) -> Outcome:
+def run(
+    checkpoint: Path, settings: FullSettings, prepared: Prepared, *, finished: Path | None = None
+) -> Outcome:
     """Train and test all arms.
 
+    Args:
+        checkpoint: Folder of the language model.
+        settings: Those of the study.
+        prepared: What :func:`prepare` gives for them.
+        finished: Folder that keeps finished training runs (see :func:`.training.kept`).
+
     Raises:
-        ValueError: If the shared learning rate is not one of the learning rates.
+        ValueError: If Llama 3's filter leaves no pair to train on, or finished runs of code that is
+            not committed are to be kept.
     """
-    if settings.shared_learning_rate not in settings.learning_rates:
-        raise ValueError(
-            f"shared_learning_rate {settings.shared_learning_rate} is not one of learning_rates "
-            f"{settings.learning_rates}"
-        )
-    prepared = prepared or prepare(checkpoint, settings)
+    scores: Scores = train_and_score if finished is None else kept(
+        train_and_score, finished, settings=asdict(settings), data=prepared.account,
+        ignore=["checkpoint", "prepared", "settings"],
+    )  # fmt: skip
     with many_runs():
-        return _run(checkpoint, settings, prepared)
-
-
-def _run(checkpoint: Path, settings: FullSettings, prepared: Prepared) -> Outcome:
-    test = RatedPairs.of([prepared.simulated[i].ranked for i in prepared.test])
-    grid = len(settings.learning_rates)
-    shape = (len(ARMS), len(settings.sizes), settings.seeds)
-    sums = np.zeros((*shape, grid, test.group_count, COLUMNS))
-    tuned = np.zeros((*shape, test.group_count), dtype=int)
-    examples = np.zeros((len(ARMS), grid, 2, len(test.groups)))
-    for seed in range(settings.seeds):
-        order = np.random.default_rng(seed).permutation(prepared.training)
-        for s, size in enumerate(settings.sizes):
-            subset = order[:size]
-            for a, arm in enumerate(ARMS):
-                best = _tune(checkpoint, prepared, arm, subset, seed, settings)
-                tuned[a, s, seed] = best
-                for g in range(grid):
-                    scored = train_and_score(
-                        checkpoint, prepared, arm, subset, prepared.test,
-                        settings.learning_rates[g], seed, settings,
-                    )  # fmt: skip
-                    sums[a, s, seed, g] = sums_by_group(
-                        scored[0], scored[1], test.strengths, test.codes, test.group_count
-                    )
-                    if seed == 0 and size == settings.sizes[-1]:
-                        examples[a, g] = scored
-    reachable = pd.DataFrame(
-        [
-            ("reachable", "accuracy" if name == "all" else f"accuracy {name}", value, value, value)
-            for name, value in reachable_accuracy(
-                [prepared.simulated[i] for i in prepared.test]
-            ).items()
-        ],
-        columns=["baseline", "metric", "estimate", "low", "high"],
-    )
-    return Outcome(
-        grid=tuple(settings.learning_rates),
-        grid_name="learning rate",
-        shared=settings.learning_rates.index(settings.shared_learning_rate),
-        sizes=tuple(settings.sizes),
-        sums=sums,
-        tuned=tuned,
-        examples=examples,
-        example_codes=test.codes,
-        baselines=pd.concat(
-            [length_baseline(test, resamples=settings.resamples), reachable], ignore_index=True
-        ),
-        training={"test pairs": len(test.groups)},
-    )
-
-
-def _tune(
-    checkpoint: Path,
-    prepared: Prepared,
-    arm: Arm,
-    subset: np.ndarray,
-    seed: int,
-    settings: FullSettings,
-) -> int:
-    """Index of the learning rate with the best accuracy on held-out training prompts."""
-    ranked = [prepared.simulated[i].ranked for i in subset]
-    fitting, validation = split(ranked, test_fraction=settings.validation_share, seed=seed)
-    accuracies = []
-    for learning_rate in settings.learning_rates:
-        winners, losers = train_and_score(
-            checkpoint, prepared, arm, subset[fitting], subset[validation],
-            learning_rate, seed, settings,
-        )  # fmt: skip
-        accuracies.append(np.mean((winners > losers) + 0.5 * (winners == losers)))
-    return int(np.argmax(accuracies))
+        return _run(checkpoint, settings, prepared, scores)
 
 
 def train_and_score(
@@ -171,7 +128,7 @@ def train_and_score(
     Returns:
         Scores of chosen and rejected of each test group, shape ``[2, groups]``.
     """
-    strengths = [prepared.simulated[i].ranked.strength or 0 for i in training]
+    strengths = [prepared.ranked[i].strength or 0 for i in training]
     groups = [
         TrainingGroup(prepared.tokens[i], (TrainingPair(0, 1, margin, weight),))
         for i, margin, weight in zip(
@@ -179,9 +136,90 @@ def train_and_score(
         )
     ]
     model, pad_token_id = train(
-        checkpoint, groups, LAYOUTS["separate"], Recipe(batch_size=settings.batch_size),
+        checkpoint, groups, LAYOUTS["separate"], settings,
         learning_rate=learning_rate, seed=seed,
     )  # fmt: skip
     tested = [prepared.tokens[i] for i in test]
     scores = reward_model.score(model, tested, pad_token_id=pad_token_id)
     return scores.unflatten(0, (-1, 2)).T.numpy()
+
+
+#: A function with the arguments of :func:`train_and_score`.
+Scores = Callable[..., np.ndarray]
+
+
+def _run(checkpoint: Path, settings: FullSettings, prepared: Prepared, scores: Scores) -> Outcome:
+    test = RatedPairs.of([prepared.ranked[i] for i in prepared.test])
+    grid = len(settings.learning_rates)
+    shape = (len(ARMS), len(settings.sizes), settings.seeds)
+    sums = np.zeros((*shape, grid, test.group_count, COLUMNS))
+    tuned = np.zeros((*shape, test.group_count), dtype=int)
+    examples = np.zeros((len(ARMS), grid, 2, len(test.groups)))
+    for seed in range(settings.seeds):
+        order = np.random.default_rng(seed).permutation(prepared.training)
+        for s, size in enumerate(settings.sizes):
+            subset = order[:size]
+            for a, arm in enumerate(ARMS):
+                best = _tune(checkpoint, prepared, arm, subset, seed, settings, scores)
+                tuned[a, s, seed] = best
+                for g in range(grid):
+                    scored = scores(
+                        checkpoint, prepared, arm, subset, prepared.test,
+                        settings.learning_rates[g], seed, settings,
+                    )  # fmt: skip
+                    sums[a, s, seed, g] = sums_by_group(
+                        scored[0], scored[1], test.strengths, test.codes, test.group_count
+                    )
+                    if seed == 0 and size == settings.sizes[-1]:
+                        examples[a, g] = scored
+    return Outcome(
+        grid=tuple(settings.learning_rates),
+        grid_name="learning rate",
+        shared=settings.learning_rates.index(settings.shared_learning_rate),
+        sizes=tuple(settings.sizes),
+        sums=sums,
+        tuned=tuned,
+        examples=examples,
+        example_codes=test.codes,
+        baselines=_baselines(prepared, test, settings),
+    )
+
+
+def _baselines(prepared: Prepared, test: RatedPairs, settings: FullSettings) -> pd.DataFrame:
+    """Accuracy by length, and where the gold quality is known, what can be reached."""
+    by_length = length_baseline(test, resamples=settings.resamples)
+    if prepared.gold is None:
+        return by_length
+    gold = [prepared.gold[i] for i in prepared.test]
+    reachable = pd.DataFrame(
+        [
+            ("reachable", "accuracy" if name == "all" else f"accuracy {name}", value, value, value)
+            for name, value in reachable_accuracy([best - worst for best, worst in gold]).items()
+        ],
+        columns=["baseline", "metric", "estimate", "low", "high"],
+    )
+    return pd.concat([by_length, reachable], ignore_index=True)
+
+
+def _tune(
+    checkpoint: Path,
+    prepared: Prepared,
+    arm: Arm,
+    subset: np.ndarray,
+    seed: int,
+    settings: FullSettings,
+    scores: Scores,
+) -> int:
+    """Index of the learning rate with the best accuracy on held-out training groups."""
+    if len(settings.learning_rates) == 1:
+        return 0
+    ranked = [prepared.ranked[i] for i in subset]
+    fitting, validation = split(ranked, test_fraction=settings.validation_share, seed=seed)
+    accuracies = []
+    for learning_rate in settings.learning_rates:
+        winners, losers = scores(
+            checkpoint, prepared, arm, subset[fitting], subset[validation],
+            learning_rate, seed, settings,
+        )  # fmt: skip
+        accuracies.append(np.mean((winners > losers) + 0.5 * (winners == losers)))
+    return int(np.argmax(accuracies))

@@ -6,7 +6,7 @@ growing size are drawn, and the penalty is tuned on them by an inner cross-valid
 group. All arms × penalties × inner folds of one subset are fitted in one batch.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from posttrain.evaluation import COLUMNS, sums_by_group
 from posttrain.preferences import folds
 from posttrain.probe import FeatureSettings, Pooling, features
 from posttrain.settings import setting
+from posttrain.studies.groups import without_edit
 from posttrain.studies.heads import tuned_heads
 from posttrain.studies.margin_outcome import ARMS, Outcome, RatedPairs, length_baseline
 from posttrain.tokenization import tokenize_group
@@ -105,7 +106,7 @@ def _pair_features(
     """Features of chosen and rejected, each ``[pairs, features]``, and how many were cut."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     # Only chosen > rejected is rated; an edited response takes no part.
-    rated = [replace(group, responses=group.responses[-2:]) for group in pairs.groups]
+    rated = [without_edit(group) for group in pairs.groups]
     groups = [tokenize_group(tokenizer, group, max_tokens=settings.max_tokens) for group in rated]
     found = features(checkpoint, groups, FeatureSettings(settings.layer, settings.pooling))
     winners, losers = found.unflatten(0, (-1, 2)).unbind(1)

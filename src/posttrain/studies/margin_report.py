@@ -42,7 +42,9 @@ def answer(records: Sequence[Record]) -> str:
         for size in first.settings["sizes"]
     ]
     span = " to ".join(
-        f"{value * PERCENT:+.1f}".replace("-", "−") for value in sorted(shared)[:: len(shared) - 1]
+        f"{value * PERCENT:+.1f}".replace("-", "−")
+        # Once where there is a single size.
+        for value in dict.fromkeys((min(shared), max(shared)))
     )
     costs = [
         _gain(record, "large", "tuned", largest_size(record), "log-likelihood")

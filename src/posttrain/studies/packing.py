@@ -8,7 +8,7 @@ the top layers of SmolLM2. What rows are like before training is the subject of
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,10 @@ from posttrain.settings import setting
 from posttrain.sources.simulator import SIMULATOR
 from posttrain.studies.groups import (
     DataSettings,
-    StudyGroups,
+    Prepared,
     checkpoint_for,
     load_groups,
+    training_and_test,
 )
 from posttrain.studies.packing_outcome import (
     ARMS,
@@ -103,24 +104,6 @@ def settings_for(source: str) -> type[PackingSettings]:
     return PackingSettings if source == SIMULATOR else HumanPackingSettings
 
 
-@dataclass(frozen=True)
-class Prepared(StudyGroups):
-    """Groups with their split.
-
-    Attributes:
-        training: Indices of groups to train on.
-        test: Indices of groups to test on.
-    """
-
-    training: np.ndarray = field(kw_only=True)
-    test: np.ndarray = field(kw_only=True)
-
-    @property
-    def test_codes(self) -> np.ndarray:
-        """Index of each test pair's split group."""
-        return np.unique([self.ranked[i].group for i in self.test], return_inverse=True)[1]
-
-
 def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepared:
     """Load or simulate groups, tokenise and split them.
 
@@ -128,15 +111,17 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
         ValueError: If there are fewer training groups than ``size``.
     """
     found = load_groups(source, checkpoint, settings)
-    training, test = split(found.ranked, test_fraction=settings.test_share, seed=settings.data_seed)
+    training, test = training_and_test(
+        found.ranked,
+        test_share=settings.test_share,
+        test_size=settings.test_size,
+        seed=settings.data_seed,
+    )
     if settings.size > len(training):
         raise ValueError(
             f"size {settings.size} exceeds the {len(training)} training groups; lower size or use "
             "more groups"
         )
-    # A random part, because records of one group tend to stand together.
-    drawn = np.random.default_rng(settings.data_seed).permutation(test)
-    test = np.sort(drawn[: settings.test_size])
     account = found.account | {"test groups": len(test)}
     return Prepared(found.ranked, found.tokens, account, found.gold, training=training, test=test)
 
