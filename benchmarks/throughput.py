@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with pd.option_context("display.width", 250, "display.max_columns", None):
         head = ["ratio", "responses", "method"]
         wide = speed.pivot_table(index=head, columns="metric", values="estimate", sort=False)
-        print(wide.round(3))
+        print(wide.map("{:.3g}".format))
         if "memory" in record.tables:
             print(record.tables["memory"].round(3).to_string(index=False))
     print(f"wrote {records.save(record, known.output)}")

@@ -2,10 +2,12 @@
 
 import math
 import runpy
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,7 +22,12 @@ from posttrain.studies.throughput import (
     measure_memory,
     summarise,
 )
-from posttrain.studies.throughput_bench import Bench, StepTimer, ThroughputSettings
+from posttrain.studies.throughput_bench import (
+    Bench,
+    StepTimer,
+    ThroughputSettings,
+    random_llama,
+)
 from posttrain.studies.throughput_methods import (
     CAUSAL,
     EXACT,
@@ -156,6 +163,7 @@ def test_only_rows_that_need_a_mask_get_the_configured_attention(bench, tmp_path
             groups_per_step=1,
             steps=1,
             row_tokens=100,
+            part_tokens=None,
             attention="eager",
             folder=str(tmp_path),
         )
@@ -179,16 +187,18 @@ def test_work_counts_tokens_slots_and_operations(bench):
     assert work[EXACT][1]["flops"] == 3 * forward_flops(config, 12, 2 * (3 + 2 * (4 + 3)))
 
 
-def test_the_timer_times_from_end_to_end(monkeypatch):
-    clock = iter([1.0, 2.0, 5.0, 5.5, 9.0, 9.25])
-    monkeypatch.setattr(throughput_bench, "_now", lambda: next(clock))
+def test_the_timer_times_from_end_to_end_without_logging(monkeypatch):
+    clock = iter([1.0, 2.0, 2.5, 5.0, 5.5, 6.0, 9.0, 9.25, 9.5])
+    monkeypatch.setattr(throughput_bench, "now", lambda: next(clock))
     timer = StepTimer()
-    for _ in range(3):
+    for loss in (0.7, 0.6, 0.5):
         timer.on_pre_optimizer_step()
         timer.on_step_end()
+        timer.on_log(logs={"loss": loss})
+    timer.on_log(logs={"train_runtime": 9.0})
     assert timer.steps() == [
-        {"seconds": 3.5, "update_seconds": 0.5},
-        {"seconds": 3.75, "update_seconds": 0.25},
+        {"seconds": 3.0, "update_seconds": 0.5, "loss": 0.6},
+        {"seconds": 3.25, "update_seconds": 0.25, "loss": 0.5},
     ]
 
 
@@ -211,13 +221,54 @@ def test_all_methods_take_turns_on_the_same_groups(bench):
     assert sizes[0].equals(sizes[1])
 
 
+@pytest.mark.parametrize("part_tokens", [None, 60])
+def test_methods_that_compute_the_same_have_the_same_losses(bench, part_tokens):
+    settings = replace(bench.settings, part_tokens=part_tokens)
+    steps = measure(replace(bench, settings=settings))
+    losses = steps.sort_values(["round", "step"]).groupby("method")["loss"].apply(np.array)
+    for values in losses:
+        # A turn starts from the initial weights, so training repeats itself.
+        first, second = np.split(values, 2)
+        assert first.tolist() == second.tolist()
+    for method in (SEPARATE, EXACT, SHARED):
+        assert losses[method.name] == pytest.approx(losses[TRL.name], abs=1e-6)
+    assert losses[CAUSAL.name] != pytest.approx(losses[TRL.name], abs=1e-6)
+    # An untrained head that told nothing apart would give this whatever the rows.
+    assert losses[TRL.name] != pytest.approx(math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part_tokens", "sizes"),
+    [
+        # A pair takes 12 tokens, a group 18 in separate rows and 10 in one.
+        (None, {TRL: [72], SEPARATE: [36], EXACT: [20], CAUSAL: [20]}),
+        (60, {TRL: [36, 36], SEPARATE: [36], EXACT: [20], CAUSAL: [20]}),
+        (35, {TRL: [24] * 3, SEPARATE: [18, 18], EXACT: [20], CAUSAL: [20]}),
+        (5, {TRL: [12] * 6, SEPARATE: [18, 18], EXACT: [10, 10], CAUSAL: [10, 10]}),
+    ],
+)
+def test_a_step_is_computed_in_parts(bench, tmp_path, part_tokens, sizes):
+    bench = replace(bench, settings=replace(bench.settings, part_tokens=part_tokens))
+    groups = [group(4, 2, 2, 2)] * 4
+    for method, expected in sizes.items():
+        trainer = bench.trainer(method, groups, steps=2, folder=str(tmp_path))
+        found = [
+            part["input_ids"].numel()
+            for batch in trainer.get_train_dataloader()
+            for part in batch.get("parts", [batch])
+        ]
+        assert found == expected * 2
+        assert trainer.args.gradient_accumulation_steps == (len(expected) if method is TRL else 1)
+        assert [step["slots"] for step in bench.work(method, groups)] == [sum(expected)] * 2
+
+
 def test_speeds_are_medians_and_ratios_are_paired_by_round():
     def timed(method, tokens, *seconds):
         return [
             {
                 "ratio": 1.0, "responses": 2, "method": method.name, "round": k // 2, "step": k % 2,
                 "seconds": duration, "update_seconds": duration / 4, "pairs": 8, "tokens": tokens,
-                "flops": 100 * tokens, "slots": 2 * tokens,
+                "flops": 100 * tokens, "slots": 2 * tokens, "loss": 0.5 + k / tokens,
             }
             for k, duration in enumerate(seconds)
         ]  # fmt: skip
@@ -228,7 +279,7 @@ def test_speeds_are_medians_and_ratios_are_paired_by_round():
         *timed(EXACT, 10, 2.0, 2.0, 4.0, 4.0),
     ]
     table = summarise(pd.DataFrame(steps), matmul_flops=1000.0)
-    assert len(table) == 3 * 8
+    assert len(table) == 3 * 9
     exact = table[table["method"] == "exact row"].set_index("metric")
     found = exact[["estimate", "low", "high"]].apply(tuple, axis=1).to_dict()
     assert found == {
@@ -240,6 +291,7 @@ def test_speeds_are_medians_and_ratios_are_paired_by_round():
         "speed-up over TRL": (4.0, 4.0, 4.0),
         "speed-up over separate rows": (1.5, 1.0, 2.0),
         "relative tokens per second": (0.75, 0.5, 1.0),
+        "loss difference from TRL": pytest.approx((0.225, 0.225, 0.225)),
     }
 
 
@@ -259,11 +311,41 @@ def test_the_benchmark_prints_tables_and_saves_a_record(tiny_checkpoint, tmp_pat
     assert list(speed.columns) == [
         "ratio", "responses", "method", "metric", "estimate", "low", "high"
     ]  # fmt: skip
-    assert len(speed) == 2 * len(METHODS) * 8
+    assert len(speed) == 2 * len(METHODS) * 9
     assert (speed["low"] <= speed["high"]).all()
     printed = capsys.readouterr().out
     assert "exact, shared rows" in printed
     assert "throughput-" in printed
+
+
+def test_the_benchmark_measures_a_random_llama(tmp_path, monkeypatch, capsys):
+    smaller = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128}
+    smaller |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    for name, size in (smaller | {"vocab_size": 500}).items():
+        monkeypatch.setitem(throughput_bench.LLAMA_1B, name, size)
+    config = tmp_path / "llama.yaml"
+    config.write_text(
+        "checkpoint: llama-1b\nratios: [2.0]\nresponses: [3]\nresponse_tokens: 4\nsteps: 1\n"
+        "rounds: 1\npart_tokens: 64\ndtype: bfloat16\nmemory: false\n"
+    )
+    main = runpy.run_path(str(BENCHMARK))["main"]
+    assert main(["--config", str(config), "--output", str(tmp_path)]) == 0, capsys.readouterr().err
+    record = records.load(tmp_path / "throughput-llama-1b-cpu.json")
+    assert record.settings["part_tokens"] == 64
+    assert record.settings["dtype"] == "bfloat16"
+    differences = record.tables["speed"].query("metric == 'loss difference from TRL'")
+    exact = differences[differences["method"] == "exact row"]["estimate"].item()
+    assert exact < 0.05
+
+
+def test_the_random_llama_has_the_shape_of_the_real_one():
+    model, tokenizer = random_llama(device=torch.device("meta"), dtype=torch.bfloat16, seed=0)
+    # Llama-3.2-1B has 1,235,814,400 parameters; a reward model has a score head besides.
+    assert model.num_parameters() == 1_235_814_400 + 2048
+    assert model.config.rope_parameters["rope_theta"] == 500_000
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    assert {weight.dtype for weight in model.model.parameters()} == {torch.bfloat16}
+    assert model.score.weight.dtype == torch.float32
 
 
 def test_the_benchmark_refuses_what_cannot_be_measured(capsys):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from posttrain import records
@@ -46,6 +47,18 @@ def test_memory_is_shown_where_it_was_measured(record):
     assert set(other["peak memory"]) == {"–"}
 
 
+def test_losses_are_shown_where_they_were_recorded(record):
+    old = record.tables["speed"]
+    old = old[old["metric"] != "loss difference from TRL"]
+    without = replace(record, tables=record.tables | {"speed": old})
+    assert "loss off TRL's" not in throughput_report.speed_table(without)
+    losses = old[old["metric"] == "padding"].assign(
+        metric="loss difference from TRL", estimate=2e-7
+    )
+    given = replace(record, tables=record.tables | {"speed": pd.concat([old, losses])})
+    assert set(throughput_report.speed_table(given)["loss off TRL's"]) == {"2e-07"}
+
+
 def test_the_sentence_quotes_the_record(record):
     sentence = throughput_report.in_words(record)
     for responses in (2, 3):
@@ -63,6 +76,9 @@ def test_the_conditions_are_those_of_the_record(record):
     text = throughput_report.conditions(given)
     for part in ("77 random tokens", "5 groups a step", "9 rounds of 1 timed step ", "in bfloat16"):
         assert part in text
+    assert "at once" not in text
+    parts = replace(record, settings=settings | {"part_tokens": 512})
+    assert "No more than 512 tokens are computed at once" in throughput_report.conditions(parts)
     several = replace(record, settings=settings | {"steps": 4})
     assert "9 rounds of 4 timed steps " in throughput_report.conditions(several)
     assert "responses of 77 tokens" in throughput_report.in_words(given)

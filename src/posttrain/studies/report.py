@@ -13,6 +13,8 @@ from posttrain.records import Record
 TITLES = {
     ("margin", "ukpconvarg"): "ukpconvarg (frozen features)",
     ("margin", "seeda"): "seeda (frozen features)",
+    ("margin", "ukpconvarg-full"): "ukpconvarg (SmolLM2, trained)",
+    ("margin", "seeda-full"): "seeda (SmolLM2, trained)",
     ("margin", "simulator"): "simulator (full training)",
     ("rows", "seeda"): "seeda (SmolLM2)",
     ("rows", "ukpconvarg"): "ukpconvarg (SmolLM2)",
@@ -29,8 +31,10 @@ TITLES = {
     ("edits", "simulator"): "simulator (full training)",
     ("edits", "simulator-longer"): "simulator (trained longer)",
     ("edits", "simulator-careless"): "simulator (careless editors)",
+    ("training", "smollm2_cpu"): "ukpconvarg (top layers)",
     ("throughput", "smollm2-cpu"): "SmolLM2, speed on a CPU",
     ("throughput", "smollm2-cuda"): "SmolLM2, speed on a GPU",
+    ("throughput", "llama-1b-cuda"): "1B Llama, speed on a GPU",
 }
 PERCENT = 100.0
 

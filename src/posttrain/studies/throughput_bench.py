@@ -4,13 +4,21 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from torch import Tensor
+from transformers import (
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+)
 
 from posttrain import checkpoints, reward_model
 from posttrain.settings import setting
@@ -36,6 +44,18 @@ CUDA_DEFAULTS = {
     "dtype": "bfloat16",
     "attention": "flex_attention",
 }
+#: A checkpoint of this name is no checkpoint: it stands for :func:`random_llama`.
+RANDOM_LLAMA = "llama-1b"
+#: Sizes of Llama-3.2-1B, as its configuration on the Hugging Face hub gives them.
+LLAMA_1B: dict[str, Any] = {
+    "hidden_size": 2048,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "intermediate_size": 8192,
+    "vocab_size": 128_256,
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +67,9 @@ class ThroughputSettings:
     """
 
     checkpoint: str = setting(
-        "smollm2", "smollm2, tiny, a folder, or a name on the Hugging Face hub."
+        "smollm2",
+        "smollm2, tiny, a folder, a name on the Hugging Face hub, or llama-1b: the shape of "
+        "Llama-3.2-1B with random weights.",
     )
     ratios: list[float] = setting([1.0, 2.67, 6.0], "Tokens of a prompt, in responses.")
     responses: list[int] = setting([2, 3], "Responses in a group.")
@@ -56,6 +78,11 @@ class ThroughputSettings:
     groups_per_step: int = setting(2, "Groups in one optimiser step.")
     row_tokens: int = setting(
         None, "Most tokens of a row that groups share; default 1024, on CUDA 8192."
+    )
+    part_tokens: int | None = setting(
+        None,
+        "Most tokens computed at once, padding included, by gradient accumulation (posttrain train "
+        "takes 16384); default none: the whole step.",
     )
     steps: int = setting(2, "Timed optimiser steps of each method in a round.")
     warmup_steps: int = setting(1, "Untimed steps before them.")
@@ -69,7 +96,7 @@ class ThroughputSettings:
     )
     memory: bool = setting(True, "Measure peak memory too.")
     memory_ratio: float = setting(2.67, "The ratio at which to measure it.")
-    seed: int = setting(0, "Seeds lengths, tokens and the score head.")
+    seed: int = setting(0, "Seeds lengths, tokens and random weights.")
 
     def __post_init__(self) -> None:
         defaults = CUDA_DEFAULTS if torch.cuda.is_available() else CPU_DEFAULTS
@@ -92,40 +119,91 @@ class ThroughputSettings:
 
 
 class StepTimer(TrainerCallback):
-    """Times optimiser steps from the end of one to the end of the next.
+    """Times optimiser steps from the end of one to the end of the next, and keeps their losses.
 
     Between the two lies all that a step costs, making its batch included, which Trainer does before
-    it announces the step's beginning. The first step has no predecessor and goes untimed, which is
-    welcome: it also sets up the optimiser and warms up kernels.
+    it announces the step's beginning; only logging the loss of the step before is left out. The
+    first step has no predecessor and goes untimed, which is welcome: it also sets up the optimiser
+    and warms up kernels.
+
+    The trainer must log every step.
     """
 
     def __init__(self) -> None:
-        self.ends: list[float] = []
-        self.updates: list[float] = []
         self._update_began = 0.0
+        self._ends: list[float] = []
+        self._updates: list[float] = []
+        self._losses: list[float] = []
+        self._logged: list[float] = []
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Gradients are there and clipped."""
-        self._update_began = _now()
+        self._update_began = now()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Weights are updated and gradients freed."""
-        self.ends.append(_now())
-        self.updates.append(self.ends[-1] - self._update_began)
+        self._ends.append(now())
+        self._updates.append(self._ends[-1] - self._update_began)
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """A step's loss is logged, right after its end; other numbers at the end of training."""
+        if "loss" in kwargs["logs"]:
+            self._losses.append(kwargs["logs"]["loss"])
+            self._logged.append(now())
 
     def steps(self) -> list[dict[str, float]]:
-        """For each step but the first ``seconds``, and ``update_seconds`` of the weight update."""
+        """For each step but the first what it took, and its loss before the weight update.
+
+        Returns:
+            ``seconds``; ``update_seconds`` of the weight update; ``loss``, the mean over the step's
+            pairs as the trainer logs it.
+        """
         return [
-            {"seconds": self.ends[k] - self.ends[k - 1], "update_seconds": self.updates[k]}
-            for k in range(1, len(self.ends))
+            {
+                "seconds": self._ends[k] - self._logged[k - 1],
+                "update_seconds": self._updates[k],
+                "loss": self._losses[k],
+            }
+            for k in range(1, len(self._ends))
         ]
 
 
-def _now() -> float:
+def now() -> float:
     """Seconds of a clock, once the device has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def random_llama(
+    *, device: torch.device, dtype: torch.dtype, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A reward model of Llama-3.2-1B's shape with random weights, on which speed does not depend.
+
+    Nothing is downloaded, and nothing is kept in another precision or place first.
+
+    Args:
+        device: Where to build it.
+        dtype: Precision of the weights; the score head is at least float32.
+        seed: Seeds the weights.
+
+    Returns:
+        The model, and a tokenizer that has a padding token and knows no words.
+    """
+    # Trainers ask a tokenizer for its padding only, since groups come as token ids. So the special
+    # tokens of the tiny Llama's will do, whatever the model's vocabulary.
+    tokenizer = checkpoints.train_tokenizer([])
+    config = LlamaConfig(
+        **LLAMA_1B,
+        tie_word_embeddings=True,
+        max_position_embeddings=131_072,
+        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+    )
+    config.num_labels = 1
+    torch.manual_seed(seed)
+    with device:
+        model = AutoModelForSequenceClassification.from_config(config, dtype=dtype)
+    return reward_model.as_reward_model(model, tokenizer), tokenizer
 
 
 @dataclass(frozen=True)
@@ -134,24 +212,30 @@ class Bench:
 
     Attributes:
         settings: Settings of the study.
-        model: The reward model. Training changes its weights, on which speed does not depend.
+        model: The reward model.
         tokenizer: Its tokenizer.
+        weights: The model's weights before any training, in main memory.
     """
 
     settings: ThroughputSettings
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    weights: Mapping[str, Tensor] = field(repr=False)
 
     @classmethod
     def load(cls, settings: ThroughputSettings) -> "Bench":
         """Load the model on the device on which it is trained."""
-        model, tokenizer = reward_model.load(
-            checkpoints.find(settings.checkpoint),
-            seed=settings.seed,
-            dtype=getattr(torch, settings.dtype),
-        )
-        model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-        return cls(settings, model, tokenizer)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = getattr(torch, settings.dtype)
+        if settings.checkpoint == RANDOM_LLAMA:
+            model, tokenizer = random_llama(device=device, dtype=dtype, seed=settings.seed)
+        else:
+            model, tokenizer = reward_model.load(
+                checkpoints.find(settings.checkpoint), seed=settings.seed, dtype=dtype
+            )
+            model.to(device)  # type: ignore[arg-type]
+        weights = {name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+        return cls(settings, model, tokenizer, weights)
 
     def groups(self, ratio: float, responses: int, *, steps: int) -> list[TokenizedGroup]:
         """Groups of random tokens for so many steps.
@@ -186,16 +270,19 @@ class Bench:
             groups_per_step=self.settings.groups_per_step,
             steps=steps,
             row_tokens=self.settings.row_tokens,
+            part_tokens=self.settings.part_tokens,
             attention=self.settings.attention,
             folder=folder,
         )
 
     def train(self, method: Method, groups: Sequence[TokenizedGroup]) -> list[dict[str, float]]:
-        """Train on all groups but the last step's; times as of :meth:`StepTimer.steps`.
+        """Train on all groups but the last step's; times and losses of :meth:`StepTimer.steps`.
 
         The last step's groups are there so that each timed step also makes the batch of the next
-        one, which Trainer fetches ahead.
+        one, which Trainer fetches ahead. Training starts from the initial weights each time, so
+        that methods which compute the same have the same losses.
         """
+        self.model.load_state_dict(self.weights)
         timer = StepTimer()
         steps = len(groups) // self.settings.groups_per_step - 1
         with tempfile.TemporaryDirectory() as folder:
@@ -214,15 +301,17 @@ class Bench:
         """
         with tempfile.TemporaryDirectory() as folder:
             trainer = self.trainer(method, groups, steps=1, folder=folder)
+            # TRL's trainer accumulates batches, ours has parts.
+            batches = trainer.args.gradient_accumulation_steps
             slots = [
-                # TRL's steps are one batch each, ours have parts.
                 sum(part["input_ids"].numel() for part in batch.get("parts", [batch]))
                 for batch in trainer.get_train_dataloader()
             ]
         size = self.settings.groups_per_step
         return [
-            self._counts(method, groups[step * size : (step + 1) * size]) | {"slots": taken}
-            for step, taken in enumerate(slots)
+            self._counts(method, groups[step * size : (step + 1) * size])
+            | {"slots": sum(slots[step * batches : (step + 1) * batches])}
+            for step in range(len(groups) // size)
         ]
 
     def _counts(self, method: Method, groups: Sequence[TokenizedGroup]) -> dict[str, float]:

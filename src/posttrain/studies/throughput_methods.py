@@ -21,7 +21,7 @@ from transformers import (
 )
 from trl import RewardConfig, RewardTrainer
 
-from posttrain.ranking_config import RankingConfig
+from posttrain.ranking_config import PLAIN_ADAMW, RankingConfig
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.studies.packing_theory import Arrangement
 from posttrain.tokenization import TokenizedGroup
@@ -77,11 +77,13 @@ def draw_groups(
         seed: Seeds lengths and tokens. Each combination of lengths and responses has a stream of
             its own.
     """
+    # Converting a vocabulary for each sequence would take longer than drawing it.
+    vocabulary = np.asarray(words)
     generator = np.random.default_rng([seed, prompt_tokens, response_tokens, responses])
 
     def sequence(average: int) -> tuple[int, ...]:
         length = round(average * generator.uniform(1 - spread, 1 + spread))
-        return tuple(generator.choice(words, max(1, length)).tolist())
+        return tuple(generator.choice(vocabulary, max(1, length)).tolist())
 
     return [
         TokenizedGroup(
@@ -120,6 +122,7 @@ def make_trainer(
     groups_per_step: int,
     steps: int,
     row_tokens: int,
+    part_tokens: int | None,
     attention: str,
     folder: str,
 ) -> Trainer:
@@ -133,6 +136,10 @@ def make_trainer(
         groups_per_step: Groups in one optimiser step.
         steps: Optimiser steps.
         row_tokens: Most tokens of a row that groups share.
+        part_tokens: Most tokens that are computed at once; None for the whole step. Ours takes
+            what fits of a step (see :mod:`posttrain.steps`). TRL's takes as many pairs as fit,
+            padded to the longest, and accumulates gradients over equal batches, which keeps the
+            loss the mean over the step's pairs; at least one pair, even where it does not fit.
         attention: Attention implementation of rows that need a mask. Those that do not always get
             PyTorch's own ("sdpa"), which knows causal attention and is the fastest for it.
         folder: Where a trainer may write; nothing is written.
@@ -146,7 +153,8 @@ def make_trainer(
         "learning_rate": 1e-6,
         "use_cpu": not torch.cuda.is_available(),
         "save_strategy": "no",
-        "logging_strategy": "no",
+        # For the loss of every step.
+        "logging_steps": 1,
         "report_to": "none",
         "disable_tqdm": True,
     }
@@ -155,10 +163,15 @@ def make_trainer(
         # TRL's defaults would drop long pairs, compute in bfloat16 and recompute activations. For
         # the last, None means no, but does not warn that the setting has a new name.
         common |= {"max_length": None, "bf16": False, "gradient_checkpointing": None}
-        pairs_per_step = comb(len(groups[0].responses), 2) * groups_per_step
+        pairs = comb(len(groups[0].responses), 2) * groups_per_step
+        at_once = pairs if part_tokens is None else _pairs_at_once(groups, pairs, part_tokens)
         trainer = PairTrainer(
             model,
-            RewardConfig(**common, per_device_train_batch_size=pairs_per_step),
+            RewardConfig(
+                **common,
+                per_device_train_batch_size=at_once,
+                gradient_accumulation_steps=pairs // at_once,
+            ),
             train_dataset=pair_set(groups),
             processing_class=tokenizer,
         )
@@ -168,13 +181,11 @@ def make_trainer(
             RankingConfig(
                 **common,
                 groups_per_step=groups_per_step,
-                part_tokens=None,
+                part_tokens=part_tokens,
                 # TRL's, so that all do the same.
                 lr_scheduler_type="linear",
                 warmup_steps=0,
-                weight_decay=0.0,
-                adam_beta2=0.999,
-                adam_epsilon=1e-8,
+                **PLAIN_ADAMW,
             ),
             train_dataset=training_set([TrainingGroup.with_all_pairs(group) for group in groups]),
             data_collator=GroupCollator(
@@ -183,3 +194,10 @@ def make_trainer(
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _pairs_at_once(groups: Sequence[TokenizedGroup], pairs: int, part_tokens: int) -> int:
+    """Most pairs of a batch within ``part_tokens`` of which a step has a whole number."""
+    longest = max(len(group.prompt) + max(map(len, group.responses)) for group in groups)
+    fitting = range(1, part_tokens // (2 * longest) + 1)
+    return max((size for size in fitting if pairs % size == 0), default=1)

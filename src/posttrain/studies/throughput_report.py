@@ -38,12 +38,13 @@ def in_words(record: Record) -> str:
 
 
 def conditions(record: Record) -> str:
-    """Under what conditions speeds were measured, in two sentences.
+    """Under what conditions speeds were measured, in two or three sentences.
 
     Args:
         record: A record of the throughput study.
     """
     given = record.settings
+    parts = given.get("part_tokens")
     return (
         f"`{given['checkpoint']}` on a {record.environment['device']} in {given['dtype']}, "
         f"responses of {given['response_tokens']} random tokens each, "
@@ -51,6 +52,10 @@ def conditions(record: Record) -> str:
         f"timed step{'s' if given['steps'] > 1 else ''} after {given['warmup_steps']} untimed. "
         "TRL's RewardTrainer computes in the same precision, cuts no pair and recomputes no "
         "activations, contrary to its defaults."
+    ) + (
+        f" No more than {parts} tokens are computed at once, with TRL's by gradient accumulation."
+        if parts
+        else ""
     )
 
 
@@ -79,6 +84,9 @@ def speed_table(record: Record, ratio: float = RATIO) -> pd.DataFrame:
             "padding": f"{value['padding'] * PERCENT:.1f} %",
             "of matmul peak": f"{value['share of matmul peak'] * PERCENT:.0f} %",
         }
+        # Earlier records do not have it.
+        if "loss difference from TRL" in value:
+            row["loss off TRL's"] = f"{value['loss difference from TRL']:.1g}"
         if "memory" in record.tables:
             row["peak memory"] = _gigabytes(record.tables["memory"], ratio, responses, method)
         rows.append(row)

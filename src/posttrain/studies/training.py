@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from joblib import Memory
 from transformers import PreTrainedModel, PrinterCallback
 
 from posttrain import cache, records, reward_model
-from posttrain.ranking_config import RankingConfig
+from posttrain.ranking_config import PLAIN_ADAMW, RankingConfig
 from posttrain.rows import Layout
 from posttrain.settings import setting
 from posttrain.trainer import RankingTrainer
@@ -85,8 +86,12 @@ def train(
         The trained model, and the id of its padding token.
 
     Raises:
-        ValueError: If the model has fewer layers than ``recipe.top_layers``.
+        ValueError: If the model has fewer layers than ``recipe.top_layers``, or a GPU is asked for
+            where there is none.
     """
+    if recipe.gpu and not torch.cuda.is_available():
+        # Trainer would take the CPU instead, for days.
+        raise ValueError("gpu is set, but torch finds no GPU; leave it out to train on the CPU")
     started = time.monotonic()
     model, tokenizer = reward_model.load(checkpoint, seed=seed)
     pad_token_id = tokenizer.pad_token_id
@@ -102,9 +107,7 @@ def train(
             learning_rate=learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=5,
-            weight_decay=0.0,
-            adam_beta2=0.999,
-            adam_epsilon=1e-8,
+            **PLAIN_ADAMW,
             seed=seed,
             use_cpu=not recipe.gpu,
             bf16=recipe.bf16,
