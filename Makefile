@@ -9,12 +9,14 @@ RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book test lint notebooks clean
+.PHONY: help book gpu-study test lint notebooks clean
 
 help:
 	@echo 'make book                 run every notebook with quick parameters, build the book'
 	@echo 'make book PARAMS=real     the same with notebooks/params/real.yaml; this one needs human'
 	@echo '                          preference data in the folder that POSTTRAIN_DATA names'
+	@echo 'make gpu-study            train SmolLM2 in full for every study, measure throughput: hours on'
+	@echo '                          a GPU, with POSTTRAIN_DATA; writes the records of the GPU column'
 	@echo 'make test                 lint, unit tests, committed notebooks compared with a new run'
 	@echo 'make lint                 ruff and mypy'
 	@echo 'make notebooks            re-run the committed notebooks in place, before committing'
@@ -32,6 +34,12 @@ book: .venv/.stamp
 	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
 	@echo
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
+
+# Interrupted, it goes on where it stopped; finished trainings are kept in the cache.
+gpu-study: .venv/.stamp
+	$(RUN) posttrain.notebooks run --params notebooks/params/gpu.yaml --output build/gpu-study
+	@echo
+	@echo 'The records are in book/results; make book shows them.'
 
 # Two processes with whole files each, because fixtures of a file are slow to make; and a thread each,
 # because models this small only make threads wait for one another.

@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 PARAMETER_FILES = sorted((FOLDER / "params").glob("*.yaml"))
 LONGEST_FUNCTION = 5
-ALLOWED_IMPORTS = {"studies", "figures", "claims", "records"}
+ALLOWED_IMPORTS = {"studies", "figures", "claims", "records", "cli"}
 DATA_PAGE = "00_preference_data"
 DATA_PAGE_IMPORTS = ALLOWED_IMPORTS | {"sources"}
 

@@ -33,7 +33,7 @@ ROWS_PER_BATCH = 1024
 def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
     """Stream the groups of one file, which may be larger than memory.
 
-    Memory holds one line (of Parquet: one row group) and 16 bytes for every id seen so far.
+    Memory holds one line (of Parquet: one row group) and some 100 bytes for every id seen so far.
 
     Blank lines are skipped. A record without an id is named `<file stem>-<line number>`.
 

@@ -23,9 +23,11 @@ from posttrain.figures.packing import (
     savings,
 )
 from posttrain.figures.style import use_style
+from posttrain.figures.training import accuracy_by_scorer, learning_curve
 
 __all__ = [
     "accuracy_by_cost",
+    "accuracy_by_scorer",
     "accuracy_by_strength",
     "accuracy_matrix",
     "annotators",
@@ -34,6 +36,7 @@ __all__ = [
     "edit_gains_by_size",
     "gain_by_hyperparameter",
     "gains_by_size",
+    "learning_curve",
     "margin_tables",
     "masks",
     "optimal_differences",

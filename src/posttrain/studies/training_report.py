@@ -1,0 +1,158 @@
+"""Training runs for readers: an answer in words, and tables of formatted numbers."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from posttrain.claims import estimate
+from posttrain.records import Record
+from posttrain.studies.report import with_interval
+from posttrain.studies.training_run import HEAD, LENGTH, METRICS, TRAINED
+from posttrain.studies.training_theory import (
+    SHAPES,
+    UTILISATION,
+    expectations,
+    linear_parameters,
+)
+
+LLAMA = "Llama-3.1-8B"
+
+
+def answer(records: Sequence[Record]) -> str:
+    """What training takes and what it bought, in Markdown.
+
+    Args:
+        records: Records of the training study.
+    """
+    table = expectations().set_index(["model", "trained"])
+    lora, whole = (table.loc[(LLAMA, f"{way}, checkpointed")] for way in ("LoRA", "all weights"))
+    takes = (
+        "**One command, and any model with a Llama-like body**: `posttrain train --model … --data "
+        "mine.jsonl --output_dir mine` makes a folder that transformers and TRL load and score "
+        f"alike. By count, not yet by measurement, {LLAMA} takes one GPU of 80 GB with LoRA "
+        f"({lora['weights and optimiser']:.0f} GB of weights and optimiser, "
+        f"{lora['activations']:.0f} GB of activations) and {int(whole['GPUs'])} in full, and a "
+        f"hundred thousand pairs of Llama 3's lengths {lora['GPU hours']:.0f} to "
+        f"{whole['GPU hours']:.0f} hours of an H100 at {UTILISATION:.0%} of its peak."
+    )
+    return "\n\n".join([takes, *map(_bought, records)])
+
+
+def _bought(record: Record) -> str:
+    found, reference, head = (_accuracy(record, scorer) for scorer in (TRAINED, LENGTH, HEAD))
+    over_length, over_head = (
+        with_interval(estimate(record.tables["differences"], scorer=name, metric="accuracy"))
+        for name in (LENGTH, HEAD)
+    )
+    minutes = record.environment["seconds"] / 60
+    judging = record.environment["judged"]["seconds"] / 60
+    return (
+        f"**Compare with what costs less.** {_what(record)} ranks {found} % of held-out pairs as "
+        f"annotators did; preferring the longer response ranks {reference} %, a linear head on the "
+        f"same model's frozen features {head} %. That is {over_length} points over length, and "
+        f"{over_head} points over the head. The run took {minutes:.0f} minutes; the head, its "
+        f"features and this comparison took {judging:.0f}."
+    )
+
+
+def _what(record: Record) -> str:
+    run = record.settings["run"]
+    layers = f"the last {run['top_layers']} layers of " if run["top_layers"] else ""
+    return f"Training {layers}`{run['model']}` on `{', '.join(run['data'])}`"
+
+
+def _accuracy(record: Record, scorer: str) -> str:
+    found = estimate(record.tables["accuracy"], scorer=scorer, metric="accuracy")
+    return with_interval(found, sign=False)
+
+
+def conditions(record: Record) -> str:
+    """What was trained on what, with which recipe and for how long, in a few sentences.
+
+    Args:
+        record: A record of the training study.
+    """
+    run, recipe, data = (
+        record.settings["run"],
+        record.settings["training"],
+        record.data,
+    )
+    groups = record.tables["groups"]
+    computed = record.data["steps"] * recipe["groups_per_step"]
+    filter_ = f" of strength {run['min_strength']} and more" if run["min_strength"] > 1 else ""
+    layers = f", the last {run['top_layers']} layers and the head" if run["top_layers"] else ""
+    minutes = record.environment["seconds"] / 60
+    return (
+        f"`{run['model']}`{layers}, on `{', '.join(run['data'])}`: {computed:,} pairs{filter_} "
+        f"out of {data['training']['pairs']:,}, in {data['steps']} steps of "
+        f"{recipe['groups_per_step']}, peak learning rate {recipe['learning_rate']:g}, "
+        f"{minutes:.0f} minutes on a {record.environment['device']} with "
+        f"{record.environment['threads']} threads, the final evaluation included. "
+        f"It is judged on {groups['pairs'].sum():,} pairs of {len(groups)} groups that it never "
+        "saw, so the intervals, a bootstrap over groups, are rough."
+    )
+
+
+def accuracy_table(record: Record) -> pd.DataFrame:
+    """Accuracy (%) of every scorer, over all and by strength, and log-likelihood in nats."""
+    return _formatted(record.tables["accuracy"], sign=False)
+
+
+def difference_table(record: Record) -> pd.DataFrame:
+    """The trained model minus each baseline: points of accuracy, and nats."""
+    return _formatted(record.tables["differences"], sign=True)
+
+
+def _formatted(table: pd.DataFrame, *, sign: bool) -> pd.DataFrame:
+    def cell(row: pd.Series) -> str:
+        values = row["estimate"], row["low"], row["high"]
+        if row["metric"] == "log-likelihood":
+            return with_interval(values, scale=1, digits=3)
+        return with_interval(values, sign=sign)
+
+    shown = table.dropna(subset=["estimate"]).assign(
+        cell=lambda rows: rows.apply(cell, axis=1),
+        metric=lambda rows: rows["metric"].str.replace("accuracy ", "strength "),
+    )
+    wide = shown.pivot_table(aggfunc="first", index="scorer", columns="metric", values="cell")
+    columns = [name.replace("accuracy ", "strength ") for name in METRICS]
+    return wide.loc[
+        list(dict.fromkeys(table["scorer"])), [name for name in columns if name in wide]
+    ].fillna("–")
+
+
+def groups_table(record: Record) -> pd.DataFrame:
+    """Accuracy (%) by held-out group, for data with few and large ones."""
+    table = record.tables["groups"].set_index("group")
+    return table.assign(**(table.drop(columns="pairs") * 100).round(1))
+
+
+def speed(record: Record) -> str:
+    """How fast the run computed, and what all layers would take, in two sentences.
+
+    The operations of a token: two a linear weight forward, and four backward for trained layers.
+
+    Args:
+        record: A record of a run of ``smollm2``.
+    """
+    config = SHAPES["SmolLM2-135M"]
+    linear = linear_parameters(config)
+    share = (record.settings["run"]["top_layers"] or 30) / config.num_hidden_layers
+    operations = 2 * linear * (1 + 2 * share)
+    tokens = record.tables["history"]["tokens_per_second"].median()
+    return (
+        f"The run computed {tokens:,.0f} tokens a second (median of its logs), or "
+        f"{tokens * operations / 1e9:,.0f} billion floating-point operations, attention aside. "
+        f"Training all layers would take {6 * linear / operations:.1f} times as many."
+    )
+
+
+def expectations_table(**settings: int) -> pd.DataFrame:
+    """:func:`.training_theory.expectations` with rounded numbers."""
+    table = expectations(**settings)
+    gpus = table["GPUs"].astype("string").fillna("a part does not fit")
+    memory = ["weights and optimiser", "activations"]
+    shown = table.assign(**{f"{name}, GB": table[name].round(1) for name in memory}, GPUs=gpus)
+    hours = table["GPU hours"].map(lambda value: f"{value:.2f}" if value < 1 else f"{value:.0f}")
+    columns = ["model", "trained", *(f"{name}, GB" for name in memory), "GPUs", "GPU hours"]
+    return shown.assign(**{"GPU hours": hours})[columns].set_index(["model", "trained"])

@@ -1,0 +1,147 @@
+"""``make gpu-study`` at a tiny size on a CPU: the runs of its parameter file, what they fill."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from posttrain import checkpoints, records
+from posttrain.notebooks import read_params
+from posttrain.reading import write_groups
+from posttrain.sources.simulator import simulate
+from posttrain.studies import (
+    edits,
+    edits_examples,
+    margin,
+    packing,
+    packing_rows,
+    report,
+    throughput,
+)
+from posttrain.studies.edits_claims import EDIT_CLAIMS
+from posttrain.studies.margin_claims import MARGIN_CLAIMS
+from posttrain.studies.packing_claims import PACKING_CLAIMS
+
+ROOT = Path(__file__).parents[1]
+PARAMS = read_params(ROOT / "notebooks" / "params" / "gpu.yaml").notebooks
+MARGIN, PACKING, EDITS = (
+    PARAMS[stem] for stem in ("01_margin_ablation", "02_single_row_packing", "03_edited_responses")
+)
+#: What a CPU needs changed, and no more: the same arms are trained and judged.
+SMALL = {
+    "gpu": False, "bf16": False, "seeds": 1, "resamples": 10, "batch_size": 16, "test_size": 16,
+    "learning_rates": [1e-3],
+}  # fmt: skip
+SPEED = {
+    "checkpoint": "tiny", "groups_per_step": 2, "warmup_steps": 1, "steps": 1, "rounds": 1,
+    "response_tokens": 4, "row_tokens": 64, "memory": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, tiny_checkpoint):
+    """Records of all runs of the file, by study, each under the name that it is saved as."""
+    folder = tmp_path_factory.mktemp("data")
+    groups = [group.ranked for group in simulate(120, seed=2, edited_share=0.6)]
+    for name in ("seeda", "ukpconvarg", "finegrained_rlhf"):
+        write_groups(folder / f"{name}.jsonl", groups)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSTTRAIN_DATA", str(folder))
+        patch.setenv("POSTTRAIN_CACHE", str(folder / "cache"))
+        for name in ("tiny", "smollm2"):
+            patch.setattr(checkpoints, name, lambda: tiny_checkpoint)
+        made = [*_margin(), *_packing(), *_edits(), *_speed()]
+        for record in made:
+            records.save(record, folder / "results")
+        return {
+            study: records.load_all(folder / "results", study)
+            for study in {record.study for record in made}
+        }
+
+
+def _margin():
+    shared = SMALL | {"sizes": [30], "shared_learning_rate": 1e-3}
+    runs = {name: settings | shared for name, settings in MARGIN["runs"].items()}
+    for source, settings in margin.planned(runs):
+        yield margin.run(source, profile=MARGIN["profile"], settings=settings)
+
+
+def _packing():
+    small = SMALL | {"size": 30, "tuning_seeds": 1}
+    for source, given in PACKING["runs"].items():
+        settings = packing.settings_for(source)(**given | small)
+        yield packing.run(source, profile=PACKING["profile"], settings=settings)
+
+
+def _edits():
+    shared = SMALL | {"sizes": [12], "shared_learning_rate": 1e-3}
+    runs = {name: settings | shared for name, settings in EDITS["runs"].items()}
+    for source, settings in edits.planned(runs):
+        yield edits.run(source, profile=EDITS["profile"], settings=settings)
+    for source, given in EDITS["examples"].items():
+        small = {"gpu": False, "bf16": False, "size": 30, "test_size": 20, "batch_size": 8}
+        settings = edits_examples.settings_for(source)(**given | small)
+        yield edits_examples.run(source, profile=EDITS["profile"], settings=settings)
+
+
+def _speed():
+    for given in PACKING["speed"]:
+        settings = throughput.ThroughputSettings(**given | SPEED)
+        yield throughput.run(settings, profile=PACKING["profile"])
+
+
+def test_every_run_is_recorded_as_the_gpus(found):
+    names = {record.name for study in found.values() for record in study}
+    assert {
+        "margin-ukpconvarg-full-gpu", "margin-seeda-full-gpu", "packing-seeda-gpu",
+        "packing-ukpconvarg-gpu", "packing-finegrained_rlhf-gpu", "edits-seeda-full-gpu",
+        "edits-finegrained_rlhf-full-gpu", "edit-examples-finegrained_rlhf-gpu",
+    } <= names  # fmt: skip
+    assert all(name.endswith("-gpu") for name in names)
+
+
+def test_the_gpu_column_is_filled(found):
+    committed = {
+        study: records.load_all(ROOT / "book" / "results", study)
+        for study in ("margin", "packing", "edits", "throughput")
+    }
+    margins = report.verdict_table(MARGIN_CLAIMS, committed["margin"] + found["margin"])
+    assert (margins["GPU"] != "not run").any()
+    trained = committed["packing"] + committed["throughput"] + found["packing"]
+    claims = [claim for claim in PACKING_CLAIMS if claim.study == "packing"]
+    (packed,) = report.verdict_tables(claims, trained)
+    assert (packed["GPU"] != "not run").all()
+    edited = report.verdicts_by_status(EDIT_CLAIMS, committed["edits"] + found["edits"])
+    assert edited.apply(lambda row: row.astype(str).str.contains("GPU, ").any(), axis=1).any()
+
+
+def test_all_of_it_is_trained_in_full_on_a_gpu_with_several_seeds():
+    runs = [*MARGIN["runs"].values(), *PACKING["runs"].values(), *EDITS["runs"].values()]
+    for given in runs:
+        assert given["gpu"]
+        assert given["bf16"]
+        assert given["top_layers"] == 0
+        assert given["seeds"] >= 3
+    assert [given["checkpoint"] for given in PACKING["speed"]] == ["smollm2", "llama-1b"]
+    for given in (MARGIN, PACKING, EDITS):
+        assert (given["profile"], given["save"]) == ("gpu", True)
+        assert given["finished"], "hours of training can be interrupted"
+    for given in PACKING["rows"].values():
+        packing_rows.RowSettings(**given)
+
+
+def test_one_command_starts_it():
+    done = subprocess.run(
+        ["make", "-n", "gpu-study"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "run --params notebooks/params/gpu.yaml" in done.stdout
+
+
+def test_without_a_gpu_it_says_so(tmp_path, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(checkpoints, "tiny", lambda: tiny_checkpoint)
+    settings = margin.settings_for("simulator")(
+        gpu=True, groups=80, sizes=[20], learning_rates=[1e-3], shared_learning_rate=1e-3
+    )
+    with pytest.raises(ValueError, match="gpu is set, but torch finds no GPU"):
+        margin.run("simulator", settings=settings)
