@@ -1,12 +1,12 @@
 """How much memory it takes to prepare, plan and read training data, by number of groups.
 
-Run: python benchmarks/memory.py [--groups 10000 100000 1000000] [--processes 2]
+Run: python benchmarks/memory.py [--groups 10000 100000 1000000] [--processes 2] [--output results]
 
 Simulated groups go through the steps of `posttrain train` before the first forward pass: they are
 read into Arrow, tokenised by several processes, split, planned into steps, and read step by step. A
 process of its own does it for each size, with a cache of its own, and reports the most memory that
 was its own at any time: anonymous pages, as files that are mapped into memory take none that others
-need. Linux only.
+need. Prints a table and writes a run record to the folder that --output names. Linux only.
 """
 
 import argparse
@@ -20,18 +20,24 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
+from posttrain import records
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every size in a process of its own and print a table."""
+    """Measure every size in a process of its own, print and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--groups", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=Path("results"))
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     known = parser.parse_args(arguments)
     if known.measure is not None:
         print(json.dumps(measure(known.measure, known.processes)))
         return 0
-    print(f"{'groups':>9} {'at start':>9} {'reading':>9} {'tokens':>9} {'training':>9} {'s':>7} MB")
+    started = time.time()
+    rows = []
     for count in known.groups:
         with tempfile.TemporaryDirectory() as cache:
             command = [sys.executable, __file__, "--measure", str(count)]
@@ -42,9 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if done.returncode:
             print(done.stderr, file=sys.stderr)
             return 1
-        found = json.loads(done.stdout.splitlines()[-1])
-        numbers = [found[name] for name in ("at start", "reading", "tokens", "training")]
-        print(f"{count:9,} " + " ".join(f"{n:9.0f}" for n in numbers) + f" {found['seconds']:7.0f}")
+        rows.append({"groups": count} | json.loads(done.stdout.splitlines()[-1]))
+        print(json.dumps(rows[-1]), flush=True)
+    record = records.Record(
+        study="memory",
+        source="simulator",
+        profile="custom",
+        settings={"processes": known.processes},
+        data={},
+        tables={"megabytes": pd.DataFrame(rows)},
+        environment=records.environment(started),
+    )
+    print(f"wrote {records.save(record, known.output)}")
     return 0
 
 

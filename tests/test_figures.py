@@ -607,3 +607,48 @@ def test_every_figure_can_be_drawn(tmp_path, four_pictures):
     ):
         figure.savefig(tmp_path / f"{number}.png")
         assert (tmp_path / f"{number}.png").stat().st_size > 5000
+
+
+HISTORY = pd.DataFrame(
+    {
+        "step": [10, 20, 30],
+        "loss": [0.7, 0.5, 0.4],
+        "accuracy": [0.5, 0.75, 0.8],
+        "score_mean": [0.0, -1.0, 0.5],
+        "score_std": [0.1, 1.0, 2.0],
+    }
+)
+JUDGED = pd.DataFrame(
+    [
+        ("model", "accuracy", 0.78, 0.70, 0.83),
+        ("model", "accuracy 1", np.nan, np.nan, np.nan),
+        ("model", "accuracy 3", 0.81, 0.76, 0.86),
+        ("model", "log-likelihood", -0.5, -0.6, -0.4),
+        ("length", "accuracy", 0.70, 0.65, 0.74),
+        ("length", "accuracy 3", 0.71, 0.67, 0.76),
+    ],
+    columns=["scorer", "metric", "estimate", "low", "high"],
+)
+
+
+def test_learning_curve_shows_training_and_what_it_came_to():
+    loss, accuracy, scores = figures.learning_curve(HISTORY, JUDGED, "model").axes
+    assert loss.get_lines()[0].get_ydata().tolist() == [0.7, 0.5, 0.4]
+    drawn = lines(accuracy)
+    assert drawn["training"][1] == pytest.approx([50, 75, 80])
+    assert set(drawn["held out, at the end"][1]) == {78.0}
+    assert lines(scores)["mean"][1].tolist() == [0.0, -1.0, 0.5]
+    band = scores.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == (-2.0, 2.5)
+
+
+def test_accuracy_by_scorer_draws_every_interval_that_there_is():
+    figure = figures.accuracy_by_scorer(JUDGED)
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["all", "strength 3"]
+    drawn = intervals(axis)
+    assert set(drawn) == {"model", "length"}
+    _, value, ends = drawn["model"]
+    assert value == pytest.approx([78, 81])
+    assert ends == pytest.approx(np.array([[70, 83], [76, 86]]))
+    assert drawn["model"][0][0] < drawn["length"][0][0]

@@ -335,6 +335,13 @@ def test_summary_counts_the_papers_claims_and_the_books_apart():
     )
 
 
+def test_summary_of_the_books_claims_alone():
+    claims, found = [claim_of("packing", ours=True)], [record_of("packing", "seeda", HURTS)]
+    assert summary(claims, found, "rows") == (
+        "**Of 1 claims of this book about rows, 0 supported, 1 not supported, 0 inconclusive.**"
+    )
+
+
 def test_summary_counts_every_claim_about_the_margin(recorded):
     text = summary(MARGIN_CLAIMS, recorded, "the margin")
     assert "of the papers about the margin," in text

@@ -185,7 +185,8 @@ def called(monkeypatch):
 
 
 @pytest.mark.parametrize(("gpu", "bf16"), [(False, False), (False, True), (True, False)])
-def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu, bf16):
+def test_the_recipe_reaches_the_trainer(called, monkeypatch, tiny_checkpoint, groups, gpu, bf16):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     recipe = Recipe(batch_size=5, epochs=7, top_layers=1, gpu=gpu, bf16=bf16)
     model, pad_token_id = train(
         tiny_checkpoint, groups, LAYOUTS["llama3"], recipe, learning_rate=0.125, seed=11
@@ -205,6 +206,7 @@ def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu, bf
         "seed": 11,
         "use_cpu": not gpu,
         "bf16": bf16,
+        "part_tokens": 16384 if gpu else 1024,
         "save_strategy": "no",
     }
     assert {name: called["options"][name] for name in expected} == expected
@@ -214,6 +216,17 @@ def test_the_recipe_reaches_the_trainer(called, tiny_checkpoint, groups, gpu, bf
     )  # fmt: skip
     assert called["items"]["prompt"] == [list(group.tokens.prompt) for group in groups]
     assert [len(pairs) for pairs in called["items"]["winners"]] == [1] * 6 + [3] * 2
+
+
+def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(
+    called, monkeypatch, tiny_checkpoint, groups
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="gpu is set, but torch finds no GPU"):
+        train(
+            tiny_checkpoint, groups, LAYOUTS["exact"], Recipe(gpu=True), learning_rate=0.1, seed=1
+        )
+    assert not called
 
 
 def test_objective_and_steps_reach_the_trainer(called, tiny_checkpoint, groups):

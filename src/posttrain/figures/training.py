@@ -30,6 +30,7 @@ def learning_curve(history: pd.DataFrame, accuracy: pd.DataFrame, scorer: str) -
         history["step"], mean - spread, mean + spread, color=TRAINING, alpha=0.2, lw=0,
         label="± standard deviation",
     )  # fmt: skip
+    scores.margins(y=0.2)  # room for the legend
     for axis in (right, scores):
         axis.legend(frameon=False, fontsize="small")
     figure.supxlabel("step", fontsize="medium")

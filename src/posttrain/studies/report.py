@@ -168,11 +168,15 @@ def summary(claims: Sequence[Claim], records: Sequence[Record], subject: str) ->
     Args:
         claims: The claims.
         records: The records that judge them.
-        subject: What the papers' claims are about, for instance ``the margin``.
+        subject: What the claims are about, for instance ``the margin``.
     """
-    parts = []
-    for ours, whose in ((False, f"of the papers about {subject}"), (True, "of this book")):
+    parts: list[str] = []
+    for ours, whose in ((False, "of the papers"), (True, "of this book")):
         verdicts = [claim.judge(records)[0] for claim in claims if claim.ours == ours]
+        if not verdicts:
+            continue
+        if not parts:
+            whose += f" about {subject}"
         parts.append(
             f"of {len(verdicts)} claims {whose}, {verdicts.count('supported')} supported, "
             f"{verdicts.count('not supported')} not supported, "

@@ -101,6 +101,8 @@ def train(
         arguments = RankingConfig(
             scratch,
             groups_per_step=recipe.batch_size,
+            # A CPU gains nothing from larger parts, and smaller ones of like length save padding.
+            part_tokens=16384 if recipe.gpu else 1024,
             objective=objective,
             num_train_epochs=recipe.epochs,
             max_steps=-1 if steps is None else steps,

@@ -156,3 +156,13 @@ def expectations_table(**settings: int) -> pd.DataFrame:
     hours = table["GPU hours"].map(lambda value: f"{value:.2f}" if value < 1 else f"{value:.0f}")
     columns = ["model", "trained", *(f"{name}, GB" for name in memory), "GPUs", "GPU hours"]
     return shown.assign(**{"GPU hours": hours})[columns].set_index(["model", "trained"])
+
+
+def memory_table(record: Record) -> pd.DataFrame:
+    """Memory of its own that preparing data took at most (MB, 10⁶ bytes), and seconds in all.
+
+    Args:
+        record: A record that ``benchmarks/memory.py`` has written.
+    """
+    table = record.tables["megabytes"]
+    return table.assign(groups=table["groups"].map("{:,}".format)).set_index("groups").round(0)
