@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    pipeline,
+)
 
 from posttrain import cli
 from posttrain.resuming import checkpoints_in
@@ -381,6 +386,34 @@ def test_a_resumed_run_with_adapters_ends_at_the_same_weights(tiny_checkpoint, t
     )
     assert train(tiny_checkpoint, tmp_path / "killed", "--resume", **changes) == 0
     assert_equal_weights(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.fixture(scope="module")
+def half_precision(tiny_checkpoint, tmp_path_factory):
+    """The tiny model, stored in bfloat16 as most models are."""
+    folder = tmp_path_factory.mktemp("half")
+    AutoModelForCausalLM.from_pretrained(tiny_checkpoint, dtype=torch.bfloat16).save_pretrained(
+        folder
+    )
+    AutoTokenizer.from_pretrained(tiny_checkpoint).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "warned"),
+    [
+        ({}, torch.float32, False),
+        ({"dtype": "bfloat16"}, torch.bfloat16, True),
+        ({"lora_rank": 2}, torch.bfloat16, False),
+    ],
+)
+def test_whole_weights_are_trained_in_single_precision_unless_told_otherwise(
+    half_precision, tmp_path, caplog, changes, precision, warned
+):
+    assert train(half_precision, tmp_path / "run", max_steps=2, **changes) == 0
+    layer = "model.layers.0.mlp.up_proj.weight"
+    assert weights(tmp_path / "run")[layer].dtype == precision
+    assert ("updates below a 256th of a weight are lost" in caplog.text) is warned
 
 
 def test_a_bfloat16_model_scores_after_loading_as_it_was_evaluated(

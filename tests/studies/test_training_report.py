@@ -1,5 +1,7 @@
 """What readers see of a training run: its own numbers, and nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from posttrain.studies.training_report import (
     difference_table,
     expectations_table,
     groups_table,
+    memory_table,
     speed,
 )
 from posttrain.studies.training_run import HEAD, LENGTH, TRAINED
@@ -56,7 +59,8 @@ def record(**differences):
             "history": pd.DataFrame({"tokens_per_second": [100.0, 400.0, 460.0]}),
         },
         environment={
-            "device": "CPU", "threads": 2, "seconds": 3081.8, "judged": {"seconds": 486.1},
+            "device": "CPU", "threads": 2, "seconds": 3081.8,
+            "judged": {"seconds": 486.1, "threads": 1},
         },
     )  # fmt: skip
 
@@ -69,8 +73,8 @@ def test_the_answer_has_the_numbers_of_the_record():
         "preferring the longer response ranks 69.8 [65.5, 73.5] %",
         "+8.1 [+3.9, +11.8] points over length",
         "−0.3 [−0.9, +0.2] points over the head",
-        "took 51 minutes",
-        "took 8.",
+        "took 51 minutes with 2 threads",
+        "took 8 with 1.",
         "By count, not yet by measurement",
     ):
         assert part in text.replace("\u00a0", " ")
@@ -112,7 +116,7 @@ def test_speed_counts_operations_of_trained_layers():
 
 def test_expectations_say_where_a_part_does_not_fit():
     table = expectations_table()
-    assert table.loc[("Llama-3.1-8B", "all weights"), "GPUs"] == "a part does not fit"
+    assert table.loc[("Llama-3.1-8B", "all weights"), "GPUs"] == "–"
     assert table.loc[("Llama-3.1-8B", "LoRA, checkpointed"), "GPUs"] == "1"
 
 
@@ -127,3 +131,10 @@ def test_claims(differences, expected):
     found = [claim.judge([record(**differences)])[0] for claim in TRAINING_CLAIMS]
     assert found == expected
     assert len({claim.key for claim in TRAINING_CLAIMS}) == len(TRAINING_CLAIMS)
+
+
+def test_memory_by_number_of_groups():
+    numbers = pd.DataFrame({"groups": [10_000, 1_000_000], "reading": [430.4, 538.6]})
+    sized = replace(record(), study="memory", tables={"megabytes": numbers})
+    table = memory_table(sized)
+    assert table["reading"].to_dict() == {"10,000": 430, "1,000,000": 539}

@@ -116,3 +116,19 @@ def test_a_run_that_is_not_there_or_not_its_own_is_refused(runs, tmp_path, monke
     (tmp_path / "mine" / "run.json").write_text(json.dumps(account))
     with pytest.raises(ValueError, match="held nothing out"):
         training_run.run("mine", settings=TrainingRunSettings(str(tmp_path), **SETTINGS))
+
+
+def test_groups_that_were_too_long_are_left_out_again(tmp_path, monkeypatch, tiny_checkpoint):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
+    words = (
+        f"train --model {tiny_checkpoint} --data simulator:200:2 --output_dir {tmp_path}/short "
+        "--eval_fraction 0.3 --max_tokens 16 --skip_too_long --max_steps 2 --groups_per_step 16 "
+        "--report_to none --disable_tqdm true --resamples 5 --processes 1 --use_cpu"
+    )
+    assert cli.main(words.split()) == 0
+    account = json.loads((tmp_path / "short" / "run.json").read_text())
+    settings = TrainingRunSettings(str(tmp_path), penalties=[1.0], resamples=5)
+    record = training_run.run("short", settings=settings)
+    assert account["data"]["evaluation"]["groups"] < 60
+    assert record.tables["groups"]["pairs"].sum() == account["evaluation"]["pairs"]
+    assert record.settings["study"]["layer"] == 1, "four fifths of two layers"

@@ -1,6 +1,7 @@
 """``posttrain train``: from preference data to a reward model that other programs load."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from posttrain.settings import setting
 from posttrain.trainer import RankingTrainer
 from posttrain.training_data import GroupCollator
 
+logger = logging.getLogger(__name__)
+
 #: Settings that change how a run is computed and watched, but not what it computes.
 FREE = (
     "resume", "processes", "resamples", "output_dir", "part_tokens", "disable_tqdm", "report_to",
@@ -41,6 +44,11 @@ class TrainSettings(RowSettings, ModelSettings):
         ValueError: If a value is unknown, out of range, or contradicts another.
     """
 
+    dtype: str = setting(
+        "auto",
+        "Precision of the weights: float32, bfloat16, float64, or auto: as they are stored with "
+        "LoRA, otherwise at least float32, because in bfloat16 small updates round to nothing.",
+    )
     data: list[str] = setting(
         [],
         "What to train on: files (.jsonl, .jsonl.gz, .parquet), data sets of the hub (owner/name), "
@@ -112,6 +120,8 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     _claim(folder, described, resume=settings.resume, main=config.process_index == 0)
     gpu = config.device.type == "cuda"
     model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu)
+    if not settings.lora_rank:
+        _use_trainable_precision(model, settings.dtype)
     reward_model.check_padding(tokenizer)
     reward_model.freeze_below(model, settings.top_layers)
     # The others find what the first process has made in the cache.
@@ -159,6 +169,19 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         saving.save(finished, tokenizer, folder, state=state, texts=texts)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
+
+
+def _use_trainable_precision(model: Any, chosen: str) -> None:
+    """AdamW moves a weight by about the learning rate; half precision has eight bits to show it."""
+    precision = torch.promote_types(model.dtype, torch.float32)
+    if model.dtype != precision and chosen == "auto":
+        model.to(precision)
+    elif model.dtype != precision:
+        logger.warning(
+            "weights are trained in %s, in which updates below a 256th of a weight are lost; "
+            "with --dtype float32 --bf16 only products are computed in half precision",
+            chosen,
+        )
 
 
 def _described(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:

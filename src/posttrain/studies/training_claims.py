@@ -24,8 +24,7 @@ TRAINING_CLAIMS = [
         source="this book",
         statement="A trained reward model ranks better than preferring the longer response",
         paper="–",
-        quantity="accuracy on held-out groups, the trained model minus the longer response; "
-        "smallest effect that matters: one point",
+        quantity="accuracy on held-out groups, the trained model minus the longer response",
         study="training",
         test=_beats(LENGTH),
         ours=True,
@@ -35,8 +34,8 @@ TRAINING_CLAIMS = [
         source="this book",
         statement="Training layers ranks better than a linear head on frozen features",
         paper="–",
-        quantity="the same, minus a head fitted on the same groups; smallest effect that matters: "
-        "one point",
+        quantity="accuracy on held-out groups, the trained model minus a head fitted on all "
+        "training groups of the same strengths, tuned by cross-validation among them",
         study="training",
         test=_beats(HEAD),
         ours=True,

@@ -45,13 +45,14 @@ def _bought(record: Record) -> str:
         for name in (LENGTH, HEAD)
     )
     minutes = record.environment["seconds"] / 60
-    judging = record.environment["judged"]["seconds"] / 60
+    judging = record.environment["judged"]
     return (
         f"**Compare with what costs less.** {_what(record)} ranks {found} % of held-out pairs as "
         f"annotators did; preferring the longer response ranks {reference} %, a linear head on the "
         f"same model's frozen features {head} %. That is {over_length} points over length, and "
-        f"{over_head} points over the head. The run took {minutes:.0f} minutes; the head, its "
-        f"features and this comparison took {judging:.0f}."
+        f"{over_head} points over the head. The run took {minutes:.0f} minutes with "
+        f"{record.environment['threads']} threads; the head, its features and this comparison took "
+        f"{judging['seconds'] / 60:.0f} with {judging['threads']}."
     )
 
 
@@ -150,7 +151,7 @@ def speed(record: Record) -> str:
 def expectations_table(**settings: int) -> pd.DataFrame:
     """:func:`.training_theory.expectations` with rounded numbers."""
     table = expectations(**settings)
-    gpus = table["GPUs"].astype("string").fillna("a part does not fit")
+    gpus = table["GPUs"].astype("string").fillna("–")
     memory = ["weights and optimiser", "activations"]
     shown = table.assign(**{f"{name}, GB": table[name].round(1) for name in memory}, GPUs=gpus)
     hours = table["GPU hours"].map(lambda value: f"{value:.2f}" if value < 1 else f"{value:.0f}")

@@ -2,12 +2,13 @@
 
 A finished run is judged on the groups that it held out, beside two baselines on the same pairs: the
 longer response, and linear heads on frozen features of the model it started from, fitted on the
-groups that it trained on and tuned by cross-validation among them. Differences are paired.
+groups that it could train on and tuned by cross-validation among them. Differences are paired.
 """
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import pandas as pd
 import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain import checkpoints, records, reward_model
-from posttrain.dataset import Stored, stored
+from posttrain.dataset import Limits, Stored, stored
 from posttrain.evaluation import Resamples, interval, sums_by_group
 from posttrain.preferences import RankedGroup
 from posttrain.probe import FeatureSettings, Pooling, features
@@ -27,12 +28,14 @@ from posttrain.rows import LAYOUTS
 from posttrain.scoring import limits_for, score_groups
 from posttrain.settings import setting
 from posttrain.studies.heads import tuned_heads
-from posttrain.tokenization import tokenize_group
+from posttrain.tokenization import TokenizedGroup, TooLongError, tokenize_group
 
 TRAINED = "the trained model"
 LENGTH = "the longer response"
 HEAD = "a head on frozen features"
 HEAD_ALL = "a head, also on weak pairs"
+#: A group with its token ids.
+Tokens = tuple[RankedGroup, TokenizedGroup]
 METRICS = ("accuracy", "accuracy 1", "accuracy 2", "accuracy 3", "accuracy 4", "log-likelihood")
 
 
@@ -45,7 +48,9 @@ class TrainingRunSettings:
         [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0], "The heads' L2 penalties."
     )
     inner_folds: int = setting(3, "Folds of the training groups, for tuning the heads.")
-    layer: int = setting(24, "How many layers of the backbone the heads read.")
+    layer: int | None = setting(
+        None, "How many layers of the backbone the heads read; by default four fifths of them."
+    )
     pooling: Pooling = setting("mean", "How hidden states become one vector.")
     resamples: int = setting(1000, "Bootstrap replicates.")
 
@@ -83,18 +88,22 @@ def run(
         account = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no finished run; posttrain train makes one") from None
-    training, held_out = _groups(account, folder)
-    scores = {TRAINED: _trained_scores(folder, held_out, account["settings"])}
-    scores[LENGTH] = np.array([[len(g.chosen), len(g.rejected)] for g in held_out], dtype=float)
-    scores |= _head_scores(training, held_out, account["settings"], settings)
-    measured, by_group = _measure(scores, held_out, settings.resamples)
-    found, reported = measured[TRAINED]["accuracy"][0], account["evaluation"]["accuracy"]
-    if abs(found - reported["estimate"]) > 0.01:
-        raise ValueError(
-            f"on the held-out groups, the model of {folder} is right in {found:.1%} of pairs, and "
-            f"said so of {reported['estimate']:.1%} when it was trained: the data have changed, or "
-            "the folder; train again"
-        )
+    chosen = account["settings"]
+    checkpoint = Path(checkpoints.find(chosen["model"]))
+    if settings.layer is None:
+        layers = AutoConfig.from_pretrained(checkpoint).get_text_config().num_hidden_layers
+        settings = replace(settings, layer=layers * 4 // 5)
+    model, tokenizer = reward_model.load(folder)
+    limits = limits_for(
+        model, LAYOUTS["separate"], max_tokens=chosen["max_tokens"], skip_too_long=True
+    )
+    training, held_out = (_fitting(part, tokenizer, limits) for part in _groups(chosen, folder))
+    ranked = [group for group, _ in held_out]
+    scores = {TRAINED: _trained_scores(model, tokenizer, ranked, limits)}
+    scores[LENGTH] = np.array([[len(g.chosen), len(g.rejected)] for g in ranked], dtype=float)
+    scores |= _head_scores(checkpoint, training, held_out, chosen["min_strength"], settings)
+    measured, by_group = _measure(scores, ranked, settings.resamples)
+    _check_reproduced(measured[TRAINED]["accuracy"][0], account["evaluation"], folder)
     state = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime)
     return records.Record(
         study="training",
@@ -123,11 +132,20 @@ def run(
     )
 
 
-def _groups(account: dict[str, Any], folder: Path) -> tuple[list[RankedGroup], list[RankedGroup]]:
-    """What the run trained on and what it held out, as far as annotators compared them."""
-    chosen = account["settings"]
+def _check_reproduced(found: float, reported: dict[str, Any], folder: Path) -> None:
+    accuracy = reported.get("accuracy")
+    # A sharded run was evaluated by the trainer, on the pairs of its pairing.
+    if accuracy is not None and abs(found - accuracy["estimate"]) > 0.01:
+        raise ValueError(
+            f"on the held-out groups, the model of {folder} is right in {found:.1%} of pairs, and "
+            f"said so of {accuracy['estimate']:.1%} when it was trained: the data have changed, or "
+            "the folder; train again"
+        )
+
+
+def _groups(chosen: dict[str, Any], folder: Path) -> tuple[Stored, Stored]:
+    """What the run could train on and what it held out."""
     found = stored(chosen["data"], skip_bad=chosen["skip_bad"])
-    held_out: Stored
     if chosen["eval_data"]:
         held_out = stored(chosen["eval_data"], skip_bad=chosen["skip_bad"])
     elif chosen["eval_fraction"]:
@@ -136,32 +154,45 @@ def _groups(account: dict[str, Any], folder: Path) -> tuple[list[RankedGroup], l
         )
     else:
         raise ValueError(f"the run in {folder} held nothing out that it could be judged by")
-    return list(found), list(held_out)
+    return found, held_out
 
 
-def _trained_scores(folder: Path, groups: list[RankedGroup], chosen: dict[str, Any]) -> np.ndarray:
+def _fitting(
+    groups: Iterable[RankedGroup], tokenizer: PreTrainedTokenizerBase, limits: Limits
+) -> list[Tokens]:
+    """Groups whose responses are not too long, as in the run's own evaluation, tokenised."""
+    found = []
+    for group in groups:
+        try:
+            tokens = tokenize_group(tokenizer, group, max_tokens=limits.max_tokens, keep_equal=True)
+        except TooLongError:
+            continue
+        found.append((group, tokens))
+    return found
+
+
+def _trained_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    groups: list[RankedGroup],
+    limits: Limits,
+) -> np.ndarray:
     """Scores of chosen and rejected, ``[groups, 2]``."""
-    model, tokenizer = reward_model.load(folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-    layout = LAYOUTS["separate"]
-    limits = limits_for(model, layout, max_tokens=chosen["max_tokens"])
-    scored = score_groups(model, tokenizer, groups, layout, limits)
+    scored = score_groups(model, tokenizer, groups, LAYOUTS["separate"], limits)
     return np.array([[one.scores["chosen"], one.scores["rejected"]] for one in scored])
 
 
 def _head_scores(
-    training: list[RankedGroup],
-    held_out: list[RankedGroup],
-    chosen: dict[str, Any],
+    checkpoint: Path,
+    training: list[Tokens],
+    held_out: list[Tokens],
+    min_strength: int,
     settings: TrainingRunSettings,
 ) -> dict[str, np.ndarray]:
     """The same by heads: on the strengths that the run trained on, and on all of them."""
-    checkpoint = Path(checkpoints.find(chosen["model"]))
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    tokens = [
-        tokenize_group(tokenizer, group, max_tokens=chosen["max_tokens"], keep_equal=True)
-        for group in training + held_out
-    ]
+    assert settings.layer is not None
+    tokens = [found for _, found in training + held_out]
     # An edited response takes no part.
     counts = [len(group.responses) for group in tokens]
     rated = [
@@ -172,10 +203,10 @@ def _head_scores(
     seen = sides[: len(training)].flatten(0, 1)
     # A head has no intercept, so centring changes no difference.
     sides = (sides - seen.mean(dim=0)) / seen.std(dim=0).clamp_min(1e-6)
-    strong = np.array([(group.strength or 4) >= chosen["min_strength"] for group in training])
+    strong = np.array([(group.strength or 4) >= min_strength for group, _ in training])
     arms = {HEAD: strong} if strong.all() else {HEAD: strong, HEAD_ALL: np.ones_like(strong)}
     fold = np.zeros(len(training), dtype=int)
-    names = [group.group for group in training]
+    names = [group.group for group, _ in training]
     for number, (_, held) in enumerate(GroupKFold(settings.inner_folds).split(fold, groups=names)):
         fold[held] = number
     weights = torch.from_numpy(np.stack(list(arms.values()))).to(sides)
