@@ -62,7 +62,7 @@ def test_a_record_of_one_size_trained_in_full_is_answered_with(recorded: list[Re
     assert f"looks worth more, {shown} points over" in margin_report.answer([record])
     assert margin_report.closed_distance([record]).empty
     assert list(margin_report.strength_table(record).index)[-1] == "length only"
-    assert margin_report.filter_table([record]).index[0][0] == "seeda (SmolLM2 trained in full)"
+    assert margin_report.filter_table([record]).index[0][0] == "seeda (SmolLM2, trained)"
     verdicts = verdict_table(MARGIN_CLAIMS, [*recorded, record])
     assert not verdicts["GPU"].isin(["not run", "–"]).any()
 
