@@ -1,5 +1,6 @@
 """The bench of the throughput study: its settings, the model, and one method's turn on it."""
 
+import copy
 import gc
 import math
 import tempfile
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
-    LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -29,6 +29,7 @@ from posttrain.studies.packing_theory import (
     visible_pairs,
 )
 from posttrain.studies.throughput_methods import Method, draw_groups, make_trainer
+from posttrain.studies.training_theory import SHAPES
 from posttrain.tokenization import TokenizedGroup
 
 #: What settings that are not given become.
@@ -46,16 +47,6 @@ CUDA_DEFAULTS = {
 }
 #: A checkpoint of this name is no checkpoint: it stands for :func:`random_llama`.
 RANDOM_LLAMA = "llama-1b"
-#: Sizes of Llama-3.2-1B, as its configuration on the Hugging Face hub gives them.
-LLAMA_1B: dict[str, Any] = {
-    "hidden_size": 2048,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "intermediate_size": 8192,
-    "vocab_size": 128_256,
-}
 
 
 @dataclass(frozen=True)
@@ -193,12 +184,8 @@ def random_llama(
     # Trainers ask a tokenizer for its padding only, since groups come as token ids. So the special
     # tokens of the tiny Llama's will do, whatever the model's vocabulary.
     tokenizer = checkpoints.train_tokenizer([])
-    config = LlamaConfig(
-        **LLAMA_1B,
-        tie_word_embeddings=True,
-        max_position_embeddings=131_072,
-        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
-    )
+    config = copy.deepcopy(SHAPES["Llama-3.2-1B"])
+    config.max_position_embeddings = 131_072
     config.num_labels = 1
     torch.manual_seed(seed)
     with device:
