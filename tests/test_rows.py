@@ -243,6 +243,24 @@ def test_the_order_is_drawn_from_the_global_generator(layout):
     assert drawn(1) != drawn(2)
 
 
+@pytest.mark.parametrize("layout", [LAYOUTS["llama3"], Layout(order="shuffled")])
+def test_a_seeded_order_depends_on_no_other_group(layout):
+    def drawn(numbers):
+        before = torch.get_rng_state()
+        found = [
+            listed(
+                lay_out([TRIPLE] * len(some), layout, pad_token_id=0, seeds=[(3, k) for k in some])
+            )
+            for some in numbers
+        ]
+        assert torch.equal(torch.get_rng_state(), before)
+        return [row for batch in found for row in batch["input_ids"]]
+
+    together = drawn([range(20)])
+    assert drawn([range(7), range(7, 20)]) == together
+    assert len(set(map(tuple, together))) > 2
+
+
 def test_ranked_rows_draw_nothing():
     torch.manual_seed(0)
     before = torch.get_rng_state()

@@ -286,6 +286,28 @@ def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs
         torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
 
 
+def test_parts_do_not_change_the_order_of_shuffled_responses(tiny_checkpoint, mixed, make_trainer):
+    """In causal rows the order matters, so all weights would differ."""
+
+    def trained(part_tokens):
+        model, _ = reward_model.load(tiny_checkpoint)
+        make_trainer(
+            model,
+            mixed,
+            layout=LAYOUTS["llama3"],
+            part_tokens=part_tokens,
+            groups_per_step=5,
+            num_train_epochs=2,
+            learning_rate=0.01,
+        ).train()
+        return snapshot(model)
+
+    expected = trained(None)
+    for part_tokens in (200, 1):
+        for name, after in trained(part_tokens).items():
+            torch.testing.assert_close(after, expected[name], rtol=0, atol=1e-9)
+
+
 def test_training_in_any_exact_layout_gives_the_weights_of_separate_rows(
     tiny_checkpoint, mixed, make_trainer
 ):

@@ -134,7 +134,7 @@ def lay_out(
     *,
     pad_token_id: int,
     row_tokens: int | None = None,
-    generator: torch.Generator | None = None,
+    seeds: Sequence[Sequence[int]] | None = None,
 ) -> RowBatch:
     """Lay groups out in rows.
 
@@ -144,7 +144,8 @@ def lay_out(
         pad_token_id: Fills up rows. Any id will do: no other token sees it.
         row_tokens: Most tokens of a row; blocks then share rows (see :func:`fill_rows`). None gives
             each block a row of its own.
-        generator: Draws the order of shuffled responses; torch's global one if not given.
+        seeds: For each group what seeds the order of its shuffled responses, so that the order does
+            not depend on the groups beside it; torch's global generator draws it if not given.
 
     Raises:
         ValueError: If there are no groups, or a block exceeds ``row_tokens``.
@@ -154,7 +155,7 @@ def lay_out(
     blocks = [
         block
         for number, group in enumerate(groups)
-        for block in _blocks(number, group, layout, generator)
+        for block in _blocks(number, group, layout, None if seeds is None else seeds[number])
     ]
     sizes = [block.size for block in blocks]
     filled = (
@@ -242,14 +243,18 @@ class _Block:
 
 
 def _blocks(
-    number: int, group: TokenizedGroup, layout: Layout, generator: torch.Generator | None
+    number: int, group: TokenizedGroup, layout: Layout, seed: Sequence[int] | None
 ) -> list[_Block]:
     count = len(group.responses)
     if layout.rows == "separate":
         # Alone in its block, a response is plain whatever the other choices say.
         return [_Block(number, group, (k,), LAYOUTS["separate"]) for k in range(count)]
-    shuffled = layout.order == "shuffled"
-    order = torch.randperm(count, generator=generator).tolist() if shuffled else range(count)
+    if layout.order == "ranked":
+        order = list(range(count))
+    elif seed is None:
+        order = torch.randperm(count).tolist()
+    else:
+        order = np.random.default_rng(seed).permutation(count).tolist()
     return [_Block(number, group, tuple(order), layout)]
 
 

@@ -41,14 +41,14 @@ class Step:
         parts: Its share of the step's groups; as many parts as every other process has.
         pairs: Number of pairs of the whole step.
         groups: Number of groups of the whole step.
-        seed: Seeds the order of shuffled responses: four numbers, of the run, the epoch, the step
-            and the process.
+        seed: With the index of a group seeds the order of its shuffled responses: the numbers of
+            the run and the epoch.
     """
 
     parts: tuple[Part, ...]
     pairs: int
     groups: int
-    seed: tuple[int, ...]
+    seed: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class StepSampler(Sampler[Step]):
         order = np.arange(count)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
-        for number, first in enumerate(range(0, count, self.groups_per_step)):
+        for first in range(0, count, self.groups_per_step):
             groups = order[first : first + self.groups_per_step]
             parts = cut(groups, self.sizes, self.part_tokens, self.processes)
             yield Step(
@@ -144,7 +144,7 @@ class StepSampler(Sampler[Step]):
                 parts=tuple(parts[self.process :: self.processes]),
                 pairs=int(self.sizes.pairs[groups].sum()),
                 groups=len(groups),
-                seed=(self.seed, self.epoch, number, self.process),
+                seed=(self.seed, self.epoch),
             )
 
 

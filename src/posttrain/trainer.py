@@ -34,8 +34,9 @@ class RankingTrainer(Trainer):
 
     The loss of a step is the mean over its pairs, or over its groups with ``plackett-luce``: over
     all of them, in however many parts and processes they are computed (see :mod:`.steps`). Groups
-    come in an order that depends on ``data_seed`` (or ``seed``) and the epoch alone, and responses
-    are shuffled likewise, so a resumed run continues as if it had not been interrupted.
+    come in an order that depends on ``data_seed`` (or ``seed``) and the epoch alone, and so do each
+    group's shuffled responses. So a resumed run continues as if it had not been interrupted, and
+    parts and processes change no row.
 
     Beside Trainer's own numbers it logs those of :mod:`.training_log`. Evaluation reports the
     ``loss``, the mean over all pairs however batched and whatever the objective, and
@@ -125,12 +126,12 @@ class RankingTrainer(Trainer):
     def _collate(self, planned: tuple[Step, dict[int, Mapping[str, Any]]]) -> dict[str, Any]:
         """Rows of a step's parts, and by what their summed loss is divided."""
         step, items = planned
-        generator = torch.Generator()
-        generator.manual_seed(int(np.random.SeedSequence(step.seed).generate_state(1)[0]))
         whole_rankings = self.config.objective == "plackett-luce"
         parts = []
         for part in step.parts:
-            batch: dict[str, Any] = self.collator([items[k] for k in part.groups], generator)
+            batch: dict[str, Any] = self.collator(
+                [items[k] for k in part.groups], [(*step.seed, k) for k in part.groups]
+            )
             batch["share"] = _share(part, batch, step, whole_rankings)
             batch["tokens"] = sum(self.collator.tokens(items[k]) for k in part.groups)
             if whole_rankings:

@@ -168,13 +168,13 @@ class GroupCollator:
         return self.layout.tokens(TokenizedGroup(item["prompt"], item["responses"]))
 
     def __call__(
-        self, items: Sequence[Mapping[str, Any]], generator: torch.Generator | None = None
+        self, items: Sequence[Mapping[str, Any]], seeds: Sequence[Sequence[int]] | None = None
     ) -> dict[str, Tensor]:
         """Lay the groups out and collect their pairs.
 
         Args:
             items: Rows of a data set.
-            generator: See :func:`posttrain.rows.lay_out`.
+            seeds: See :func:`posttrain.rows.lay_out`.
         """
         groups = [TokenizedGroup(item["prompt"], item["responses"]) for item in items]
         batch = lay_out(
@@ -182,7 +182,7 @@ class GroupCollator:
             self.layout,
             pad_token_id=self.pad_token_id,
             row_tokens=self.row_tokens,
-            generator=generator,
+            seeds=seeds,
         )
         names = ("winners", "losers", "margins", "weights", "strengths")
         pairs: dict[str, list[Any]] = {name: [] for name in names}
