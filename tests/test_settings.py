@@ -1,11 +1,12 @@
 """Settings explain themselves, and their defaults are nobody's to change."""
 
 from dataclasses import dataclass, fields
+from types import SimpleNamespace
 
 import pytest
 from trl import TrlParser
 
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, one_of, setting
 from posttrain.studies.margin_full import FullSettings, HumanFullSettings
 from posttrain.studies.margin_heads import HeadSettings
 
@@ -22,6 +23,19 @@ def test_a_setting_has_a_default_and_an_explanation():
         "Numbers of pairs.",
         "Learning rate.",
     ]
+
+
+def test_numbers_below_one_are_named():
+    settings = SimpleNamespace(steps=1, rounds=0, limit=None)
+    at_least_one(settings, "steps", "limit")
+    with pytest.raises(ValueError, match=r"^rounds must be at least 1, not 0$"):
+        at_least_one(settings, "steps", "rounds")
+
+
+def test_a_value_must_be_among_those_listed():
+    one_of(SimpleNamespace(rate=2, rates=[1, 2]), "rate", "rates")
+    with pytest.raises(ValueError, match=r"^rate 3 is not one of rates \[1, 2\]$"):
+        one_of(SimpleNamespace(rate=3, rates=[1, 2]), "rate", "rates")
 
 
 def test_a_list_belongs_to_one_instance():

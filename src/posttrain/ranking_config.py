@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from transformers import TrainingArguments
 
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 from posttrain.training_data import Objective
 
 #: AdamW as transformers sets it, for runs that are to differ from others in nothing else.
@@ -75,10 +75,7 @@ class RankingConfig(TrainingArguments):
             raise ValueError(f"unknown objective {self.objective!r}; known: {known}")
         if self.objective == "plackett-luce" and self.centring:
             raise ValueError("centring is defined on pairs; use objective 'pairs' or centring 0")
-        for name in ("groups_per_step", "part_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        at_least_one(self, "groups_per_step", "part_tokens")
         if not 0 <= self.min_learning_rate_share <= 1:
             raise ValueError(
                 f"min_learning_rate_share must lie in [0, 1], not {self.min_learning_rate_share}"

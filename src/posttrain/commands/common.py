@@ -10,7 +10,7 @@ from posttrain import checkpoints, reward_model
 from posttrain.dataset import Limits
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.scoring import limits_for
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 
 LAYOUT_HELP = (
     "separate (a row for each response), exact (one row for all, same scores), or llama3 (one row, "
@@ -80,10 +80,7 @@ class RowSettings:
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout {self.layout!r}; known: {', '.join(LAYOUTS)}")
-        for name in ("row_tokens", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        at_least_one(self, "row_tokens", "max_tokens")
 
     @property
     def rows(self) -> Layout:

@@ -23,7 +23,7 @@ from posttrain import records, reward_model
 from posttrain.evaluation import Resamples, interval
 from posttrain.preferences import RESPONSES, split
 from posttrain.rows import LAYOUTS, lay_out
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 from posttrain.sources.simulator import SIMULATOR
 from posttrain.studies.edits_data import EditGroups, choose, load_edits, training_groups
 from posttrain.studies.edits_metrics import KINDS, edit_metrics
@@ -53,9 +53,7 @@ class ExampleSettings(Recipe, DataSettings):
     seed: int = setting(0, "Seeds the score head and the order of groups.")
 
     def __post_init__(self) -> None:
-        for name in ("size", "test_size", "shown", "words", "resamples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        at_least_one(self, "size", "test_size", "shown", "words", "resamples")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from posttrain import reward_model
 from posttrain.pairing import RATED
 from posttrain.preferences import split
 from posttrain.rows import LAYOUTS
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, one_of, setting
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits_metrics import edit_metrics, length_baselines
 from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell, CellSettings, Outcome
@@ -46,14 +46,8 @@ class FullSettings(Recipe, CellSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("test_size", "tuning_seeds", "processes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.shared_learning_rate not in self.learning_rates:
-            raise ValueError(
-                f"shared_learning_rate {self.shared_learning_rate} is not one of learning_rates "
-                f"{self.learning_rates}"
-            )
+        at_least_one(self, "test_size", "tuning_seeds", "processes")
+        one_of(self, "shared_learning_rate", "learning_rates")
 
 
 @dataclass(frozen=True)

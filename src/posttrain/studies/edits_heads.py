@@ -20,7 +20,7 @@ from torch import Tensor
 
 from posttrain.preferences import folds
 from posttrain.probe import FeatureSettings, Pooling, features
-from posttrain.settings import setting
+from posttrain.settings import one_of, setting
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits_metrics import length_baselines
 from posttrain.studies.edits_outcome import ARMS, Cell, CellSettings, Outcome
@@ -48,10 +48,7 @@ class HeadSettings(CellSettings):
         super().__post_init__()
         if not self.penalties or sorted(self.penalties) != self.penalties:
             raise ValueError(f"penalties must be one or more, ascending, not {self.penalties}")
-        if self.shared_penalty not in self.penalties:
-            raise ValueError(
-                f"shared_penalty {self.shared_penalty} is not one of penalties {self.penalties}"
-            )
+        one_of(self, "shared_penalty", "penalties")
 
 
 @dataclass(frozen=True)

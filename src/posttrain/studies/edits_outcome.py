@@ -10,7 +10,7 @@ import pandas as pd
 
 from posttrain.evaluation import Resamples, interval, slope
 from posttrain.pairing import Pairing
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 from posttrain.studies.edits_metrics import COLUMNS, edit_metrics
 from posttrain.studies.groups import DataSettings
 from posttrain.training_data import Objective
@@ -104,9 +104,7 @@ class CellSettings(DataSettings):
     seeds: int = setting(10, "Repetitions, each with other training groups.")
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "resamples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        at_least_one(self, "seeds", "resamples")
         for name in ("sizes", "shares"):
             if not getattr(self, name):
                 raise ValueError(f"{name} needs at least one value")

@@ -15,7 +15,7 @@ from posttrain import reward_model
 from posttrain.evaluation import COLUMNS, sums_by_group
 from posttrain.preferences import split
 from posttrain.rows import LAYOUTS
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, one_of, setting
 from posttrain.sources.simulator import reachable_accuracy
 from posttrain.studies.groups import DataSettings, Prepared, load_groups, training_and_test
 from posttrain.studies.margin_outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
@@ -42,16 +42,10 @@ class FullSettings(Recipe, DataSettings):
     validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
 
     def __post_init__(self) -> None:
-        for name in ("test_size", "seeds", "resamples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        at_least_one(self, "test_size", "seeds", "resamples")
         if not self.sizes or min(self.sizes) < 1:
             raise ValueError(f"sizes needs values of at least 1, not {self.sizes}")
-        if self.shared_learning_rate not in self.learning_rates:
-            raise ValueError(
-                f"shared_learning_rate {self.shared_learning_rate} is not one of learning_rates "
-                f"{self.learning_rates}"
-            )
+        one_of(self, "shared_learning_rate", "learning_rates")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from posttrain.evaluation import COLUMNS, sums_by_group
 from posttrain.preferences import folds
 from posttrain.probe import FeatureSettings, Pooling, features
-from posttrain.settings import setting
+from posttrain.settings import one_of, setting
 from posttrain.studies.groups import without_edit
 from posttrain.studies.heads import tuned_heads
 from posttrain.studies.margin_outcome import ARMS, Outcome, RatedPairs, length_baseline
@@ -53,10 +53,7 @@ def run(pairs: RatedPairs, checkpoint: Path, settings: HeadSettings) -> Outcome:
         ValueError: If the shared penalty is not one of the penalties, a size exceeds the smallest
             training fold, or a fit did not converge.
     """
-    if settings.shared_penalty not in settings.penalties:
-        raise ValueError(
-            f"shared_penalty {settings.shared_penalty} is not one of penalties {settings.penalties}"
-        )
+    one_of(settings, "shared_penalty", "penalties")
     winners, losers, trimmed = _pair_features(pairs, checkpoint, settings)
     splits = folds(pairs.groups, folds=settings.folds)
     smallest = min(len(training) for training, _ in splits)

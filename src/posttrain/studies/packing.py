@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from posttrain import records, reward_model
 from posttrain.preferences import split
 from posttrain.rows import Layout
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 from posttrain.sources.simulator import SIMULATOR
 from posttrain.studies.groups import (
     DataSettings,
@@ -63,9 +63,7 @@ class PackingSettings(Recipe, DataSettings):
     validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
 
     def __post_init__(self) -> None:
-        for name in ("size", "test_size", "seeds", "tuning_seeds", "resamples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        at_least_one(self, "size", "test_size", "seeds", "tuning_seeds", "resamples")
         if not self.learning_rates:
             raise ValueError("learning_rates needs at least one value")
         _check_names("arms", self.arms, ARMS, {SEPARATE})

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from posttrain import records, reward_model
 from posttrain.losses import ranking_loss
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 from posttrain.studies.groups import DataSettings, checkpoint_for, load_groups
 from posttrain.studies.packing_distance import distances
 from posttrain.tokenization import TokenizedGroup
@@ -53,9 +53,9 @@ class RowSettings(DataSettings):
     equality_groups: int = setting(10, "Of these, groups on which gradients are compared too.")
 
     def __post_init__(self) -> None:
-        for name in ("groups", "batch_size", "distance_groups", "equality_groups", "resamples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        at_least_one(
+            self, "groups", "batch_size", "distance_groups", "equality_groups", "resamples"
+        )
 
 
 def settings_for(source: str) -> type[RowSettings]:

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from posttrain import checkpoints, reward_model
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 from posttrain.studies.packing_theory import (
     GroupLengths,
     forward_flops,
@@ -94,9 +94,7 @@ class ThroughputSettings:
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        for name in ("response_tokens", "groups_per_step", "steps", "warmup_steps", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        at_least_one(self, "response_tokens", "groups_per_step", "steps", "warmup_steps", "rounds")
         if not self.responses or min(self.responses) < 2:
             raise ValueError(f"responses must be 2 or more, not {self.responses}")
         if not self.ratios or min(*self.ratios, self.memory_ratio) <= 0:
