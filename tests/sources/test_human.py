@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+from ukp_original import write_original
 
 from posttrain.preferences import fingerprint
 from posttrain.reading import read_groups
@@ -29,22 +30,6 @@ def write_jsonl(path, *records):
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
-
-
-def write_original(base):
-    """UKPConvArg1 with one usable pair and one tie."""
-    pairs = "".join(
-        "<annotatedArgumentPair><id>x</id>"
-        "<arg1><stance>Cats</stance><text>Original.</text></arg1>"
-        "<arg2><stance>Cats</stance><text>Dogs.</text></arg2>"
-        "<debateMetaData><title>Cats or dogs?</title></debateMetaData><mTurkAssignments>"
-        + "".join(f"<mTurkAssignment><value>{v}</value></mTurkAssignment>" for v in votes)
-        + "</mTurkAssignments></annotatedArgumentPair>"
-        for votes in (("a1", "a1", "a2"), ("a1", "a2"))
-    )
-    folder = base / "raw" / "UKPConvArg1-full-XML"
-    folder.mkdir(parents=True)
-    (folder / "cats.xml").write_text(f"<list>{pairs}</list>", encoding="utf-8")
 
 
 @pytest.mark.parametrize("value", [None, ""])

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import datasets
 import pytest
+from ukp_original import write_original
 
 from posttrain.preferences import to_record
 from posttrain.reading import iterate_groups, write_groups
@@ -246,22 +247,6 @@ def test_a_hub_that_does_not_answer_is_explained(monkeypatch):
 def base(monkeypatch, tmp_path):
     monkeypatch.setenv(human.VARIABLE, str(tmp_path))
     return tmp_path
-
-
-def write_original(base):
-    """UKPConvArg1 with one usable pair and one tie."""
-    pairs = "".join(
-        "<annotatedArgumentPair><id>x</id>"
-        "<arg1><stance>Cats</stance><text>Original.</text></arg1>"
-        "<arg2><stance>Cats</stance><text>Dogs.</text></arg2>"
-        "<debateMetaData><title>Cats or dogs?</title></debateMetaData><mTurkAssignments>"
-        + "".join(f"<mTurkAssignment><value>{v}</value></mTurkAssignment>" for v in votes)
-        + "</mTurkAssignments></annotatedArgumentPair>"
-        for votes in (("a1", "a1", "a2"), ("a1", "a2"))
-    )
-    folder = base / "raw" / "UKPConvArg1-full-XML"
-    folder.mkdir(parents=True)
-    (folder / "cats.xml").write_text(f"<list>{pairs}</list>", encoding="utf-8")
 
 
 def test_human_data_come_from_their_folder(base):
