@@ -1,5 +1,6 @@
 """What readers see of a training run: its own numbers, and nothing else."""
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -36,7 +37,7 @@ def record(**differences):
             "run": {"model": "smollm2", "data": ["debates"], "top_layers": 6, "min_strength": 3},
             "training": {"groups_per_step": 64, "learning_rate": 3e-4},
         },
-        data={"steps": 72, "training": {"pairs": 6633}},
+        data={"steps": 72, "training": {"groups": 6633, "pairs": 6633}},
         tables={
             "accuracy": rows(
                 "scorer",
@@ -87,11 +88,20 @@ def test_without_records_the_answer_says_what_training_takes():
 def test_conditions():
     text = conditions(record())
     for part in (
-        "4,608 pairs of strength 3 and more out of 6,633, in 72 steps of 64",
+        "0.69 pass over 6,633 pairs of strength 3 and more, in 72 steps of 64",
         "peak learning rate 0.0003, 51 minutes on a CPU with 2 threads",
         "1,234 pairs of 2 groups",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("steps", "passes"), [(104, "1 pass over"), (208, "2 passes over"), (156, "1.5 passes over")]
+)
+def test_an_epoch_ends_with_a_smaller_step(steps, passes):
+    whole = record()
+    data = whole.data | {"steps": steps}
+    assert passes in conditions(dataclasses.replace(whole, data=data))
 
 
 def test_tables():

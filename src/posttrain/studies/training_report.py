@@ -1,5 +1,6 @@
 """Training runs for readers: an answer in words, and tables of formatted numbers."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -79,14 +80,17 @@ def conditions(record: Record) -> str:
         record.data,
     )
     groups = record.tables["groups"]
-    computed = record.data["steps"] * recipe["groups_per_step"]
+    steps, size = data["steps"], recipe["groups_per_step"]
+    # An epoch's last step takes what is left.
+    epochs, more = divmod(steps, math.ceil(data["training"]["groups"] / size))
+    passes = epochs + more * size / data["training"]["groups"]
     filter_ = f" of strength {run['min_strength']} and more" if run["min_strength"] > 1 else ""
     layers = f", the last {run['top_layers']} layers and the head" if run["top_layers"] else ""
     minutes = record.environment["seconds"] / 60
     return (
-        f"`{run['model']}`{layers}, on `{', '.join(run['data'])}`: {computed:,} pairs{filter_} "
-        f"out of {data['training']['pairs']:,}, in {data['steps']} steps of "
-        f"{recipe['groups_per_step']}, peak learning rate {recipe['learning_rate']:g}, "
+        f"`{run['model']}`{layers}, on `{', '.join(run['data'])}`: {passes:.2g} "
+        f"{'pass' if passes <= 1 else 'passes'} over {data['training']['pairs']:,} pairs{filter_}, "
+        f"in {steps} steps of {size}, peak learning rate {recipe['learning_rate']:g}, "
         f"{minutes:.0f} minutes on a {record.environment['device']} with "
         f"{record.environment['threads']} threads, the final evaluation included. "
         f"It is judged on {groups['pairs'].sum():,} pairs of {len(groups)} groups that it never "
