@@ -1,6 +1,5 @@
 """What readers see of a training run: its own numbers, and nothing else."""
 
-import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -101,7 +100,7 @@ def test_conditions():
 def test_an_epoch_ends_with_a_smaller_step(steps, passes):
     whole = record()
     data = whole.data | {"steps": steps}
-    assert passes in conditions(dataclasses.replace(whole, data=data))
+    assert passes in conditions(replace(whole, data=data))
 
 
 def test_tables():
