@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 
 from posttrain.data_report import check, format_report, summarise
+from posttrain.formats import BadFile
 from posttrain.preferences import Message, RankedGroup
-from posttrain.reading import BadFile, BadRecord, ReadResult
+from posttrain.reading import BadRecord, ReadResult
 
 GOOD = {"prompt": "Why?", "chosen": "good", "rejected": "bad"}
 BAD = GOOD | {"strength": 7}

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from posttrain.formats import BadFile
 from posttrain.preferences import BadRecord, Message, RankedGroup, fingerprint
 from posttrain.reading import (
-    BadFile,
     ReadResult,
     inspect_file,
     iterate_groups,
@@ -203,8 +203,8 @@ def broken_file(folder, kind):
         parquet.write_table(pa.Table.from_arrays([pa.array(["a"])] * 3, names), path)
     elif kind == "parquet without rows":
         parquet.write_table(pa.Table.from_pylist([GOOD]).slice(0, 0), path)
-    elif kind == "csv":
-        path = folder / "data.csv"
+    elif kind == "text":
+        path = folder / "data.txt"
     return path
 
 
@@ -213,7 +213,11 @@ def broken_file(folder, kind):
     [
         ("missing", "cannot be read (No such file or directory)"),
         ("folder", "cannot be read (Is a directory)"),
-        ("csv", "its suffix names no known format; remedy: use one of .jsonl.gz, .jsonl, .parquet"),
+        (
+            "text",
+            "its suffix names no known format; remedy: use one of .jsonl.gz, .jsonl, .parquet, "
+            ".csv",
+        ),
         ("truncated gzip", "the gzip data end early, after line "),
         ("corrupted gzip", "invalid gzip data after line 1 (CRC check failed"),
         ("not gzip", "invalid gzip data after line 0 (Not a gzipped file"),

@@ -216,8 +216,8 @@ def show_value(value: Any) -> str:
 
 
 def printable(name: str) -> str:
-    """Escape a name from a file if a terminal could not show it on one line."""
-    return name if name.isprintable() else ascii(name)
+    """Escape a name from a file if it is empty or a terminal could not show it on one line."""
+    return name if name and name.isprintable() else ascii(name)
 
 
 class BadRecord(ValueError):  # noqa: N818 - it names the thing found, as its messages do

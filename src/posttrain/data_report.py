@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from posttrain.conversations import printable
+from posttrain.formats import BadFile
 from posttrain.preferences import STRENGTHS, RankedGroup
-from posttrain.reading import BadFile, ReadResult, inspect_file
+from posttrain.reading import ReadResult, inspect_file
 
 LISTED_PER_FILE = 20
 

@@ -284,8 +284,8 @@ ASKS = [identity, lambda source: list(iterate(source))]
 @pytest.mark.parametrize("ask", ASKS, ids=["identity", "groups"])
 @pytest.mark.parametrize(
     "source",
-    ["nothing", "mine.csv", "simulater:20", "simulator", "simulator:", "simulator:many",
-     "simulator:-3", "simulator:3:x", "./data/mine.csv", "../data/mine", "/data/mine", "a/b/c/d",
+    ["nothing", "mine.txt", "simulater:20", "simulator", "simulator:", "simulator:many",
+     "simulator:-3", "simulator:3:x", "./data/mine.txt", "../data/mine", "/data/mine", "a/b/c/d",
      "a/b:", "a/b@", "", "mine.jsonl ", "https://example.org/mine.jsonl?raw"],
 )  # fmt: skip
 @pytest.mark.parametrize("there", [True, False], ids=["human data", "no human data"])

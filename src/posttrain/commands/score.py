@@ -23,7 +23,7 @@ class ScoreSettings(RowSettings, ModelSettings):
     """Settings of ``posttrain score``."""
 
     layout: str = setting("separate", LAYOUT_HELP)
-    data: list[str] = setting([], "Files (.jsonl, .jsonl.gz, .parquet) or other sources.")
+    data: list[str] = setting([], "Files (.jsonl, .jsonl.gz, .csv, .parquet) or other sources.")
     output: str = setting(
         "scores.jsonl", "Where to write one line for each response: id, response, score."
     )

@@ -51,8 +51,8 @@ class TrainSettings(RowSettings, ModelSettings):
     )
     data: list[str] = setting(
         [],
-        "What to train on: files (.jsonl, .jsonl.gz, .parquet), data sets of the hub (owner/name), "
-        "human data by name, or simulator:COUNT.",
+        "What to train on: files (.jsonl, .jsonl.gz, .csv, .parquet), data sets of the hub "
+        "(owner/name), human data by name, or simulator:COUNT.",
     )
     eval_data: list[str] = setting([], "What to evaluate on; by default part of the data.")
     eval_fraction: float = setting(

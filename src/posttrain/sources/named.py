@@ -1,6 +1,7 @@
 """Sources by name, as settings and the command line know them.
 
-- ``mine.jsonl``, ``mine.jsonl.gz``, ``mine.parquet``: a file in the project's record format;
+- ``mine.jsonl``, ``mine.jsonl.gz``, ``mine.csv``, ``mine.parquet``: a file in the project's record
+  format;
 - ``ukpconvarg`` and the like: human data in the folder that ``POSTTRAIN_DATA`` names;
 - ``simulator:2000`` or ``simulator:2000:7``: so many simulated groups, drawn with a seed;
 - ``owner/name``: a data set of the Hugging Face hub (see :mod:`.hub`). A subset may follow
@@ -19,8 +20,9 @@ from typing import Any
 from huggingface_hub import dataset_info
 
 from posttrain import conversations, preferences, reading
+from posttrain.formats import SUFFIXES
 from posttrain.preferences import BadRecord, RankedGroup
-from posttrain.reading import SUFFIXES, scan
+from posttrain.reading import scan
 from posttrain.sources import (
     hh_rlhf,
     hub,
