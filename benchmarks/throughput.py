@@ -28,17 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own = argparse.ArgumentParser(add_help=False)
     own.add_argument("--output", type=Path, default=Path("results"))
     own.add_argument("--profile", default="custom")
+    own.add_argument("--label")
     known, rest = own.parse_known_args(arguments)
     # The parser declares its argument as an opaque type.
     settings_type: Any = throughput.ThroughputSettings
     parser = TrlParser(
         settings_type,
-        description=f"{__doc__.splitlines()[0]} Also: --output FOLDER, --profile LABEL, "
-        "--config FILE (YAML with any of the settings below).",
+        description=f"{__doc__.splitlines()[0]} Also: --output FOLDER, --profile PROFILE, "
+        "--label LABEL (part of the record's name), --config FILE (YAML with any of the settings "
+        "below).",
     )
     try:
         (settings,) = parser.parse_args_and_config(args=rest)
-        record = throughput.run(settings, profile=known.profile)
+        record = throughput.run(settings, profile=known.profile, label=known.label)
     except (ValueError, OSError) as error:
         print(f"throughput: {error}", file=sys.stderr)
         return 1

@@ -54,6 +54,21 @@ def test_the_answer_quotes_the_records(recorded, timed):
     assert f"(95 %; trained on {listing(sizes)} groups)" in answer
 
 
+def test_the_answer_adds_what_was_measured_again_on_the_same_device(recorded, timed):
+    first = next(record for record in timed if record.source == "smollm2-cpu")
+    again = replace(first, source="smollm2-again-cpu")
+    elsewhere = replace(again, environment=first.environment | {"device": "a GPU"})
+    found = estimate(
+        first.tables["speed"], ratio=2.67, responses=3, method="exact row",
+        metric="speed-up over TRL",
+    )  # fmt: skip
+    sentence = (
+        f"and {found[0]:.2f} ({found[1]:.2f}–{found[2]:.2f}) times as fast as TRL's RewardTrainer."
+    )
+    assert sentence in packing_report.answer(recorded, [first, again])
+    assert sentence not in packing_report.answer(recorded, [first, elsewhere])
+
+
 def test_the_answer_needs_records_of_both_studies(recorded, timed):
     for given in (([], timed), (recorded, [])):
         with pytest.raises(ValueError, match="one of the throughput study"):

@@ -300,9 +300,10 @@ def test_the_benchmark_prints_tables_and_saves_a_record(tiny_checkpoint, tmp_pat
     main = runpy.run_path(str(BENCHMARK))["main"]
     arguments = ["--checkpoint", str(tiny_checkpoint), "--response_tokens", "4", "--no_memory"]
     arguments += ["--ratios", "1", "2", "--responses", "2", "--steps", "1", "--rounds", "1"]
-    assert main([*arguments, "--output", str(tmp_path), "--profile", "test"]) == 0
+    arguments += ["--output", str(tmp_path), "--profile", "test", "--label", "pairs"]
+    assert main(arguments) == 0
     record = records.load_all(tmp_path, "throughput")[0]
-    assert record.source == f"{tiny_checkpoint.name}-cpu"
+    assert record.source == f"{tiny_checkpoint.name}-pairs-cpu"
     assert record.profile == "test"
     assert record.settings["row_tokens"] == 1024
     assert record.settings["dtype"] == "float32"

@@ -14,7 +14,7 @@ from posttrain.records import Record
 from posttrain.studies.packing_claims import rounding
 from posttrain.studies.packing_outcome import ARMS, SEPARATE, TESTS, chosen_rates, own_test
 from posttrain.studies.report import PERCENT, listing, ordered, with_interval
-from posttrain.studies.throughput_report import in_words
+from posttrain.studies.throughput_report import again_in_words, in_words
 
 #: Cells of fewer responses say nothing.
 FEW = 20
@@ -247,6 +247,13 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         for record in ordered(records)
     ]
     sizes = [f"{record.settings['size']:,}" for record in ordered(records)]
+    timed, *others = ordered(speed)
+    alike = timed.settings["checkpoint"], timed.environment["device"]
+    again = [
+        again_in_words(record)
+        for record in others
+        if (record.settings["checkpoint"], record.environment["device"]) == alike
+    ]
     return (
         "**What is optimised?** With the responses isolated from each other and positions that "
         "restart behind the prompt, exactly the loss of separate rows, on the same scores and "
@@ -261,7 +268,7 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         f"responses decides the ranking of {listing(flips)}. Without shuffling, the model reads "
         f"the answer off the slot: trained so, accuracy over both orders falls to "
         f"{listing(ranked)}. What large models learn from much more data is not measured here.\n\n"
-        f"**What does it cost and save?** {in_words(ordered(speed)[0])}"
+        f"**What does it cost and save?** {' '.join([in_words(timed), *again])}"
     )
 
 

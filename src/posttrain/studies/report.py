@@ -33,6 +33,7 @@ TITLES = {
     ("edits", "simulator-careless"): "simulator (careless editors)",
     ("training", "smollm2_cpu"): "ukpconvarg (top layers)",
     ("throughput", "smollm2-cpu"): "SmolLM2, speed on a CPU",
+    ("throughput", "smollm2-triples-cpu"): "SmolLM2, speed on a CPU, triples",
     ("throughput", "smollm2-cuda"): "SmolLM2, speed on a GPU",
     ("throughput", "llama-1b-cuda"): "1B Llama, speed on a GPU",
 }

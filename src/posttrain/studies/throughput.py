@@ -23,15 +23,18 @@ from posttrain.studies.throughput_bench import Bench, ThroughputSettings, now
 from posttrain.studies.throughput_methods import METHODS, SEPARATE, TRL, Method
 
 
-def run(settings: ThroughputSettings | None = None, *, profile: str = "custom") -> records.Record:
+def run(
+    settings: ThroughputSettings | None = None, *, profile: str = "custom", label: str | None = None
+) -> records.Record:
     """Run the study.
 
     Args:
         settings: Default ones if not given.
         profile: Label of how much was run.
+        label: Tells this record from others of the same checkpoint and device.
 
     Returns:
-        The record, not yet saved. Its source is checkpoint and device, for instance
+        The record, not yet saved. Its source is checkpoint, label and device, for instance
         ``smollm2-cpu``. Its tables are those of :func:`measure` (``steps``), :func:`summarise`
         (``speed``) and, if settings ask for it, :func:`measure_memory` (``memory``). Its data holds
         ``parameters`` of the model and ``matmul_flops``, see :func:`matmul_flops`.
@@ -47,7 +50,7 @@ def run(settings: ThroughputSettings | None = None, *, profile: str = "custom") 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return records.Record(
         study="throughput",
-        source=f"{Path(settings.checkpoint).name}-{device}",
+        source="-".join(filter(None, (Path(settings.checkpoint).name, label, device))),
         profile=profile,
         settings=asdict(settings),
         data={"parameters": bench.model.num_parameters(), "matmul_flops": float(f"{peak:.4g}")},

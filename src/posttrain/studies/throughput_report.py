@@ -37,6 +37,25 @@ def in_words(record: Record) -> str:
     )
 
 
+def again_in_words(record: Record) -> str:
+    """What another measurement of triples gave, in a sentence.
+
+    Args:
+        record: A record of the throughput study.
+    """
+    found = (
+        estimate(record.tables["speed"], ratio=RATIO, responses=3, method=EXACT, metric=metric)
+        for metric in ("speed-up over separate rows", "speed-up over TRL")
+    )
+    separate, pairs = (f"{middle:.2f} ({low:.2f}–{high:.2f})" for middle, low, high in found)
+    rounds, steps = record.settings["rounds"], record.settings["steps"]
+    return (
+        f"Measured again by themselves, in {rounds} rounds of {steps} steps, triples train "
+        f"{separate} times as fast as separate rows and {pairs} times as fast as TRL's "
+        "RewardTrainer."
+    )
+
+
 def conditions(record: Record) -> str:
     """Under what conditions speeds were measured, in two or three sentences.
 
