@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from posttrain import cli, records
+from posttrain import checkpoints, cli, records
 from posttrain.reading import read_groups
 from posttrain.sources.simulator import simulate
 from posttrain.studies import edits, margin, packing, packing_rows
@@ -314,7 +314,8 @@ def test_study_margin_names_unknown_settings(monkeypatch, config, capsys):
         assert "batchsize" in capsys.readouterr().err
 
 
-def test_study_margin_without_human_data_says_what_to_do(monkeypatch, capsys):
+def test_study_margin_without_human_data_says_what_to_do_at_once(monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, "smollm2", lambda: pytest.fail("unpacked for nothing"))
     monkeypatch.delenv("POSTTRAIN_DATA", raising=False)
     assert run("study", "margin", "--source", "ukpconvarg") == 1
     assert "POSTTRAIN_DATA is not set" in capsys.readouterr().err

@@ -215,12 +215,12 @@ def test_the_recipe_reaches_training(monkeypatch, tiny_checkpoint, prepared):
 
 def test_the_tiny_llama_comes_close_to_what_can_be_reached():
     settings = FullSettings(
-        sizes=[4000], learning_rates=[3e-3], shared_learning_rate=3e-3, batch_size=32
+        sizes=[2500], learning_rates=[3e-3], shared_learning_rate=3e-3, batch_size=32
     )
     checkpoint = checkpoints.tiny()
     prepared = prepare("simulator", checkpoint, settings)
     assert len(prepared.test) >= 2000
-    subset = np.random.default_rng(0).permutation(prepared.training)[:4000]
+    subset = np.random.default_rng(0).permutation(prepared.training)[:2500]
     winners, losers = train_and_score(
         checkpoint, prepared, Arm("none"), subset, prepared.test, 3e-3, 0, settings
     )

@@ -64,8 +64,15 @@ class Prepared(StudyGroups):
 
 
 def checkpoint_for(source: str) -> Path:
-    """The tiny Llama for the simulator's small vocabulary, SmolLM2 for human data."""
-    return checkpoints.tiny() if source == SIMULATOR else checkpoints.smollm2()
+    """The tiny Llama for the simulator's small vocabulary, SmolLM2 for human data.
+
+    Raises:
+        ValueError: If there is no folder of human data, before SmolLM2 is unpacked for nothing.
+    """
+    if source == SIMULATOR:
+        return checkpoints.tiny()
+    human.folder()
+    return checkpoints.smollm2()
 
 
 def without_edit(group: RankedGroup) -> RankedGroup:
