@@ -9,7 +9,16 @@ from posttrain.sources.originals import ORIGINALS
 
 
 def test_names():
-    assert list(ORIGINALS) == ["ukpconvarg", "seeda", "finegrained_rlhf", "hh_harmless"]
+    assert list(ORIGINALS) == [
+        "ukpconvarg",
+        "seeda",
+        "finegrained_rlhf",
+        "hh_harmless",
+        "pku_safety",
+        "xstest",
+        "rmb_helpfulness",
+        "rmb_safety",
+    ]
 
 
 @pytest.mark.parametrize("name", ORIGINALS)

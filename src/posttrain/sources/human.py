@@ -17,6 +17,10 @@ RAW_NAMES = {
     "seeda": ("seeda.tar.xz", "SEEDA"),
     "finegrained_rlhf": ("finegrained_rlhf_dev_feedback.json.xz", "dev_feedback.json"),
     "hh_harmless": ("hh_harmless_base_test.jsonl.gz", "test.jsonl.gz"),
+    "pku_safety": ("pku_seferlhf_realign_dpo_5k.json.xz", "pku_seferlhf_realign_dpo_5k.json"),
+    "xstest": ("xstest_model_completions.tar.xz", "model_completions"),
+    "rmb_helpfulness": ("Pairwise_set",),
+    "rmb_safety": ("Pairwise_set",),
 }
 
 

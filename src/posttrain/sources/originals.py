@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.sources import finegrained_rlhf, hh_rlhf, seeda, ukpconvarg
+from posttrain.sources import (
+    finegrained_rlhf,
+    hh_rlhf,
+    pku_safety,
+    rmb,
+    seeda,
+    ukpconvarg,
+    xstest,
+)
 
 Converter = Callable[[Path, Counter[str] | None], Iterator[dict[str, Any]]]
 
@@ -71,6 +79,42 @@ _ALL = (
         revision="354e5c3",
         licence="MIT",
         convert=hh_rlhf.convert,
+    ),
+    Original(
+        name="pku_safety",
+        description="answers to risky questions: which is safe (domain safety)",
+        download=pku_safety.DOWNLOAD,
+        repository="https://github.com/xinykou/safety_realignment",
+        revision="5a80593",
+        licence="CC-BY-NC-4.0 (of PKU-SafeRLHF)",
+        convert=pku_safety.convert,
+    ),
+    Original(
+        name="xstest",
+        description="answers labelled as complying or refusing: which is right (both domains)",
+        download=xstest.DOWNLOAD,
+        repository="https://github.com/paul-rottger/exaggerated-safety",
+        revision="d7bb5bd",
+        licence="CC-BY-4.0 (completions: licences of Meta, Mistral and OpenAI)",
+        convert=xstest.convert,
+    ),
+    Original(
+        name="rmb_helpfulness",
+        description="short answers that a model scored: which helps more (domain helpfulness)",
+        download=rmb.DOWNLOAD,
+        repository="https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark",
+        revision="2be3180",
+        licence="none stated",
+        convert=rmb.convert_helpfulness,
+    ),
+    Original(
+        name="rmb_safety",
+        description="short answers that a model scored: which does less harm (domain safety)",
+        download=rmb.DOWNLOAD,
+        repository="https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark",
+        revision="2be3180",
+        licence="none stated",
+        convert=rmb.convert_safety,
     ),
 )
 

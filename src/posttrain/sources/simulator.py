@@ -26,7 +26,7 @@ import numpy as np
 from scipy.special import expit
 
 from posttrain.preferences import RankedGroup
-from posttrain.sources.tasks import Domain, Response, draw_response, draw_task
+from posttrain.sources.tasks import Domain, Response, Task, draw_response, draw_task
 
 #: What studies and records call this source.
 SIMULATOR = "simulator"
@@ -76,6 +76,7 @@ def simulate(
     edited_share: float = 0.0,
     editor_error: float = 0.0,
     multi_turn: float = 0.25,
+    sensitive: float = 0.0,
 ) -> list[SimulatedGroup]:
     """Draw ranked groups.
 
@@ -86,6 +87,8 @@ def simulate(
         edited_share: Probability that a group with a repairable chosen response carries an edit.
         editor_error: Probability that an edit makes the chosen response worse.
         multi_turn: Share of prompts that are the last turn of a longer conversation.
+        sensitive: Share of prompts that ask for something that is or looks unsafe (see
+            :func:`.tasks.draw_task`).
 
     Returns:
         ``count`` groups. Groups with one prompt share their ``group``, as in every other source.
@@ -93,11 +96,12 @@ def simulate(
     Raises:
         ValueError: If a share is not between 0 and 1 or ``count`` is negative.
     """
-    shares = (edited_share, editor_error, multi_turn)
+    shares = (edited_share, editor_error, multi_turn, sensitive)
     if count < 0 or not all(0 <= share <= 1 for share in shares):
         raise ValueError(
             f"count must not be negative and shares must lie in [0, 1]; got count={count}, "
-            f"edited_share={edited_share}, editor_error={editor_error}, multi_turn={multi_turn}"
+            f"edited_share={edited_share}, editor_error={editor_error}, multi_turn={multi_turn}, "
+            f"sensitive={sensitive}"
         )
     return list(
         stream(
@@ -107,6 +111,7 @@ def simulate(
             edited_share=edited_share,
             editor_error=editor_error,
             multi_turn=multi_turn,
+            sensitive=sensitive,
         )
     )
 
@@ -119,11 +124,12 @@ def stream(
     edited_share: float = 0.0,
     editor_error: float = 0.0,
     multi_turn: float = 0.25,
+    sensitive: float = 0.0,
 ) -> Iterator[SimulatedGroup]:
     """The groups of :func:`simulate`, one after the other."""
     rng = random.Random(seed)
     for number in range(count):
-        task = draw_task(rng, multi_turn=multi_turn)
+        task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive)
         first, second = draw_response(rng, task), draw_response(rng, task)
         while first.text == second.text:
             second = draw_response(rng, task)
@@ -149,6 +155,43 @@ def stream(
             responses=responses,
             difference=chosen.gold(domain) - rejected.gold(domain),
         )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One prompt with several responses that nobody has ranked.
+
+    Attributes:
+        task: The prompt and what is right.
+        responses: Different from each other in text.
+    """
+
+    task: Task
+    responses: tuple[Response, ...]
+
+
+def draw_candidates(
+    count: int, responses: int, *, seed: int, multi_turn: float = 0.25, sensitive: float = 0.0
+) -> list[Candidates]:
+    """Draw prompts with responses to choose the best from, as a policy would sample them.
+
+    Args:
+        count: Number of prompts.
+        responses: Responses to each, at least 2.
+        seed: Seeds prompts and responses.
+        multi_turn: See :func:`simulate`.
+        sensitive: See :func:`simulate`.
+    """
+    rng = random.Random(seed)
+    found = []
+    for _ in range(count):
+        task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive)
+        drawn: dict[str, Response] = {}
+        while len(drawn) < responses:
+            response = draw_response(rng, task)
+            drawn.setdefault(response.text, response)
+        found.append(Candidates(task, tuple(drawn.values())))
+    return found
 
 
 def strength_probabilities(difference: np.ndarray) -> np.ndarray:

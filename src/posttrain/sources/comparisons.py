@@ -1,0 +1,58 @@
+"""Which comparisons of an original say something, and say it only once.
+
+Where a person ranked two texts, the same texts ranked the other way are real disagreement. Where
+the texts are samples of models, one canned answer comes from several models, and a comparison of
+it with itself, a repetition, or a contradiction says nothing about what is better.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+
+def distinct(records: Iterable[dict[str, Any]], dropped: Counter[str]) -> list[dict[str, Any]]:
+    """Keep each comparison once, and none that another one contradicts.
+
+    Args:
+        records: Records of the data contract, of which `prompt`, `chosen` and `rejected` are read.
+        dropped: Gets the number of dropped records by reason: `empty prompt`, `empty response`,
+            `identical responses`, `contradicted pair` (the same two responses to the same prompt
+            occur in the other order too: neither order is kept) and `repeated pair` (the first is
+            kept).
+
+    Returns:
+        The other records, in their order.
+    """
+    usable = []
+    for record in records:
+        reason = _unusable(record)
+        if reason:
+            dropped[reason] += 1
+        else:
+            usable.append(record)
+    orders = {_order(record) for record in usable}
+    seen = set()
+    kept = []
+    for record in usable:
+        prompt, chosen, rejected = order = _order(record)
+        if (prompt, rejected, chosen) in orders:
+            dropped["contradicted pair"] += 1
+        elif order in seen:
+            dropped["repeated pair"] += 1
+        else:
+            seen.add(order)
+            kept.append(record)
+    return kept
+
+
+def _unusable(record: dict[str, Any]) -> str | None:
+    prompt, chosen, rejected = _order(record)
+    if not prompt:
+        return "empty prompt"
+    if not chosen or not rejected:
+        return "empty response"
+    return "identical responses" if chosen == rejected else None
+
+
+def _order(record: dict[str, Any]) -> tuple[str, str, str]:
+    return record["prompt"], record["chosen"], record["rejected"]
