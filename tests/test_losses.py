@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_expit
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from posttrain.losses import (
     MARGINS,
+    label_loss,
     margins_by_strength,
     optimal_difference,
     plackett_luce_loss,
@@ -299,3 +301,58 @@ def test_a_score_that_is_no_number_is_not_passed_over():
 def test_scores_that_are_no_groups_are_refused(shape, counts):
     with pytest.raises(ValueError, match=r"expected scores \[responses\] of groups of two or more"):
         plackett_luce_loss(torch.zeros(shape), counts)
+
+
+def test_labels_by_hand():
+    scores, acceptable = tensor(2.0, -1.0, 0.0), torch.tensor([True, True, False])
+    expected = [by_hand(2, 0), by_hand(-1, 0), math.log(2)]
+    each = label_loss(scores, acceptable, reduction="none")
+    assert each.tolist() == pytest.approx(expected, abs=1e-14)
+    assert label_loss(scores, acceptable).item() == pytest.approx(sum(expected) / 3, abs=1e-14)
+    assert label_loss(tensor(3.0), torch.tensor([False])).item() == pytest.approx(by_hand(0, 3))
+
+
+LABELLED = st.lists(st.tuples(FINITE, st.booleans()), min_size=1, max_size=6)
+
+
+@given(LABELLED)
+def test_labels_are_a_cross_entropy_with_its_gradient(values):
+    scores, acceptable = (torch.tensor(column) for column in zip(*values, strict=True))
+    ours, theirs = (scores.double().requires_grad_() for _ in range(2))
+    found = label_loss(ours, acceptable)
+    expected = binary_cross_entropy_with_logits(theirs, acceptable.double())
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-14)
+
+
+@given(LABELLED)
+def test_labels_are_comparisons_with_a_reference_at_zero(values):
+    scores, acceptable = (torch.tensor(column) for column in zip(*values, strict=True))
+    scores, zero = scores.double(), torch.zeros(len(values), dtype=torch.float64)
+    winners, losers = scores.where(acceptable, zero), zero.where(acceptable, scores)
+    expected = ranking_loss(winners, losers, reduction="none")
+    assert torch.equal(label_loss(scores, acceptable, reduction="none"), expected)
+
+
+def test_labels_of_half_precision_scores_are_computed_in_float32():
+    loss = label_loss(torch.tensor([-20.0], dtype=torch.bfloat16), torch.tensor([False]))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(math.exp(-20), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"), [((3, 1), (3,)), ((3,), (3, 1)), ((3,), (1,)), ((0,), (0,)), ((), ())]
+)
+def test_labels_whose_shapes_would_broadcast_are_refused(scores, labels):
+    problem = r"one shape \[responses\] with at least one response, got scores .*, acceptable "
+    with pytest.raises(ValueError, match=problem):
+        label_loss(torch.zeros(scores), torch.ones(labels, dtype=torch.bool))
+
+
+def test_labels_that_are_grades_and_unknown_reductions_are_refused():
+    with pytest.raises(ValueError, match=r"must be of dtype torch.bool, not torch.float64"):
+        label_loss(tensor(1.0), tensor(0.5))
+    with pytest.raises(ValueError, match="unknown reduction 'sum'"):
+        label_loss(tensor(1.0), torch.tensor([True]), reduction="sum")

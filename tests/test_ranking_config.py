@@ -37,6 +37,7 @@ def test_defaults_are_those_of_llama_2(make):
         "groups_per_step": 512,
         "objective": "pairs",
         "centring": 0.0,
+        "auxiliary_weight": 0.0,
         "max_grad_norm": 1.0,
     }
     assert {name: getattr(found, name) for name in expected} == expected
@@ -110,6 +111,8 @@ def test_another_schedule_may_be_chosen(make):
         ({"groups_per_step": 0}, "groups_per_step must be at least 1, not 0"),
         ({"part_tokens": 0}, "part_tokens must be at least 1, not 0"),
         ({"centring": -0.1}, "centring must not be negative, not -0.1"),
+        ({"auxiliary_weight": -0.1}, "auxiliary_weight must not be negative, not -0.1"),
+        ({"auxiliary_weight": math.nan}, "auxiliary_weight must be finite, not nan"),
         ({"min_warmup_steps": -1}, "min_warmup_steps must not be negative, not -1"),
         ({"part_tokens": -5}, "part_tokens must be at least 1, not -5"),
         ({"per_device_train_batch_size": 8}, "have no say here: set groups_per_step"),
@@ -127,6 +130,7 @@ def test_settings_that_contradict_or_cannot_be_are_refused(make, settings, probl
     [
         {"objective": "plackett-luce"},
         {"centring": 0.1},
+        {"objective": "plackett-luce", "auxiliary_weight": 0.1},
         {"part_tokens": None},
         {"groups_per_step": 1, "part_tokens": 1},
         {"train_sampling_strategy": "sequential"},

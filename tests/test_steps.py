@@ -84,6 +84,14 @@ def test_a_step_on_one_process_without_a_limit_is_one_part():
     assert [step.seed for step in found] == [(7, 0), (7, 0)]
 
 
+def test_a_step_counts_its_labels_on_all_processes():
+    assert [step.labels for step in StepSampler(SIX, groups_per_step=4)] == [0, 0]
+    labelled = replace(SIX, labels=np.array([0, 3, 0, 1, 2, 0]))
+    for steps in zip(*samplers(labelled, 3, groups_per_step=4, shuffle=False), [4, 2], strict=True):
+        *processes, expected = steps
+        assert [step.labels for step in processes] == [expected] * 3
+
+
 @pytest.mark.parametrize(
     ("part_tokens", "parts"),
     [
@@ -285,6 +293,17 @@ def test_sizes_by_hand():
         assert (found.rows.tolist(), found.longest.tolist()) == (rows, longest)
         assert found.pairs.tolist() == [1, 3]
         assert found.padded == padded
+        assert found.labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("shared_rows", [False, True])
+def test_sizes_count_labelled_responses(layout, shared_rows):
+    tokens = TokenizedGroup((9, 10), ((11,), (12, 13), (14,)))
+    group = TrainingGroup.with_all_pairs(tokens)
+    labels = [(True, False, None), (), (None, None, True)]
+    data = training_set([replace(group, labels=given) for given in labels])
+    assert Sizes.of(data, layout, shared_rows=shared_rows).labels.tolist() == [2, 0, 1]
 
 
 @settings(deadline=None, max_examples=30)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import AutoModelForSequenceClassification
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
@@ -473,6 +473,189 @@ def test_centring_reaches_the_loss(tiny_model, groups, make_trainer):
     added = 0.25 * ((winners + losers) ** 2).mean()
     assert added > 0.01
     torch.testing.assert_close(centred - plain, added, rtol=1e-10, atol=1e-12)
+
+
+#: None, one or two of the responses, and all; so parts hold uneven numbers of labels.
+LABELS = [(), (True, None, None), (None, False, True), (False, False, False), (), ()]
+
+
+@pytest.fixture
+def labelled(mixed):
+    """All pairs of each group, and labels of some responses."""
+    return [
+        replace(group, labels=LABELS[place % 6][: len(group.tokens.responses)])
+        for place, group in enumerate(mixed)
+    ]
+
+
+def add_label_gradients(model, groups, weight):
+    """Add the gradient of the cross-entropy, every row on its own through the stock forward."""
+    found = [
+        (model(torch.tensor([[*group.tokens.prompt, *response]])).logits[0, 0], float(label))
+        for group in groups
+        for response, label in zip(group.tokens.responses, group.labels, strict=bool(group.labels))
+        if label is not None
+    ]
+    scores, labels = zip(*found, strict=True)
+    scores = torch.stack(scores)
+    loss = binary_cross_entropy_with_logits(scores, torch.tensor(labels, dtype=scores.dtype))
+    (weight * loss).backward()
+    return gradients(model)
+
+
+@pytest.mark.parametrize(
+    ("layout", "row_tokens"), [(SEPARATE, None), (EXACT, None), (EXACT, ROW_TOKENS)]
+)
+@pytest.mark.parametrize("part_tokens", [None, 200, 1])
+def test_a_step_with_labels_follows_the_gradient_of_both_means_whatever_the_parts(
+    tiny_model, labelled, make_trainer, layout, row_tokens, part_tokens
+):
+    model, _ = tiny_model
+    groups = labelled[:8]
+    before = snapshot(model)
+    plain = plain_gradients(model, groups, weighted=True)
+    expected = add_label_gradients(model, groups, 0.7)
+    make_trainer(
+        model,
+        groups,
+        layout=layout,
+        row_tokens=row_tokens,
+        part_tokens=part_tokens,
+        auxiliary_weight=0.7,
+        **ONE_STEP,
+    ).train()
+    for name, after in snapshot(model).items():
+        torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
+        assert (expected[name] - plain[name]).norm() > 0.02 * plain[name].norm()
+
+
+@pytest.mark.parametrize("part_tokens", [None, 1])
+def test_a_step_on_rankings_with_labels_follows_both_gradients(
+    tiny_model, labelled, make_trainer, part_tokens
+):
+    model, _ = tiny_model
+    groups = [
+        replace(TrainingGroup.with_all_pairs(group.tokens), labels=group.labels)
+        for group in labelled[:8]
+    ]
+    before = snapshot(model)
+    model.zero_grad()
+    trainer = make_trainer(model, groups, objective="plackett-luce")
+    trainer.compute_loss(model, collate(groups)).backward()
+    expected = add_label_gradients(model, groups, 0.7)
+    make_trainer(
+        model,
+        groups,
+        objective="plackett-luce",
+        part_tokens=part_tokens,
+        auxiliary_weight=0.7,
+        **ONE_STEP,
+    ).train()
+    for name, after in snapshot(model).items():
+        torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
+
+
+def test_labels_reach_the_loss_of_a_batch(tiny_model, labelled, make_trainer):
+    model, _ = tiny_model
+    torch.nn.init.ones_(model.score.weight)
+    batch = collate(labelled)
+    scores = score(model, [group.tokens for group in labelled], pad_token_id=0)
+    expected = binary_cross_entropy_with_logits(
+        scores[batch["labelled"]].double(), batch["acceptable"].double()
+    )
+    plain = make_trainer(model, labelled).compute_loss(model, batch)
+    found = make_trainer(model, labelled, auxiliary_weight=0.3).compute_loss(model, batch)
+    assert (found - plain).item() == pytest.approx(0.3 * expected.item(), abs=1e-6)
+
+
+def logged_and_trained(checkpoint, make_trainer, groups, **settings):
+    """What two epochs log, times aside, and the weights after them."""
+    model, _ = reward_model.load(checkpoint)
+    trainer = make_trainer(
+        model,
+        groups,
+        evaluation=groups,
+        num_train_epochs=2,
+        learning_rate=1e-3,
+        part_tokens=200,
+        logging_strategy="steps",
+        logging_steps=1,
+        eval_strategy="epoch",
+        **settings,
+    )
+    trainer.train()
+    timed = ("per_second", "runtime")
+    logs = [
+        {name: value for name, value in entry.items() if not name.endswith(timed)}
+        for entry in trainer.state.log_history
+    ]
+    return logs, snapshot(model)
+
+
+def test_labels_change_nothing_without_an_auxiliary_weight(
+    tiny_checkpoint, mixed, labelled, make_trainer
+):
+    expected, weights = logged_and_trained(tiny_checkpoint, make_trainer, mixed)
+    logs, found = logged_and_trained(tiny_checkpoint, make_trainer, labelled)
+    assert logs == expected
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_a_step_without_labels_has_no_auxiliary_loss(tiny_checkpoint, mixed, make_trainer):
+    # The label is met in the last step only.
+    labels = (True, False, None)[: len(mixed[-1].tokens.responses)]
+    groups = [*mixed[:-1], replace(mixed[-1], labels=labels)]
+    options = {"train_sampling_strategy": "sequential", "groups_per_step": 6}
+    (plain, _), (found, _) = (
+        logged_and_trained(tiny_checkpoint, make_trainer, groups, **options, **settings)
+        for settings in ({}, {"auxiliary_weight": 1.0})
+    )
+    assert found[:3] == plain[:3]
+    assert found[3]["loss"] > plain[3]["loss"]
+    # All else that a step logs is of pairs, whose scores the step itself has not yet moved.
+    names = ("accuracy", "ties", "score_mean", "score_std", "difference_rms", "padding")
+    for name in names:
+        assert found[3][name] == plain[3][name]
+
+
+def test_the_loss_of_labelled_data_is_evaluated_on_pairs(tiny_model, labelled, make_trainer):
+    model, _ = tiny_model
+    found = [
+        make_trainer(model, labelled, evaluation=labelled, auxiliary_weight=weight).evaluate()
+        for weight in (0.0, 5.0)
+    ]
+    for name in ("eval_loss", "eval_accuracy", "eval_score_mean"):
+        assert found[0][name] == found[1][name]
+
+
+def test_labels_teach_what_is_acceptable(tiny_checkpoint, groups, make_trainer):
+    # Within a group all labels are the same, so that ranking cannot teach them.
+    lengths = [len(group.tokens.prompt) for group in groups]
+    short = [length <= sorted(lengths)[len(groups) // 2 - 1] for length in lengths]
+    assert 5 < sum(short) < len(groups) - 5
+    labelled = [
+        replace(group, labels=(label,) * len(group.tokens.responses))
+        for group, label in zip(groups, short, strict=True)
+    ]
+    expected = torch.tensor([label for group in labelled for label in group.labels])
+    agreement = []
+    for weight in (0.0, 1.0):
+        model, _ = reward_model.load(tiny_checkpoint)
+        make_trainer(
+            model, labelled, num_train_epochs=20, learning_rate=3e-3, auxiliary_weight=weight
+        ).train()
+        scores = score(model.eval(), [group.tokens for group in groups], pad_token_id=0)
+        agreement.append(((scores > 0) == expected).double().mean().item())
+    without, with_labels = agreement
+    assert with_labels > without + 0.25
+    assert with_labels > 0.8
+
+
+def test_an_auxiliary_loss_without_any_label_is_refused(tiny_model, mixed, make_trainer):
+    model, _ = tiny_model
+    problem = f"auxiliary_weight=0.5 needs labelled responses, and none of the {len(mixed)} groups"
+    with pytest.raises(ValueError, match=problem):
+        make_trainer(model, mixed, auxiliary_weight=0.5).train()
 
 
 def test_training_moves_every_parameter_and_learns(tiny_model, groups, make_trainer):

@@ -1,5 +1,7 @@
 """Training data: exact records, exact batches of rows, and groups that are refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,10 +33,13 @@ def test_a_training_set_has_the_ids_the_pairs_and_the_longest_separate_row():
         "margins": [1 / 3],
         "weights": [2.0 / 2.5],
         "strengths": [4],
+        "labelled": [],
+        "acceptable": [],
         "length": 3,
         "total": 4,
         "response_count": 2,
         "pair_count": 1,
+        "label_count": 0,
     }
     assert records[1] == {
         "prompt": [9, 10],
@@ -44,11 +49,45 @@ def test_a_training_set_has_the_ids_the_pairs_and_the_longest_separate_row():
         "margins": [0.0, 0.5, 1.0],
         "weights": [1.0 / 2.5, 3.0 / 2.5, 4.0 / 2.5],
         "strengths": [0, 0, 2],
+        "labelled": [],
+        "acceptable": [],
         "length": 4,
         "total": 6,
         "response_count": 3,
         "pair_count": 3,
+        "label_count": 0,
     }
+
+
+LABELS = (False, None, True)
+
+
+def test_a_training_set_has_the_responses_that_are_labelled():
+    unsafe = replace(PAIR, labels=(False, False))
+    records = training_set([PAIR, replace(TRIPLE, labels=LABELS), unsafe])
+    assert records["labelled"] == [[], [0, 2], [0, 1]]
+    assert records["acceptable"] == [[], [False, True], [False, False]]
+    assert records["label_count"] == [0, 2, 2]
+    none = training_set([replace(TRIPLE, labels=(None, None, None))])
+    assert list(none) == list(training_set([TRIPLE]))
+
+
+@pytest.mark.parametrize("labels", [(True,), (True, False), (True, False, None, True)])
+def test_labels_that_are_not_one_a_response_are_refused(labels):
+    problem = f"{len(labels)} labels for 3 responses; give one for each, None where nobody said"
+    with pytest.raises(ValueError, match=problem):
+        replace(TRIPLE, labels=labels)
+
+
+def test_labels_of_a_batch_point_at_its_scores_and_change_nothing_else():
+    labelled = [replace(TRIPLE, labels=LABELS), PAIR, replace(PAIR, labels=(None, True))]
+    batch, plain = collate(labelled), collate([TRIPLE, PAIR, PAIR])
+    # The scores are those of three responses, two and two.
+    assert batch["labelled"].tolist() == [0, 2, 6]
+    assert batch["acceptable"].tolist() == [False, True, True]
+    assert batch.keys() == plain.keys()
+    for name in plain.keys() - {"labelled", "acceptable"}:
+        assert torch.equal(batch[name], plain[name])
 
 
 def test_all_pairs_are_every_response_against_every_lower_ranked_one():
@@ -171,8 +210,10 @@ def test_the_collator_lays_out_groups_and_collects_their_pairs(layout, row_token
         "margins": [1 / 3, 0.0, 0.5, 1.0],
         "weights": [2.0 / 2.5, 1.0 / 2.5, 3.0 / 2.5, 4.0 / 2.5],
         "strengths": [4, 0, 0, 2],
+        "labelled": [],
+        "acceptable": [],
     }
-    kinds = {"margins": torch.float64, "weights": torch.float64}
+    kinds = {"margins": torch.float64, "weights": torch.float64, "acceptable": torch.bool}
     for name, tensor in batch.items():
         assert tensor.dtype == kinds.get(name, torch.int64)
 

@@ -1,5 +1,7 @@
 """Ranking losses on pairs of scores (Llama 2, section 3.2.2; Llama 3, section 4.1.2).
 
+And Llama 2's auxiliary loss on single scores (appendix A.3.3).
+
 Losses of pairs take the scores of winners and losers as two tensors of shape ``[pairs]`` and refuse
 anything else: a ``[pairs, 1]`` tensor minus a ``[pairs]`` tensor would silently broadcast to
 ``[pairs, pairs]``, a known bug of several trainers.
@@ -93,7 +95,7 @@ def ranking_loss(
         ValueError: On shapes other than one equal dimension, on no pairs, on negative weights, or
             an unknown reduction.
     """
-    _check_shapes(winners=winners, losers=losers, margins=margins, weights=weights)
+    _check_shapes("pair", winners=winners, losers=losers, margins=margins, weights=weights)
     if reduction not in ("mean", "none"):
         raise ValueError(f"unknown reduction {reduction!r}; known: mean, none")
     # Half precision cannot resolve differences of near-identical responses.
@@ -153,14 +155,48 @@ def plackett_luce_loss(scores: Tensor, counts: Sequence[int]) -> Tensor:
     return losses.sum() / len(counts)
 
 
-def _check_shapes(**tensors: Tensor | None) -> None:
-    """Refuse anything but equal one-dimensional shapes with at least one pair."""
+def label_loss(scores: Tensor, acceptable: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    r"""Binary cross-entropy of absolute labels (Llama 2, appendix A.3.3).
+
+    Each response is compared with a reference whose score is fixed at 0: an acceptable (safe) one
+    is to win, another one to lose.
+
+    .. math:: \ell_i = -y_i \log σ(s_i - 0) - (1 - y_i) \log σ(0 - s_i)
+
+    So it is the :func:`ranking_loss` of these comparisons, and σ(score) becomes the probability
+    that a response is acceptable. It fixes the free constant of the scores.
+
+    Args:
+        scores: Scores of labelled responses, shape ``[responses]``.
+        acceptable: Whether each is, y, shape ``[responses]``, of dtype bool.
+        reduction: ``mean`` over responses, or ``none`` for one loss per response.
+
+    Returns:
+        A scalar, or shape ``[responses]``. Computed in float32, or float64 if the scores are
+        float64.
+
+    Raises:
+        ValueError: On shapes other than one equal dimension, on no responses, on labels that are
+            not bool, or an unknown reduction.
+    """
+    _check_shapes("response", scores=scores, acceptable=acceptable)
+    if acceptable.dtype != torch.bool:
+        raise ValueError(
+            f"labels must be of dtype torch.bool, not {acceptable.dtype}; compare grades with a "
+            "threshold first"
+        )
+    signed = torch.where(acceptable, scores, -scores)
+    return ranking_loss(signed, torch.zeros_like(signed), reduction=reduction)
+
+
+def _check_shapes(kind: str, **tensors: Tensor | None) -> None:
+    """Refuse anything but equal one-dimensional shapes with at least one pair or response."""
     shapes = {name: tuple(t.shape) for name, t in tensors.items() if t is not None}
-    expected = shapes["winners"]
+    expected = next(iter(shapes.values()))
     if len(expected) != 1 or expected[0] == 0 or any(s != expected for s in shapes.values()):
         listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
         raise ValueError(
-            f"expected tensors of one shape [pairs] with at least one pair, got {listed}; "
+            f"expected tensors of one shape [{kind}s] with at least one {kind}, got {listed}; "
             "squeeze score columns before calling"
         )
 

@@ -44,6 +44,12 @@ class RankingConfig(TrainingArguments):
     centring: float = setting(
         0.0, "Factor of the squared sum of a pair's scores, which keeps scores around 0."
     )
+    auxiliary_weight: float = setting(
+        0.0,
+        "Factor of the auxiliary loss: the cross-entropy of sigmoid(score) with whether a response "
+        "is acceptable (safe), as Llama 2 trains its safety model beside ranking. It needs "
+        "labelled responses, which only data sets made in Python have. 0: none.",
+    )
     min_learning_rate_share: float = setting(
         0.1, "The learning rate falls along a cosine to this share of its peak (Llama 2: 10 %%)."
     )
@@ -80,7 +86,9 @@ class RankingConfig(TrainingArguments):
             raise ValueError(
                 f"min_learning_rate_share must lie in [0, 1], not {self.min_learning_rate_share}"
             )
-        for name in ("centring", "min_warmup_steps"):
+        if not math.isfinite(self.auxiliary_weight):
+            raise ValueError(f"auxiliary_weight must be finite, not {self.auxiliary_weight}")
+        for name in ("centring", "auxiliary_weight", "min_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.per_device_train_batch_size is not None or self.gradient_accumulation_steps != 1:

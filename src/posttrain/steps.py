@@ -9,8 +9,9 @@ know, so that nothing needs to be agreed upon.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -43,12 +44,14 @@ class Step:
         groups: Number of groups of the whole step.
         seed: With the index of a group seeds the order of its shuffled responses: the numbers of
             the run and the epoch.
+        labels: Number of labelled responses of the whole step.
     """
 
     parts: tuple[Part, ...]
     pairs: int
     groups: int
     seed: tuple[int, int]
+    labels: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,25 +64,27 @@ class Sizes:
         pairs: Its number of pairs.
         padded: Whether rows are padded to the longest of a part. Rows that several groups share are
             filled instead, and tokens simply add up.
+        labels: Its number of labelled responses; None if no group has any.
     """
 
     rows: np.ndarray
     longest: np.ndarray
     pairs: np.ndarray
     padded: bool = True
+    labels: np.ndarray | None = None
 
     @classmethod
     def of(cls, dataset: Dataset, layout: Layout, *, shared_rows: bool) -> "Sizes":
         """Sizes of the groups of a data set (see :data:`.training_data.FEATURES`) in a layout."""
-        columns = ["length", "total", "response_count", "pair_count"]
+        columns = ["length", "total", "response_count", "pair_count", "label_count"]
         table = dataset.select_columns(columns).with_format("numpy")
-        length, total, responses, pairs = (np.asarray(table[name][:]) for name in columns)
+        length, total, responses, pairs, labels = (np.asarray(table[name][:]) for name in columns)
         if layout.rows == "single":
-            return cls(np.ones_like(total), total, pairs, not shared_rows)
+            return cls(np.ones_like(total), total, pairs, not shared_rows, labels)
         if shared_rows:
             # At most; how long the shorter responses are is not among the numbers.
-            return cls(np.ones_like(total), responses * length, pairs, False)
-        return cls(responses, length, pairs)
+            return cls(np.ones_like(total), responses * length, pairs, False, labels)
+        return cls(responses, length, pairs, labels=labels)
 
     def tokens(self, groups: Sequence[int] | np.ndarray) -> int:
         """Tokens that a part with these groups takes, padding included."""
@@ -145,7 +150,20 @@ class StepSampler(Sampler[Step]):
                 pairs=int(self.sizes.pairs[groups].sum()),
                 groups=len(groups),
                 seed=(self.seed, self.epoch),
+                labels=0 if self.sizes.labels is None else int(self.sizes.labels[groups].sum()),
             )
+
+
+class StepItems:
+    """A data set whose items are planned steps, each with the rows of its groups by index."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, step: Step) -> tuple[Step, dict[int, Mapping[str, Any]]]:
+        """What ``torch.utils.data.DataLoader`` asks for."""
+        groups = sorted({group for part in step.parts for group in part.groups})
+        return step, dict(zip(groups, self.dataset.__getitems__(groups), strict=True))
 
 
 def cut(

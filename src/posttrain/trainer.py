@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback
 
 from posttrain.exactness import check_exact
-from posttrain.losses import plackett_luce_loss, ranking_loss
+from posttrain.losses import label_loss, plackett_luce_loss, ranking_loss
 from posttrain.ranking_config import RankingConfig
 from posttrain.reward_model import accept_rows, forward_scores
 from posttrain.rows import RowBatch
-from posttrain.steps import Part, Sizes, Step, StepSampler
-from posttrain.training_data import GroupCollator
+from posttrain.steps import Part, Sizes, Step, StepItems, StepSampler
+from posttrain.training_data import GroupCollator, check_ranking
 from posttrain.training_log import RecentSteps, score_metrics, sums_over_pairs
 
 #: Stands where a group has fewer pairs than others; what Trainer itself pads with.
@@ -32,14 +31,16 @@ NO_PAIR = -100.0
 class RankingTrainer(Trainer):
     """Trains a reward model on groups; all but loss and metrics is ``transformers.Trainer``.
 
-    The loss of a step is the mean over its pairs, or over its groups with ``plackett-luce``: over
-    all of them, in however many parts and processes they are computed (see :mod:`.steps`). Groups
+    The loss of a step is the mean over its pairs, or over its groups with ``plackett-luce``, and
+    with ``auxiliary_weight`` that many times the mean of :func:`.losses.label_loss` over its
+    labelled responses: over all of them, in however many parts and processes they are computed (see
+    :mod:`.steps`). A step without labels has no auxiliary loss. Groups
     come in an order that depends on ``data_seed`` (or ``seed``) and the epoch alone, and so do each
     group's shuffled responses. So a resumed run continues as if it had not been interrupted, and
     parts and processes change no row.
 
     Beside Trainer's own numbers it logs those of :mod:`.training_log`. Evaluation reports the
-    ``loss``, the mean over all pairs however batched and whatever the objective, and
+    ``loss``, the mean over all pairs however batched and whatever the objective, labels aside, and
     :func:`.training_log.score_metrics`.
 
     Args:
@@ -97,12 +98,22 @@ class RankingTrainer(Trainer):
         return super().train(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
-        """One item a step: the parts that this process computes (see :mod:`.steps`)."""
+        """One item a step: the parts that this process computes (see :mod:`.steps`).
+
+        Raises:
+            ValueError: If there is to be an auxiliary loss, and no response is labelled.
+        """
         dataset: Any = self.train_dataset
+        shared_rows = self.collator.row_tokens is not None
+        sizes = Sizes.of(dataset, self.collator.layout, shared_rows=shared_rows)
+        if self.config.auxiliary_weight and (sizes.labels is None or not sizes.labels.any()):
+            raise ValueError(
+                f"auxiliary_weight={self.config.auxiliary_weight:g} needs labelled responses, and "
+                f"none of the {len(sizes.pairs)} groups has any; give TrainingGroup its labels, or "
+                "set auxiliary_weight to 0"
+            )
         sampler = StepSampler(
-            Sizes.of(
-                dataset, self.collator.layout, shared_rows=self.collator.row_tokens is not None
-            ),
+            sizes,
             groups_per_step=self.config.groups_per_step,
             part_tokens=self.config.part_tokens,
             shuffle=self.config.train_sampling_strategy == "random",
@@ -112,7 +123,7 @@ class RankingTrainer(Trainer):
         )
         self.add_callback(_EpochCounter(sampler))
         return DataLoader(
-            _Steps(dataset),  # type: ignore[arg-type]
+            StepItems(dataset),  # type: ignore[arg-type]
             batch_sampler=sampler,  # type: ignore[arg-type]
             collate_fn=self._collate,  # type: ignore[arg-type]
             num_workers=self.config.dataloader_num_workers,
@@ -133,9 +144,10 @@ class RankingTrainer(Trainer):
                 [items[k] for k in part.groups], [(*step.seed, k) for k in part.groups]
             )
             batch["share"] = _share(part, batch, step, whole_rankings)
+            batch["label_factor"] = _label_factor(batch, step)
             batch["tokens"] = sum(self.collator.tokens(items[k]) for k in part.groups)
             if whole_rankings:
-                _check_ranking(batch)
+                check_ranking(batch)
             parts.append(batch)
         return {"parts": parts}
 
@@ -187,8 +199,9 @@ class RankingTrainer(Trainer):
     ) -> Any:
         """Mean loss of one part (see :func:`.losses.ranking_loss`, :func:`.plackett_luce_loss`).
 
-        Over its groups with ``plackett-luce``, otherwise over its pairs. Outputs are the scores of
-        ``winners`` and ``losers``.
+        Over its groups with ``plackett-luce``, otherwise over its pairs; with ``auxiliary_weight``
+        that of its labelled responses is added (see :func:`.losses.label_loss`). Outputs are the
+        scores of ``winners`` and ``losers``.
         """
         scores, winners, losers = _pair_scores(model, inputs)
         if self.config.objective == "plackett-luce":
@@ -201,6 +214,10 @@ class RankingTrainer(Trainer):
                 weights=inputs["weights"],
                 centring=self.config.centring,
             )
+        if self.config.auxiliary_weight and len(inputs["labelled"]):
+            auxiliary = label_loss(scores[inputs["labelled"]], inputs["acceptable"])
+            factor = self.config.auxiliary_weight * inputs.get("label_factor", 1.0)
+            loss = loss + factor * auxiliary
         return (loss, {"winners": winners, "losers": losers}) if return_outputs else loss
 
     def prediction_step(
@@ -278,17 +295,6 @@ class RankingTrainer(Trainer):
         return 6 * tokens * model.num_parameters(exclude_embeddings=True)
 
 
-class _Steps:
-    """A data set whose items are planned steps."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getitems__(self, step: Step) -> tuple[Step, dict[int, Mapping[str, Any]]]:
-        groups = sorted({group for part in step.parts for group in part.groups})
-        return step, dict(zip(groups, self.dataset.__getitems__(groups), strict=True))
-
-
 class _EpochCounter(TrainerCallback):
     """Tells the sampler which epoch begins, also in a run that goes on in the middle of it."""
 
@@ -308,27 +314,21 @@ def _share(part: Part, batch: Mapping[str, Tensor], step: Step, whole_rankings: 
     return len(batch["winners"]) / step.pairs
 
 
+def _label_factor(batch: Mapping[str, Any], step: Step) -> float:
+    """How much more a part's labels count than its share of pairs says.
+
+    The mean over a part's labels, times this and the part's share, is what the part adds to the
+    mean over all labels of the step.
+    """
+    if not (step.labels and batch["share"]):
+        return 1.0
+    return len(batch["labelled"]) / step.labels / batch["share"]
+
+
 def _pair_scores(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of all responses of a batch, and those of the winners and losers of its pairs."""
     scores = forward_scores(model, RowBatch.among(inputs))
     return scores, scores[inputs["winners"]], scores[inputs["losers"]]
-
-
-def _check_ranking(inputs: Mapping[str, Tensor]) -> None:
-    """Refuse groups of which more, or less, than their ranking is asked for."""
-    counts = inputs["response_counts"]
-    ends = counts.cumsum(0).tolist()
-    all_pairs = [
-        pair for end, count in zip(ends, counts.tolist(), strict=True)
-        for pair in combinations(range(end - count, end), 2)
-    ]  # fmt: skip
-    pairs = sorted(zip(inputs["winners"].tolist(), inputs["losers"].tolist(), strict=True))
-    plain = (inputs["margins"] == 0).all() and (inputs["weights"] == 1).all()
-    if not (plain and pairs == all_pairs):
-        raise ValueError(
-            "the objective plackett-luce ranks all responses of a group, without margins and "
-            "weights; make groups with TrainingGroup.with_all_pairs, or use the objective pairs"
-        )
 
 
 def _by_group(values: Tensor, counts: Sequence[int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import accumulate, combinations
 from typing import Any, Literal
 
 import torch
@@ -42,16 +42,25 @@ class TrainingGroup:
     Attributes:
         tokens: Prompt and responses.
         pairs: The comparisons.
+        labels: Whether each response is acceptable (safe), None where nobody said; empty if none of
+            them is labelled. For the auxiliary loss (:func:`.losses.label_loss`).
 
     Raises:
-        ValueError: If a pair does not name two responses of the group.
+        ValueError: If a pair does not name two responses of the group, or there are not as many
+            labels as responses.
     """
 
     tokens: TokenizedGroup
     pairs: tuple[TrainingPair, ...]
+    labels: tuple[bool | None, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.tokens.responses)
+        if self.labels and len(self.labels) != count:
+            raise ValueError(
+                f"{len(self.labels)} labels for {count} responses; give one for each, None where "
+                "nobody said"
+            )
         for pair in self.pairs:
             # An index beyond the group would silently compare with another group's response.
             if pair.winner == pair.loser or not {pair.winner, pair.loser} <= set(range(count)):
@@ -77,10 +86,13 @@ FEATURES = Features(
         "margins": List(Value("float64")),
         "weights": List(Value("float64")),
         "strengths": List(Value("int8")),
+        "labelled": List(Value("int32")),
+        "acceptable": List(Value("bool")),
         "length": Value("int32"),
         "total": Value("int32"),
         "response_count": Value("int32"),
         "pair_count": Value("int32"),
+        "label_count": Value("int32"),
     }
 )
 
@@ -89,7 +101,8 @@ def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
     """Groups as a data set for :class:`.trainer.RankingTrainer`, in memory.
 
     Columns: those of :func:`training_record`, with weights scaled to mean 1 over the set, so that
-    they change the emphasis but not the size of the loss. Groups without pairs are left out.
+    they change the emphasis but not the size of the loss. Groups without pairs are left out, with
+    their labels.
 
     Raises:
         ValueError: If no pair has a positive weight.
@@ -109,12 +122,14 @@ def training_record(group: TrainingGroup) -> dict[str, Any]:
 
     Returns:
         ``prompt`` and ``responses`` (token ids); one entry a pair of ``winners``, ``losers``,
-        ``margins``, ``weights`` and ``strengths``, without pairs of weight 0; and what
-        :mod:`.steps` needs to know without reading tokens: ``length`` (tokens of the longest
-        separate row), ``total`` (those of the single row), ``response_count``, ``pair_count``.
+        ``margins``, ``weights`` and ``strengths``, without pairs of weight 0; one entry a labelled
+        response of ``labelled`` (its index) and ``acceptable``; and what :mod:`.steps` needs to
+        know without reading tokens: ``length`` (tokens of the longest separate row), ``total``
+        (those of the single row), ``response_count``, ``pair_count``, ``label_count``.
     """
     tokens = group.tokens
     pairs = [pair for pair in group.pairs if pair.weight != 0]
+    labels = {place: label for place, label in enumerate(group.labels) if label is not None}
     return {
         "prompt": tokens.prompt,
         "responses": tokens.responses,
@@ -123,10 +138,13 @@ def training_record(group: TrainingGroup) -> dict[str, Any]:
         "margins": [pair.margin for pair in pairs],
         "weights": [pair.weight for pair in pairs],
         "strengths": [pair.strength for pair in pairs],
+        "labelled": list(labels),
+        "acceptable": list(labels.values()),
         "length": tokens.longest,
         "total": tokens.total,
         "response_count": len(tokens.responses),
         "pair_count": len(pairs),
+        "label_count": len(labels),
     }
 
 
@@ -136,7 +154,8 @@ class GroupCollator:
     The result maps the names of :class:`.rows.RowBatch` to its tensors; ``pair_counts`` to the
     number of pairs of each group and ``response_counts`` to that of its responses, ``[groups]``;
     ``winners`` and ``losers`` to indices into the batch's scores; ``margins``, ``weights`` and
-    ``strengths`` to numbers. The last five are ``[pairs]``.
+    ``strengths`` to numbers. The last five are ``[pairs]``. ``labelled`` are indices into the
+    scores, too, and ``acceptable`` truth values, ``[labelled responses]``.
 
     Args:
         pad_token_id: Fills up rows.
@@ -170,7 +189,7 @@ class GroupCollator:
     def __call__(
         self, items: Sequence[Mapping[str, Any]], seeds: Sequence[Sequence[int]] | None = None
     ) -> dict[str, Tensor]:
-        """Lay the groups out and collect their pairs.
+        """Lay the groups out and collect their pairs and labels.
 
         Args:
             items: Rows of a data set.
@@ -184,15 +203,18 @@ class GroupCollator:
             row_tokens=self.row_tokens,
             seeds=seeds,
         )
-        names = ("winners", "losers", "margins", "weights", "strengths")
-        pairs: dict[str, list[Any]] = {name: [] for name in names}
-        first = 0
-        for item, group in zip(items, groups, strict=True):
-            for name in names:
-                # Indices into the group become indices into the batch.
-                shift = first if name in ("winners", "losers") else 0
-                pairs[name] += [value + shift for value in item[name]]
-            first += len(group.responses)
+        pairs: dict[str, list[Any]] = {
+            name: [value for item in items for value in item[name]]
+            for name in ("margins", "weights", "strengths", "acceptable")
+        }
+        ends = list(accumulate(len(group.responses) for group in groups))
+        for name in ("winners", "losers", "labelled"):
+            # Indices into the group become indices into the batch.
+            pairs[name] = [
+                first + value
+                for item, first in zip(items, [0, *ends], strict=False)
+                for value in item[name]
+            ]
         # Trainer takes the length of a batch's first tensor for the number of its items.
         return {
             "pair_counts": torch.tensor([len(item["winners"]) for item in items]),
@@ -202,4 +224,31 @@ class GroupCollator:
             "margins": torch.tensor(pairs["margins"], dtype=torch.float64),
             "weights": torch.tensor(pairs["weights"], dtype=torch.float64) / self.mean_weight,
             "strengths": torch.tensor(pairs["strengths"]),
+            # There may be none, of which torch could not tell the kind.
+            "labelled": torch.tensor(pairs["labelled"], dtype=torch.long),
+            "acceptable": torch.tensor(pairs["acceptable"], dtype=torch.bool),
         } | batch.tensors()
+
+
+def check_ranking(batch: Mapping[str, Tensor]) -> None:
+    """Refuse groups of which more, or less, than their ranking is asked for.
+
+    Args:
+        batch: What a :class:`GroupCollator` made.
+
+    Raises:
+        ValueError: If pairs are not all pairs of each group, with margin 0 and weight 1.
+    """
+    counts = batch["response_counts"]
+    ends = counts.cumsum(0).tolist()
+    all_pairs = [
+        pair for end, count in zip(ends, counts.tolist(), strict=True)
+        for pair in combinations(range(end - count, end), 2)
+    ]  # fmt: skip
+    pairs = sorted(zip(batch["winners"].tolist(), batch["losers"].tolist(), strict=True))
+    plain = (batch["margins"] == 0).all() and (batch["weights"] == 1).all()
+    if not (plain and pairs == all_pairs):
+        raise ValueError(
+            "the objective plackett-luce ranks all responses of a group, without margins and "
+            "weights; make groups with TrainingGroup.with_all_pairs, or use the objective pairs"
+        )
