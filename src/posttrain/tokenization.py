@@ -97,9 +97,8 @@ def tokenize_group(
         ValueError: If the tokenizer has no chat template, or one in which the prompt is not a
             prefix of the whole conversation.
     """
-    head, tails = _render(tokenizer, group.prompt, group.responses)
-    prompt = tokenizer(head, add_special_tokens=False)["input_ids"]
-    ids = [tuple(tokenizer(tail, add_special_tokens=False)["input_ids"]) for tail in tails]
+    whole = tokenize_responses(tokenizer, group.prompt, group.responses)
+    prompt, ids = whole.prompt, whole.responses
     places = tuple(range(len(ids))) if keep_equal else _distinct(ids)
     if len(places) < 2:
         raise NoPairError(
@@ -119,7 +118,20 @@ def tokenize_group(
             )
         if limit is not None:
             over.append(len(prompt) + needed - limit)
-    return TokenizedGroup(tuple(prompt[max(over) :]), responses, max(over), places)
+    return TokenizedGroup(prompt[max(over) :], responses, max(over), places)
+
+
+def tokenize_responses(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], responses: Sequence[str]
+) -> TokenizedGroup:
+    """Tokenise a prompt with any number of responses, which need not be ranked, or different.
+
+    Raises:
+        ValueError: See :func:`tokenize_group`.
+    """
+    head, tails = _render(tokenizer, prompt, responses)
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (head, *tails)]
+    return TokenizedGroup(tuple(ids[0]), tuple(map(tuple, ids[1:])))
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def train(
     learning_rate: float,
     seed: int,
     steps: int | None = None,
+    auxiliary_weight: float = 0.0,
 ) -> tuple[PreTrainedModel, int]:
     """Train a reward model: AdamW, five steps of warm-up, cosine schedule to zero.
 
@@ -81,6 +82,7 @@ def train(
         learning_rate: Peak learning rate.
         seed: Seeds the score head, the order of groups and the order of responses.
         steps: Optimiser steps, however many epochs they are; None for those of the recipe's epochs.
+        auxiliary_weight: See :class:`.ranking_config.RankingConfig`.
 
     Returns:
         The trained model, and the id of its padding token.
@@ -104,6 +106,7 @@ def train(
             # A CPU gains nothing from larger parts, and smaller ones of like length save padding.
             part_tokens=16384 if recipe.gpu else 1024,
             objective=objective,
+            auxiliary_weight=auxiliary_weight,
             num_train_epochs=recipe.epochs,
             max_steps=-1 if steps is None else steps,
             learning_rate=learning_rate,

@@ -1,0 +1,87 @@
+r"""One score from two: how a helpfulness and a safety reward model decide together.
+
+All rules take calibrated scores (see :mod:`.calibration`): *h* of helpfulness and *s* of safety, in
+nats. A response is *unsafe* if :math:`σ(s) < t`; a prompt may be *flagged*, and then safety alone
+decides, as in Llama 2 (section 3.2.3).
+
+- ``sum``: :math:`h + λ s`. One unit of safety is worth λ units of helpfulness.
+- ``switch``: Llama 2's rule: *s* where the prompt is flagged or the response unsafe, else *h*.
+- ``gate``: :math:`σ(h)` for a safe response, :math:`σ(s) - 1` for an unsafe one or a flagged
+  prompt. So of two responses to one prompt a safe one is above an unsafe one, which ``switch`` does
+  not ensure: there an unsafe response with its *s* may lie above a safe one with its *h*.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from scipy.special import expit
+
+Kind = Literal["sum", "switch", "gate"]
+#: Llama 2's threshold of the safety score (section 3.2.3).
+THRESHOLD = 0.15
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule with its parameter.
+
+    Attributes:
+        kind: See the module.
+        threshold: t, for ``switch`` and ``gate``; between 0 and 1.
+        weight: λ, for ``sum``; not negative.
+
+    Raises:
+        ValueError: If a value is unknown or out of range.
+    """
+
+    kind: Kind = "sum"
+    threshold: float = THRESHOLD
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"unknown rule {self.kind!r}; known: {', '.join(get_args(Kind))}")
+        if not 0 < self.threshold < 1:
+            raise ValueError(
+                f"the threshold is a probability between 0 and 1, not {self.threshold}"
+            )
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"the weight of safety must be 0 or more, not {self.weight}")
+
+    def combine(
+        self, helpfulness: np.ndarray, safety: np.ndarray, flagged: np.ndarray | bool = False
+    ) -> np.ndarray:
+        """Combined scores.
+
+        Args:
+            helpfulness: Calibrated scores, any shape.
+            safety: Calibrated scores of the same responses.
+            flagged: Whether the prompt of each is flagged; broadcast to their shape. ``sum`` takes
+                no notice of it.
+
+        Returns:
+            The shape of ``helpfulness``. Only the order of responses to one prompt means anything.
+
+        Raises:
+            ValueError: If shapes differ or a score is not finite, which the rules with a threshold
+                would take for a safe response.
+        """
+        helpfulness = np.asarray(helpfulness, dtype=float)
+        safety = np.asarray(safety, dtype=float)
+        if helpfulness.shape != safety.shape:
+            raise ValueError(
+                f"scores of the same responses are combined, but there are "
+                f"{list(helpfulness.shape)} of helpfulness and {list(safety.shape)} of safety"
+            )
+        if not (np.isfinite(helpfulness).all() and np.isfinite(safety).all()):
+            raise ValueError(
+                "scores must be finite; a model that gave NaN or infinity has diverged"
+            )
+        if self.kind == "sum":
+            return helpfulness + self.weight * safety
+        decides = np.logical_or(flagged, expit(safety) < self.threshold)
+        if self.kind == "switch":
+            return np.where(decides, safety, helpfulness)
+        # σ(s) - 1, without rounding to 0 where s is large.
+        return np.where(decides, -expit(-safety), expit(helpfulness))
