@@ -26,6 +26,7 @@ from posttrain import (
     training_data,
 )
 from posttrain.dataset import Limits, Stored, group_of, stored, tokenized
+from posttrain.mixing import mix, parse_mix
 from posttrain.pairing import Pairing
 from posttrain.preferences import Message, RankedGroup, split
 from posttrain.reading import read_groups, write_groups
@@ -178,6 +179,106 @@ def test_a_split_of_what_was_split_is_that_of_its_groups(drawn):
         assert list(part) == [kept[index] for index in indices]
     assert len({part.fingerprint for part in (training, test, again, rest)}) == 4
     assert training.split(test_fraction=0.3, seed=2)[0].fingerprint == again.fingerprint
+
+
+@pytest.fixture
+def domains(tmp_path):
+    """Simulated groups of two domains by turns, with more of one of them, and their file."""
+    helpfulness, safety = (
+        [group.ranked for group in simulate(count, seed=5, domain=domain)]
+        for count, domain in ((30, "helpfulness"), (18, "safety"))
+    )
+    groups = [replace(group, id=f"h{place}") for place, group in enumerate(helpfulness)]
+    for place, group in enumerate(safety):
+        groups.insert(2 * place, replace(group, id=f"s{place}"))
+    return groups, write(tmp_path / "domains.jsonl", groups)
+
+
+@pytest.mark.parametrize("batch", [7, 1000])
+def test_a_mix_is_that_of_groups_in_memory(monkeypatch, domains, batch):
+    monkeypatch.setattr(dataset, "ROWS_PER_BATCH", batch)
+    groups, path = domains
+    found = stored([path])
+    assert found.domains() == {"helpfulness": 30, "safety": 18}
+    for text, counts in (
+        ("safety", {"safety": 18, "helpfulness": 2}),
+        ("helpfulness", {"safety": 18, "helpfulness": 18}),
+        ("helpfulness:1", {"helpfulness": 30}),
+    ):
+        shares = parse_mix(text)
+        mixed = found.mixed(shares, seed=1)
+        indices = mix([group.domain for group in groups], shares, seed=1)
+        assert list(mixed) == [groups[index] for index in indices]
+        assert mixed.domains() == counts
+        assert mixed.counts == found.counts
+    # Of what was split, too.
+    training, _ = found.split(test_fraction=0.3, seed=0)
+    kept = list(training)
+    indices = mix([group.domain for group in kept], parse_mix("safety"), seed=0)
+    mixed = training.mixed(parse_mix("safety"), seed=0)
+    assert list(mixed) == [kept[index] for index in indices]
+
+
+def test_a_mix_has_a_name_of_its_own_for_what_it_takes(domains):
+    _, path = domains
+    found = stored([path])
+    names = [
+        found.mixed(parse_mix(text), seed=seed).fingerprint
+        for text, seed in (("safety", 0), ("safety", 1), ("helpfulness", 0))
+    ]
+    assert len({found.fingerprint, *names}) == 4
+    assert found.mixed(parse_mix("safety"), seed=0).fingerprint == names[0]
+
+
+def test_a_mix_of_groups_without_a_domain_is_refused_with_the_first_record(file):
+    found = stored([file])
+    assert found.domains() == {None: 2, "helpfulness": 1}
+    problem = r"2 of 3 groups have no domain \(the first is record 'none'\).*set 'domain' in every"
+    with pytest.raises(ValueError, match=problem):
+        found.mixed({"helpfulness": 1.0}, seed=0)
+    alone = found.select(np.array([0]))
+    with pytest.raises(ValueError, match="no group has the domain 'safety' of the mix; there are:"):
+        alone.mixed(parse_mix("safety"), seed=0)
+
+
+def test_a_mix_reads_nothing_but_domains_and_these_once(monkeypatch, domains):
+    _, path = domains
+    found, _ = stored([path]).split(test_fraction=0.3, seed=0)
+    asked = []
+    read = Dataset.iter
+
+    def watched(self, batch_size, **options):
+        asked.append((self.column_names, batch_size))
+        return read(self, batch_size, **options)
+
+    monkeypatch.setattr(Dataset, "iter", watched)
+    monkeypatch.delattr(Dataset, "__getitem__")
+    found.domains()
+    found.mixed(parse_mix("safety"), seed=0)
+    assert asked == [(["domain"], dataset.ROWS_PER_BATCH)]
+
+
+def test_tokenised_groups_are_counted_by_domain(domains, tokenizer):
+    groups, path = domains
+    made = stored([path])
+    longest = max(length(tokenizer, group)[2] for group in groups)
+    for limit in (longest, longest // 2):
+        limits = Limits(max_row_tokens=limit, skip_too_long=True)
+        # What is longer than the limit without any prompt is left out.
+        kept = [group for group in groups if length(tokenizer, group)[2] < limit]
+        if limit < longest:
+            assert 0 < len(kept) < len(groups)
+        found = tokenized(made, tokenizer, Pairing(), limits)
+        by_domain = {
+            name: sum(group.domain == name for group in kept) for name in ("helpfulness", "safety")
+        }
+        assert found.domains == by_domain
+        assert sum(by_domain.values()) == found.counts["groups"]
+    plain = [replace(group, domain=None) for group in groups[:5]]
+    write(path, [*plain, *groups[5:8]])
+    found = tokenized(stored([path]), tokenizer, Pairing(), Limits())
+    assert found.domains[None] == 5
+    assert sum(found.domains.values()) == found.counts["groups"] == 8
 
 
 def test_groups_are_read_once(reads, file):

@@ -50,6 +50,7 @@ def account(**changes):
     return {
         "settings": {
             "model": "meta-llama/Llama-3.2-1B",
+            "mix": "safety",
             "layout": "exact",
             "pairs": "all",
             "weighting": "prompt",

@@ -15,6 +15,7 @@ from posttrain.ranking_config import RankingConfig
 from posttrain.reward_model import score
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.sources.simulator import simulate
+from posttrain.steps import Sizes, StepItems, StepSampler
 from posttrain.tokenization import TokenizedGroup
 from posttrain.trainer import NO_PAIR, RankingTrainer
 from posttrain.training_data import GroupCollator, TrainingGroup, TrainingPair, training_set
@@ -553,6 +554,30 @@ def test_a_step_on_rankings_with_labels_follows_both_gradients(
     ).train()
     for name, after in snapshot(model).items():
         torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("processes", [2, 7])
+def test_what_processes_add_is_the_gradient_of_a_step_with_labels(
+    tiny_model, labelled, make_trainer, processes
+):
+    # Of seven processes, two compute a part that does not count.
+    model, _ = tiny_model
+    groups = labelled[:5]
+    plain_gradients(model, groups, weighted=True)
+    expected = add_label_gradients(model, groups, 0.7)
+    model.zero_grad()
+    trainer = make_trainer(model, groups, auxiliary_weight=0.7)
+    items = StepItems(trainer.train_dataset)
+    sizes = Sizes.of(trainer.train_dataset, EXACT, shared_rows=False)
+    idle = 0
+    for process in range(processes):
+        (step,) = StepSampler(sizes, groups_per_step=5, processes=processes, process=process)
+        idle += not all(part.counts for part in step.parts)
+        for part in trainer._collate(items.__getitems__(step))["parts"]:
+            (trainer.compute_loss(model, part) * part["share"]).backward()
+    assert idle == max(0, processes - 5)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
 
 
 def test_labels_reach_the_loss_of_a_batch(tiny_model, labelled, make_trainer):

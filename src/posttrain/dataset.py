@@ -11,8 +11,9 @@ import itertools
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
 from posttrain import cache, losses, pairing, tokenization, training_data
+from posttrain.mixing import mix_codes
 from posttrain.pairing import Pairing
 from posttrain.preferences import Indices, Message, RankedGroup, split_codes
 from posttrain.sources import named
@@ -86,6 +88,44 @@ class Stored:
         codes = np.asarray(places).astype(np.intp) - 1
         training, test = split_codes(codes, test_fraction=test_fraction, seed=seed)
         return self.select(training), self.select(test)
+
+    def mixed(self, shares: Mapping[str, float], *, seed: int) -> "Stored":
+        """As many of the groups as a mix of domains allows.
+
+        The choice of :func:`posttrain.mixing.mix`, from less memory.
+
+        Args:
+            shares: Share of the groups by domain.
+            seed: Seeds which groups of a domain are taken.
+
+        Raises:
+            ValueError: If a group has no domain, or a domain no group.
+        """
+        codes, known = self._domain_codes
+
+        def name_of(place: int) -> str:
+            return f"record {self.rows[place]['id']!r}"
+
+        return self.select(mix_codes(codes, known, shares, seed=seed, name_of=name_of))
+
+    def domains(self, indices: Indices | None = None) -> dict[str | None, int]:
+        """Number of groups, of all or of those at some indices, by domain; None: without one."""
+        codes, known = self._domain_codes
+        chosen = codes if indices is None else codes[indices]
+        counts = np.bincount(chosen + 1, minlength=len(known) + 1).tolist()
+        return {name: count for name, count in zip([None, *known], counts, strict=True) if count}
+
+    @cached_property
+    def _domain_codes(self) -> tuple[Indices, list[str]]:
+        """Place of each group's domain among all of them in alphabetical order; -1 for none."""
+        # By batches: gathering a whole column of selected rows takes a kilobyte a row.
+        batches = self.rows.select_columns("domain").with_format("arrow").iter(ROWS_PER_BATCH)
+        seen: dict[str | None, int] = {}
+        names = itertools.chain.from_iterable(batch["domain"].to_pylist() for batch in batches)
+        codes = np.fromiter((seen.setdefault(name, len(seen)) for name in names), dtype=np.intp)
+        known = sorted(name for name in seen if name is not None)
+        places = [-1 if name is None else known.index(name) for name in seen]
+        return np.array(places, dtype=np.intp)[codes], known
 
 
 def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
@@ -162,11 +202,13 @@ class Tokenized:
         rows: A data set for :class:`.trainer.RankingTrainer`.
         counts: Groups and pairs, and what was cut, dropped or left out.
         mean_weight: Mean weight of the pairs, for :class:`.training_data.GroupCollator`.
+        domains: Number of groups by domain; None counts those without one.
     """
 
     rows: Dataset
     counts: dict[str, int]
     mean_weight: float
+    domains: dict[str | None, int]
 
 
 def tokenized(
@@ -226,7 +268,8 @@ def tokenized(
         pyarrow.compute.sum(pyarrow.compute.list_flatten(part["weights"])).as_py() for part in parts
     )
     found = {"groups": len(kept), "pairs": int(pair_counts.sum())}
-    return Tokenized(rows, found | dict(+counts), weight / found["pairs"])
+    domains = groups.domains(kept)
+    return Tokenized(rows, found | dict(+counts), weight / found["pairs"], domains)
 
 
 def _training_rows(
@@ -258,7 +301,8 @@ def _training_row(
             raise
         problem = "groups that are too long"
     if problem:
-        empty = dict.fromkeys(("length", "total", "response_count", "pair_count"), 0)
+        counted = ("length", "total", "response_count", "pair_count", "label_count")
+        empty = dict.fromkeys(counted, 0)
         account = {"trimmed": 0, "dropped": 0, "problem": problem}
         return {name: empty.get(name, []) for name in FEATURES} | account
     record = training_record(pairs.of(group, tokens))

@@ -60,7 +60,7 @@ The whole account, with every setting and version, is in `run.json`.
 
 #: Settings that a reader of the card wants to see.
 SHOWN = (
-    "layout", "pairs", "weighting", "margins", "min_strength", "max_tokens", "lora_rank",
+    "mix", "layout", "pairs", "weighting", "margins", "min_strength", "max_tokens", "lora_rank",
     "top_layers", "dtype", "objective", "centring", "learning_rate", "lr_scheduler_type",
     "num_train_epochs", "max_steps", "groups_per_step", "weight_decay", "bf16", "seed",
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """``posttrain train``: whole runs of a tiny model, resumed, refused, and loaded by others."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from transformers import (
 )
 
 from posttrain import cli
+from posttrain.commands.train import TrainSettings
+from posttrain.mixing import counts_for, parse_mix
 from posttrain.resuming import checkpoints_in
 
 #: Ten steps of 24 groups in parts of different sizes, with a checkpoint after every third.
@@ -297,6 +300,9 @@ def test_there_must_be_a_run_to_resume(tiny_checkpoint, tmp_path, capsys):
         ({"chat_template": "missing.jinja"}, "chat_template missing.jinja: cannot be read"),
         ({"lora_rank": 4, "top_layers": 1}, "exclude each other"),
         ({"top_layers": 9}, "the model has 2 layers"),
+        ({"mix": "saftey"}, "unknown mix 'saftey'; give shares by domain, such as"),
+        ({"mix": "safety"}, "no group has the domain 'safety' of the mix; there are: helpfulness"),
+        ({"auxiliary_weight": 0.5}, "auxiliary_weight=0.5 needs labelled responses, and records"),
         ({"output": "/dev/null/run"}, "/dev/null"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -447,6 +453,110 @@ def test_part_of_the_layers_is_trained(tiny_checkpoint, tmp_path):
     }
     assert any("layers.0." in name for name in still)
     assert not any("layers.1." in name for name in still)
+
+
+@pytest.fixture(scope="module")
+def two_domains(tmp_path_factory):
+    """Files of 200 groups on helpfulness and of 60 on safety, as one value of ``--data``."""
+    folder = tmp_path_factory.mktemp("domains")
+    for domain, count in (("helpfulness", "200"), ("safety", "60")):
+        command = ["data", "simulate", str(folder / f"{domain}.jsonl"), "--domain", domain]
+        assert cli.main([*command, "--groups", count, "--seed", "4"]) == 0
+    return f"{folder / 'helpfulness.jsonl'} {folder / 'safety.jsonl'}"
+
+
+@pytest.fixture(scope="module")
+def mixed_run(two_domains, tiny_checkpoint, tmp_path_factory, cache):
+    """The folder of a run with Llama 2's mix for safety."""
+    folder = tmp_path_factory.mktemp("runs") / "mixed"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSTTRAIN_CACHE", str(cache))
+        assert train(tiny_checkpoint, folder, data=two_domains, mix="safety", save_steps=1) == 0
+    return folder
+
+
+def test_a_mix_trains_on_its_shares_and_evaluates_every_domain(mixed_run, two_domains):
+    from posttrain.dataset import stored
+
+    account = json.loads((mixed_run / "run.json").read_text())
+    training, held_out = stored(two_domains.split()).split(test_fraction=0.2, seed=0)
+    available = training.domains()
+    # All of the safety data that is not held out, or one less, and a ninth of as many others.
+    taken = counts_for(parse_mix("safety"), math.floor(available["safety"] / 0.9))
+    assert available["safety"] - taken["safety"] in (0, 1)
+    found = account["data"]["training"]
+    assert account["settings"]["mix"] == "safety"
+    assert found["groups"] == found["pairs"] == sum(taken.values())
+    assert found["groups in safety"] == taken["safety"]
+    assert found["groups in helpfulness"] == taken["helpfulness"]
+    left_out = available["helpfulness"] - taken["helpfulness"]
+    assert found["groups in helpfulness left out by the mix"] == left_out > 100
+    rest = available["safety"] - taken["safety"]
+    assert found.get("groups in safety left out by the mix", 0) == rest
+    mixed = training.mixed(parse_mix("safety"), seed=0)
+    assert account["data"]["fingerprint"] == mixed.fingerprint != training.fingerprint
+    evaluated = account["data"]["evaluation"]
+    assert evaluated["groups"] == len(held_out.rows)
+    for name, count in held_out.domains().items():
+        assert evaluated[f"groups in {name}"] == count
+    assert set(account["evaluation"]["accuracy_by_domain"]) == {"helpfulness", "safety"}
+    card = (mixed_run / "README.md").read_text()
+    assert f"{left_out} groups in helpfulness left out by the mix" in card
+    assert f"{taken['safety']} groups in safety" in card
+    assert "| mix | `safety` |" in card
+
+
+def test_a_run_with_a_mix_goes_on_with_the_same_mix_only(
+    mixed_run, two_domains, tiny_checkpoint, tmp_path, capsys
+):
+    for mix in ("helpfulness", "safety:0.8,helpfulness:0.2"):
+        code = train(tiny_checkpoint, mixed_run, "--resume", data=two_domains, mix=mix)
+        assert f"mix ('safety' → '{mix}')" in refusal(capsys, code)
+    code = train(tiny_checkpoint, mixed_run, "--resume", data=two_domains)
+    assert "mix ('safety' → None)" in refusal(capsys, code)
+    folder = tmp_path / "again"
+    changes = {"data": two_domains, "mix": "safety", "save_steps": 1}
+    assert train(tiny_checkpoint, folder, **changes) == 0
+    (folder / "config.json").unlink()
+    for path in checkpoints_in(folder)[:-1]:
+        (path / "seal.json").unlink()
+    assert train(tiny_checkpoint, folder, "--resume", **changes) == 0
+    assert_equal_weights(mixed_run, folder)
+
+
+def test_without_a_mix_all_data_are_trained_on_and_counted_by_domain(
+    two_domains, tiny_checkpoint, trained, tmp_path
+):
+    folder = tmp_path / "joint"
+    assert train(tiny_checkpoint, folder, data=two_domains, eval_fraction=0, max_steps=1) == 0
+    account = json.loads((folder / "run.json").read_text())
+    assert account["data"]["training"] == {
+        "groups": 260,
+        "pairs": 260,
+        "groups in helpfulness": 200,
+        "groups in safety": 60,
+    }
+    # Where all are of one domain, it says nothing.
+    account = json.loads((trained / "run.json").read_text())
+    assert set(account["data"]["training"]) == {"groups", "pairs"}
+
+
+def test_a_mix_of_records_without_a_domain_is_refused_with_one_of_them(
+    two_domains, tiny_checkpoint, tmp_path, capsys
+):
+    record = {"id": "nameless", "prompt": "Why?", "chosen": "Because.", "rejected": "No."}
+    (tmp_path / "bare.jsonl").write_text(json.dumps(record) + "\n")
+    data = f"{two_domains} {tmp_path / 'bare.jsonl'}"
+    code = train(tiny_checkpoint, tmp_path / "run", data=data, mix="safety", eval_fraction=0)
+    message = refusal(capsys, code)
+    assert "1 of 261 groups have no domain (the first is record 'nameless')" in message
+    assert "set 'domain' in every record" in message
+
+
+@pytest.mark.parametrize("mix", ["saftey", "safety:0.7,helpfulness:0.2", "safety:0.5,safety:0.5"])
+def test_a_mix_that_is_none_is_refused_before_anything_is_read(mix):
+    with pytest.raises(ValueError, match=f"mix '{mix}'"):
+        TrainSettings(model="tiny", data=["missing.jsonl"], mix=mix)
 
 
 def test_settings_come_from_a_file_and_options_win(tiny_checkpoint, tmp_path):

@@ -16,6 +16,7 @@ from posttrain.commands.common import ModelSettings, RowSettings, load_model
 from posttrain.dataset import Stored, Tokenized, stored, tokenized
 from posttrain.evaluation_report import report
 from posttrain.files import whole_file
+from posttrain.mixing import parse_mix
 from posttrain.model_card import model_card
 from posttrain.pairing import Pairing
 from posttrain.ranking_config import RankingConfig
@@ -58,7 +59,13 @@ class TrainSettings(RowSettings, ModelSettings):
     eval_fraction: float = setting(
         0.05, "Share of the data's groups kept for evaluation where there is no eval_data; 0: none."
     )
-    split_seed: int = setting(0, "Seeds which groups those are.")
+    split_seed: int = setting(0, "Seeds which groups those are, and which a mix takes.")
+    mix: str | None = setting(
+        None,
+        "Shares of the training groups by domain, such as helpfulness:0.7,safety:0.3, or one of "
+        "Llama 2's: helpfulness (half and half), safety (90 %% safety). As many groups are taken "
+        "as the scarcest domain allows. Evaluation keeps all domains. By default all groups.",
+    )
     pairs: str = setting("all", "Which pairs of edited, chosen and rejected are trained on.")
     weighting: str = setting("pair", "All pairs weigh the same (pair), or all groups (prompt).")
     margins: str = setting("none", "Margin by strength: none (Llama 3), small or large (Llama 2).")
@@ -85,6 +92,8 @@ class TrainSettings(RowSettings, ModelSettings):
         self.pairing()
         if not self.data:
             raise ValueError("give data to train on: files or other sources")
+        if self.mix is not None:
+            parse_mix(self.mix)
         if not 0 <= self.eval_fraction < 1:
             raise ValueError(f"eval_fraction must be at least 0 and below 1: {self.eval_fraction}")
         if self.lora_rank and self.top_layers:
@@ -115,6 +124,11 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         OSError: If the folder cannot be written.
     """
     started = time.time()
+    if config.auxiliary_weight:
+        raise ValueError(
+            f"auxiliary_weight={config.auxiliary_weight:g} needs labelled responses, and records "
+            "carry no labels; set it to 0, or train in Python on TrainingGroup with labels"
+        )
     folder = Path(str(config.output_dir))
     described = _described(settings, config)
     _claim(folder, described, resume=settings.resume, main=config.process_index == 0)
@@ -235,18 +249,33 @@ def _data(
         groups, held_out = groups.split(
             test_fraction=settings.eval_fraction, seed=settings.split_seed
         )
+    read, left_out = groups.counts, dict[str, int]()
+    if settings.mix is not None:
+        available = groups.domains()
+        groups = groups.mixed(parse_mix(settings.mix), seed=settings.split_seed)
+        taken = groups.domains()
+        left_out = {
+            f"groups in {name} left out by the mix": count - taken.get(name, 0)
+            for name, count in available.items()
+            if count > taken.get(name, 0)
+        }
     limits = settings.limits(model)
 
-    def prepared(part: Stored) -> Tokenized:
-        return tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)
+    def prepared(part: Stored) -> tuple[Tokenized, dict[str, int]]:
+        made = tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)
+        by_domain = made.domains if len(made.domains) > 1 or settings.mix is not None else {}
+        return made, made.counts | {
+            "groups without a domain" if name is None else f"groups in {name}": count
+            for name, count in by_domain.items()
+        }
 
-    training = prepared(groups)
-    counts: dict[str, Any] = {"sources": settings.data, "read": groups.counts}
-    counts |= {"training": training.counts, "fingerprint": groups.fingerprint}
+    training, found = prepared(groups)
+    counts: dict[str, Any] = {"sources": settings.data, "read": read}
+    counts |= {"training": found | left_out, "fingerprint": groups.fingerprint}
     if held_out is None:
         return training, None, counts
-    evaluation = prepared(held_out)
-    return training, (held_out, evaluation), counts | {"evaluation": evaluation.counts}
+    evaluation, found = prepared(held_out)
+    return training, (held_out, evaluation), counts | {"evaluation": found}
 
 
 def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:
