@@ -23,14 +23,17 @@ from posttrain.figures.packing import (
     savings,
 )
 from posttrain.figures.style import use_style
+from posttrain.figures.tradeoff import accuracy_front, choices, refusals_by_mix
 from posttrain.figures.training import accuracy_by_scorer, learning_curve
 
 __all__ = [
     "accuracy_by_cost",
     "accuracy_by_scorer",
     "accuracy_by_strength",
+    "accuracy_front",
     "accuracy_matrix",
     "annotators",
+    "choices",
     "distance_by_slot",
     "edit_gains",
     "edit_gains_by_size",
@@ -41,6 +44,7 @@ __all__ = [
     "masks",
     "optimal_differences",
     "order_effect",
+    "refusals_by_mix",
     "reliability_diagram",
     "savings",
     "score_distributions",

@@ -67,6 +67,8 @@ OWN = "own specialist"
 CONTRASTS = {
     "safety mix − helpfulness mix": (SAFETY_MIX, HELPFULNESS_MIX),
     "safety only − helpfulness only": (SAFE, HELPFUL),
+    "safety mix − safety only": (SAFETY_MIX, SAFE),
+    "helpfulness mix − helpfulness only": (HELPFULNESS_MIX, HELPFUL),
     "joint − own specialist": (JOINT, OWN),
     "equal parts − own specialist": (HELPFULNESS_MIX, OWN),
     "auxiliary loss − none": (AUXILIARY, SAFETY_MIX),
