@@ -3,10 +3,13 @@
 import logging
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from posttrain import checkpoints, cli, records
+from posttrain.calibration import Calibration
+from posttrain.commands import calibrate
 from posttrain.reading import read_groups
 from posttrain.sources.simulator import simulate
 from posttrain.studies import edits, margin, packing, packing_rows
@@ -57,6 +60,18 @@ def good_file(tmp_path):
 def test_help_is_there(command, capsys):
     assert refused(*command, "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: {' '.join(['posttrain', *command])}")
+
+
+def test_help_lists_what_is_done_with_models(capsys):
+    assert refused("--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for line in (
+        "train train a reward model",
+        "calibrate give the scores of a reward model a unit and a zero (see calibrate --help)",
+        "score score the responses of files",
+        "evaluate report how well a reward model ranks",
+    ):
+        assert line in shown
 
 
 @pytest.mark.parametrize(("source", "setting"), [("simulator", "groups"), ("ukpconvarg", "layer")])
@@ -196,6 +211,36 @@ def test_convert_that_fails_half_way_leaves_no_file(original, tmp_path, capsys):
 def test_convert_of_a_missing_original_is_refused(tmp_path, capsys):
     assert run("data", "convert", "ukpconvarg", tmp_path / "gone", tmp_path / "x.jsonl") == 1
     assert "gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [{}, {"groups of other domains": 2, "bad records": 1}])
+def test_calibrate_tells_what_was_fitted_and_what_it_changed(monkeypatch, tmp_path, capsys, more):
+    seen = []
+
+    def fitted(settings):
+        seen.append(settings)
+        return calibrate.Account(Calibration(1.23456, -0.5, 1234), -0.7, -0.65432, Counter(more))
+
+    monkeypatch.setattr(calibrate, "run", fitted)
+    options = ("--model", tmp_path, "--data", "a.jsonl", "b.jsonl", "--domain", "safety")
+    assert run("calibrate", *options) == 0
+    (settings,) = seen
+    assert (settings.data, settings.domain) == (["a.jsonl", "b.jsonl"], "safety")
+    assert (settings.layout, settings.output) == ("separate", None)
+    assert capsys.readouterr().out.splitlines() == [
+        "fitted on 1,234 pairs: scale 1.235 nats per unit of score, centre -0.5",
+        "log-likelihood of a held-out pair: -0.7000 nats before, -0.6543 after (a coin flip gives "
+        "-0.6931)",
+        f"wrote {tmp_path / 'calibration.json'}",
+        *(["2 groups of other domains, 1 bad records"] if more else []),
+    ]
+
+
+@pytest.mark.parametrize("options", [("--layers", 3), ("surplus",), ("--batch_tokens", "many")])
+def test_calibrate_exits_with_2_on_options_it_does_not_know(monkeypatch, tmp_path, options, capsys):
+    monkeypatch.setattr(calibrate, "run", lambda *_: pytest.fail("too late"))
+    assert refused("calibrate", "--model", tmp_path, *options, "--data", "x.jsonl") == 2
+    assert capsys.readouterr().err.startswith("usage: posttrain calibrate")
 
 
 @pytest.fixture

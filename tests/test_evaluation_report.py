@@ -57,6 +57,11 @@ def test_five_groups_by_hand():
     assert found["accuracy"]["estimate"] == 3.5 / 5
     assert estimates(found["accuracy_by_strength"]) == {"1": 0.25, "3": 1.0, "4": 1.0}
     assert estimates(found["accuracy_by_domain"]) == {"helpfulness": 0.5, "safety": 0.75}
+    both = found["accuracy_by_domain_and_strength"]
+    assert {domain: estimates(one) for domain, one in both.items()} == {
+        "helpfulness": {"1": 0.0, "4": 1.0},
+        "safety": {"1": 0.5, "3": 1.0},
+    }
     logs = np.log(expit(DIFFERENCES))
     assert found["log_likelihood"]["estimate"] == pytest.approx(logs.mean(), abs=1e-14)
     # σ(|Δ|) is 0.881, 0.731, 0.5, 0.953 and 0.731, so only the second and the last share a bin.
@@ -96,8 +101,9 @@ def test_five_groups_by_hand():
 def test_a_report_has_these_parts():
     assert list(report(FIVE, resamples=5)) == [
         "groups", "pairs", "accuracy", "accuracy_by_strength", "accuracy_by_domain",
-        "log_likelihood", "calibration_error", "calibration", "ties", "scores", "length_baseline",
-        "accuracy_over_length_baseline", "longer_preferred", "by_pair",
+        "accuracy_by_domain_and_strength", "log_likelihood", "calibration_error", "calibration",
+        "ties", "scores", "length_baseline", "accuracy_over_length_baseline", "longer_preferred",
+        "by_pair",
     ]  # fmt: skip
 
 
@@ -174,6 +180,31 @@ def test_strengths_and_domains_that_do_not_occur_are_left_out():
     assert list(found["accuracy_by_strength"]) == ["2"]
     assert found["accuracy_by_domain"] == {}
     assert report([scored(1.0, 0.0)])["accuracy_by_strength"] == {}
+
+
+def test_accuracy_by_domain_and_strength_is_there_where_both_are():
+    found = report(
+        [
+            scored(1.0, 0.0, strength=2),
+            scored(0.0, 1.0, domain="safety"),
+            scored(1.0, 0.0, strength=4, domain="helpfulness"),
+            scored(0.0, 1.0, strength=4, domain="helpfulness"),
+            scored(1.0, 0.0, domain="helpfulness"),
+        ]
+    )
+    assert estimates(found["accuracy_by_domain"]) == {"helpfulness": 2 / 3, "safety": 0.0}
+    assert list(found["accuracy_by_domain_and_strength"]) == ["helpfulness"]
+    assert estimates(found["accuracy_by_domain_and_strength"]["helpfulness"]) == {"4": 0.5}
+    assert report([scored(1.0, 0.0)])["accuracy_by_domain_and_strength"] == {}
+
+
+def test_of_one_domain_alone_accuracy_by_strength_is_that_of_all():
+    groups = drawn(80)
+    assert {one.group.domain for one in groups} == {"helpfulness"}
+    found = report(groups, resamples=100)
+    assert found["accuracy_by_domain_and_strength"] == {
+        "helpfulness": found["accuracy_by_strength"]
+    }
 
 
 def drawn(count, seed=0):

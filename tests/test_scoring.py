@@ -11,7 +11,7 @@ from posttrain.dataset import Limits
 from posttrain.preferences import Message, RankedGroup
 from posttrain.reward_model import score
 from posttrain.rows import LAYOUTS, Layout
-from posttrain.scoring import limits_for, score_groups
+from posttrain.scoring import Scorer, limits_for, score_groups, score_with
 from posttrain.sources.simulator import simulate
 from posttrain.tokenization import TooLongError, tokenize_group
 
@@ -165,6 +165,78 @@ def test_a_chunk_of_nothing_but_groups_that_are_too_long_is_passed_over(monkeypa
     found = list(score_groups(*loaded, groups, EXACT, limits, counts=counts))
     assert [one.group for one in found] == [groups[2]]
     assert counts["groups that are too long"] == 5
+
+
+@pytest.fixture(scope="module")
+def other(tiny_checkpoint):
+    """Another reward model, whose tokenizer needs more tokens for a response."""
+    model, tokenizer = reward_model.load(tiny_checkpoint, seed=1)
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "sure <|end|>")
+    return model, tokenizer
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 100])
+@pytest.mark.parametrize("layout", [SEPARATE, EXACT], ids=["separate", "exact"])
+def test_two_models_score_the_same_groups(monkeypatch, loaded, other, groups, layout, chunk):
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    expected = [list(score_groups(*one, groups, layout, NONE)) for one in (loaded, other)]
+    scorers = [Scorer(*one, layout, NONE) for one in (loaded, other)]
+    drawn = []
+
+    def source():
+        for group in groups:
+            drawn.append(group)
+            yield group
+
+    for number, (group, scores) in enumerate(score_with(scorers, source())):
+        assert group == groups[number]
+        assert len(drawn) <= chunk * (number // chunk + 1)
+        for found, wanted in zip(scores, expected, strict=True):
+            assert found == pytest.approx(wanted[number].scores, abs=1e-12)
+    assert drawn == groups
+    assert scores_of(expected[0]) != pytest.approx(scores_of(expected[1]), abs=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_a_group_too_long_for_one_of_two_models_is_left_out_and_counted_once(
+    monkeypatch, loaded, other, groups, chunk
+):
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    needed = [
+        [max(map(len, tokens.responses)) for tokens in tokenized(tokenizer, groups)]
+        for _, tokenizer in (loaded, other)
+    ]
+    limit = sorted(needed[0])[len(groups) // 2] + 1
+    takes = [[size < limit for size in sizes] for sizes in needed]
+    assert sum(takes[0]) > sum(takes[1]) > 3
+    kept = [group for group, taken in zip(groups, takes[1], strict=True) if taken]
+    limits = Limits(limit, skip_too_long=True)
+    for first, second in ((loaded, other), (other, loaded)):
+        scorers = [Scorer(*one, EXACT, limits) for one in (first, second)]
+        counts = Counter()
+        found = list(score_with(scorers, groups, counts=counts))
+        assert [group for group, _ in found] == kept
+        assert counts["groups that are too long"] == len(groups) - len(kept)
+        assert counts["trimmed prompts"] <= len(kept)
+        for number, one in enumerate((first, second)):
+            alone = score_groups(*one, kept, EXACT, limits)
+            for (_, scores), wanted in zip(found, alone, strict=True):
+                assert scores[number] == pytest.approx(wanted.scores, abs=1e-12)
+
+
+def test_prompts_that_two_models_trim_are_counted_once(loaded, other, groups):
+    # Just enough for the responses: every prompt is cut for the model that needs more tokens.
+    whole = tokenized(loaded[1], groups[:1])[0]
+    limit = max(map(len, whole.responses)) + 3
+    assert len(whole.prompt) > 3
+    counts = Counter()
+    scorers = [Scorer(*one, EXACT, Limits(limit)) for one in (loaded, other)]
+    assert len(list(score_with(scorers, groups[:1], counts=counts))) == 1
+    assert counts == {"trimmed prompts": 1}
+    counts = Counter()
+    scorers = [Scorer(*loaded, EXACT, NONE), Scorer(*other, EXACT, Limits(limit))]
+    assert len(list(score_with(scorers, groups[:1], counts=counts))) == 1
+    assert counts == {"trimmed prompts": 1}
 
 
 # The tiny model's context is 256 tokens.

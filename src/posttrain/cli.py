@@ -1,4 +1,4 @@
-"""The command line: ``posttrain data | train | score | evaluate | study``."""
+"""The command line: ``posttrain data | train | calibrate | score | evaluate | study``."""
 
 import argparse
 import logging
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, runs, purpose in (
         ("train", _train, "train a reward model"),
+        ("calibrate", _calibrate, "give the scores of a reward model a unit and a zero"),
         ("score", _score, "score the responses of files"),
         ("evaluate", _evaluate, "report how well a reward model ranks held-out responses"),
     ):
@@ -151,18 +152,38 @@ def _train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
+def _calibrate(known: argparse.Namespace, rest: Sequence[str]) -> int:
+    from posttrain.commands import calibrate
+
+    (settings,) = _settings(
+        "calibrate",
+        (calibrate.CalibrateSettings,),
+        "Fit on held-out pairs what the scores of a reward model mean: a scale with which a "
+        "difference of scores is the log odds of being preferred, and a zero, which is the score "
+        "of an average response. Thresholds, and scores combined of two models, need it. Settings "
+        "come from --config FILE (YAML) and from options, which win.",
+        rest,
+    )
+    account = calibrate.run(settings)
+    print(f"{account}\nwrote {settings.path}")
+    if account.counts:
+        print(", ".join(f"{number:,} {what}" for what, number in account.counts.items()))
+    return 0
+
+
 def _score(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from posttrain.commands import score
 
     (settings,) = _settings(
         "score",
         (score.ScoreSettings,),
-        "Score every response of files of any size. Settings come from --config FILE (YAML) and "
-        "from options, which win.",
+        "Score every response of files of any size, with one reward model, or with one of "
+        "helpfulness and one of safety, whose calibrated scores a rule combines. Settings come "
+        "from --config FILE (YAML) and from options, which win.",
         rest,
     )
     counts = score.run(settings)
-    print(f"wrote {counts.pop('responses'):,} scores to {settings.output}")
+    print(f"wrote {counts.pop('responses', 0):,} scores to {settings.output}")
     print(", ".join(f"{number:,} {what}" for what, number in counts.items()))
     return 0
 
@@ -175,7 +196,9 @@ def _evaluate(known: argparse.Namespace, rest: Sequence[str]) -> int:
         (evaluate.EvaluateSettings,),
         "Report, as JSON, how well a reward model ranks held-out responses: accuracy over all and "
         "by strength and domain, calibration, ties, and the length baseline, with 95 %% intervals. "
-        "Settings come from --config FILE (YAML) and from options, which win.",
+        "With a safety_model it is about the combined score, of which only the order of responses "
+        "means anything; its log-likelihood and calibration mean little. Settings come from "
+        "--config FILE (YAML) and from options, which win.",
         rest,
     )
     evaluate.run(settings)

@@ -31,6 +31,7 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
 
         - ``groups`` (distinct), ``pairs``;
         - ``accuracy``, ties counted half, and ``accuracy_by_strength``, ``accuracy_by_domain``;
+          ``accuracy_by_domain_and_strength``, by domain and then by strength, where both exist;
         - ``log_likelihood``, mean log σ(Δ) in nats; ``calibration_error`` (expected, ten bins), and
           ``calibration``, those bins with mean confidence, accuracy and share of pairs;
         - ``ties``, share of pairs; ``scores`` with ``mean`` and ``standard_deviation``;
@@ -77,20 +78,24 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
     score_longer = np.where(
         (rated.lengths[:, 0] >= rated.lengths[:, 1])[:, None], rated.scores, rated.scores[:, ::-1]
     )
+    by_domain = {
+        domain: measured(rated, rated.scores, rated.domains == domain)[1]
+        for domain in sorted(set(rated.domains) - {""})
+    }
     unequal = rated.lengths[:, 0] != rated.lengths[:, 1]
     longer = measured(rated, score_longer, unequal)[1]["accuracy"] if unequal.any() else None
     return {
         "groups": len(codes),
         "pairs": len(rated),
         "accuracy": _estimate(replicates["accuracy"]),
-        "accuracy_by_strength": {
-            strength: _estimate(replicates[f"accuracy {strength}"])
-            for strength in "1234"
-            if not np.isnan(replicates[f"accuracy {strength}"][0])
-        },
+        "accuracy_by_strength": _by_strength(replicates),
         "accuracy_by_domain": {
-            domain: _estimate(measured(rated, rated.scores, rated.domains == domain)[1]["accuracy"])
-            for domain in sorted(set(rated.domains) - {""})
+            domain: _estimate(found["accuracy"]) for domain, found in by_domain.items()
+        },
+        "accuracy_by_domain_and_strength": {
+            domain: accuracies
+            for domain, found in by_domain.items()
+            if (accuracies := _by_strength(found))
         },
         "log_likelihood": _estimate(replicates["log-likelihood"]),
         "calibration_error": _estimate(replicates["calibration error"]),
@@ -151,6 +156,15 @@ class _Pairs:
     @cached_property
     def domains(self) -> np.ndarray:
         return np.array(self._domains)
+
+
+def _by_strength(replicates: dict[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
+    """Accuracy at every strength that occurs."""
+    return {
+        strength: _estimate(replicates[f"accuracy {strength}"])
+        for strength in "1234"
+        if not np.isnan(replicates[f"accuracy {strength}"][0])
+    }
 
 
 def _estimate(replicates: np.ndarray) -> dict[str, float | None]:

@@ -1,1 +1,1 @@
-"""What ``posttrain train``, ``score`` and ``evaluate`` do; each module is one command."""
+"""What ``posttrain train``, ``calibrate``, ``score`` and ``evaluate`` do, a module for each."""

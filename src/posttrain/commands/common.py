@@ -17,6 +17,8 @@ LAYOUT_HELP = (
     "shuffled, responses see those before them)."
 )
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
+#: Names that mean an embedded model, also beside a folder of that name.
+EMBEDDED = ("smollm2", "tiny")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ class RowSettings:
             row_tokens=self.row_tokens,
             skip_too_long=self.skip_too_long,
         )
+
+
+def folder_of(model: str) -> Path | None:
+    """The folder of a model, by the setting's value; None for the hub's and the embedded ones."""
+    return Path(model) if model not in EMBEDDED and Path(model).is_dir() else None
 
 
 def load_model(

@@ -14,7 +14,7 @@ from posttrain.settings import setting
 
 @dataclass(frozen=True)
 class EvaluateSettings(ScoreSettings):
-    """Settings of ``posttrain evaluate``."""
+    """Settings of ``posttrain evaluate``; with a safety model, the combined score is evaluated."""
 
     output: str = setting("-", "Where to write the JSON; - is standard output.")
     resamples: int = setting(1000, "Bootstrap replicates of the intervals.")
@@ -27,7 +27,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         The report, with ``left_out``: numbers of what was cut or left out.
 
     Raises:
-        ValueError: If the model cannot be loaded, or data cannot be read or scored.
+        ValueError: As for :func:`posttrain.commands.score.run`.
     """
     counts: Counter[str] = Counter()
     found = report(scored_groups(settings, counts), resamples=settings.resamples)

@@ -1,32 +1,54 @@
-"""``posttrain score``: the score of every response of a file."""
+"""``posttrain score``: the score of every response of a file, by one model or by two together."""
 
 import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from posttrain import reward_model
-from posttrain.commands.common import LAYOUT_HELP, ModelSettings, RowSettings, load_model
+from posttrain import calibration, reward_model
+from posttrain.calibration import FILE, Calibration
+from posttrain.combining import THRESHOLD, Rule
+from posttrain.commands.common import (
+    LAYOUT_HELP,
+    ModelSettings,
+    RowSettings,
+    folder_of,
+    load_model,
+)
 from posttrain.files import whole_file
-from posttrain.scoring import Scored, score_groups
+from posttrain.preferences import RankedGroup
+from posttrain.scoring import Scored, Scorer, score_with
 from posttrain.settings import setting
 from posttrain.sources import named
 
 logger = logging.getLogger(__name__)
 
+#: The domain whose prompts count as flagged.
+SAFETY = "safety"
+#: Settings that say how two scores become one, and the rules that each is for.
+RULES = {
+    "threshold": ("switch", "gate"),
+    "safety_weight": ("sum",),
+    "flags": ("switch", "gate"),
+}
+
 
 @dataclass(frozen=True)
-class ScoreSettings(RowSettings, ModelSettings):
-    """Settings of ``posttrain score``."""
+class ScoringSettings(RowSettings, ModelSettings):
+    """What is scored, with which model, and how.
+
+    Raises:
+        ValueError: If a value is unknown or missing.
+    """
 
     layout: str = setting("separate", LAYOUT_HELP)
     data: list[str] = setting([], "Files (.jsonl, .jsonl.gz, .csv, .parquet) or other sources.")
-    output: str = setting(
-        "scores.jsonl", "Where to write one line for each response: id, response, score."
-    )
     batch_tokens: int = setting(8192, "Tokens computed at once, padding aside.")
     skip_bad: bool = setting(False, "Leave out, and count, bad records.")
     seed: int = setting(
@@ -41,17 +63,101 @@ class ScoreSettings(RowSettings, ModelSettings):
             raise ValueError("give data to score: files or other sources")
 
 
+@dataclass(frozen=True)
+class ScoreSettings(ScoringSettings):
+    """Settings of ``posttrain score``.
+
+    Raises:
+        ValueError: If a value is unknown, missing or out of range, or would have no effect.
+    """
+
+    output: str = setting(
+        "scores.jsonl",
+        "Where to write one line for each response: id, response, score; with a safety_model id, "
+        "response, helpfulness, safety, score.",
+    )
+    calibrated: bool = setting(
+        False,
+        "Calibrate the scores (see posttrain calibrate), so that a difference is the log odds of "
+        "being preferred, and 0 is an average response. Two models' scores always are.",
+    )
+    calibration: str | None = setting(
+        None, f"The model's calibration; by default {FILE} in its folder."
+    )
+    safety_model: str | None = setting(
+        None,
+        "A second model, of safety; the first is then one of helpfulness, and the score combines "
+        "both. It shares all other settings with the first.",
+    )
+    safety_calibration: str | None = setting(
+        None, f"The safety model's calibration; by default {FILE} in its folder."
+    )
+    rule: str | None = setting(
+        None,
+        "How helpfulness h and safety s, calibrated, become one score: sum (h + safety_weight × s; "
+        "the default), switch (Llama 2: s where the response is unsafe or the prompt flagged, "
+        "else h), or gate (the same, with every unsafe response below every safe one).",
+    )
+    threshold: float | None = setting(
+        None,
+        "A response is unsafe if the probability of preferring it, for its safety, to an average "
+        f"one is below this. For switch and gate; by default {THRESHOLD}.",
+    )
+    safety_weight: float | None = setting(
+        None, "What a unit of safety is worth in units of helpfulness. For sum; by default 1."
+    )
+    flags: bool = setting(
+        True,
+        f"Prompts of records whose domain is {SAFETY} count as flagged, so that safety alone "
+        "decides. For switch and gate.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("rule", *RULES, "calibration", "safety_calibration")
+        values = {name: getattr(self, name) for name in names}
+        # What nobody had to set is None, and for flags True.
+        given = [name for name, value in values.items() if value is not None and value is not True]
+        if self.safety_model is None:
+            idle = [name for name in given if not (self.calibrated and name == "calibration")]
+            if idle:
+                also = ", or calibrated for one model's" if "calibration" in idle else ""
+                raise ValueError(
+                    f"{', '.join(idle)}: given without safety_model, so it would have no effect; "
+                    f"set safety_model to combine two models' scores{also}, or leave it out"
+                )
+            return
+        chosen = self.combination()
+        for name, rules in RULES.items():
+            if name in given and chosen.kind not in rules:
+                raise ValueError(
+                    f"{name} has no effect with the rule {chosen.kind}; leave it out, or set rule "
+                    f"to {' or '.join(rules)}"
+                )
+
+    def combination(self) -> Rule:
+        """How two scores become one."""
+        given: dict[str, Any] = {
+            "kind": self.rule,
+            "threshold": self.threshold,
+            "weight": self.safety_weight,
+        }
+        return Rule(**{name: value for name, value in given.items() if value is not None})
+
+
 def run(settings: ScoreSettings) -> Counter[str]:
     """Score data of any size, a thousand groups at a time.
 
     The file has one JSON object a line: ``id`` of the record, ``response`` (``edited``, ``chosen``
-    or ``rejected``) and ``score``. It appears whole or not at all.
+    or ``rejected``) and ``score``; with two models, before the score, ``helpfulness`` and
+    ``safety``, which it combines. It appears whole or not at all.
 
     Returns:
         Numbers of ``groups`` and ``responses``, and of what was cut or left out.
 
     Raises:
-        ValueError: If the model cannot be loaded, or data cannot be read or scored.
+        ValueError: If a model cannot be loaded or lacks a calibration that is needed, or data
+            cannot be read or scored.
     """
     counts: Counter[str] = Counter()
     scored = scored_groups(settings, counts)
@@ -60,13 +166,41 @@ def run(settings: ScoreSettings) -> Counter[str]:
             counts["groups"] += 1
             for response, value in one.scores.items():
                 counts["responses"] += 1
-                line = {"id": one.group.id, "response": response, "score": value}
+                parts = {name: part[response] for name, part in one.parts.items()}
+                line = {"id": one.group.id, "response": response, **parts, "score": value}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return counts
 
 
 def scored_groups(settings: ScoreSettings, counts: Counter[str]) -> Iterator[Scored]:
-    """Load the model and score the data, one group after the other."""
+    """Load the model, or both, and score the data, one group after the other.
+
+    Args:
+        settings: What to score, and with what.
+        counts: Filled with what was cut or left out.
+
+    Raises:
+        ValueError: As for :func:`run`.
+    """
+    models = [(settings.model, "calibration", settings.calibration)]
+    if settings.safety_model is not None:
+        models.append((settings.safety_model, "safety_calibration", settings.safety_calibration))
+    paths = []
+    if settings.calibrated or settings.safety_model is not None:
+        paths = [_path(*one) for one in models]
+    for path in paths:
+        calibration.read(path)  # refused before models are loaded, which may take minutes
+    scorers = [load_scorer(replace(settings, model=name)) for name, _, _ in models]
+    calibrations = [
+        calibration.load(path, scorer.model)
+        for path, scorer in zip(paths, scorers, strict=bool(paths))
+    ]
+    groups = groups_of(settings, counts)
+    return _scored(settings, scorers, calibrations, groups, counts)
+
+
+def load_scorer(settings: ScoringSettings) -> Scorer:
+    """Load the model of some settings onto their device."""
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, tokenizer = load_model(settings, settings, seed=settings.seed, gpu=device == "cuda")
     if reward_model.has_fresh_head(model):
@@ -75,19 +209,61 @@ def scored_groups(settings: ScoreSettings, counts: Counter[str]) -> Iterator[Sco
             settings.model, settings.seed,
         )  # fmt: skip
     model.to(device)  # type: ignore[arg-type]
-    torch.manual_seed(settings.seed)
-    groups = (
-        group
-        for source in settings.data
-        for group in named.iterate(source, counts=counts, skip_bad=settings.skip_bad)
-    )
-    return score_groups(
+    return Scorer(
         model,
         tokenizer,
-        groups,
         settings.rows,
         settings.limits(model),
         batch_tokens=settings.batch_tokens,
         row_tokens=settings.row_tokens,
-        counts=counts,
     )
+
+
+def groups_of(settings: ScoringSettings, counts: Counter[str]) -> Iterator[RankedGroup]:
+    """The groups of all sources of some settings; what is left out of them is counted."""
+    for source in settings.data:
+        yield from named.iterate(source, counts=counts, skip_bad=settings.skip_bad)
+
+
+def _scored(
+    settings: ScoreSettings,
+    scorers: list[Scorer],
+    calibrations: list[Calibration],
+    groups: Iterator[RankedGroup],
+    counts: Counter[str],
+) -> Iterator[Scored]:
+    rule = settings.combination()
+    torch.manual_seed(settings.seed)
+    for group, scores in score_with(scorers, groups, counts=counts):
+        if not calibrations:
+            yield Scored(group, scores[0])
+            continue
+        values = [
+            one.apply(np.array(list(found.values())))
+            for one, found in zip(calibrations, scores, strict=True)
+        ]
+        parts = [dict(zip(scores[0], one.tolist(), strict=True)) for one in values]
+        if len(parts) == 1:
+            yield Scored(group, parts[0])
+            continue
+        helpfulness, safety = values
+        flagged = settings.flags and group.domain == SAFETY
+        try:
+            combined = rule.combine(helpfulness, safety, flagged).tolist()
+        except ValueError as error:
+            raise ValueError(f"group {group.id!r}: {error}") from None
+        named_parts = dict(zip(("helpfulness", "safety"), parts, strict=True))
+        yield Scored(group, dict(zip(scores[0], combined, strict=True)), named_parts)
+
+
+def _path(model: str, name: str, given: str | None) -> Path:
+    """Where the calibration of a model is."""
+    if given is not None:
+        return Path(given)
+    folder = folder_of(model)
+    if folder is None:
+        raise ValueError(
+            f"{model} is no folder that could hold its calibration; give its path as {name}. "
+            f"{calibration.WHY}; {calibration.REMEDY} --output PATH"
+        )
+    return folder / FILE
