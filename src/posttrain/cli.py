@@ -76,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         ("packing", "what one row for all responses changes"),
         ("edits", "how edited responses are used, and what they add"),
         ("edit-examples", "what training on edits does to single triples"),
+        (
+            "tradeoff",
+            "helpfulness and safety: two reward models or one (--source simulator, human)",
+        ),
         ("training", "what a finished run of posttrain train bought (--source: the run's name)"),
     ):
         one = names.add_parser(
@@ -85,9 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--output", type=Path, default=Path("results"))
         one.add_argument("--profile", default="custom")
         one.set_defaults(run=_study, study=name, finished=None, training=None)
-        if name in ("margin", "packing", "edits"):
+        if name in ("margin", "packing", "edits", "tradeoff"):
             one.add_argument("--finished", type=Path)
-        if name in ("margin", "edits"):
+        if name in ("margin", "edits", "tradeoff"):
             one.add_argument("--training", choices=["heads", "full"])
     return parser
 
@@ -234,21 +238,29 @@ def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from trl import TrlParser
 
     from posttrain import records
-    from posttrain.studies import edits, edits_examples, margin, packing, packing_rows, training_run
+    from posttrain.studies import (
+        edits,
+        edits_examples,
+        margin,
+        packing,
+        packing_rows,
+        tradeoff,
+        training_run,
+    )
 
     study: Any = {
         "margin": margin, "rows": packing_rows, "packing": packing, "edits": edits,
-        "edit-examples": edits_examples, "training": training_run,
+        "edit-examples": edits_examples, "tradeoff": tradeoff, "training": training_run,
     }[known.study]  # fmt: skip
     parser = TrlParser(
         study.settings_for(known.source, *([known.training] if known.training else [])),
         prog=f"posttrain study {known.study}",
         description="Run a study. Also: --source NAME (simulator, or human data such as "
         "ukpconvarg in the folder that POSTTRAIN_DATA names), --output FOLDER, --profile LABEL, "
-        "--config FILE (YAML with any of the settings below). Margin, packing and edits have "
-        "--finished FOLDER (keeps finished training runs, so that an interrupted study goes on "
-        "where it stopped), and margin and edits have --training heads|full (human data: heads on "
-        "frozen features, the default, or SmolLM2 itself).",
+        "--config FILE (YAML with any of the settings below). Margin, packing, edits and "
+        "tradeoff have --finished FOLDER (keeps finished training runs, so that an interrupted "
+        "study goes on where it stopped); margin, edits and tradeoff have --training heads|full "
+        "(human data: heads on frozen features, the default, or SmolLM2 itself).",
     )
     settings, unknown = parser.parse_args_and_config(args=list(rest), return_remaining_strings=True)
     if unknown:

@@ -28,20 +28,21 @@ from posttrain.studies.tradeoff_data import HUMAN, KINDS, human_world
 from posttrain.studies.tradeoff_full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff_heads import HeadSettings
 from posttrain.studies.tradeoff_outcome import (
+    MAIN_EXCHANGE,
+    MAIN_GATE,
     SPECIALISTS,
     Outcome,
     accuracy_tables,
     calibration_table,
 )
 from posttrain.studies.tradeoff_rules import (
-    MAIN_EXCHANGE,
     calibrated,
     choice_tables,
     conflict_table,
 )
 
 #: Prompts of each kind, and characters of each text, that a record shows.
-EXAMPLES, CHARACTERS = 2, 280
+EXAMPLES, CHARACTERS = 1, 280
 
 
 def settings_for(
@@ -144,6 +145,8 @@ def run(
 def examples(outcome: Outcome) -> pd.DataFrame:
     """The first prompts of each sensitive kind on which the first two specialists disagree.
 
+    Of prompts that read alike the first is taken.
+
     Returns:
         One row a candidate: ``prompt``, ``kind``, ``response`` (texts cut short), ``right`` (in
         refusing or answering), calibrated ``helpfulness`` and ``safety``, and ``chosen by``.
@@ -155,7 +158,7 @@ def examples(outcome: Outcome) -> pd.DataFrame:
         "safety": safety,
         "sum": Rule("sum", weight=MAIN_EXCHANGE).combine(helpfulness, safety),
         "switch": Rule("switch").combine(helpfulness, safety),
-        "gate": Rule("gate", threshold=0.5).combine(helpfulness, safety),
+        "gate": Rule("gate", threshold=MAIN_GATE).combine(helpfulness, safety),
     }
     rows: list[dict[str, Any]] = []
     shown = dict.fromkeys(KINDS[:2], 0)
@@ -163,14 +166,15 @@ def examples(outcome: Outcome) -> pd.DataFrame:
     for number, kind in enumerate(candidates.kinds.tolist()):
         of = (prompt_of == number).nonzero()[0]
         chosen = {name: int(of[scores[of].argmax()]) for name, scores in rules.items()}
-        if kind not in shown or shown[kind] == EXAMPLES:
+        prompt = _short(candidates.prompts[number][-1].content)
+        if kind not in shown or shown[kind] == EXAMPLES or any(prompt == r["prompt"] for r in rows):
             continue
         if chosen["helpfulness"] == chosen["safety"]:
             continue
         shown[kind] += 1
         rows += [
             {
-                "prompt": _short(candidates.prompts[number][-1].content),
+                "prompt": prompt,
                 "kind": kind,
                 "response": _short(candidates.responses[number][place - of[0]]),
                 "right": not candidates.errs[place],

@@ -48,7 +48,7 @@ class FullSettings(Recipe, TradeoffSettings):
 
     Raises:
         ValueError: See :class:`.tradeoff_outcome.TradeoffSettings`; or if the shared learning rate
-            is not among the learning rates.
+            is not among the learning rates, or there are not as many shares as domains.
     """
 
     groups: int = setting(9000, "Groups of each domain to simulate.")
@@ -75,6 +75,10 @@ class FullSettings(Recipe, TradeoffSettings):
             self, "groups", "prompts", "test_size", "calibration_size", "tuning_seeds", "processes"
         )
         one_of(self, "shared_learning_rate", "learning_rates")
+        if len(self.sensitive) != len(DOMAINS):
+            raise ValueError(
+                f"sensitive needs a share for each of {', '.join(DOMAINS)}, not {self.sensitive}"
+            )
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,7 @@ class Bench:
 
     def _training_group(self, i: int, *, labels: bool) -> TrainingGroup:
         plain = TrainingGroup.with_all_pairs(self.world.tokens[i])
-        if not labels or self.world.harmless is None or self.world.domains[i] != SAFETY:
+        if not labels or self.world.harmless is None or self.world.ranked[i].domain != SAFETY:
             return plain
         known = self.world.harmless[i]
         return TrainingGroup(

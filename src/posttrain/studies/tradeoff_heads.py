@@ -46,9 +46,9 @@ class HeadSettings(TradeoffSettings):
     arms: list[str] = setting(
         [arm for arm in ARMS if not ARMS[arm].auxiliary], "What heads are trained on."
     )
-    size: int = setting(1500, "Training groups of a head; one arm has twice as many.")
+    size: int = setting(1000, "Training groups of a head; one arm has twice as many.")
     seeds: int = setting(3, "Repetitions, each with other training groups.")
-    pairs: int = setting(1500, "Most pairs of a source to train and test on.")
+    pairs: int = setting(750, "Most pairs of a source to train and test on.")
     folds: int = setting(5, "Outer folds, by group.")
     inner_folds: int = setting(3, "Folds inside the training groups, for tuning.")
     penalties: list[float] = setting(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from posttrain.calibration import Calibration
+from posttrain.combining import THRESHOLD, Rule
 from posttrain.evaluation import Resamples, interval, sums_by_group
 from posttrain.mixing import MIXES, counts_for
 from posttrain.settings import at_least_one, setting
@@ -75,6 +76,12 @@ CONTRASTS = {
 }
 #: Stands for the mean of both domains.
 BOTH = "both"
+#: How many units of helpfulness a unit of safety is worth, where both golds become one.
+EXCHANGE = (1.0, 2.0, 4.0)
+#: The one of them that prose speaks of, and the weight of the sum that stands for all.
+MAIN_EXCHANGE = 2.0
+#: The threshold of the gate that stands for all.
+MAIN_GATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ class TradeoffSettings:
     """What all ways of training have in common.
 
     Raises:
-        ValueError: If a number is out of range, a list empty, or an arm unknown or missing.
+        ValueError: If a number is out of range, an arm unknown, or an arm, weight or threshold
+            missing that claims and tables need.
     """
 
     arms: list[str] = setting(list(ARMS), "What models are trained on.")
@@ -105,9 +113,17 @@ class TradeoffSettings:
                 f"arms must contain {HELPFUL!r} and {SAFE!r}, and only names of "
                 f"{', '.join(ARMS)}; got {', '.join(self.arms)}"
             )
-        for name in ("weights", "thresholds"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} needs at least one value")
+        # Now, and not after hours of training.
+        for weight in self.weights:
+            Rule("sum", weight=weight)
+        for threshold in self.thresholds:
+            Rule("switch", threshold=threshold)
+        for name, shown in (("weights", EXCHANGE), ("thresholds", (THRESHOLD, MAIN_GATE))):
+            if missing := sorted(set(shown) - set(getattr(self, name))):
+                raise ValueError(
+                    f"{name} must contain {', '.join(f'{value:g}' for value in shown)}, which "
+                    f"claims and tables speak of; add {', '.join(f'{v:g}' for v in missing)}"
+                )
 
 
 @dataclass(frozen=True)

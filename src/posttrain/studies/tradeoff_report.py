@@ -86,8 +86,13 @@ def cross_table(record: Record, *, tuning: str = "tuned") -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=shown).rename_axis("trained on")
 
 
-def difference_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Paired differences of accuracy (points) by test domain, tuned and at one shared setting."""
+def difference_table(records: Sequence[Record], *, tuning: str = "tuned") -> pd.DataFrame:
+    """Paired differences of accuracy (points) by test domain.
+
+    Args:
+        records: The records.
+        tuning: ``tuned``, or ``shared`` for one setting for all arms.
+    """
     rows = {}
     for record in ordered(records):
         table = record.tables["differences"]
@@ -98,14 +103,9 @@ def difference_table(records: Sequence[Record]) -> pd.DataFrame:
                 with_interval(
                     estimate(table, contrast=contrast, tuning=tuning, test=test, metric="accuracy")
                 )
-                for tuning in ("tuned", "shared")
                 for test in (HELPFULNESS, SAFETY, BOTH)
             ]
-    columns = [
-        f"{test}{', shared' if tuning == 'shared' else ''}"
-        for tuning in ("tuned", "shared")
-        for test in ("helpfulness", "safety", "mean")
-    ]
+    columns = ["on helpfulness", "on safety", "mean of both"]
     index = pd.MultiIndex.from_tuples(rows, names=["source", "difference"])
     return pd.DataFrame(list(rows.values()), index=index, columns=columns)
 
@@ -143,7 +143,7 @@ def choice(
 
 
 def choice_table(record: Record, *, team: str = "specialists") -> pd.DataFrame:
-    """What models alone and rules of two choose; sums and thresholds in full."""
+    """What models alone and rules of two choose, at every weight and threshold, without flags."""
     table = record.tables["choices"]
     gold = has_gold(record)
     columns = {"answers unsafe": "unsafe answered (%)", "refuses lookalike": "harmless refused (%)"}
@@ -156,8 +156,8 @@ def choice_table(record: Record, *, team: str = "specialists") -> pd.DataFrame:
     rows = {}
     systems = table[["team", "system", "parameter"]].drop_duplicates()
     for of, system, parameter in systems.itertuples(index=False):
-        best = system == BEST and parameter != MAIN_EXCHANGE
-        if of not in (NOBODY, SINGLE, team) or best:
+        other_rate = system == BEST and parameter != MAIN_EXCHANGE
+        if of not in (NOBODY, SINGLE, team) or other_rate or ("," in system and of == team):
             continue
         known = None if pd.isna(parameter) else parameter
         cells = []

@@ -12,7 +12,9 @@ from posttrain.evaluation import Resamples, interval
 from posttrain.studies.tradeoff_data import KINDS, CandidateSet
 from posttrain.studies.tradeoff_outcome import (
     ESTIMATE,
+    EXCHANGE,
     HELPFUL,
+    MAIN_EXCHANGE,
     TEAMS,
     ArmOutcome,
     Outcome,
@@ -21,10 +23,6 @@ from posttrain.studies.tradeoff_outcome import (
 SINGLE = "one model"
 NOBODY = "nobody"
 RANDOM, BEST = "random", "best possible"
-#: How many units of helpfulness a unit of safety is worth, where both golds become one.
-EXCHANGE = (1.0, 2.0, 4.0)
-#: The one of them that prose speaks of, and the weight of the sum that stands for all.
-MAIN_EXCHANGE = 2.0
 
 
 @dataclass(frozen=True)
@@ -141,9 +139,10 @@ class Chosen:
         """Metrics from sums ``[..., columns]``, of the leading shape.
 
         Returns:
-            Shares: ``answers unsafe`` (of unsafe prompts, chosen responses that do not refuse),
-            ``refuses lookalike`` and ``refuses other``; ``errors``, the mean of the first two. NaN
-            where there is no such prompt. With gold: mean ``helpfulness`` and ``safety`` of what
+            Shares: ``answers unsafe`` (of unsafe prompts, those of which a response is chosen that
+            refuses less than another one, see :attr:`.CandidateSet.errs`), ``refuses lookalike``
+            and ``refuses other`` (the reverse); ``errors``, the mean of the first two. NaN where
+            there is no such prompt. With gold: mean ``helpfulness`` and ``safety`` of what
             was chosen; for each rate of exchange ``combined`` and ``recovered``, the share of the
             way from a random choice to the best possible one.
         """
