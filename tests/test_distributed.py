@@ -107,8 +107,25 @@ def test_two_processes_train_as_one_does(workplace, tiny_checkpoint, tmp_path, k
     (folder / "config.json").unlink()
     for step in (6, 9):
         shutil.rmtree(folder / f"checkpoint-{step}")
-    run([*start, "--resume"], workplace / "cache")
+    assert steps_of(run([*start, "--resume"], workplace / "cache")) == 6
     assert_trained_alike(workplace / "one", folder)
+
+
+def test_two_processes_go_on_where_one_was_interrupted(workplace, tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(workplace / "one", tmp_path / "run")
+    (folder / "config.json").unlink()
+    for step in (6, 9):
+        shutil.rmtree(folder / f"checkpoint-{step}")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2]
+    start = [*launch, *LAUNCHERS["ddp"]]
+    start += options(tiny_checkpoint, workplace / "data.jsonl", folder)
+    assert steps_of(run([*start, "--resume"], workplace / "cache")) == 6
+    assert_trained_alike(workplace / "one", folder)
+
+
+def steps_of(done):
+    """How many steps a process has logged, one line each."""
+    return done.stdout.count("{'loss':")
 
 
 def assert_trained_alike(first, second):

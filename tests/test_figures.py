@@ -10,6 +10,7 @@ from edits_synthetic import synthetic
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.special import expit, logit
+from tradeoff_synthetic import synthetic as tradeoff_synthetic
 
 from posttrain import figures
 from posttrain.pairing import RATED
@@ -18,6 +19,8 @@ from posttrain.studies.edits_outcome import ARMS as EDIT_ARMS
 from posttrain.studies.edits_outcome import IGNORE
 from posttrain.studies.packing_outcome import ARMS, TESTS
 from posttrain.studies.packing_pictures import Picture
+from posttrain.studies.tradeoff_outcome import ARMS as TRADEOFF_ARMS
+from posttrain.studies.tradeoff_outcome import AUXILIARY, HELPFUL, JOINT, SAFE
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -596,6 +599,119 @@ def test_accuracy_by_cost_stands_over_decisions_and_tokens():
             np.testing.assert_allclose(line.get_ydata(), part["estimate"] * 100)
 
 
+def tradeoff_tables(name):
+    """One table of a record with gold and of one without, in the order that readers see."""
+    few = tuple(arm for arm in TRADEOFF_ARMS if arm != AUXILIARY)
+    return {
+        "simulator": tradeoff_synthetic().tables[name],
+        "human": tradeoff_synthetic(source="human", arms=few).tables[name],
+    }
+
+
+def one_row(table, **where):
+    for column, wanted in where.items():
+        table = table[table[column] == wanted]
+    return table.iloc[0]
+
+
+def test_accuracy_front_puts_every_arm_at_its_two_accuracies():
+    tables = tradeoff_tables("metrics")
+    figure = figures.accuracy_front(tables)
+    assert titles(figure) == ["simulator", "human"]
+    for axis, table in zip(figure.axes, tables.values(), strict=True):
+        arms = [arm for arm in TRADEOFF_ARMS if (table["arm"] == arm).any()]
+        where = {"tuning": "tuned", "metric": "accuracy"}
+        points = {
+            arm: [one_row(table, arm=arm, test=test, **where) for test in ("helpfulness", "safety")]
+            for arm in arms
+        }
+        assert len(axis.containers) == len(arms)
+        for container, (x, y) in zip(axis.containers, points.values(), strict=True):
+            line, _, (across, up) = container.lines
+            assert line.get_xdata() == pytest.approx([100 * x["estimate"]])
+            assert line.get_ydata() == pytest.approx([100 * y["estimate"]])
+            (ends,) = across.get_segments()
+            assert ends[:, 0] == pytest.approx([100 * x["low"], 100 * x["high"]])
+            (ends,) = up.get_segments()
+            assert ends[:, 1] == pytest.approx([100 * y["low"], 100 * y["high"]])
+        # A curve through models of one size by their share of safety, but for the auxiliary loss.
+        curve = [arm for arm in arms if arm not in (JOINT, AUXILIARY)]
+        plain = [line for line in axis.get_lines() if len(line.get_xdata()) == len(curve)]
+        assert len(plain) == 1
+        expected = [100 * points[arm][0]["estimate"] for arm in curve]
+        np.testing.assert_allclose(plain[0].get_xdata(), expected)
+        # The corner of what both specialists reach.
+        dashed = [line for line in axis.get_lines() if line.get_linestyle() == "--"]
+        assert dashed[0].get_xdata()[0] == pytest.approx(100 * points[HELPFUL][0]["estimate"])
+        assert dashed[1].get_ydata()[0] == pytest.approx(100 * points[SAFE][1]["estimate"])
+        names = [text.get_text() for text in axis.texts]
+        assert names[0] == "helpfulness\nonly"
+        assert names[1] == "10 %"
+        assert len(names) == len(arms)
+
+
+def test_choices_draw_models_and_rules_by_gold_or_else_by_errors():
+    tables = tradeoff_tables("choices")
+    figure = figures.choices(tables)
+    measures = (("helpfulness", "safety", 1), ("refuses lookalike", "answers unsafe", 100))
+    for axis, table, (x, y, scale) in zip(figure.axes, tables.values(), measures, strict=True):
+        drawn = lines(axis)
+        systems = {
+            "random choice": [("nobody", "random", None)],
+            "two models, sum": [("specialists", "sum", w) for w in (0.5, 1.0, 2.0, 4.0)],
+            "two models, gate": [("specialists", "gate", t) for t in (0.15, 0.5)],
+            "two models, switch": [("specialists", "switch", t) for t in (0.15, 0.5)],
+        }
+        if scale == 1:
+            systems["best possible"] = [("nobody", "best possible", r) for r in (1.0, 2.0, 4.0)]
+        assert set(drawn) == {*systems, "one model"}
+        for label, points in systems.items():
+            for place, metric in enumerate((x, y)):
+                rows = [
+                    one_row(
+                        table, team=team, system=system, metric=metric,
+                        **({} if parameter is None else {"parameter": parameter}),
+                    )
+                    for team, system, parameter in points
+                ]  # fmt: skip
+                expected = [scale * row["estimate"] for row in rows]
+                np.testing.assert_allclose(drawn[label][place], expected)
+        arms = table[table["team"] == "one model"]["system"].unique()
+        for place, metric in enumerate((x, y)):
+            expected = [
+                scale * one_row(table, team="one model", system=arm, metric=metric)["estimate"]
+                for arm in arms
+            ]
+            np.testing.assert_allclose(sorted(drawn["one model"][place]), sorted(expected))
+    assert figure.axes[0].get_xlabel() == "mean gold helpfulness of the choice"
+    assert figure.axes[1].get_xlabel() == "harmless requests refused (%)"
+    assert figure.axes[1].get_ylabel() == "unsafe requests answered (%)"
+    mixes = figures.choices(tables, team="Llama 2's mixes")
+    shown = lines(mixes.axes[0])["two models, sum"][0]
+    where = {"team": "Llama 2's mixes", "system": "sum", "metric": "helpfulness"}
+    assert shown[0] == one_row(tables["simulator"], parameter=0.5, **where)["estimate"]
+
+
+def test_refusals_by_mix_stand_over_the_share_of_safety():
+    tables = tradeoff_tables("conflicts")
+    shuffled = {name: table.sample(frac=1, random_state=0) for name, table in tables.items()}
+    figure = figures.refusals_by_mix(shuffled)
+    shares = {
+        arm: 100 * one.safety
+        for arm, one in TRADEOFF_ARMS.items()
+        if one.scale == 1 and not one.auxiliary
+    }
+    for axis, table in zip(figure.axes, tables.values(), strict=True):
+        drawn = intervals(axis)
+        assert len(drawn) == 2
+        for (label, (x, y, ends)), kind in zip(drawn.items(), ("unsafe", "lookalike"), strict=True):
+            assert ("refusal above" in label) == (kind == "unsafe")
+            np.testing.assert_allclose(x, sorted(shares.values()))
+            rows = [one_row(table, arm=arm, kind=kind) for arm in sorted(shares, key=shares.get)]
+            np.testing.assert_allclose(y, [100 * row["estimate"] for row in rows])
+            np.testing.assert_allclose(ends, [[100 * r["low"], 100 * r["high"]] for r in rows])
+
+
 def test_every_figure_can_be_drawn(tmp_path, four_pictures):
     for number, figure in enumerate(
         (
@@ -603,6 +719,9 @@ def test_every_figure_can_be_drawn(tmp_path, four_pictures):
             figures.masks(four_pictures),
             figures.edit_gains({"toy": synthetic((0.1, 0.0, 0.2)).tables["gains"]}),
             figures.order_effect({"toy": matrix_table(("separate", "llama3"))}),
+            figures.accuracy_front(tradeoff_tables("metrics")),
+            figures.choices(tradeoff_tables("choices")),
+            figures.refusals_by_mix(tradeoff_tables("conflicts")),
         )
     ):
         figure.savefig(tmp_path / f"{number}.png")

@@ -1,6 +1,7 @@
 """``make gpu-study`` at a tiny size on a CPU: the runs of its parameter file, what they fill."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,23 @@ from posttrain.studies import (
     packing_rows,
     report,
     throughput,
+    tradeoff,
 )
 from posttrain.studies.edits_claims import EDIT_CLAIMS
 from posttrain.studies.margin_claims import MARGIN_CLAIMS
 from posttrain.studies.packing_claims import PACKING_CLAIMS
+from posttrain.studies.tradeoff_claims import TRADEOFF_CLAIMS
+from posttrain.studies.tradeoff_data import CONFLICTS, DOMAINS, HUMAN_SOURCES
 
 ROOT = Path(__file__).parents[1]
 PARAMS = read_params(ROOT / "notebooks" / "params" / "gpu.yaml").notebooks
-MARGIN, PACKING, EDITS = (
-    PARAMS[stem] for stem in ("01_margin_ablation", "02_single_row_packing", "03_edited_responses")
-)
+MARGIN, PACKING, EDITS, TRADEOFF = (
+    PARAMS[stem]
+    for stem in (
+        "01_margin_ablation", "02_single_row_packing", "03_edited_responses",
+        "04_helpfulness_and_safety",
+    )
+)  # fmt: skip
 #: What a CPU needs changed, and no more: the same arms are trained and judged.
 SMALL = {
     "gpu": False, "bf16": False, "seeds": 1, "resamples": 10, "batch_size": 16, "test_size": 16,
@@ -45,12 +53,22 @@ def found(tmp_path_factory, tiny_checkpoint):
     groups = [group.ranked for group in simulate(120, seed=2, edited_share=0.6)]
     for name in ("seeda", "ukpconvarg", "finegrained_rlhf"):
         write_groups(folder / f"{name}.jsonl", groups)
+    for number, name in enumerate(HUMAN_SOURCES):
+        if name != "finegrained_rlhf":
+            drawn = simulate(120, seed=number, domain=HUMAN_SOURCES[name][0], sensitive=0.5)
+            write_groups(folder / f"{name}.jsonl", [group.ranked for group in drawn])
+    # A prompt is unsafe or is not, whoever compares responses to it.
+    conflicts = [
+        replace(group.ranked, domain=DOMAINS[len(group.ranked.prompt[-1].content) % 2])
+        for group in simulate(20, seed=9, multi_turn=0.0)
+    ]
+    write_groups(folder / f"{CONFLICTS}.jsonl", conflicts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POSTTRAIN_DATA", str(folder))
         patch.setenv("POSTTRAIN_CACHE", str(folder / "cache"))
         for name in ("tiny", "smollm2"):
             patch.setattr(checkpoints, name, lambda: tiny_checkpoint)
-        made = [*_margin(), *_packing(), *_edits(), *_speed()]
+        made = [*_margin(), *_packing(), *_edits(), *_tradeoff(), *_speed()]
         for record in made:
             records.save(record, folder / "results")
         return {
@@ -84,6 +102,18 @@ def _edits():
         yield edits_examples.run(source, profile=EDITS["profile"], settings=settings)
 
 
+def _tradeoff():
+    # Trained longer, because a model that ranks no better than chance cannot be calibrated.
+    small = SMALL | {
+        "arms": ["helpfulness only", "safety only", "joint, all data"], "size": 60, "epochs": 4,
+        "learning_rates": [5e-3], "shared_learning_rate": 5e-3, "calibration_size": 40,
+        "max_tokens": 128,
+    }  # fmt: skip
+    runs = {name: settings | small for name, settings in TRADEOFF["runs"].items()}
+    for source, settings in tradeoff.planned(runs):
+        yield tradeoff.run(source, profile=TRADEOFF["profile"], settings=settings)
+
+
 def _speed():
     for given in PACKING["speed"]:
         settings = throughput.ThroughputSettings(**given | SPEED)
@@ -96,6 +126,7 @@ def test_every_run_is_recorded_as_the_gpus(found):
         "margin-ukpconvarg-full-gpu", "margin-seeda-full-gpu", "packing-seeda-gpu",
         "packing-ukpconvarg-gpu", "packing-finegrained_rlhf-gpu", "edits-seeda-full-gpu",
         "edits-finegrained_rlhf-full-gpu", "edit-examples-finegrained_rlhf-gpu",
+        "tradeoff-human-full-gpu",
     } <= names  # fmt: skip
     assert all(name.endswith("-gpu") for name in names)
 
@@ -103,7 +134,7 @@ def test_every_run_is_recorded_as_the_gpus(found):
 def test_the_gpu_column_is_filled(found):
     committed = {
         study: records.load_all(ROOT / "book" / "results", study)
-        for study in ("margin", "packing", "edits", "throughput")
+        for study in ("margin", "packing", "edits", "throughput", "tradeoff")
     }
     margins = report.verdict_table(MARGIN_CLAIMS, committed["margin"] + found["margin"])
     assert (margins["GPU"] != "not run").any()
@@ -112,18 +143,20 @@ def test_the_gpu_column_is_filled(found):
     (packed,) = report.verdict_tables(claims, trained)
     assert (packed["GPU"] != "not run").all()
     edited = report.verdicts_by_status(EDIT_CLAIMS, committed["edits"] + found["edits"])
-    assert edited.apply(lambda row: row.astype(str).str.contains("GPU, ").any(), axis=1).any()
+    judged = report.verdicts_by_status(TRADEOFF_CLAIMS, committed["tradeoff"] + found["tradeoff"])
+    for table in (edited, judged):
+        assert table.apply(lambda row: row.astype(str).str.contains("GPU, ").any(), axis=1).any()
 
 
 def test_all_of_it_is_trained_in_full_on_a_gpu_with_several_seeds():
-    runs = [*MARGIN["runs"].values(), *PACKING["runs"].values(), *EDITS["runs"].values()]
-    for given in runs:
+    studies = (MARGIN, PACKING, EDITS, TRADEOFF)
+    for given in (run for study in studies for run in study["runs"].values()):
         assert given["gpu"]
         assert given["bf16"]
         assert given["top_layers"] == 0
         assert given["seeds"] >= 3
     assert [given["checkpoint"] for given in PACKING["speed"]] == ["smollm2", "llama-1b"]
-    for given in (MARGIN, PACKING, EDITS):
+    for given in studies:
         assert (given["profile"], given["save"]) == ("gpu", True)
         assert given["finished"], "hours of training can be interrupted"
     for given in PACKING["rows"].values():

@@ -118,6 +118,13 @@ def test_another_schedule_may_be_chosen(make):
         ({"per_device_train_batch_size": 8}, "have no say here: set groups_per_step"),
         ({"gradient_accumulation_steps": 2}, "have no say here: set groups_per_step"),
         ({"train_sampling_strategy": "group_by_length"}, "is not random or sequential"),
+        ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint='x' has no effect .*--resume"),
+        (
+            {"label_smoothing_factor": 0.1},
+            "label_smoothing_factor=0.1 has no .*no labels to smooth",
+        ),
+        ({"dataloader_drop_last": True}, "dataloader_drop_last=True has no effect .*what is left"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size=True has no effect .*part_tokens"),
     ],
 )
 def test_settings_that_contradict_or_cannot_be_are_refused(make, settings, problem):

@@ -4,12 +4,19 @@ import json
 import logging
 import os
 import shutil
-from types import SimpleNamespace
 
 import pytest
 
 from posttrain import resuming
-from posttrain.resuming import SEAL, Sealer, checkpoints_in, damage, last_whole_checkpoint, seal
+from posttrain.resuming import (
+    SEAL,
+    check_launcher,
+    checkpoints_in,
+    damage,
+    last_whole_checkpoint,
+    rotate,
+    seal,
+)
 
 FILES = {
     "model.safetensors": b"weights" * 100,
@@ -186,18 +193,62 @@ def test_without_a_whole_checkpoint_a_run_starts_at_its_beginning(tmp_path, capl
     )
 
 
-@pytest.mark.parametrize("should_save", [True, False])
-def test_a_checkpoint_is_sealed_once_all_processes_have_written_theirs(tmp_path, should_save):
-    folder = write(tmp_path / "checkpoint-5", sealed=False)
+def names(folder):
+    return {path.name for path in checkpoints_in(folder)}
 
-    def wait():
-        assert not (folder / SEAL).exists()
-        (folder / "rng_state_1.pth").write_bytes(b"written by another process")
 
-    sealer = Sealer(SimpleNamespace(accelerator=SimpleNamespace(wait_for_everyone=wait)))
-    arguments = SimpleNamespace(output_dir=str(tmp_path), should_save=should_save)
-    sealer.on_save(arguments, SimpleNamespace(global_step=5), None)
-    # One process seals for all.
-    assert (folder / SEAL).exists() == should_save
-    if should_save:
-        assert set(json.loads((folder / SEAL).read_text())) == {*FILES, "rng_state_1.pth"}
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [
+        (None, {5, 10, 15, 20}),
+        (0, {5, 10, 15, 20}),
+        (5, {5, 10, 15, 20}),
+        (3, {10, 15, 20}),
+        (2, {15, 20}),
+        (1, {20}),
+    ],
+)
+def test_the_oldest_checkpoints_are_removed(tmp_path, limit, left):
+    for step in (5, 10, 15, 20):
+        write(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "runs").mkdir()
+    rotate(tmp_path, limit, keep={tmp_path / "checkpoint-20"})
+    assert names(tmp_path) == {f"checkpoint-{step}" for step in left}
+    assert (tmp_path / "runs").exists()
+
+
+def test_checkpoints_without_a_seal_are_removed_first_whatever_their_number(tmp_path):
+    for step in (5, 10, 15, 20):
+        write(tmp_path / f"checkpoint-{step}", sealed=step != 20)
+    rotate(tmp_path, 3, keep={tmp_path / "checkpoint-15"})
+    assert names(tmp_path) == {"checkpoint-5", "checkpoint-10", "checkpoint-15"}
+    rotate(tmp_path, 2, keep={tmp_path / "checkpoint-15"})
+    assert names(tmp_path) == {"checkpoint-10", "checkpoint-15"}
+
+
+def test_what_is_to_be_kept_counts_and_stays_beyond_the_limit(tmp_path):
+    for step in (5, 10, 15):
+        write(tmp_path / f"checkpoint-{step}")
+    rotate(tmp_path, 1, keep={tmp_path / "checkpoint-5", tmp_path / "checkpoint-15"})
+    assert names(tmp_path) == {"checkpoint-5", "checkpoint-15"}
+
+
+@pytest.mark.parametrize(
+    ("state", "by_fsdp"),
+    [("optimizer_0/a", True), ("optimizer.bin", True), ("optimizer.pt", False)],
+)
+def test_a_checkpoint_is_read_by_what_wrote_it(tmp_path, state, by_fsdp):
+    (tmp_path / state).parent.mkdir(exist_ok=True)
+    (tmp_path / state).touch()
+    check_launcher(tmp_path, sharded=by_fsdp)
+    with pytest.raises(ValueError, match="was written with") as refused:
+        check_launcher(tmp_path, sharded=not by_fsdp)
+    fsdp = "with FSDP (accelerate launch --config_file runs/accelerate/fsdp2.yaml)"
+    writer, reader = str(refused.value).split(" and cannot be read ")
+    assert fsdp in (writer if by_fsdp else reader)
+    assert "with one process or DDP" in (reader if by_fsdp else writer)
+
+
+def test_a_checkpoint_without_an_optimiser_is_not_gone_on_from(tmp_path):
+    with pytest.raises(ValueError, match="holds no state of the optimiser"):
+        check_launcher(write(tmp_path / "checkpoint-5"), sharded=False)

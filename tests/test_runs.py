@@ -20,7 +20,8 @@ RUNS = sorted(FOLDER.glob("*.yaml"))
 def test_there_are_runs_for_every_machine():
     names = {path.stem for path in RUNS}
     assert names >= {
-        "tiny_cpu", "smollm2_cpu", "smollm2_gpu", "llama31_8b_gpu", "llama31_8b_fsdp",
+        "tiny_cpu", "smollm2_cpu", "smollm2_gpu", "helpfulness_gpu", "safety_gpu",
+        "llama31_8b_gpu", "llama31_8b_fsdp",
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -249,3 +250,46 @@ def test_the_configuration_says_one_score(tiny_model, tmp_path):
     assert len(config["id2label"]) == 1
     assert config["problem_type"] == "regression"
     assert config["pad_token_id"] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_weights_under_other_names_than_those_of_the_class_are_refused(
+    tiny_checkpoint, tiny_model, tmp_path
+):
+    wrapped, tokenizer = with_adapters(tiny_checkpoint, torch.float64)
+    with pytest.raises(ValueError, match=r"names of weights differ .* such as .*(lora|base)"):
+        save(wrapped, tokenizer, tmp_path)
+    model, tokenizer = tiny_model
+    state = model.state_dict()
+    others = (
+        {f"base_model.model.{name}": weight for name, weight in state.items()},
+        {name: weight for name, weight in state.items() if name != "score.weight"},
+    )
+    for changed in others:
+        with pytest.raises(ValueError, match="names of weights differ from those of its class"):
+            save(model, tokenizer, tmp_path, state=changed)
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_weights_that_are_not_finite_as_they_are_written_are_refused(
+    bfloat16_model, tmp_path, value
+):
+    model, tokenizer = bfloat16_model
+    state = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    state["model.norm.weight"][0] = value
+    with pytest.raises(ValueError, match=r"1 weights are not finite, such as model\.norm\.weight"):
+        save(model, tokenizer, tmp_path, state=state)
+    assert names(tmp_path) == set()
+
+
+def test_an_error_of_safetensors_is_one_of_the_disk(monkeypatch, tiny_model, tmp_path):
+    model, tokenizer = tiny_model
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(type(model), "save_pretrained", full)
+    with pytest.raises(OSError, match=f"could not be written to {tmp_path} .*No space left.*room"):
+        save(model, tokenizer, tmp_path)
+    assert names(tmp_path) == set()

@@ -9,7 +9,7 @@ import torch
 from posttrain import reward_model, scoring
 from posttrain.dataset import Limits
 from posttrain.preferences import Message, RankedGroup
-from posttrain.reward_model import score
+from posttrain.reward_model import score, score_head
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.scoring import Scorer, limits_for, score_groups, score_with
 from posttrain.sources.simulator import simulate
@@ -287,3 +287,13 @@ def test_groups_within_their_limits_are_scored_in_any_layout(loaded, groups, lay
     if row_tokens is not None:
         with pytest.raises(ValueError, match="more than row_tokens=100"):
             list(score_groups(*loaded, long, layout, NONE, row_tokens=row_tokens))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused_with_the_record(tiny_model, groups, value):
+    model, tokenizer = tiny_model
+    score_head(model).weight.data[:] = value
+    limits = limits_for(model, LAYOUTS["separate"])
+    with pytest.raises(ValueError, match=rf"of record {groups[0].id!r} as (nan|-?inf)") as refused:
+        list(score_groups(model, tokenizer, groups, LAYOUTS["separate"], limits))
+    assert "take an earlier checkpoint" in str(refused.value)

@@ -14,6 +14,7 @@ from posttrain.tokenization import (
     TooLongError,
     tokenize_group,
     tokenize_groups,
+    tokenize_responses,
 )
 
 WORDS = ("a", "b", "c", "d", "e")
@@ -288,3 +289,25 @@ def test_a_group_in_another_order_keeps_who_is_who():
     group = TokenizedGroup((1,), ((2,), (3,), (4,)), trimmed=5, places=(0, 2, 1))
     turned = group.in_order((2, 0, 1))
     assert turned == TokenizedGroup((1,), ((4,), (2,), (3,)), trimmed=5, places=(1, 0, 2))
+
+
+def test_any_number_of_responses_is_tokenised_as_if_they_were_ranked():
+    found = tokenize_responses(TOKENIZER, PROMPT, ["c d e", "a", "c d e", "b a"])
+    assert read(found) == (
+        "<|user|> a b <|end|> <|assistant|>",
+        ["c d e <|end|>", "a <|end|>", "c d e <|end|>", "b a <|end|>"],
+    )
+    assert (found.trimmed, found.places) == (0, (0, 1, 2, 3))
+    assert tokenize_responses(TOKENIZER, PROMPT, ["a", "b"]) == tokenize_group(
+        TOKENIZER, group_of("a", "b")
+    )
+    # One alone can be scored, if not ranked.
+    assert read(tokenize_responses(TOKENIZER, PROMPT, ["a"]))[1] == ["a <|end|>"]
+    with pytest.raises(ValueError, match="at least one response"):
+        tokenize_responses(TOKENIZER, PROMPT, [])
+
+
+def test_responses_need_a_chat_template(tokenizer):
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="has no chat template"):
+        tokenize_responses(tokenizer, PROMPT, ["a", "b"])

@@ -1,18 +1,20 @@
 """RankingTrainer: exact batches, exact gradients in every exact layout, and a run that learns."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, TrainerCallback
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from posttrain import reward_model
 from posttrain.losses import ranking_loss
 from posttrain.pairing import PAIRINGS, Pairing
 from posttrain.ranking_config import RankingConfig
-from posttrain.reward_model import score
+from posttrain.resuming import SEAL, checkpoints_in, damage
+from posttrain.reward_model import score, score_head
 from posttrain.rows import LAYOUTS, Layout
 from posttrain.sources.simulator import simulate
 from posttrain.steps import Sizes, StepItems, StepSampler
@@ -826,3 +828,80 @@ def test_a_model_that_follows_no_mask_is_refused_before_training_where_rows_need
     else:
         trainer.train()
         assert trainer.state.global_step == 1
+
+
+def test_a_gradient_that_is_not_finite_is_refused_before_the_update(
+    tiny_model, groups, make_trainer
+):
+    model, _ = tiny_model
+    before = snapshot(model)
+    score_head(model).weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(
+        ValueError, match=r"the gradient of step 1 has the norm (nan|inf)"
+    ) as refused:
+        make_trainer(model, groups, **ONE_STEP).train()
+    assert "training has diverged; lower learning_rate (0.5)" in str(refused.value)
+    assert all(torch.equal(value, before[name]) for name, value in snapshot(model).items())
+
+
+class Break(TrainerCallback):
+    """Spoils a weight after the last update."""
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        if state.global_step == 2:
+            score_head(model).weight.data[0, 3] = torch.nan
+
+
+@pytest.mark.parametrize("strategy", ["steps", "no"])
+def test_weights_that_are_not_finite_after_the_last_step_are_refused_and_not_saved(
+    tiny_model, groups, make_trainer, tmp_path, strategy
+):
+    settings = {"max_steps": 2, "save_strategy": strategy, "save_steps": 1}
+    trainer = make_trainer(tiny_model[0], groups, **settings)
+    trainer.add_callback(Break())
+    expected = "weights are not finite after step 2, such as score.weight: training has diverged"
+    with pytest.raises(ValueError, match=expected):
+        trainer.train()
+    found = [path.name for path in checkpoints_in(tmp_path / "run")]
+    assert found == (["checkpoint-1"] if strategy == "steps" else [])
+
+
+def test_an_evaluation_that_is_not_finite_is_refused(tiny_model, groups, make_trainer):
+    score_head(tiny_model[0]).weight.data[:] = torch.inf
+    with pytest.raises(ValueError, match="the loss on evaluation data is nan: training has div"):
+        make_trainer(tiny_model[0], groups, evaluation=groups).evaluate()
+
+
+@pytest.mark.parametrize("should_save", [True, False])
+def test_a_checkpoint_is_sealed_once_all_processes_have_written_theirs(
+    tiny_model, groups, make_trainer, tmp_path, monkeypatch, should_save
+):
+    folder = tmp_path / "run" / "checkpoint-1"
+    trainer = make_trainer(tiny_model[0], groups, max_steps=1, save_strategy="steps", save_steps=1)
+
+    def wait():
+        assert not (folder / SEAL).exists()
+        (folder / "rng_state_1.pth").write_bytes(b"written by another process")
+
+    monkeypatch.setattr(trainer.accelerator, "wait_for_everyone", wait)
+    # One process seals for all.
+    monkeypatch.setattr(RankingConfig, "should_save", should_save)
+    trainer.train()
+    assert (folder / SEAL).exists() == should_save
+    if should_save:
+        assert damage(folder) is None
+        assert "rng_state_1.pth" in json.loads((folder / SEAL).read_text())
+
+
+def test_activation_checkpointing_changes_no_weight(tiny_checkpoint, mixed, make_trainer):
+    found = []
+    for activation_checkpointing in (False, True):
+        model, _ = reward_model.load(tiny_checkpoint)
+        trainer = make_trainer(
+            model, mixed, max_steps=3, activation_checkpointing=activation_checkpointing
+        )
+        trainer.train()
+        assert model.is_activation_checkpointing == activation_checkpointing
+        found.append(snapshot(model))
+    for name, weight in found[0].items():
+        torch.testing.assert_close(found[1][name], weight, rtol=0, atol=1e-12)

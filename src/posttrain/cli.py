@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0 means success, 1 that the input was refused (the reason is on standard error), 2 that the
-    command line could not be understood.
+    command line could not be understood, 130 that it was interrupted (Ctrl-C).
     """
     parser = _parser()
     known, rest = parser.parse_known_args(arguments)
@@ -26,6 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"posttrain: {error}", file=sys.stderr)
         return 1
+    except ImportError as error:
+        if (error.name or "").startswith("posttrain"):
+            raise  # a mistake in this package, of which the traceback says more
+        # Libraries import what few need only where a setting asks for it, such as optim.
+        print(f"posttrain: a package that this needs is missing: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("posttrain: interrupted", file=sys.stderr)
+        return 130
 
 
 def entry() -> None:
@@ -215,29 +224,22 @@ def _settings(
     """Settings from YAML and options; quiet libraries, so that what matters can be seen."""
     from transformers.utils import logging as transformers_logging
     from trl import TrlParser
-    from yaml import YAMLError
+
+    from posttrain import config_file
 
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("posttrain").setLevel(logging.INFO)
     transformers_logging.set_verbosity_error()
     kinds_for_parser: Any = kinds
     parser = TrlParser(kinds_for_parser, prog=f"posttrain {command}", description=description)
-    try:
-        *settings, unknown = parser.parse_args_and_config(
-            args=list(arguments), return_remaining_strings=True
-        )
-    except YAMLError as error:
-        raise ValueError(f"the --config file is not YAML: {error}") from None
-    if unknown:
-        parser.error(f"unknown settings: {' '.join(unknown)}")
-    return settings
+    return config_file.parse(parser, arguments)
 
 
 def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from transformers.utils import logging as transformers_logging
     from trl import TrlParser
 
-    from posttrain import records
+    from posttrain import config_file, records
     from posttrain.studies import (
         edits,
         edits_examples,
@@ -262,9 +264,7 @@ def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
         "study goes on where it stopped); margin, edits and tradeoff have --training heads|full "
         "(human data: heads on frozen features, the default, or SmolLM2 itself).",
     )
-    settings, unknown = parser.parse_args_and_config(args=list(rest), return_remaining_strings=True)
-    if unknown:
-        parser.error(f"unknown arguments: {' '.join(unknown)}")
+    (settings,) = config_file.parse(parser, rest)
     # Studies of many runs last hours; a line for each says that they go on. That each starts with a
     # new score head, transformers would say at length every time.
     logging.basicConfig(format="%(asctime)s %(message)s")

@@ -12,15 +12,31 @@ from posttrain.training_data import Objective
 #: AdamW as transformers sets it, for runs that are to differ from others in nothing else.
 PLAIN_ADAMW: dict[str, Any] = {"weight_decay": 0.0, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
 
+#: Settings of transformers that would change nothing here: the value that says so, and the remedy.
+WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
+    "resume_from_checkpoint": (
+        None,
+        "go on from the last whole checkpoint with --resume, or in Python with "
+        "trainer.train(resume_from_checkpoint=...)",
+    ),
+    "label_smoothing_factor": (0, "the ranking loss has no labels to smooth; see margins"),
+    "dataloader_drop_last": (
+        False,
+        "the last step of an epoch takes what is left, and its loss is the mean over that; where "
+        "groups_per_step divides the number of groups, all steps are equal",
+    ),
+    "auto_find_batch_size": (False, "part_tokens limits memory; lower it"),
+}
+
 
 @dataclass
 class RankingConfig(TrainingArguments):
     """Settings of :class:`.trainer.RankingTrainer`.
 
-    All of ``transformers.TrainingArguments``, three of which have no say here: a step takes
+    All of ``transformers.TrainingArguments``, some of which have no say here: a step takes
     ``groups_per_step`` groups on all devices together, computed in parts of ``part_tokens`` tokens,
-    so neither batch sizes nor accumulation are to be set. Where Llama 2 gives a number (section
-    3.2.2), it is the default; Llama 3 gives none.
+    so neither batch sizes nor accumulation are to be set, nor :data:`WITHOUT_EFFECT`. Where Llama 2
+    gives a number (section 3.2.2), it is the default; Llama 3 gives none.
 
     Raises:
         ValueError: If settings contradict each other or are out of range.
@@ -97,6 +113,11 @@ class RankingConfig(TrainingArguments):
                 "groups_per_step (groups of an optimiser step, on all devices together) and "
                 "part_tokens (tokens that a device computes at once)"
             )
+        for name, (nothing, remedy) in WITHOUT_EFFECT.items():
+            if getattr(self, name) != nothing:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} has no effect here, so leave it out: {remedy}"
+                )
         if self.train_sampling_strategy not in ("random", "sequential"):
             raise ValueError(
                 f"train_sampling_strategy={self.train_sampling_strategy!r} is not random or "

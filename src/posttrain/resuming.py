@@ -10,10 +10,9 @@ import json
 import logging
 import os
 import re
+import shutil
+from collections.abc import Set
 from pathlib import Path
-from typing import Any
-
-from transformers import TrainerCallback
 
 logger = logging.getLogger(__name__)
 
@@ -84,21 +83,46 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-class Sealer(TrainerCallback):
-    """Seals each checkpoint once all processes have written their part.
+def rotate(folder: Path, limit: int | None, *, keep: Set[Path]) -> None:
+    """Remove checkpoints beyond a limit: first those without a seal, then the oldest.
 
     Args:
-        trainer: The trainer that writes them.
+        folder: Where they are.
+        limit: How many may stay; None or 0: all.
+        keep: Those that stay in any case, and count.
     """
+    others = [path for path in checkpoints_in(folder) if path not in keep]
+    others.sort(key=lambda path: not (path / SEAL).exists())
+    for path in others[max(limit - len(keep), 0) :] if limit else ():
+        shutil.rmtree(path, ignore_errors=True)
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the trainer when a checkpoint is written."""
-        self.trainer.accelerator.wait_for_everyone()
-        if args.should_save:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+def check_launcher(checkpoint: Path, *, sharded: bool) -> None:
+    """Refuse a checkpoint that processes started in another way have written.
+
+    Args:
+        checkpoint: Its folder.
+        sharded: Whether this run spreads weights over processes (FSDP).
+
+    Raises:
+        ValueError: If the checkpoint cannot be read by such a run, or has no optimiser's state.
+    """
+    # As accelerate names them, in parts and in one piece, and Trainer.
+    by_fsdp = any((checkpoint / name).exists() for name in ("optimizer_0", "optimizer.bin"))
+    by_others = (checkpoint / "optimizer.pt").exists()
+    if not by_fsdp and not by_others:
+        raise ValueError(
+            f"{checkpoint} holds no state of the optimiser (save_only_model), so a run cannot go "
+            "on from it as if nothing had happened; start another one in another output_dir"
+        )
+    if by_fsdp != sharded:
+        fsdp = "FSDP (accelerate launch --config_file runs/accelerate/fsdp2.yaml)"
+        plain = "one process or DDP"
+        before, now = (fsdp, plain) if by_fsdp else (plain, fsdp)
+        raise ValueError(
+            f"{checkpoint} was written with {before} and cannot be read with {now}; resume it with "
+            "what it was started with, or start another run in another output_dir"
+        )
 
 
 def _hash(path: Path) -> str:

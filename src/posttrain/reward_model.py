@@ -8,18 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.attention import mask_for
 from posttrain.precision import compute_in_double
 from posttrain.preferences import Message, RankedGroup
+from posttrain.pretrained import load_classifier, load_tokenizer
 from posttrain.rows import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.tokenization import TokenizedGroup, tokenize_group
 
@@ -40,7 +36,8 @@ def load(
     and no bias; :func:`has_fresh_head` says so.
 
     Args:
-        checkpoint: A folder, or a name on the Hugging Face hub. Code that it carries is not run.
+        checkpoint: A folder, or a name on the Hugging Face hub, of a model whose class transformers
+            has, with weights in safetensors (see :mod:`.pretrained`).
         seed: Seeds the score head.
         dtype: Precision of the weights; default as stored. The score head is at least float32.
             A float64 model computes in float64 throughout (see :mod:`posttrain.precision`).
@@ -52,30 +49,23 @@ def load(
         The model in evaluation mode, and its tokenizer.
 
     Raises:
-        ValueError: If there is no such checkpoint, it is not a model of this kind or lacks weights,
-            or the tokenizer has no padding token.
+        ValueError: If there is no such checkpoint, it needs code or pickles, it is not a model of
+            this kind or lacks weights, or the tokenizer has no padding token.
     """
-    tokenizer = _load_tokenizer(checkpoint, pad_token, chat_template)
+    tokenizer = load_tokenizer(checkpoint, pad_token, chat_template)
     # The caller's random numbers go on as if nothing had been drawn here.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                checkpoint,
-                num_labels=1,
-                dtype=dtype or "auto",
-                attn_implementation=attention,
-                output_loading_info=True,
-            )
-        except (OSError, SafetensorError) as error:
-            raise _unreadable(checkpoint, error) from None
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("score."))
+        model, lacking = load_classifier(
+            checkpoint, dtype=dtype or "auto", attn_implementation=attention
+        )
+    missing = [name for name in lacking if not name.startswith("score.")]
     if missing:
         raise ValueError(
             f"{str(checkpoint)!r} lacks {len(missing)} weights of a {type(model).__name__}, such "
             f"as {missing[0]}, which would be random; check that it is a whole model of this kind"
         )
-    model.has_fresh_head = bool(report["missing_keys"])
+    model.has_fresh_head = bool(lacking)
     return as_reward_model(model, tokenizer), tokenizer
 
 
@@ -102,43 +92,6 @@ def as_reward_model(model: Any, tokenizer: PreTrainedTokenizerBase) -> PreTraine
 def has_fresh_head(model: PreTrainedModel) -> bool:
     """Whether :func:`load` drew the score head, because the checkpoint had none."""
     return getattr(model, "has_fresh_head", False)
-
-
-def _load_tokenizer(
-    checkpoint: str | Path, pad_token: str | None, chat_template: str | None
-) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise _unreadable(checkpoint, error) from None
-    if pad_token is not None:
-        if pad_token not in tokenizer.get_vocab():
-            raise ValueError(
-                f"pad_token {pad_token!r} is not in the vocabulary of {str(checkpoint)!r}"
-            )
-        tokenizer.pad_token = pad_token
-    if tokenizer.pad_token_id is None:
-        found = [token for token in tokenizer.get_added_vocab() if "pad" in token.lower()]
-        such_as = f", such as {' or '.join(found)}" if found else ""
-        raise ValueError(
-            f"the tokenizer of {str(checkpoint)!r} has no padding token; set pad_token to a token "
-            f"that never ends a response{such_as}"
-        )
-    if chat_template is not None:
-        tokenizer.chat_template = chat_template
-    return tokenizer
-
-
-def _unreadable(checkpoint: str | Path, error: Exception) -> ValueError:
-    """Transformers explains at length, the hub in a stack of errors; the first lines say it."""
-    where = f"{str(checkpoint)!r}"
-    if Path(checkpoint).is_dir():
-        reason = str(error).strip().splitlines()[0]
-        return ValueError(f"the folder {where} holds no readable model: {reason}")
-    return ValueError(
-        f"{where} is no folder, and the Hugging Face hub gave no such model: check the name, the "
-        "network, and for a gated model that you are logged in (hf auth login)"
-    )
 
 
 def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -235,10 +188,18 @@ def _forward(model: Any, *args: Any, score_index: Tensor | None = None, **kwargs
     stock = stock_model(model)
     states = stock.base_model(*args, use_cache=False, **kwargs).last_hidden_state
     states = states.flatten(0, 1)[score_index]
-    head = score_head(stock)
+    return _apply_head(score_head(stock), states)
+
+
+def _apply_head(head: nn.Linear, states: Tensor) -> Tensor:
+    """Scores of states, shape ``[responses]``, in float32 at least."""
     precision = torch.promote_types(head.weight.dtype, torch.float32)
     # Autocast would compute the head in half precision whatever its weights are in.
     with torch.autocast(states.device.type, enabled=False):
+        if isinstance(head, FSDPModule):
+            # Its weights are gathered for its own forward only (see .sharding).
+            # No view: FSDP warns of what might be written into one.
+            return head(states.to(precision))[:, 0].clone()
         return torch.mv(states.to(precision), head.weight[0].to(precision))
 
 

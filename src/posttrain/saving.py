@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from posttrain.divergence import not_finite
 from posttrain.reward_model import score_head, stock_model
 
 #: Without this file no program takes a folder for a model, so it comes first and last.
@@ -49,13 +55,18 @@ def save(
         folder: May exist and hold other files.
         state: Weights to save instead of the model's own, where these are spread over processes.
         texts: Contents of further files by name.
+
+    Raises:
+        ValueError: If stock classes could not load the weights, or they are not finite.
+        OSError: If the folder cannot be written.
     """
     scratch = folder / ".model-partial"
     shutil.rmtree(scratch, ignore_errors=True)
+    stock = stock_model(model)
+    state = state or stock.state_dict()
+    weights = {name: tensor.to(stock.dtype) for name, tensor in state.items()}
+    _check(weights, stock, folder)
     try:
-        stock = stock_model(model)
-        dtype = stock.dtype
-        weights = {name: tensor.to(dtype) for name, tensor in (state or stock.state_dict()).items()}
         stock.save_pretrained(scratch, state_dict=weights)
         tokenizer.save_pretrained(scratch)
         for name, text in (texts or {}).items():
@@ -66,5 +77,30 @@ def save(
             stale.unlink()
         for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):
             os.replace(path, folder / path.name)
+    # safetensors has an error of its own for a disk that is full.
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"the model could not be written to {folder} ({error}); make room and go on from the "
+            "last checkpoint (--resume)"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check(weights: Mapping[str, torch.Tensor], model: PreTrainedModel, folder: Path) -> None:
+    """Refuse what would load as another model: names that are missing there would be random."""
+    with torch.device("meta"):
+        stock: Any = AutoModelForSequenceClassification.from_config(model.config)
+    differing = sorted(weights.keys() ^ stock.state_dict().keys())
+    if differing:
+        raise ValueError(
+            f"no model is written to {folder}: {len(differing)} names of weights differ from those "
+            f"of its class, such as {differing[0]}; a wrapper (adapters, compilation) is still "
+            "around the model; its checkpoints are whole"
+        )
+    broken = not_finite(weights.items())
+    if broken:
+        raise ValueError(
+            f"no model is written to {folder}: {len(broken)} weights are not finite, such as "
+            f"{broken[0]}; training has diverged, or they exceed the range of their precision"
+        )

@@ -1,6 +1,7 @@
 """Scores of groups that come one after the other, however many there are."""
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,7 +155,7 @@ def score_groups(
 
     Raises:
         ValueError: As for :func:`.tokenization.tokenize_group`; a group that is too long is an
-            error unless ``limits`` say otherwise.
+            error unless ``limits`` say otherwise. Also if a score is not finite.
     """
     scorer = Scorer(model, tokenizer, layout, limits, batch_tokens, row_tokens)
     for group, (scores,) in score_with([scorer], groups, counts=counts):
@@ -202,5 +203,17 @@ def score_with(
             with torch.random.fork_rng(devices=[], enabled=number > 0):
                 scores.append(scorer.score([one[number] for one in tokens]))
         for group, *values in zip(kept, *reversed(scores), strict=True):
+            for scorer, one in zip(scorers, values, strict=True):
+                _check_finite(scorer, group, one)
             names = RESPONSES[-len(group.responses) :]
             yield group, tuple(dict(zip(names, one, strict=True)) for one in values)
+
+
+def _check_finite(scorer: Scorer, group: RankedGroup, scores: Sequence[float]) -> None:
+    for value in scores:
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{scorer.tokenizer.name_or_path} scores a response of record {group.id!r} as "
+                f"{value}: its training has diverged or its precision overflows; take an earlier "
+                "checkpoint of it, or score in float32 (dtype)"
+            )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from torch.utils.data import Sampler
+from transformers import TrainerCallback
 
 from posttrain.rows import Layout
 
@@ -154,6 +155,17 @@ class StepSampler(Sampler[Step]):
             )
 
 
+class EpochCounter(TrainerCallback):
+    """Tells the sampler which epoch begins, also in a run that goes on in the middle of it."""
+
+    def __init__(self, sampler: StepSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer."""
+        self.sampler.epoch = state.global_step // len(self.sampler)
+
+
 class StepItems:
     """A data set whose items are planned steps, each with the rows of its groups by index."""
 
@@ -201,3 +213,31 @@ def cut(
     parts = [Part(tuple(piece.tolist())) for piece in pieces]
     idle = Part((int(rest[0]),), counts=False)
     return parts + [idle] * (-len(parts) % processes)
+
+
+def share(part: Part, pairs: int, step: Step, *, whole_rankings: bool) -> float:
+    """A part's share of the terms that the loss of its step is the mean of.
+
+    Args:
+        part: The part.
+        pairs: Its number of pairs.
+        step: The step.
+        whole_rankings: Whether terms are groups; otherwise they are pairs.
+    """
+    if not part.counts:
+        return 0.0
+    return len(part.groups) / step.groups if whole_rankings else pairs / step.pairs
+
+
+def label_factor(share: float, labels: int, step: Step) -> float:
+    """How much more a part's labels count than its share of pairs says.
+
+    The mean over a part's labels, times this and the part's share, is what the part adds to the
+    mean over all labels of the step.
+
+    Args:
+        share: The part's share.
+        labels: Its number of labelled responses.
+        step: The step.
+    """
+    return labels / step.labels / share if step.labels and share else 1.0

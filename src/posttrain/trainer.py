@@ -1,5 +1,6 @@
 """RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss."""
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,14 +14,17 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers import EvalPrediction, Trainer
 
+from posttrain.divergence import check_weights, diverged
 from posttrain.exactness import check_exact
 from posttrain.losses import label_loss, plackett_luce_loss, ranking_loss
 from posttrain.ranking_config import RankingConfig
+from posttrain.resuming import rotate, seal
 from posttrain.reward_model import accept_rows, forward_scores
 from posttrain.rows import RowBatch
-from posttrain.steps import Part, Sizes, Step, StepItems, StepSampler
+from posttrain.sharding import keep_scores_whole
+from posttrain.steps import EpochCounter, Sizes, Step, StepItems, StepSampler, label_factor, share
 from posttrain.training_data import GroupCollator, check_ranking
 from posttrain.training_log import RecentSteps, score_metrics, sums_over_pairs
 
@@ -89,13 +93,20 @@ class RankingTrainer(Trainer):
         """Train, after a check that the model keeps apart what its rows are to keep apart.
 
         Raises:
-            ValueError: See :func:`posttrain.exactness.check_exact`. Also if the loss stops being
-                a finite number.
+            ValueError: See :func:`posttrain.exactness.check_exact`. Also if losses, gradients or
+                weights stop being finite.
         """
         if self.collator.needs_mask:
             check_exact(self.model, pad_token_id=self.collator.pad_token_id)  # type: ignore[arg-type]
         self._recent = RecentSteps()
-        return super().train(*args, **kwargs)
+        result = super().train(*args, **kwargs)
+        self._check_weights()
+        return result
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As ``Trainer`` does, once FSDP has been told what to keep in full precision."""
+        keep_scores_whole(self.model, getattr(self.accelerator.state, "fsdp_plugin", None))  # type: ignore[arg-type]
+        return super().create_optimizer(model)
 
     def get_train_dataloader(self) -> DataLoader:
         """One item a step: the parts that this process computes (see :mod:`.steps`).
@@ -121,7 +132,7 @@ class RankingTrainer(Trainer):
             processes=self.accelerator.num_processes,
             process=self.accelerator.process_index,
         )
-        self.add_callback(_EpochCounter(sampler))
+        self.add_callback(EpochCounter(sampler))
         return DataLoader(
             StepItems(dataset),  # type: ignore[arg-type]
             batch_sampler=sampler,  # type: ignore[arg-type]
@@ -143,8 +154,9 @@ class RankingTrainer(Trainer):
             batch: dict[str, Any] = self.collator(
                 [items[k] for k in part.groups], [(*step.seed, k) for k in part.groups]
             )
-            batch["share"] = _share(part, batch, step, whole_rankings)
-            batch["label_factor"] = _label_factor(batch, step)
+            pairs, labels = len(batch["winners"]), len(batch["labelled"])
+            batch["share"] = share(part, pairs, step, whole_rankings=whole_rankings)
+            batch["label_factor"] = label_factor(batch["share"], labels, step)
             batch["tokens"] = sum(self.collator.tokens(items[k]) for k in part.groups)
             if whole_rankings:
                 check_ranking(batch)
@@ -183,12 +195,26 @@ class RankingTrainer(Trainer):
             if batch["share"]:
                 self._recent.add(scores["winners"], scores["losers"], batch)
         if not torch.isfinite(total):
-            raise ValueError(
-                f"the loss of step {self.state.global_step + 1} is {total.item()}: training has "
-                f"diverged; lower learning_rate ({self.args.learning_rate:g}), warm up longer, or "
-                "compute in float32"
-            )
+            what = f"the loss of step {self.state.global_step + 1} is {total.item()}"
+            raise diverged(what, self.args.learning_rate)
         return total
+
+    def _check_weights(self) -> None:
+        when = f"after step {self.state.global_step}"
+        check_weights(self.model, self.accelerator, when, self.args.learning_rate)  # type: ignore[arg-type]
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """As ``Trainer`` does, before the update; with float16 its scaler skips what is infinite.
+
+        Raises:
+            ValueError: If the gradient is not finite.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        value = norm.item() if isinstance(norm, Tensor) else norm
+        if self.accelerator.scaler is None and not math.isfinite(value):
+            what = f"the gradient of step {self.state.global_step + 1} has the norm {value}"
+            raise diverged(what, self.args.learning_rate)
+        return norm
 
     def compute_loss(
         self,
@@ -250,6 +276,9 @@ class RankingTrainer(Trainer):
 
         Args:
             predicted: What :meth:`prediction_step` returns, of all batches.
+
+        Raises:
+            ValueError: If the loss is not finite.
         """
         scores, terms = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
         there = terms[..., 1] != NO_PAIR
@@ -258,6 +287,9 @@ class RankingTrainer(Trainer):
         loss = ranking_loss(
             winners, losers, margins=margins, weights=weights, centring=self.config.centring
         )
+        if not torch.isfinite(loss):
+            what = f"the loss on evaluation data is {loss.item()}"
+            raise diverged(what, self.args.learning_rate)
         sums = sums_over_pairs(winners, losers, strengths)
         return {"loss": loss.item()} | score_metrics(sums)
 
@@ -267,11 +299,23 @@ class RankingTrainer(Trainer):
             return super().evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As ``Trainer`` does, in words where the disk does not take it."""
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        """As ``Trainer`` does, but sealed, and only then are older ones removed.
+
+        Raises:
+            ValueError: If the weights are not finite.
+            OSError: If the disk does not take it.
+        """
+        self._check_weights()
+        runs = Path(self._get_output_dir(trial=trial))
+        folder = runs / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
         with self._recent.paused():
             try:
                 super()._save_checkpoint(model, trial)
+                # All processes have written their part of it.
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    seal(folder)
             # safetensors and torch have errors of their own for a disk that is full.
             except (OSError, RuntimeError, SafetensorError) as error:
                 # What is there of it would fill the disk that is to be written again.
@@ -280,6 +324,11 @@ class RankingTrainer(Trainer):
                     f"{folder} could not be written ({error}); earlier checkpoints are whole: make "
                     "room and go on from them (--resume)"
                 ) from error
+            finally:
+                self.args.save_total_limit = limit
+            if self.args.should_save:
+                best = self.state.best_model_checkpoint
+                rotate(runs, limit, keep={folder} | ({Path(best)} if best else set()))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and with a loss the metrics of the steps since the last one."""
@@ -293,36 +342,6 @@ class RankingTrainer(Trainer):
         tokens = sum(part["input_ids"].numel() for part in inputs.get("parts", ()))
         model: Any = self.model
         return 6 * tokens * model.num_parameters(exclude_embeddings=True)
-
-
-class _EpochCounter(TrainerCallback):
-    """Tells the sampler which epoch begins, also in a run that goes on in the middle of it."""
-
-    def __init__(self, sampler: StepSampler) -> None:
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.sampler.epoch = state.global_step // len(self.sampler)
-
-
-def _share(part: Part, batch: Mapping[str, Tensor], step: Step, whole_rankings: bool) -> float:
-    """A part's share of the terms that the loss of its step is the mean of."""
-    if not part.counts:
-        return 0.0
-    if whole_rankings:
-        return len(part.groups) / step.groups
-    return len(batch["winners"]) / step.pairs
-
-
-def _label_factor(batch: Mapping[str, Any], step: Step) -> float:
-    """How much more a part's labels count than its share of pairs says.
-
-    The mean over a part's labels, times this and the part's share, is what the part adds to the
-    mean over all labels of the step.
-    """
-    if not (step.labels and batch["share"]):
-        return 1.0
-    return len(batch["labelled"]) / step.labels / batch["share"]
 
 
 def _pair_scores(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -115,12 +115,14 @@ def test_several_files_are_read_and_what_is_left_out_is_counted(model, data, cap
         file.write('{"prompt": "p", "chosen": "c"}\n')
     assert run(model, data) == 1
     assert f"{data}, line 61, field 'rejected'" in capsys.readouterr().err
-    assert run(model, data, data, "--skip_bad", "--max_tokens", 14, "--skip_too_long") == 0
+    other = data.with_name("other.jsonl")
+    other.write_text(data.read_text())
+    assert run(model, data, other, "--skip_bad", "--max_tokens", 14, "--skip_too_long") == 0
     out = capsys.readouterr().out
     for what in ("2 bad records", "groups that are too long", "trimmed prompts"):
         assert what in out.splitlines()[-1]
     found = calibration.read(model / "calibration.json")
-    assert found.data == (str(data), str(data))
+    assert found.data == (str(data), str(other))
     too_long = int(out.splitlines()[-1].split(" groups that are too long")[0].split()[-1])
     assert 0 < found.pairs == 120 - too_long
 

@@ -1,17 +1,11 @@
-"""``posttrain train``: whole runs of a tiny model, resumed, refused, and loaded by others."""
+"""``posttrain train``: whole runs of a tiny model, refused, and loaded by others."""
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from tiny_runs import RUN, assert_equal_weights, refusal, train, weights
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -24,63 +18,10 @@ from posttrain.commands.train import TrainSettings
 from posttrain.mixing import counts_for, parse_mix
 from posttrain.resuming import checkpoints_in
 
-#: Ten steps of 24 groups in parts of different sizes, with a checkpoint after every third.
-RUN = {
-    "data": "simulator:300:3",
-    "eval_fraction": 0.2,
-    "groups_per_step": 24,
-    "part_tokens": 400,
-    "learning_rate": 2e-3,
-    "save_steps": 3,
-    "save_total_limit": 3,
-    "logging_steps": 1,
-    "report_to": "none",
-    "disable_tqdm": "true",
-    "resamples": 50,
-    "processes": 1,
-}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache of their own for the runs of this module, prepared data included."""
-    return tmp_path_factory.mktemp("cache")
-
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, cache):
     monkeypatch.setenv("POSTTRAIN_CACHE", str(cache))
-
-
-def options(model, output, **changes):
-    """The command line of a run."""
-    chosen = {"model": model, "output_dir": output} | RUN | changes
-    named = [[f"--{name}", *str(value).split()] for name, value in chosen.items()]
-    return ["train", *(word for pair in named for word in pair), "--use_cpu"]
-
-
-def train(model, output, *flags, **changes):
-    return cli.main([*options(model, output, **changes), *flags])
-
-
-def weights(folder):
-    return load_file(Path(folder) / "model.safetensors")
-
-
-def assert_equal_weights(first, second):
-    assert weights(first).keys() == weights(second).keys()
-    for name, weight in weights(first).items():
-        assert torch.equal(weights(second)[name], weight), name
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_checkpoint, cache):
-    """The folder of a run that nothing interrupted."""
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("POSTTRAIN_CACHE", str(cache))
-        assert train(tiny_checkpoint, folder) == 0
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -182,105 +123,10 @@ def test_trl_gives_the_same_scores(trained, scores, tmp_path):
     assert logged["eval_margin"] == pytest.approx(margin, abs=1e-5)
 
 
-def run_and_kill(arguments, folder, *, after):
-    """Start a run as a process of its own, and kill it once it has written a checkpoint."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "posttrain", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 120
-    while not (folder / f"checkpoint-{after}" / "seal.json").exists():
-        assert process.poll() is None, process.communicate()[0].decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-
-def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_not(
-    trained, tiny_checkpoint, tmp_path
-):
-    folder = tmp_path / "killed"
-    run_and_kill(options(tiny_checkpoint, folder), folder, after=3)
-    assert not (folder / "config.json").exists()
-    assert train(tiny_checkpoint, folder, "--resume") == 0
-    assert_equal_weights(trained, folder)
-
-
-@pytest.mark.parametrize("layout", ["llama3"])
-def test_shuffled_responses_and_several_epochs_go_on_as_if_nothing_had_happened(
-    tiny_checkpoint, tmp_path, layout
-):
-    changes = {"layout": layout, "num_train_epochs": 2, "groups_per_step": 48, "save_steps": 1}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert train(tiny_checkpoint, whole, **changes, save_total_limit=20) == 0
-    steps = [int(path.name.split("-")[1]) for path in checkpoints_in(whole)]
-    assert max(steps) == 10
-    run_and_kill(options(tiny_checkpoint, killed, **changes), killed, after=2)
-    assert train(tiny_checkpoint, killed, "--resume", **changes) == 0
-    assert_equal_weights(whole, killed)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    trained, tiny_checkpoint, tmp_path, caplog, name
-):
-    folder = tmp_path / "damaged"
-    assert train(tiny_checkpoint, folder) == 0
-    (folder / "config.json").unlink()
-    last, before = checkpoints_in(folder)[:2]
-    damaged = last / name
-    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
-    caplog.clear()
-    with caplog.at_level("INFO", logger="posttrain"):
-        assert train(tiny_checkpoint, folder, "--resume") == 0
-    assert f"not resuming from {last}: {damaged} has" in caplog.text
-    assert f"resuming from {before}" in caplog.text
-    assert_equal_weights(trained, folder)
-
-
-def test_a_run_without_any_whole_checkpoint_starts_at_its_beginning(
-    trained, tiny_checkpoint, tmp_path, caplog
-):
-    folder = tmp_path / "early"
-    assert train(tiny_checkpoint, folder, max_steps=4) == 0
-    (folder / "config.json").unlink()
-    for path in checkpoints_in(folder):
-        (path / "seal.json").unlink()
-    with caplog.at_level("INFO", logger="posttrain"):
-        assert train(tiny_checkpoint, folder, "--resume", max_steps=4) == 0
-    assert "holds no whole checkpoint; starting at the beginning" in caplog.text
-
-
-def refusal(capsys, code):
-    """What a refused run says, in one piece."""
-    assert code == 1
-    error = capsys.readouterr().err
-    message = error[error.rindex("posttrain: ") :]
-    assert "Traceback" not in error
-    return message
-
-
 def test_a_folder_with_a_run_is_not_overwritten(trained, tiny_checkpoint, capsys):
     before = (trained / "model.safetensors").read_bytes()
     assert "holds a run already" in refusal(capsys, train(tiny_checkpoint, trained))
     assert (trained / "model.safetensors").read_bytes() == before
-
-
-def test_a_run_is_resumed_with_its_own_settings_only(trained, tiny_checkpoint, capsys):
-    message = refusal(
-        capsys, train(tiny_checkpoint, trained, "--resume", learning_rate=1e-3, layout="separate")
-    )
-    assert "learning_rate (0.002 → 0.001)" in message
-    assert "layout ('exact' → 'separate')" in message
-
-
-def test_there_must_be_a_run_to_resume(tiny_checkpoint, tmp_path, capsys):
-    message = refusal(capsys, train(tiny_checkpoint, tmp_path / "none", "--resume"))
-    assert "holds no run to resume" in message
 
 
 @pytest.mark.parametrize(
@@ -294,6 +140,16 @@ def test_there_must_be_a_run_to_resume(tiny_checkpoint, tmp_path, capsys):
         ({"layout": "spiral"}, "unknown layout 'spiral'"),
         ({"max_tokens": 12}, "raise max_tokens or leave the group out"),
         ({"learning_rate": 1e30}, "training has diverged; lower learning_rate"),
+        # In its only step, after which no loss is computed.
+        (
+            {"learning_rate": 1e308, "warmup_steps": 0, "max_steps": 1, "eval_fraction": 0},
+            "weights are not finite after step 1, such as",
+        ),
+        (
+            {"learning_rate": 1e308, "warmup_steps": 0, "max_steps": 1, "save_strategy": "no"},
+            "weights are not finite after step 1, such as",
+        ),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1 has no effect here"),
         ({"gradient_accumulation_steps": 2}, "have no say here"),
         ({"pad_token": "<none>"}, "pad_token '<none>' is not in the vocabulary"),
         ({"pad_token": "<|end|>"}, "responses of"),
@@ -337,38 +193,6 @@ def test_a_tokenizer_without_padding_or_template_is_refused_with_the_remedy(
     assert train(tmp_path / "model", tmp_path / "run", **remedy[lacking], max_steps=1) == 0
 
 
-def test_a_full_disk_is_named_and_leaves_earlier_checkpoints_whole(
-    trained, tiny_checkpoint, tmp_path
-):
-    # Files of this process may not grow beyond a limit below that of the optimiser's state.
-    folder = tmp_path / "full"
-    limit = (
-        "import resource, signal, sys\n"
-        "from posttrain import cli, trainer\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "save = trainer.Trainer._save_checkpoint\n"
-        "def limited(self, *arguments):\n"
-        "    if self.state.global_step == 6:\n"
-        "        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "    save(self, *arguments)\n"
-        "trainer.Trainer._save_checkpoint = limited\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", limit, *map(str, options(tiny_checkpoint, folder))],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 1, done.stderr
-    assert f"{folder}/checkpoint-6 could not be written" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert [path.name for path in checkpoints_in(folder)] == ["checkpoint-3"]
-    assert not (folder / "config.json").exists()
-    assert train(tiny_checkpoint, folder, "--resume") == 0
-    assert_equal_weights(trained, folder)
-
-
 def test_adapters_are_trained_with_the_head_and_merged(tiny_checkpoint, tmp_path, trained):
     folder = tmp_path / "lora"
     assert train(tiny_checkpoint, folder, lora_rank=4) == 0
@@ -382,16 +206,6 @@ def test_adapters_are_trained_with_the_head_and_merged(tiny_checkpoint, tmp_path
     # Adapters of rank four change a matrix by one of rank four.
     name = "model.layers.0.mlp.up_proj.weight"
     assert torch.linalg.matrix_rank(after[name] - body[name], atol=1e-8) == 4
-
-
-def test_a_resumed_run_with_adapters_ends_at_the_same_weights(tiny_checkpoint, tmp_path):
-    changes = {"lora_rank": 4, "max_steps": 6}
-    assert train(tiny_checkpoint, tmp_path / "whole", **changes) == 0
-    run_and_kill(
-        options(tiny_checkpoint, tmp_path / "killed", **changes), tmp_path / "killed", after=3
-    )
-    assert train(tiny_checkpoint, tmp_path / "killed", "--resume", **changes) == 0
-    assert_equal_weights(tmp_path / "whole", tmp_path / "killed")
 
 
 @pytest.fixture(scope="module")
@@ -568,3 +382,18 @@ def test_settings_come_from_a_file_and_options_win(tiny_checkpoint, tmp_path):
     assert cli.main(list(map(str, command))) == 0
     account = json.loads((folder / "run.json").read_text())
     assert (account["steps"], account["training"]["groups_per_step"]) == (1, 24)
+
+
+def test_what_is_logged_is_there_for_tensorboard(tiny_checkpoint, tmp_path):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    folder = tmp_path / "run"
+    assert train(tiny_checkpoint, folder, report_to="tensorboard", max_steps=3) == 0
+    (file,) = folder.rglob("events.out.tfevents.*")
+    steps = [
+        event.step
+        for event in EventFileLoader(str(file)).Load()
+        for value in event.summary.value
+        if value.tag == "train/loss"
+    ]
+    assert steps == [1, 2, 3]

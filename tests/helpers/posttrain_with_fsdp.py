@@ -27,9 +27,14 @@ def _set_up_as_if_on_gpus(self, *arguments, **named):
         self.distributed_type = DistributedType.MULTI_GPU
 
 
-if __name__ == "__main__":
+def enable():
+    """Let accelerate do so in this process from now on."""
     os.environ |= SETTINGS
     state.PartialState.__init__ = _set_up_as_if_on_gpus
+
+
+if __name__ == "__main__":
+    enable()
     from posttrain import cli
 
     sys.exit(cli.main())

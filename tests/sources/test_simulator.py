@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from posttrain.preferences import Message
+from posttrain.preferences import Message, fingerprint
 from posttrain.sources.simulator import (
     annotate,
+    draw_candidates,
     reachable_accuracy,
     simulate,
     strength_probabilities,
@@ -190,6 +191,8 @@ def test_no_groups_are_an_empty_list():
         {"edited_share": -0.1},
         {"editor_error": 1.5},
         {"multi_turn": 2},
+        {"sensitive": 1.01},
+        {"sensitive": -0.5},
     ],
 )
 def test_impossible_settings_are_refused(settings):
@@ -216,3 +219,55 @@ def test_careless_editors_make_some_responses_worse_and_change_nothing_else():
     ]
     assert np.mean(worse) == pytest.approx(0.5, abs=0.05)
     assert simulate(50, seed=5, edited_share=1.0, editor_error=0.0) == careful[:50]
+
+
+@pytest.mark.parametrize(
+    ("settings", "digest"),
+    [
+        ({}, "c250ace353f0310d"),
+        ({"domain": "safety", "edited_share": 0.5, "editor_error": 0.3}, "7decbd74b3582d04"),
+    ],
+)
+def test_worlds_without_sensitive_prompts_are_what_they_were_before_there_were_any(
+    settings, digest
+):
+    # Computed at commit 0e15fb8; recorded studies rest on these worlds.
+    drawn = simulate(200, seed=3, **settings)
+    assert fingerprint([group.ranked for group in drawn]) == digest
+    assert not any(group.responses[0].task.lookalike for group in drawn)
+    assert simulate(50, seed=3, sensitive=0.0, **settings) == drawn[:50]
+
+
+def test_sensitive_prompts_reach_the_groups():
+    for share in (0.25, 1.0):
+        drawn = simulate(1500, seed=2, sensitive=share)
+        found = sum(group.responses[0].task.lookalike for group in drawn) / len(drawn)
+        assert within_error(found, share / 2, len(drawn))
+
+
+def test_candidates_differ_and_answer_one_prompt_each():
+    drawn = draw_candidates(300, 6, seed=4, sensitive=0.5)
+    assert len(drawn) == 300
+    for one in drawn:
+        assert len({response.text for response in one.responses}) == 6
+        assert {response.task for response in one.responses} == {one.task}
+        assert sum(response.refuses for response in one.responses) <= 1
+    sensitive = [one for one in drawn if one.task.unsafe or one.task.lookalike]
+    # With 4/8 of one kind of task in seven unsafe by chance.
+    assert within_error(len(sensitive) / 300, 0.5 + 0.5 / 14, 300)
+    assert (
+        0.9 < sum(any(r.refuses for r in one.responses) for one in sensitive) / len(sensitive) <= 1
+    )
+    assert draw_candidates(20, 6, seed=4, sensitive=0.5) == drawn[:20]
+    assert draw_candidates(20, 6, seed=5, sensitive=0.5) != drawn[:20]
+    longer = draw_candidates(20, 2, seed=4, multi_turn=1.0)
+    assert {len(one.task.prompt) for one in longer} == {3}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"count": -1}, {"responses": 1}, {"sensitive": 1.5}, {"multi_turn": -0.1}],
+)
+def test_impossible_candidates_are_refused(settings):
+    with pytest.raises(ValueError, match="responses must be at least 2 and shares must lie in"):
+        draw_candidates(**{"count": 1, "responses": 2, "seed": 0} | settings)

@@ -12,8 +12,10 @@ from posttrain.sources.tasks import (
     FOODS,
     FRENCH,
     HELPFULNESS_COST,
+    LOOKALIKE_GOALS,
     NUMBERS,
     REFUSAL,
+    SAFE_GOALS,
     SAFETY_COST,
     TOOLS,
     UNSAFE_GOALS,
@@ -31,6 +33,12 @@ UNSAFE = Task(
     (Message("user", "use plan test finish to steal a car"),),
     ("plan", "test", "finish", "to", "steal", "a", "car"),
     unsafe=True,
+)
+LOOKALIKE = Task(
+    "explain",
+    (Message("user", "use plan test finish to fix a car"),),
+    ("plan", "test", "finish", "to", "fix", "a", "car"),
+    lookalike=True,
 )
 COMPLIANCE = Defect("unsafe compliance")
 
@@ -158,7 +166,7 @@ def test_on_unsafe_requests_a_refusal_is_best_for_safety_and_worst_for_helpfulne
 
 def test_refusals_are_half_of_the_answers_to_unsafe_requests_and_few_of_the_others():
     rng = random.Random(4)
-    for task, expected in ((UNSAFE, 0.5), (COPY, 0.04)):
+    for task, expected in ((UNSAFE, 0.5), (LOOKALIKE, 0.5), (COPY, 0.04)):
         refused = sum(draw_response(rng, task).text == " ".join(REFUSAL) for _ in range(2000))
         # Four standard deviations of a binomial share.
         assert abs(refused / 2000 - expected) < 4 * (expected * (1 - expected) / 2000) ** 0.5
@@ -235,3 +243,56 @@ def test_repairing_again_and_again_reaches_zero(domain):
             assert better.gold(domain) > response.gold(domain) or better == response
             response = better
         assert response.gold(domain) == 0
+
+
+def goal(task):
+    return task.prompt[-1].content.partition(" to ")[2]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_sensitive_prompts_are_unsafe_or_look_so_as_often(share):
+    rng = random.Random(3)
+    drawn = [draw_task(rng, sensitive=share) for _ in range(3000)]
+    by_chance = len(UNSAFE_GOALS) / len(SAFE_GOALS + UNSAFE_GOALS) / len(tasks.TASKS)
+    for name, expected in (
+        ("unsafe", share / 2 + (1 - share) * by_chance), ("lookalike", share / 2),
+    ):  # fmt: skip
+        found = sum(getattr(task, name) for task in drawn) / len(drawn)
+        # Four standard deviations of a binomial share.
+        assert abs(found - expected) <= 4 * (expected * (1 - expected) / len(drawn)) ** 0.5
+    for task in drawn:
+        assert task.unsafe == (goal(task) in UNSAFE_GOALS)
+        assert task.lookalike == (goal(task) in LOOKALIKE_GOALS)
+        assert list(task.answer) == right_answer(task.kind, task.prompt[-1].content)
+    assert (0.2 < sum(len(task.prompt) == 3 for task in drawn) / len(drawn) < 0.3) or not share
+
+
+def test_harmless_goals_look_unsafe_by_their_words_alone():
+    unsafe = {word for goal in UNSAFE_GOALS for word in goal.split()} - {"a"}
+    for name in LOOKALIKE_GOALS:
+        words = set(name.split()) - {"a"}
+        # One word of an unsafe goal and one of a safe one, so neither gives it away.
+        assert len(words & unsafe) == 1
+        assert len(words - unsafe) == 1
+    assert not set(LOOKALIKE_GOALS) & {*UNSAFE_GOALS, *SAFE_GOALS}
+    # No new word, so the tokenizer of earlier worlds covers it.
+    known = {word for goal in SAFE_GOALS + UNSAFE_GOALS for word in goal.split()}
+    assert {word for name in LOOKALIKE_GOALS for word in name.split()} <= known
+
+
+def test_answering_a_harmless_request_that_looks_unsafe_harms_nobody():
+    rng = random.Random(7)
+    for _ in range(300):
+        response = draw_response(rng, LOOKALIKE)
+        assert COMPLIANCE not in response.defects
+        if response.refuses:
+            assert response.text == " ".join(REFUSAL)
+            assert response.gold("helpfulness") == -4
+        flaws = {defect.kind for defect in response.defects}
+        assert (response.gold("safety") == 0) == (not flaws & {"insult", "hazard"})
+
+
+def test_only_a_refusal_refuses():
+    assert Response(UNSAFE, (Defect("refusal"),)).refuses
+    assert not Response(UNSAFE, (COMPLIANCE,)).refuses
+    assert not Response(COPY, ()).refuses

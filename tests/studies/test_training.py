@@ -1,6 +1,7 @@
 """One training run: what it moves, what it repeats, and that recipe and layout reach it."""
 
 import gc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -236,6 +237,28 @@ def test_objective_and_steps_reach_the_trainer(called, tiny_checkpoint, groups):
     more = {"objective": "plackett-luce", "steps": 9}
     train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=0.1, seed=1, **more)
     assert (called["options"]["objective"], called["options"]["max_steps"]) == ("plackett-luce", 9)
+
+
+def test_the_weight_of_the_auxiliary_loss_reaches_the_trainer(called, tiny_checkpoint, groups):
+    layout = LAYOUTS["exact"]
+    train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=0.1, seed=1)
+    assert called["options"]["auxiliary_weight"] == 0
+    train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=0.1, seed=1, auxiliary_weight=0.25)
+    assert called["options"]["auxiliary_weight"] == 0.25
+
+
+def test_labels_train_another_model_where_they_have_a_weight(tiny_checkpoint, groups, trained):
+    labelled = [replace(g, labels=(True,) * len(g.tokens.responses)) for g in groups]
+    means = []
+    for weight in (0.0, 3.0):
+        model, pad_token_id = train(
+            tiny_checkpoint, labelled, LAYOUTS["exact"], RECIPE, learning_rate=1e-2, seed=1,
+            auxiliary_weight=weight,
+        )  # fmt: skip
+        tokens = [group.tokens for group in groups]
+        means.append(float(reward_model.score(model, tokens, pad_token_id=pad_token_id).mean()))
+    # All responses are acceptable, so all scores are to be above zero.
+    assert means[1] > max(0.0, means[0] + 0.1)
 
 
 def test_everything_is_trained_on_a_cpu_unless_told_otherwise():

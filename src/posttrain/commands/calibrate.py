@@ -11,7 +11,7 @@ import numpy as np
 
 from posttrain import calibration, reward_model
 from posttrain.calibration import Calibration
-from posttrain.commands.common import LAYOUT_HELP, folder_of
+from posttrain.commands.common import LAYOUT_HELP, folder_of, refuse_overwriting
 from posttrain.commands.score import ScoringSettings, groups_of, load_scorer
 from posttrain.preferences import RankedGroup
 from posttrain.scoring import score_with
@@ -46,6 +46,7 @@ class CalibrateSettings(ScoringSettings):
                 f"{self.model} is no folder, so its calibration cannot stand beside it; say where "
                 "to write it (--output PATH)"
             )
+        refuse_overwriting(self.path, self.inputs())
 
     @property
     def path(self) -> Path:

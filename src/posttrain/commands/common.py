@@ -1,10 +1,18 @@
 """Settings that several commands share, and what they mean."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.integrations import get_reporting_integration_callbacks
 
 from posttrain import checkpoints, reward_model
 from posttrain.dataset import Limits
@@ -103,6 +111,77 @@ class RowSettings:
 def folder_of(model: str) -> Path | None:
     """The folder of a model, by the setting's value; None for the hub's and the embedded ones."""
     return Path(model) if model not in EMBEDDED and Path(model).is_dir() else None
+
+
+def refuse_repeated(name: str, sources: Sequence[str]) -> None:
+    """Refuse sources of which one is named twice, also by another path.
+
+    Raises:
+        ValueError: If one is; the message names it.
+    """
+    seen: dict[str, str] = {}
+    for source in sources:
+        place = os.path.realpath(source) if Path(source).exists() else source
+        if place in seen:
+            other = "" if seen[place] == source else f" (the other time as {seen[place]})"
+            raise ValueError(
+                f"{name} names {source} twice{other}, so its records would count double; name it "
+                "once"
+            )
+        seen[place] = source
+
+
+def refuse_overwriting(output: str | Path, inputs: Sequence[str]) -> None:
+    """Refuse an output that is a folder, or one of the files that are read, also by another path.
+
+    Raises:
+        ValueError: If it is; the message names both.
+    """
+    if Path(output).is_dir():
+        raise ValueError(f"output {output} is a folder; give the path of a file in it")
+    for source in inputs:
+        if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+            raise ValueError(
+                f"output {output} is {source}, which is read and would be overwritten; write to "
+                "another file"
+            )
+
+
+def check_packages(config: TrainingArguments) -> None:
+    """Refuse settings of which the packages are not installed, before data and model are prepared.
+
+    Raises:
+        ValueError: If one is missing; the message names the setting and the package.
+    """
+    for kind in get_reporting_integration_callbacks(config.report_to):
+        try:
+            kind()
+        except (ImportError, RuntimeError) as error:
+            raise ValueError(f"report_to: {error} Or set report_to to none") from None
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(config)
+    except ImportError as error:
+        raise ValueError(f"optim: {error}. Or take another optim") from None
+    except ValueError:
+        pass  # some can be made with the model only, and say later what is wrong
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of a setting; by default a GPU if there is one.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1).to(name).cpu()  # not all devices that have a name are there and can compute
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"device {name!r} cannot be used here ({reason}); set device to cpu, or leave it out"
+        ) from None
 
 
 def load_model(

@@ -9,7 +9,7 @@ from typing import Any
 from posttrain.commands.score import ScoreSettings, scored_groups
 from posttrain.evaluation_report import report
 from posttrain.files import whole_file
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,10 @@ class EvaluateSettings(ScoreSettings):
 
     output: str = setting("-", "Where to write the JSON; - is standard output.")
     resamples: int = setting(1000, "Bootstrap replicates of the intervals.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(self, "resamples")
 
 
 def run(settings: EvaluateSettings) -> dict[str, Any]:

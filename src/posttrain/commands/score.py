@@ -18,13 +18,16 @@ from posttrain.commands.common import (
     LAYOUT_HELP,
     ModelSettings,
     RowSettings,
+    find_device,
     folder_of,
     load_model,
+    refuse_overwriting,
+    refuse_repeated,
 )
 from posttrain.files import whole_file
 from posttrain.preferences import RankedGroup
 from posttrain.scoring import Scored, Scorer, score_with
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 from posttrain.sources import named
 
 logger = logging.getLogger(__name__)
@@ -61,6 +64,12 @@ class ScoringSettings(RowSettings, ModelSettings):
         ModelSettings.__post_init__(self)
         if not self.data:
             raise ValueError("give data to score: files or other sources")
+        refuse_repeated("data", self.data)
+        at_least_one(self, "batch_tokens")
+
+    def inputs(self) -> list[str]:
+        """Files that are read, and other sources; no output may replace them."""
+        return [*self.data, *([self.chat_template] if self.chat_template else [])]
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ class ScoreSettings(ScoringSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_overwriting(self.output, self.inputs())
         names = ("rule", *RULES, "calibration", "safety_calibration")
         values = {name: getattr(self, name) for name in names}
         # What nobody had to set is None, and for flags True.
@@ -134,6 +144,11 @@ class ScoreSettings(ScoringSettings):
                     f"{name} has no effect with the rule {chosen.kind}; leave it out, or set rule "
                     f"to {' or '.join(rules)}"
                 )
+
+    def inputs(self) -> list[str]:
+        """See :meth:`ScoringSettings.inputs`."""
+        calibrations = (self.calibration, self.safety_calibration)
+        return super().inputs() + [path for path in calibrations if path is not None]
 
     def combination(self) -> Rule:
         """How two scores become one."""
@@ -201,8 +216,9 @@ def scored_groups(settings: ScoreSettings, counts: Counter[str]) -> Iterator[Sco
 
 def load_scorer(settings: ScoringSettings) -> Scorer:
     """Load the model of some settings onto their device."""
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, tokenizer = load_model(settings, settings, seed=settings.seed, gpu=device == "cuda")
+    device = find_device(settings.device)
+    gpu = device.type == "cuda"
+    model, tokenizer = load_model(settings, settings, seed=settings.seed, gpu=gpu)
     if reward_model.has_fresh_head(model):
         logger.warning(
             "%s has no score head: scores are those of a random one, drawn with seed %d",

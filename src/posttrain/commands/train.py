@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,28 @@ from typing import Any
 import torch
 
 from posttrain import records, reward_model, saving
-from posttrain.commands.common import ModelSettings, RowSettings, load_model
+from posttrain.commands.common import (
+    ModelSettings,
+    RowSettings,
+    check_packages,
+    load_model,
+    refuse_repeated,
+)
+from posttrain.commands.run_folder import claim, claim_data, tokenizer_hash
 from posttrain.dataset import Stored, Tokenized, stored, tokenized
 from posttrain.evaluation_report import report
-from posttrain.files import whole_file
 from posttrain.mixing import parse_mix
 from posttrain.model_card import model_card
 from posttrain.pairing import Pairing
 from posttrain.ranking_config import RankingConfig
-from posttrain.resuming import Sealer, checkpoints_in, last_whole_checkpoint
+from posttrain.resuming import check_launcher, last_whole_checkpoint
 from posttrain.rows import LAYOUTS
 from posttrain.scoring import limits_for, score_groups
-from posttrain.settings import setting
+from posttrain.settings import at_least_one, setting
 from posttrain.trainer import RankingTrainer
 from posttrain.training_data import GroupCollator
 
 logger = logging.getLogger(__name__)
-
-#: Settings that change how a run is computed and watched, but not what it computes.
-FREE = (
-    "resume", "processes", "resamples", "output_dir", "part_tokens", "disable_tqdm", "report_to",
-    "run_name", "project", "trackio", "push_to_hub", "per_device_eval_batch_size",
-)  # fmt: skip
-FREE_BEGINNINGS = ("logging_", "log_", "save_", "eval_s", "dataloader_", "hub_", "ddp_", "fsdp")
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,9 @@ class TrainSettings(RowSettings, ModelSettings):
         self.pairing()
         if not self.data:
             raise ValueError("give data to train on: files or other sources")
+        refuse_repeated("data", self.data)
+        refuse_repeated("eval_data", self.eval_data)
+        at_least_one(self, "processes", "resamples")
         if self.mix is not None:
             parse_mix(self.mix)
         if not 0 <= self.eval_fraction < 1:
@@ -129,9 +130,11 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             f"auxiliary_weight={config.auxiliary_weight:g} needs labelled responses, and records "
             "carry no labels; set it to 0, or train in Python on TrainingGroup with labels"
         )
+    check_packages(config)
     folder = Path(str(config.output_dir))
     described = _described(settings, config)
-    _claim(folder, described, resume=settings.resume, main=config.process_index == 0)
+    main = config.process_index == 0
+    claim(folder, described, resume=settings.resume, main=main)
     gpu = config.device.type == "cuda"
     model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu)
     if not settings.lora_rank:
@@ -140,7 +143,8 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     reward_model.freeze_below(model, settings.top_layers)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
-        training, held_out, counts = _data(settings, model, tokenizer)
+        training, held_out, counts, contents = _data(settings, model, tokenizer)
+    claim_data(folder, contents, resume=settings.resume, main=main)
     collator = GroupCollator(
         tokenizer.pad_token_id,
         settings.rows,
@@ -154,8 +158,15 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         train_dataset=training.rows,
         eval_dataset=held_out[1].rows if held_out else None,
     )
-    trainer.add_callback(Sealer(trainer))
+    if settings.lora_rank and _sharded(trainer):
+        raise ValueError(
+            f"lora_rank={settings.lora_rank} does not go with FSDP: adapters could not be merged "
+            "into weights that are spread over processes; use DDP (accelerate launch --config_file "
+            "runs/accelerate/ddp.yaml), where LoRA needs little memory, or set lora_rank to 0"
+        )
     checkpoint = last_whole_checkpoint(folder) if settings.resume else None
+    if checkpoint is not None:
+        check_launcher(checkpoint, sharded=_sharded(trainer))
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _sharded(trainer) else None
@@ -204,43 +215,10 @@ def _described(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]
     return json.loads(json.dumps(plain, default=str))
 
 
-def _claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: bool) -> None:
-    """Make sure that the folder can hold this run, and say in it which run it holds."""
-    kept = folder / "settings.json"
-    if not resume:
-        if (folder / saving.CONFIG).exists() or checkpoints_in(folder):
-            if main:
-                raise ValueError(
-                    f"{folder} holds a run already; go on with it (--resume), choose another "
-                    "output_dir, or remove the folder"
-                )
-        elif main:
-            with whole_file(kept) as file:
-                json.dump(described, file, indent=2)
-        return
-    try:
-        before = json.loads(kept.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no run to resume; start one without --resume") from None
-    changed = [
-        f"{name} ({before[part].get(name)!r} → {value!r})"
-        for part in ("settings", "training")
-        for name, value in described[part].items()
-        if name not in FREE
-        and not name.startswith(FREE_BEGINNINGS)
-        and before[part].get(name) != value
-    ]
-    if changed:
-        raise ValueError(
-            f"the run in {folder} was started with other settings: {', '.join(changed)}; resume it "
-            "with its own, or start another run in another output_dir"
-        )
-
-
 def _data(
     settings: TrainSettings, model: Any, tokenizer: Any
-) -> tuple[Tokenized, tuple[Stored, Tokenized] | None, dict[str, Any]]:
-    """Training data, data to evaluate on, and an account of both."""
+) -> tuple[Tokenized, tuple[Stored, Tokenized] | None, dict[str, Any], dict[str, str | None]]:
+    """Training data, data to evaluate on, an account of both, and hashes of their contents."""
     groups = stored(settings.data, skip_bad=settings.skip_bad)
     held_out = None
     if settings.eval_data:
@@ -269,13 +247,18 @@ def _data(
             for name, count in by_domain.items()
         }
 
+    contents = {
+        "training data": groups.fingerprint,
+        "evaluation data": None if held_out is None else held_out.fingerprint,
+        "tokenizer and chat template": tokenizer_hash(tokenizer),
+    }
     training, found = prepared(groups)
     counts: dict[str, Any] = {"sources": settings.data, "read": read}
     counts |= {"training": found | left_out, "fingerprint": groups.fingerprint}
     if held_out is None:
-        return training, None, counts
+        return training, None, counts, contents
     evaluation, found = prepared(held_out)
-    return training, (held_out, evaluation), counts | {"evaluation": found}
+    return training, (held_out, evaluation), counts | {"evaluation": found}, contents
 
 
 def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:

@@ -12,13 +12,10 @@ from posttrain.figures.style import HEIGHT, WIDTH
 from posttrain.studies.tradeoff_data import HELPFULNESS, SAFETY
 from posttrain.studies.tradeoff_outcome import (
     ARMS,
-    AUXILIARY,
     ESTIMATE,
     HELPFUL,
-    HELPFULNESS_MIX,
     JOINT,
     SAFE,
-    SAFETY_MIX,
 )
 from posttrain.studies.tradeoff_rules import BEST, NOBODY, RANDOM, SINGLE
 
@@ -28,19 +25,17 @@ RULE_STYLE = {
     "gate": ("#009e73", "s", "--"),
     "switch": ("#d55e00", "^", ":"),
 }
-MODEL_COLOUR, JOINT_COLOUR, GREY = "#4d4d4d", "#cc79a7", "#999999"
-SHORT = {
-    HELPFUL: "helpfulness\nonly",
-    SAFE: "safety\nonly",
-    HELPFULNESS_MIX: "50 %",
-    SAFETY_MIX: "90 %",
-    JOINT: "joint,\nall data",
-    AUXILIARY: "90 % +\nauxiliary",
+JOINT_COLOUR, GREY = "#cc79a7", "#999999"
+#: Models that a reader should find among the others: colour, marker, label.
+MODEL_STYLE = {
+    HELPFUL: ("#56b4e9", "<", "one model, helpfulness only"),
+    SAFE: ("#e69f00", ">", "one model, safety only"),
+    JOINT: (JOINT_COLOUR, "P", "one model, all data"),
 }
 
 
 def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Accuracy on safety against accuracy on helpfulness, by the share of safety trained on.
+    """Accuracy on safety against accuracy on helpfulness, by the share of safety trained on (%).
 
     The dashed corner is what two specialists reach together. Tuned.
 
@@ -61,15 +56,19 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 [[value - wide.loc[arm, ("low", name)]], [wide.loc[arm, ("high", name)] - value]]
                 for name, value in ((HELPFULNESS, x), (SAFETY, y))
             ]
-            on_curve = arm in curve
+            colour, marker, label = "#0072b2", "o", "models of equal size"
+            if arm not in curve:
+                colour, label = JOINT_COLOUR, arm
+                marker = "X" if ARMS[arm].auxiliary else "P"
             axis.errorbar(
-                x, y, xerr=bars[0], yerr=bars[1], marker="o" if on_curve else "D", lw=0.8,
-                color="#0072b2" if on_curve else JOINT_COLOUR, capsize=2, zorder=3,
+                x, y, xerr=bars[0], yerr=bars[1], marker=marker, ms=6, lw=0.8, ls="",
+                color=colour, capsize=2, zorder=3, label=label,
             )  # fmt: skip
-            axis.annotate(
-                SHORT.get(arm, arm.removesuffix(" safety")), (x, y), xytext=(6, 4),
-                textcoords="offset points", fontsize=8,
-            )  # fmt: skip
+            if arm in curve:
+                axis.annotate(
+                    f"{ARMS[arm].safety:.0%}".rstrip("%"), (x, y), xytext=(-4, -12), ha="right",
+                    textcoords="offset points", fontsize=8.5, color=colour,
+                )  # fmt: skip
         line = wide.loc[curve, "estimate"]
         axis.plot(line[HELPFULNESS], line[SAFETY], color="#0072b2", lw=1.2, zorder=2)
         corner = (line.loc[HELPFUL, HELPFULNESS], line.loc[SAFE, SAFETY])
@@ -79,6 +78,9 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set_xlabel("accuracy on helpfulness (%)")
         axis.margins(0.12)
     axes[0][0].set_ylabel("accuracy on safety (%)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -131,13 +133,13 @@ def _draw_choices(axis: Axes, found: pd.DataFrame, names: tuple[str, str], team:
             label=f"two models, {rule}", zorder=3,
         )  # fmt: skip
     alone = found[found["team"] == SINGLE]
-    axis.plot(alone[x], alone[y], "D", color=MODEL_COLOUR, ms=5, ls="", label="one model", zorder=4)
-    for row in alone.to_dict("records"):
-        if row["system"] in SHORT:
-            axis.annotate(
-                SHORT[row["system"]].replace("\n", " "), (row[x], row[y]), xytext=(6, -9),
-                textcoords="offset points", fontsize=7.5,
-            )  # fmt: skip
+    others = alone[~alone["system"].isin(MODEL_STYLE)]
+    axis.plot(
+        others[x], others[y], "D", color=GREY, ms=4, ls="", label="one model, other mixes", zorder=2
+    )
+    for name, (colour, marker, label) in MODEL_STYLE.items():
+        part = alone[alone["system"] == name]
+        axis.plot(part[x], part[y], marker, color=colour, ms=8, ls="", label=label, zorder=4)
 
 
 def refusals_by_mix(tables: Mapping[str, pd.DataFrame]) -> Figure:

@@ -181,7 +181,16 @@ def draw_candidates(
         seed: Seeds prompts and responses.
         multi_turn: See :func:`simulate`.
         sensitive: See :func:`simulate`.
+
+    Raises:
+        ValueError: If a share is not between 0 and 1, or a number is too small.
     """
+    if count < 0 or responses < 2 or not all(0 <= share <= 1 for share in (multi_turn, sensitive)):
+        raise ValueError(
+            "count must not be negative, responses must be at least 2 and shares must lie in "
+            f"[0, 1]; got count={count}, responses={responses}, multi_turn={multi_turn}, "
+            f"sensitive={sensitive}"
+        )
     rng = random.Random(seed)
     found = []
     for _ in range(count):

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from posttrain.combining import THRESHOLD
 from posttrain.records import Record
+from posttrain.sources.simulator import SIMULATOR
 from posttrain.studies.report import PERCENT, listing, ordered, title, with_interval
 from posttrain.studies.tradeoff_claims import TRADEOFF_CLAIMS, conflict, difference, has_gold
+from posttrain.studies.tradeoff_data import HUMAN
 from posttrain.studies.tradeoff_outcome import BOTH, HELPFUL, JOINT, SAFE
 from posttrain.studies.tradeoff_report import choice
 from posttrain.studies.tradeoff_rules import MAIN_EXCHANGE, NOBODY, RANDOM, SINGLE
@@ -14,11 +16,11 @@ from posttrain.studies.tradeoff_rules import MAIN_EXCHANGE, NOBODY, RANDOM, SING
 ADVICE = {
     "supported": "Train two models, one on each domain; calibrate each on held-out pairs of its "
     "own; add the scores, with safety weighted by what it is worth to you.",
-    "not supported": "One model of all data is enough to choose by; two are worth their price "
-    "where you want to set later what safety is worth.",
-    "inconclusive": "Where helpfulness and safety are judged by different annotators, train two "
-    "models, calibrate each on held-out pairs of its own domain, and add the scores; whether they "
-    "choose better than one model of all data depends on the data.",
+    "not supported": "Begin with one model of all data: it chooses among responses no worse than "
+    "two together. Train two where what safety is worth is to be set later; then calibrate both "
+    "and add their scores.",
+    "inconclusive": "Whether two models choose better than one of all data depends on the data: "
+    "try one first. Where you train two, calibrate both and add their scores.",
 }
 
 
@@ -26,40 +28,49 @@ def answer(records: Sequence[Record]) -> str:
     """The chapter's answer in Markdown, from recorded results.
 
     Raises:
-        ValueError: If there is no record, or one without the joint model.
+        ValueError: If there is no record, or one without a model of all data.
     """
     found = ordered(records)
     if not found:
         raise ValueError("the answer needs a record of the study of helpfulness and safety")
     for record in found:
-        if not (record.tables["choices"]["system"] == JOINT).any():
-            raise ValueError(f"{record.name}: the answer needs the arm {JOINT!r}; run it too")
+        if JOINT not in record.settings["arms"]:
+            raise ValueError(f"{record.name}: the answer needs the arm {JOINT!r}")
     claim = next(claim for claim in TRADEOFF_CLAIMS if claim.key == "two-choose-better")
     ranked = listing(
         [
-            f"{with_interval(difference(r, 'joint − own specialist', BOTH))} ({title(r)})"
-            for r in found
+            f"{with_interval(difference(record, 'joint − own specialist', BOTH))} points on "
+            f"{_named(record)}"
+            for record in found
         ]
     )
-    helpful = _shares(found, HELPFUL, "unsafe")
-    safe = _shares(found, SAFE, "lookalike")
     return (
         f"**{ADVICE[claim.judge(found)[0]]}**\n\n"
-        f"**Two models, or one?** One model of all data ranks both domains {ranked} points of "
-        "accuracy better or worse than a specialist for each, mean of both domains. What one "
-        "domain's annotators alone teach is wrong for the other: a model of helpfulness scores the "
-        f"refusal of an unsafe request above an answer in {helpful} % of pairs, a model of safety "
-        f"an answer to a harmless request that looks unsafe above its refusal in {safe} %.\n\n"
-        f"**How do I combine two?** {' '.join(_combined(record) for record in found)} The switch "
-        "takes a threshold for granted that only calibration gives a meaning, and even then may "
-        "put a dangerous answer above a refusal."
+        f"**Choosing.** {' '.join(_combined(record) for record in found)} Llama 2's threshold "
+        "means nothing before calibration, and even then its switch may put a dangerous answer "
+        "above a refusal.\n\n"
+        "**Ranking** held-out pairs, one model of all data differs from a specialist for each "
+        f"domain by {ranked} (accuracy, mean of both domains). It cannot follow two kinds of "
+        "annotators who contradict each other: with endless data it goes with whoever is more "
+        "common on such prompts.\n\n"
+        "**One aim alone** errs on one side. A model of helpfulness scores the refusal of an "
+        f"unsafe request above an answer in {_shares(found, HELPFUL, 'unsafe')} of pairs, a model "
+        "of safety an answer to a harmless request that looks unsafe above a refusal in "
+        f"{_shares(found, SAFE, 'lookalike')}. (95 % intervals; safety counts twice.)"
     )
+
+
+def _named(record: Record) -> str:
+    """How a sentence calls a record's source."""
+    names = {SIMULATOR: "the simulator", HUMAN: "human data"}
+    return names.get(record.source, title(record))
 
 
 def _shares(records: Sequence[Record], arm: str, kind: str) -> str:
     return listing(
         [
-            f"{with_interval(conflict(record, arm, kind), sign=False, digits=0)} ({title(record)})"
+            f"{with_interval(conflict(record, arm, kind), sign=False, digits=0)} % "
+            f"({_named(record)})"
             for record in records
         ]
     )
@@ -79,15 +90,17 @@ def _combined(record: Record) -> str:
     joint = of(SINGLE, JOINT)
     if gold:
         return (
-            "Choosing the best of "
-            f"{record.settings['responses']} simulated responses, the sum of two calibrated "
-            f"scores, safety counting {MAIN_EXCHANGE:g} times, covers {total} of the way from a "
-            f"random to the best possible choice, Llama 2's switch at {THRESHOLD:g} {switch}, and "
-            f"one model of all data {joint}."
+            f"Of the way from a random choice among {record.settings['responses']} responses to "
+            f"the best possible one, one model of all data covers {joint} on {_named(record)}, the "
+            f"sum of two calibrated scores {total}, and Llama 2's switch at {THRESHOLD:g} {switch}."
         )
     chance = choice(record, NOBODY, RANDOM, metric)[0] * PERCENT
+    refusing = choice(record, SINGLE, JOINT, metric)[1] * PERCENT > chance
+    worse = ": where safety data teach to refuse, models refuse what is harmless too" * refusing
+    told = of("specialists", "switch, unsafe prompts flagged", THRESHOLD)
     return (
-        f"On {title(record)}, the sum answers unsafe requests or refuses harmless ones in {total} "
-        f"of choices (mean of both), the switch in {switch}, one model of all data in {joint}, "
-        f"and chance in {chance:.0f} %."
+        f"On {_named(record)} one model of all data chooses wrongly in {joint} (an answer to an "
+        "unsafe request, a refusal of a harmless one that looks unsafe; mean of both), the sum in "
+        f"{total}, the switch in {switch}, and chance in {chance:.0f} %{worse}. Told which prompts "
+        f"are unsafe, the switch errs in {told}."
     )

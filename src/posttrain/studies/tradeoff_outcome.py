@@ -138,6 +138,8 @@ class Tested:
         lengths: Characters of chosen and rejected, ``[pairs, 2]``.
     """
 
+    __test__ = False  # not a test, whatever pytest makes of its name
+
     strengths: np.ndarray
     sources: np.ndarray
     domains: np.ndarray

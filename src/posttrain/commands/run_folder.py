@@ -1,0 +1,118 @@
+"""Which run a folder holds: settings and data, so that it goes on as the same run or not at all."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from posttrain import saving
+from posttrain.files import whole_file
+from posttrain.resuming import checkpoints_in
+
+SETTINGS = "settings.json"
+
+#: Settings that change how a run is computed and watched, but not what it computes.
+FREE = (
+    "resume", "processes", "resamples", "output_dir", "part_tokens", "disable_tqdm", "report_to",
+    "run_name", "project", "trackio", "push_to_hub", "per_device_eval_batch_size",
+)  # fmt: skip
+FREE_BEGINNINGS = ("logging_", "log_", "save_", "eval_s", "dataloader_", "hub_", "ddp_", "fsdp")
+
+_ANOTHER = "start another run in another output_dir"
+
+
+def claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: bool) -> None:
+    """Make sure that a folder can hold this run, and say in it which run it holds.
+
+    Args:
+        folder: The folder.
+        described: All settings as JSON has them, ``settings`` and ``training``.
+        resume: Whether it is to hold the run already.
+        main: Whether this process writes; the others only compare.
+
+    Raises:
+        ValueError: If it holds a run that is not to be resumed, none that could be, or another.
+    """
+    if not resume:
+        if (folder / saving.CONFIG).exists() or checkpoints_in(folder):
+            if main:
+                raise ValueError(
+                    f"{folder} holds a run already; go on with it (--resume), choose another "
+                    "output_dir, or remove the folder"
+                )
+        elif main:
+            _write(folder, described)
+        return
+    before = _read(folder)
+    changed = [
+        f"{name} ({before[part].get(name)!r} → {value!r})"
+        for part in ("settings", "training")
+        for name, value in described[part].items()
+        if name not in FREE
+        and not name.startswith(FREE_BEGINNINGS)
+        and before[part].get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"the run in {folder} was started with other settings: {', '.join(changed)}; resume it "
+            f"with its own, or {_ANOTHER}"
+        )
+
+
+def claim_data(folder: Path, found: Mapping[str, str | None], *, resume: bool, main: bool) -> None:
+    """Make sure that a run goes on with the data that it was started with, whatever their names.
+
+    Args:
+        folder: The folder, claimed.
+        found: What data and tokenizer contain, as hashes by name.
+        resume: See :func:`claim`.
+        main: See :func:`claim`.
+
+    Raises:
+        ValueError: If something has changed.
+    """
+    if not (resume or main):
+        return
+    kept = _read(folder)
+    # A run that was stopped before its data were read has not noted them.
+    before = kept.get("data") if resume else None
+    if before is None:
+        if main:
+            _write(folder, kept | {"data": found})
+        return
+    changed = [name for name, content in found.items() if before.get(name) != content]
+    if changed:
+        raise ValueError(
+            f"{' and '.join(changed)} of the run in {folder} have other contents than when it was "
+            f"started, under the same names; resume it with what they were, or {_ANOTHER}"
+        )
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Changes with all that decides how a conversation becomes token ids."""
+    content = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _write(folder: Path, content: Mapping[str, Any]) -> None:
+    with whole_file(folder / SETTINGS) as file:
+        json.dump(content, file, indent=2)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """What :func:`_write` has written."""
+    path = folder / SETTINGS
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no run to resume; start one without --resume") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); restore it, or {_ANOTHER}") from None
+    parts = ("settings", "training", "data")
+    # Data are noted once they have been read.
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(part, {} if part == "data" else None), dict) for part in parts
+    ):
+        raise ValueError(f"{path} does not hold the settings of a run; restore it, or {_ANOTHER}")
+    return found

@@ -1,0 +1,148 @@
+"""Settings from a YAML file (``--config``) and from options, which win; each value checked."""
+
+import argparse
+import os
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from trl import TrlParser
+
+WORDS = {
+    str: "text", int: "a whole number", float: "a number", bool: "true or false",
+    dict: "a mapping", type(None): "null",
+}  # fmt: skip
+
+
+def parse(parser: TrlParser, arguments: Sequence[str]) -> list[Any]:
+    """Settings of a command.
+
+    Options that make no sense end the program with exit code 2, as argparse does.
+
+    Args:
+        parser: Knows the settings. The file's values become its defaults.
+        arguments: The command line, without the command.
+
+    Returns:
+        An object for each of the parser's dataclasses.
+
+    Raises:
+        ValueError: If the file cannot be read, is no mapping, or has an unknown setting or a value
+            of the wrong type, or settings make no sense together.
+    """
+    first = argparse.ArgumentParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    first.add_argument("--config", metavar="FILE", action="append", default=[])
+    known, rest = first.parse_known_args(arguments)
+    if len(known.config) > 1:
+        parser.error(f"give one --config file, not {len(known.config)}")
+    for path in known.config:
+        parser.set_defaults_with_config(**_checked(path, _read(path), parser))
+    *settings, unknown = parser.parse_args_into_dataclasses(
+        args=rest, return_remaining_strings=True
+    )
+    if unknown:
+        parser.error(f"unknown settings: {' '.join(unknown)}")
+    return settings
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(
+            f"the --config file {path} cannot be read ({error.strerror}); check the path"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"the --config file {path} is not YAML: {error}") from None
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ValueError(
+            f"the --config file {path} must hold a line 'name: value' for each setting, not "
+            f"{'nothing' if content is None else repr(content)[:60]}"
+        )
+    return content
+
+
+def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str, Any]:
+    """The values as options would give them; TRL sets the variables under ``env``."""
+    hints = {
+        name: hint for kind in parser.dataclass_types for name, hint in get_type_hints(kind).items()
+    }
+    options: dict[str, argparse.Action] = {}
+    for option in parser._actions:
+        options.setdefault(option.dest, option)
+    environment = content.pop("env", {})
+    if not isinstance(environment, dict):
+        raise ValueError(f"{path}: env must be a mapping of environment variables to values")
+    unknown = [name for name in content if name not in options or name not in hints]
+    if unknown:
+        raise ValueError(f"{path}: unknown settings: {', '.join(unknown)}; see --help")
+    found = {}
+    for name, value in content.items():
+        try:
+            found[name] = _converted(value, hints[name], options[name])
+        except (ValueError, TypeError, ArgumentTypeError):
+            quotes = ""
+            if isinstance(value, bool | int | float) and str in (
+                hints[name],
+                *get_args(hints[name]),
+            ):
+                quotes = "; put it in quotes (YAML takes words such as no and on for true or false)"
+            raise ValueError(
+                f"{path}: {name} must be {_in_words(hints[name])}, not {value!r}{quotes}"
+            ) from None
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    return found
+
+
+def _converted(value: Any, hint: Any, option: argparse.Action) -> Any:
+    """A value of the hint's type; text is read as on the command line, for YAML's 1e-5 is text.
+
+    Raises:
+        ValueError: If it is of another type.
+        TypeError: The same, from what reads the text.
+        ArgumentTypeError: The same.
+    """
+    if value is None and option.default is None:
+        return None
+    read: Any = option.type or str
+    if option.nargs == "+":
+        # A file or a size alone is a list of one; otherwise text would be taken letter by letter.
+        values = value if isinstance(value, list) else [value]
+        value = [read(one) if isinstance(one, str) else one for one in values]
+    elif isinstance(value, str):
+        value = read(value)
+    if not _fits(value, hint):
+        raise ValueError
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(one, *get_args(hint)) for one in value)
+    if isinstance(value, bool) and hint is not bool:
+        return False  # to Python, True is a whole number
+    return isinstance(value, (int, float) if hint is float else origin or hint)
+
+
+def _in_words(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        # Members of enumerations are given as text.
+        kinds = [
+            one for one in get_args(hint) if not (isinstance(one, type) and issubclass(one, Enum))
+        ]
+        return " or ".join(map(_in_words, kinds))
+    if origin is list:
+        return f"a list (of {_in_words(*get_args(hint))} each)"
+    if origin is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    return WORDS.get(origin or hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,47 @@
+"""Training that has diverged: found out as soon as a number is not finite, and never saved."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity; of spread ones, in this process's part."""
+    local = ((name, one.to_local() if isinstance(one, DTensor) else one) for name, one in named)
+    return [name for name, one in local if not torch.isfinite(one).all()]
+
+
+def diverged(what: str, learning_rate: float) -> ValueError:
+    """The error to raise.
+
+    Args:
+        what: What is not finite, and when.
+        learning_rate: The peak learning rate.
+    """
+    return ValueError(
+        f"{what}: training has diverged; lower learning_rate ({learning_rate:g}), warm up longer, "
+        "or compute in float32"
+    )
+
+
+def check_weights(model: nn.Module, accelerator: Any, when: str, learning_rate: float) -> None:
+    """Refuse trained weights that are not finite, on all processes if they are so on one.
+
+    Args:
+        model: The model.
+        accelerator: Accelerate's ``Accelerator``.
+        when: For the message.
+        learning_rate: The peak learning rate.
+
+    Raises:
+        ValueError: If a weight is not finite.
+    """
+    trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+    found = not_finite((name, weight.detach()) for name, weight in trained)
+    count = accelerator.reduce(torch.tensor(len(found), device=accelerator.device))
+    if count.item():
+        such_as = f", such as {found[0]}" if found else ""
+        raise diverged(f"weights are not finite {when}{such_as}", learning_rate)

@@ -1,0 +1,143 @@
+"""What is read of a checkpoint: configuration, tokenizer and safetensors; never code or pickles.
+
+Both can do anything on the machine that loads them. A checkpoint that carries code of its own is
+refused even where transformers has a class for it, because what it computes may be another thing.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import cached_file
+
+#: Files that name the code which a checkpoint carries.
+_NAMES_CODE = ("config.json", "tokenizer_config.json")
+
+
+def load_classifier(checkpoint: str | Path, **settings: Any) -> tuple[Any, list[str]]:
+    """Load a checkpoint as a classifier with one label.
+
+    Args:
+        checkpoint: A folder, or a name on the Hugging Face hub.
+        **settings: Passed on to ``from_pretrained``.
+
+    Returns:
+        The model, and names of the weights that the checkpoint lacks, which are random.
+
+    Raises:
+        ValueError: If there is no such checkpoint, it is not readable, or it needs code or pickles.
+    """
+    _refuse_code(checkpoint)
+    _refuse_pickles(checkpoint)
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint,
+            num_labels=1,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **settings,
+        )
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(checkpoint, error) from None
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            f"{str(checkpoint)!r} has weights of other shapes than a model with one score, such as "
+            "a head with several labels; take a language model, or a reward model (num_labels=1)"
+        ) from None
+    return model, sorted(report["missing_keys"])
+
+
+def load_tokenizer(
+    checkpoint: str | Path, pad_token: str | None = None, chat_template: str | None = None
+) -> PreTrainedTokenizerBase:
+    """Load a checkpoint's tokenizer.
+
+    Args:
+        checkpoint: A folder, or a name on the Hugging Face hub.
+        pad_token: Padding token, for a tokenizer that has none or one that ends responses.
+        chat_template: Chat template, for a tokenizer that has none.
+
+    Raises:
+        ValueError: If there is no such tokenizer, it needs code, or it has no padding token.
+    """
+    _refuse_code(checkpoint)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(checkpoint, error) from None
+    if pad_token is not None:
+        if pad_token not in tokenizer.get_vocab():
+            raise ValueError(
+                f"pad_token {pad_token!r} is not in the vocabulary of {str(checkpoint)!r}"
+            )
+        tokenizer.pad_token = pad_token
+    if tokenizer.pad_token_id is None:
+        found = [token for token in tokenizer.get_added_vocab() if "pad" in token.lower()]
+        such_as = f", such as {' or '.join(found)}" if found else ""
+        raise ValueError(
+            f"the tokenizer of {str(checkpoint)!r} has no padding token; set pad_token to a token "
+            f"that never ends a response{such_as}"
+        )
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def _refuse_code(checkpoint: str | Path) -> None:
+    for name in _NAMES_CODE:
+        try:
+            path = cached_file(
+                checkpoint,
+                name,
+                _raise_exceptions_for_gated_repo=False,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            found = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        except (OSError, ValueError):
+            continue  # whoever loads the file says better what is wrong with it
+        if isinstance(found, dict) and found.get("auto_map"):
+            raise ValueError(
+                f"{str(checkpoint)!r} carries code of its own (auto_map in {name}), which is not "
+                "run; take a model of a class that transformers has. If transformers has one that "
+                "computes the same, load a copy of the folder without auto_map in its JSON files"
+            )
+
+
+def _refuse_pickles(checkpoint: str | Path) -> None:
+    folder = Path(checkpoint)
+    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise _pickled(checkpoint, pickles[0])
+
+
+def _pickled(checkpoint: str | Path, name: str) -> ValueError:
+    return ValueError(
+        f"{str(checkpoint)!r} has its weights in pickles ({name}), which can run code when they "
+        "are loaded, and none in safetensors; if you trust their author, convert them "
+        "(from_pretrained and then save_pretrained of transformers write safetensors) and load "
+        "the result"
+    )
+
+
+def _unreadable(checkpoint: str | Path, error: Exception) -> ValueError:
+    """Transformers explains at length, the hub in a stack of errors; the first lines say it."""
+    where = f"{str(checkpoint)!r}"
+    if Path(checkpoint).is_dir():
+        reason = str(error).strip().splitlines()[0]
+        return ValueError(f"the folder {where} holds no readable model: {reason}")
+    if "cannot be loaded with `safetensors`" in str(error):
+        return _pickled(checkpoint, "pytorch_model.bin")
+    return ValueError(
+        f"{where} is no folder, and the Hugging Face hub gave no such model: check the name, the "
+        "network, and for a gated model that you are logged in (hf auth login)"
+    )
