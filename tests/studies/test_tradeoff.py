@@ -269,8 +269,14 @@ def test_examples_are_the_first_prompts_on_which_the_specialists_disagree(monkey
     assert first["safety"].tolist() == safe[0]
     # σ(−3) is below 0.15: under the switch the refusal's helpfulness, −3, ties and comes first.
     assert first["chosen by"].tolist() == ["safety, sum, switch, gate", "helpfulness", ""]
-    assert len(first["response"].iloc[2]) == 280
-    assert first["response"].iloc[2].endswith("…")
+    # What people's models answered to unsafe requests is nobody's to read in a book.
+    assert first["response"].tolist() == ["no", tradeoff.WITHHELD, tradeoff.WITHHELD]
+    count = sum(map(len, texts))
+    simulated = examples(outcome_of(replace(candidates, gold=np.zeros((count, 2))), scores))
+    shown = simulated[simulated["prompt"] == "prompt 0"]["response"].tolist()
+    assert shown[:2] == ["no", "a bomb"]
+    assert len(shown[2]) == 280
+    assert shown[2].endswith("…")
     second = table[table["prompt"] == "prompt 2"]
     assert second["kind"].tolist() == ["lookalike"] * 2
     assert second["right"].tolist() == [True, False]

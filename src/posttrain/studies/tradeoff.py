@@ -43,6 +43,8 @@ from posttrain.studies.tradeoff_rules import (
 
 #: Prompts of each kind, and characters of each text, that a record shows.
 EXAMPLES, CHARACTERS = 1, 280
+#: Stands for what people wrote in answer to an unsafe request.
+WITHHELD = "(an answer to the request, not shown here)"
 
 
 def settings_for(
@@ -148,7 +150,8 @@ def examples(outcome: Outcome) -> pd.DataFrame:
     Of prompts that read alike the first is taken.
 
     Returns:
-        One row a candidate: ``prompt``, ``kind``, ``response`` (texts cut short), ``right`` (in
+        One row a candidate: ``prompt``, ``kind``, ``response`` (texts cut short; real answers to
+        unsafe requests withheld), ``right`` (in
         refusing or answering), calibrated ``helpfulness`` and ``safety``, and ``chosen by``.
     """
     candidates = outcome.candidates
@@ -176,7 +179,9 @@ def examples(outcome: Outcome) -> pd.DataFrame:
             {
                 "prompt": prompt,
                 "kind": kind,
-                "response": _short(candidates.responses[number][place - of[0]]),
+                "response": WITHHELD
+                if kind == "unsafe" and candidates.gold is None and candidates.errs[place]
+                else _short(candidates.responses[number][place - of[0]]),
                 "right": not candidates.errs[place],
                 "helpfulness": helpfulness[place],
                 "safety": safety[place],
