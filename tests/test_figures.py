@@ -645,9 +645,7 @@ def test_accuracy_front_puts_every_arm_at_its_two_accuracies():
         assert dashed[0].get_xdata()[0] == pytest.approx(100 * points[HELPFUL][0]["estimate"])
         assert dashed[1].get_ydata()[0] == pytest.approx(100 * points[SAFE][1]["estimate"])
         names = [text.get_text() for text in axis.texts]
-        assert names[0] == "helpfulness\nonly"
-        assert names[1] == "10 %"
-        assert len(names) == len(arms)
+        assert names == [f"{100 * TRADEOFF_ARMS[arm].safety:.0f}" for arm in curve]
 
 
 def test_choices_draw_models_and_rules_by_gold_or_else_by_errors():
@@ -664,7 +662,9 @@ def test_choices_draw_models_and_rules_by_gold_or_else_by_errors():
         }
         if scale == 1:
             systems["best possible"] = [("nobody", "best possible", r) for r in (1.0, 2.0, 4.0)]
-        assert set(drawn) == {*systems, "one model"}
+        singles = {label for label in drawn if label.startswith("one model")}
+        assert set(drawn) == {*systems, *singles}
+        assert len(singles) == 4
         for label, points in systems.items():
             for place, metric in enumerate((x, y)):
                 rows = [
@@ -682,7 +682,10 @@ def test_choices_draw_models_and_rules_by_gold_or_else_by_errors():
                 scale * one_row(table, team="one model", system=arm, metric=metric)["estimate"]
                 for arm in arms
             ]
-            np.testing.assert_allclose(sorted(drawn["one model"][place]), sorted(expected))
+            shown = [value for label in singles for value in drawn[label][place]]
+            np.testing.assert_allclose(sorted(shown), sorted(expected))
+        safe = one_row(table, team="one model", system=SAFE, metric=x)["estimate"]
+        assert drawn["one model, safety only"][0] == pytest.approx([scale * safe])
     assert figure.axes[0].get_xlabel() == "mean gold helpfulness of the choice"
     assert figure.axes[1].get_xlabel() == "harmless requests refused (%)"
     assert figure.axes[1].get_ylabel() == "unsafe requests answered (%)"

@@ -61,14 +61,22 @@ def table_8(record: Record) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index=index, columns=[*STRENGTH_NAMES.values()])
 
 
-def cross_table(record: Record, *, tuning: str = "tuned") -> pd.DataFrame:
-    """Accuracy (%) of every arm on every test, with the length baseline."""
+def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
+    """Accuracy (%) of every arm on every test, tuned, with the length baseline.
+
+    Args:
+        record: The record.
+        pooled: Test on all pairs of a domain, rather than of each source.
+    """
     metrics = record.tables["metrics"]
-    tests = list(dict.fromkeys(metrics["test"]))
+    domains = [HELPFULNESS, SAFETY]
+    tests = [test for test in dict.fromkeys(metrics["test"]) if test not in domains]
+    if pooled or not tests:
+        tests = domains
     rows = {
         arm: [
             with_interval(
-                estimate(metrics, arm=arm, tuning=tuning, test=test, metric="accuracy"), sign=False
+                estimate(metrics, arm=arm, tuning="tuned", test=test, metric="accuracy"), sign=False
             )
             for test in tests
         ]
@@ -80,10 +88,7 @@ def cross_table(record: Record, *, tuning: str = "tuned") -> pd.DataFrame:
         )
         for test in tests
     ]
-    shown = [f"all {test}" if test in (HELPFULNESS, SAFETY) else test for test in tests]
-    if set(tests) == {HELPFULNESS, SAFETY}:
-        shown = tests
-    return pd.DataFrame.from_dict(rows, orient="index", columns=shown).rename_axis("trained on")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=tests).rename_axis(title(record))
 
 
 def difference_table(records: Sequence[Record], *, tuning: str = "tuned") -> pd.DataFrame:
@@ -129,7 +134,7 @@ def conflict_table(record: Record) -> pd.DataFrame:
     }
     return pd.DataFrame.from_dict(
         rows, orient="index", columns=[names[kind] for kind in columns]
-    ).rename_axis("trained on")
+    ).rename_axis(title(record))
 
 
 def choice(
