@@ -132,10 +132,11 @@ def test_an_unknown_option_is_named(good_file, capsys):
 
 def test_simulate_writes_what_the_simulator_draws(tmp_path, capsys):
     path = tmp_path / "drawn.jsonl.gz"
-    options = ("--groups", 30, "--seed", 4, "--domain", "safety", "--edited-share", 0.5)
+    options = ("--groups", 30, "--seed", 4, "--domain", "safety", "--edited-share", 0.5,
+               "--sensitive", 0.7)  # fmt: skip
     assert run("data", "simulate", path, *options) == 0
     assert capsys.readouterr().out == f"wrote 30 records to {path}\n"
-    drawn = simulate(30, seed=4, domain="safety", edited_share=0.5)
+    drawn = simulate(30, seed=4, domain="safety", edited_share=0.5, sensitive=0.7)
     assert read_groups(path).groups == [group.ranked for group in drawn]
     assert any(group.ranked.has_edit for group in drawn)
 

@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--seed", type=int, default=0)
     simulate.add_argument("--domain", choices=["helpfulness", "safety"], default="helpfulness")
     simulate.add_argument("--edited-share", type=float, default=0.0)
+    simulate.add_argument(
+        "--sensitive", type=float, default=0.0, help="share of prompts that are or look unsafe"
+    )
     simulate.set_defaults(run=_data_simulate)
 
     for name, runs, purpose in (
@@ -139,7 +142,11 @@ def _data_simulate(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from posttrain.sources.simulator import simulate
 
     simulated = simulate(
-        known.groups, seed=known.seed, domain=known.domain, edited_share=known.edited_share
+        known.groups,
+        seed=known.seed,
+        domain=known.domain,
+        edited_share=known.edited_share,
+        sensitive=known.sensitive,
     )
     write_groups(known.output, (group.ranked for group in simulated))
     print(f"wrote {len(simulated)} records to {known.output}")

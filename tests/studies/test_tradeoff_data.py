@@ -14,12 +14,10 @@ from posttrain.studies.tradeoff_data import (
     CONFLICTS,
     HUMAN_SOURCES,
     CandidateSet,
-    _is_circular,
     _right_and_wrong,
     _some,
     account_of,
     human_world,
-    overview,
     refusals,
     simulated_world,
 )
@@ -179,40 +177,6 @@ def test_groups_of_one_prompt_are_split_together(world):
     for group, code in zip(world.ranked, world.codes, strict=True):
         assert by_prompt.setdefault(group.prompt, code) == code
     assert len(set(by_prompt.values())) == len(by_prompt)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "circular"),
-    [
-        ([("a", "b")], False),
-        ([("a", "b"), ("b", "a")], True),
-        ([("a", "b"), ("a", "b")], False),
-        ([("a", "b"), ("b", "c"), ("a", "c")], False),
-        ([("a", "b"), ("b", "c"), ("c", "a")], True),
-        ([("a", "b"), ("c", "d"), ("d", "c")], True),
-        ([("a", "b"), ("c", "d"), ("a", "d")], False),
-    ],
-)
-def test_comparisons_that_go_in_a_circle_are_found(pairs, circular):
-    assert _is_circular([pair(*both) for both in pairs]) == circular
-
-
-def test_what_sources_are_like_by_hand():
-    ranked = [
-        pair("longer", "no", group="x"), pair("no", "longer", group="x"),
-        pair("yes", "no", CHAIR, group="y"),
-        pair("a", "bb", domain="helpfulness", group="z"),
-        pair("a", "bb", CHAIR, domain="safety", group="w"),
-    ]  # fmt: skip
-    sources = np.array(["one", "one", "one", "two", "two"])
-    table = overview(ranked, sources, {"one": "people", "two": "a model"})
-    assert table["source"].tolist() == ["one", "two"]
-    assert table["domain"].tolist() == ["safety", "helpfulness, safety"]
-    assert table["labels"].tolist() == ["people", "a model"]
-    assert table["pairs"].tolist() == [3, 2]
-    assert table["groups"].tolist() == [2, 2]
-    assert table["contradicting"].tolist() == [0.5, 0.0]
-    np.testing.assert_allclose(table["estimate"], [2 / 3, 0])
 
 
 def test_some_groups_are_whole_split_groups_in_their_order():

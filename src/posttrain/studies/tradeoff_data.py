@@ -15,16 +15,14 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 from transformers import AutoTokenizer
 
 from posttrain.preferences import Message, RankedGroup, fingerprint
 from posttrain.sources import human
 from posttrain.sources.simulator import draw_candidates, simulate
 from posttrain.sources.tasks import Domain
-from posttrain.studies.data import length_accuracy
 from posttrain.studies.groups import without_edit
+from posttrain.studies.tradeoff_sources import overview
 from posttrain.tokenization import TokenizedGroup, tokenize_groups, tokenize_responses
 
 DOMAINS = HELPFULNESS, SAFETY = "helpfulness", "safety"
@@ -290,49 +288,6 @@ def _right_and_wrong(right: Sequence[bool], counts: Sequence[int]) -> np.ndarray
         if right[good] and not right[bad]
     ]
     return np.array(found, dtype=int).reshape(-1, 2)
-
-
-def overview(
-    ranked: Sequence[RankedGroup], sources: np.ndarray, labels: dict[str, str]
-) -> pd.DataFrame:
-    """What sources are like: one row each.
-
-    Returns:
-        Columns ``source``, ``domain``, ``labels`` (whose), ``pairs``, ``groups``, ``contradicting``
-        (share of prompts whose comparisons go in a circle, so that no score can agree with all),
-        and ``estimate``, ``low``, ``high``: how often the longer response is the chosen one.
-    """
-    rows = []
-    for name, who in labels.items():
-        of = [ranked[k] for k in np.flatnonzero(sources == name).tolist()]
-        by_prompt: dict[tuple[Message, ...], list[RankedGroup]] = {}
-        for group in of:
-            by_prompt.setdefault(group.prompt, []).append(group)
-        circular = sum(map(_is_circular, by_prompt.values()))
-        longer = length_accuracy(of, 1000).set_index("strength").loc["all"]
-        rows.append(
-            {
-                "source": name,
-                "domain": ", ".join(sorted({str(group.domain) for group in of})),
-                "labels": who,
-                "pairs": len(of),
-                "groups": len({group.group for group in of}),
-                "contradicting": circular / len(by_prompt),
-            }
-            | longer.to_dict()
-        )
-    return pd.DataFrame(rows)
-
-
-def _is_circular(groups: Sequence[RankedGroup]) -> bool:
-    texts: dict[str, int] = {}
-    edges = [
-        (texts.setdefault(group.chosen, len(texts)), texts.setdefault(group.rejected, len(texts)))
-        for group in groups
-    ]
-    places = tuple(np.array(edges).T)
-    graph = csr_array((np.ones(len(edges)), places), shape=(len(texts), len(texts)))
-    return bool(connected_components(graph, connection="strong")[0] < len(texts))
 
 
 def account_of(world: World) -> dict[str, Any]:
