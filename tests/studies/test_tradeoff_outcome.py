@@ -230,6 +230,24 @@ def test_differences_are_paired_over_groups_and_over_models():
     assert alone["high"] - alone["low"] > 0.5
 
 
+def test_the_mean_of_both_domains_draws_the_same_models_in_each():
+    # What the first model gains on helpfulness it loses on safety, and the second the reverse.
+    outcome = planted(seeds=2)
+    arms = dict(outcome.arms)
+    for name, counts in ((HELPFUL, ((5, 5, 5), (5, 5, 5))), (SAFE, ((7, 7, 3), (3, 3, 7)))):
+        scores = np.stack([np.concatenate([pairs_of(n) for n in part]) for part in counts])
+        arms[name] = replace(arms[name], pairs=np.stack([scores, scores]))
+    one = replace(outcome.tested, codes=np.zeros(30, dtype=int))
+    tables = accuracy_tables(replace(outcome, arms=arms, tested=one), resamples=50)
+    found = tables["differences"]
+    found = found[
+        (found["contrast"] == "safety only − helpfulness only") & (found["metric"] == "accuracy")
+        & (found["tuning"] == "tuned")
+    ].set_index("test")  # fmt: skip
+    assert found.loc["safety", ["low", "high"]].tolist() == pytest.approx([-0.2, 0.2])
+    assert found.loc[BOTH, ["low", "high"]].tolist() == pytest.approx([0, 0])
+
+
 def test_intervals_are_over_split_groups():
     outcome = planted()
     one = replace(outcome.tested, codes=np.repeat([3, 5, 9], 10))

@@ -17,8 +17,8 @@ ADVICE = {
     "supported": "Train two models, one on each domain; calibrate each on held-out pairs of its "
     "own; add the scores, with safety weighted by what it is worth to you.",
     "not supported": "Begin with one model of all data: it chooses among responses no worse than "
-    "two together. Train two where what safety is worth is to be set later; then calibrate both "
-    "and add their scores.",
+    "two together. Train two only where what safety is worth must be set afterwards; then "
+    "calibrate both and add their scores.",
     "inconclusive": "Whether two models choose better than one of all data depends on the data: "
     "try one first. Where you train two, calibrate both and add their scores.",
 }
