@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from posttrain import calibration
 from posttrain.rows import LAYOUTS
 from posttrain.studies import tradeoff_full
 from posttrain.studies.tradeoff_data import simulated_world
@@ -221,9 +222,15 @@ def test_members_of_teams_are_calibrated_on_held_out_groups_of_what_they_judge(b
     one_rate = replace(
         bench, settings=replace(SETTINGS, learning_rates=[1e-2], shared_learning_rate=1e-2)
     )
+    # Every group is scored on a scale of its own, so that it matters which ones are used.
+    units = {id(tokens): 1 + number / 50 for number, tokens in enumerate(bench.world.tokens)}
     good = often(bench)
+
+    def score(model, group):
+        return (model.seed + 1) * units.get(id(group), 1.0) * good(model, group) + 7
+
     for arm, domain in ((HELPFUL, "helpfulness"), (SAFETY_MIX, "safety"), (JOINT, None)):
-        trainings = stand_in(lambda model, group: (model.seed + 1) * good(model, group) + 7)
+        trainings = stand_in(score)
         trainings.clear()
         outcome, _ = train_arm(one_rate, arm)
         (scored,) = trainings[0].scored
@@ -231,21 +238,19 @@ def test_members_of_teams_are_calibrated_on_held_out_groups_of_what_they_judge(b
         expected = [bench.world.tokens[i] for i in (*bench.test, *part)]
         assert scored[: len(expected)] == expected
         assert scored[len(expected) :] == bench.world.candidates.tokens
-        if not domain:
-            assert outcome.calibrations == []
-            continue
-        wrong = np.mean(part % 5 == 0)
-        assert 0 < wrong < 0.5
-        for number, found in enumerate(outcome.calibrations):
-            assert found.pairs == len(part)
-            # Log odds of the share that is ranked right, by the difference of scores.
-            assert found.scale == pytest.approx(np.log(1 / wrong - 1) / (number + 1))
-            # Pairs score 0 and −1, or 0 and 1 where they are ranked wrong.
-            assert found.centre == pytest.approx(7 + (number + 1) * (wrong - 0.5))
-        assert len(outcome.calibrations) == 2
         # With one rate the shared setting is the tuned one, and nothing is trained twice.
         assert len(trainings) == 2
         assert np.array_equal(outcome.pairs[0], outcome.pairs[1])
+        if not domain:
+            assert outcome.calibrations == []
+            continue
+        assert len(outcome.calibrations) == 2
+        for found, model in zip(outcome.calibrations, trainings, strict=True):
+            values = np.array([score(model, bench.world.tokens[i]) for i in part])
+            expected = calibration.fit(*values.T)
+            assert found.pairs == len(part)
+            assert found.scale == pytest.approx(expected.scale)
+            assert found.centre == pytest.approx(expected.centre)
 
 
 def test_the_auxiliary_arm_alone_gets_labels_and_those_are_of_safety_groups(bench, stand_in):
