@@ -1,7 +1,9 @@
 """Mixes of domains to train on: which share of the groups comes from which domain.
 
 Llama 2 (section 3.2.2) trains two reward models on mixed data: helpfulness on all of its
-helpfulness data and an equal part of the rest, safety on 90 % safety and 10 % helpfulness.
+helpfulness data and an equal part of the rest, safety on 90 % safety and 10 % helpfulness. That
+rest was safety and open-source data together; where there are only two domains, half of it safety
+is the most that this can mean.
 """
 
 import math

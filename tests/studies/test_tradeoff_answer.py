@@ -59,6 +59,40 @@ def test_that_models_refuse_is_said_only_where_they_choose_worse_than_chance():
         assert (said in answer([record])) == expected
 
 
+SUM = {"team": "specialists", "system": "sum", "parameter": 2.0}
+SWITCH = {"team": "specialists", "system": "switch", "parameter": 0.15}
+TOLD = {"team": "specialists", "system": "switch, unsafe prompts flagged", "parameter": 0.15}
+ONE = {"team": "one model", "system": JOINT}
+
+
+@pytest.mark.parametrize(
+    ("source", "table", "where", "words"),
+    [
+        ("simulator", "choices", SUM | {"metric": "recovered 2"}, "calibrated scores {} %"),
+        ("simulator", "choices", SWITCH | {"metric": "recovered 2"}, "switch at 0.15 {} %"),
+        ("simulator", "choices", ONE | {"metric": "recovered 2"}, "model of all data covers {} %"),
+        ("human", "choices", SUM | {"metric": "errors"}, "the sum in {} %"),
+        ("human", "choices", SWITCH | {"metric": "errors"}, "the switch in {} %"),
+        ("human", "choices", TOLD | {"metric": "errors"}, "the switch errs in {} %"),
+        ("human", "choices", ONE | {"metric": "errors"}, "all data chooses wrongly in {} %"),
+        (
+            "human", "conflicts", {"arm": HELPFUL, "kind": "unsafe"},
+            "unsafe request above an answer in {} %",
+        ),
+        (
+            "human", "conflicts", {"arm": SAFE, "kind": "lookalike"},
+            "looks unsafe above a refusal in {} %",
+        ),
+    ],
+)  # fmt: skip
+def test_every_number_is_that_of_its_own_cell(source, table, where, words):
+    record = synthetic(
+        (0.5, 0.4, 0.6), cell=(table, where), planted=(0.11, 0.1, 0.12), source=source
+    )
+    assert words.format("11 [10,\u00a012]") in answer([record])
+    assert answer([record]).count("11 [10,\u00a012]") == 1
+
+
 def recommending(gap):
     """A record in which two models choose better by ``gap`` than one."""
     cell = ("advantages", {"team": "one model", "system": JOINT, "metric": "recovered 2"})

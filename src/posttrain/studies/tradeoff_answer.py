@@ -18,7 +18,8 @@ ADVICE = {
     "own; add the scores, with safety weighted by what it is worth to you.",
     "not supported": "Begin with one model of all data: it chooses among responses no worse than "
     "two together. Train two only where what safety is worth must be set afterwards; then "
-    "calibrate both and add their scores.",
+    "calibrate both, and compare sum and gate on prompts that only look unsafe: which of them "
+    "chooses better depends on the data.",
     "inconclusive": "Whether two models choose better than one of all data depends on the data: "
     "try one first. Where you train two, calibrate both and add their scores.",
 }
@@ -46,14 +47,14 @@ def answer(records: Sequence[Record]) -> str:
     )
     return (
         f"**{ADVICE[claim.judge(found)[0]]}**\n\n"
-        f"**Choosing.** {' '.join(_combined(record) for record in found)} Llama 2's threshold "
-        "means nothing before calibration, and even then its switch may put a dangerous answer "
-        "above a refusal.\n\n"
+        f"**Choosing.** {' '.join(_combined(record) for record in found)} A threshold means "
+        "nothing for a model trained on comparisons alone until it is calibrated, and where "
+        "prompts are not flagged the switch may put a dangerous answer above a refusal.\n\n"
         "**Ranking** held-out pairs, one model of all data differs from a specialist for each "
         f"domain by {ranked} (accuracy, mean of both domains). It cannot follow two kinds of "
         "annotators who contradict each other: with endless data it goes with whoever is more "
         "common on such prompts.\n\n"
-        "**One aim alone** errs on one side. A model of helpfulness scores the refusal of an "
+        "**One aim alone.** A model of helpfulness scores the refusal of an "
         f"unsafe request above an answer in {_shares(found, HELPFUL, 'unsafe')} of pairs, a model "
         "of safety an answer to a harmless request that looks unsafe above a refusal in "
         f"{_shares(found, SAFE, 'lookalike')}. (95 % intervals; safety counts twice.)"
@@ -88,16 +89,17 @@ def _combined(record: Record) -> str:
     total = of("specialists", "sum", MAIN_EXCHANGE)
     switch = of("specialists", "switch", THRESHOLD)
     joint = of(SINGLE, JOINT)
+    told = of("specialists", "switch, unsafe prompts flagged", THRESHOLD)
     if gold:
         return (
             f"Of the way from a random choice among {record.settings['responses']} responses to "
             f"the best possible one, one model of all data covers {joint} on {_named(record)}, the "
-            f"sum of two calibrated scores {total}, and Llama 2's switch at {THRESHOLD:g} {switch}."
+            f"sum of two calibrated scores {total}, and Llama 2's switch at {THRESHOLD:g} {switch} "
+            f"without flags and {told} where it is told which prompts are unsafe."
         )
     chance = choice(record, NOBODY, RANDOM, metric)[0] * PERCENT
     refusing = choice(record, SINGLE, JOINT, metric)[1] * PERCENT > chance
     worse = ": where safety data teach to refuse, models refuse what is harmless too" * refusing
-    told = of("specialists", "switch, unsafe prompts flagged", THRESHOLD)
     return (
         f"On {_named(record)} one model of all data chooses wrongly in {joint} (an answer to an "
         "unsafe request, a refusal of a harmless one that looks unsafe; mean of both), the sum in "
