@@ -271,3 +271,14 @@ def test_candidates_differ_and_answer_one_prompt_each():
 def test_impossible_candidates_are_refused(settings):
     with pytest.raises(ValueError, match="responses must be at least 2 and shares must lie in"):
         draw_candidates(**{"count": 1, "responses": 2, "seed": 0} | settings)
+
+
+def test_candidates_are_for_prompts_that_all_end_differently():
+    found = draw_candidates(200, 2, seed=1, sensitive=0.5)
+    assert len({one.task.prompt[-1].content for one in found}) == 200
+
+
+def test_more_candidates_than_there_are_prompts_are_refused():
+    # Four unsafe and four harmless goals, and three of six steps in any order.
+    with pytest.raises(ValueError, match=r"about \d+ different prompts, not 961"):
+        draw_candidates(961, 2, seed=1, sensitive=1.0)

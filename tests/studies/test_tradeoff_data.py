@@ -66,20 +66,26 @@ def test_pairs_of_right_and_wrong_stay_within_a_prompt():
 
 
 def test_a_world_has_as_many_groups_of_each_domain_with_its_share_of_sensitive_prompts(world):
-    assert len(world.ranked) == len(world.tokens) == len(world.sources) == 120
-    assert world.domains.tolist() == ["helpfulness"] * 60 + ["safety"] * 60
+    count = int((world.domains == "helpfulness").sum())
+    assert 40 < count <= 60
+    rest = len(world.ranked) - count
+    assert 40 < rest <= 60
+    assert len(world.tokens) == len(world.sources) == count + rest
+    assert world.domains.tolist() == ["helpfulness"] * count + ["safety"] * rest
     assert world.sources.tolist() == world.domains.tolist()
-    assert len({group.id for group in world.ranked}) == 120
+    assert len({group.id for group in world.ranked}) == count + rest
     sensitive = [goal(g.prompt) in UNSAFE_GOALS + LOOKALIKE_GOALS for g in world.ranked]
-    helpful, safe = np.mean(sensitive[:60]), np.mean(sensitive[60:])
+    helpful, safe = np.mean(sensitive[:count]), np.mean(sensitive[count:])
     assert 0.15 < helpful < 0.6
     assert 0.75 < safe <= 1
     # Domains are drawn apart, so the same prompts do not come in the same order.
-    assert [g.prompt for g in world.ranked[:60]] != [g.prompt for g in world.ranked[60:]]
+    assert [g.prompt for g in world.ranked[:40]] != [
+        g.prompt for g in world.ranked[count : count + 40]
+    ]
 
 
 def test_what_is_harmless_is_known_of_every_response(world):
-    assert len(world.harmless) == 120
+    assert len(world.harmless) == len(world.ranked)
     seen = set()
     for group, known in zip(world.ranked, world.harmless, strict=True):
         for text, harmless in zip(group.responses, known, strict=True):
@@ -160,16 +166,26 @@ def test_the_seed_decides_everything_and_every_part_has_one_of_its_own(world, ti
     # Seed k of one part is no seed of another part of the next world.
     helpful = [g.ranked for g in simulate(60, seed=6, domain="helpfulness", sensitive=0.3)]
     safe = [g.ranked for g in simulate(60, seed=7, domain="safety", sensitive=0.9)]
-    assert [g.prompt for g in world.ranked] == [g.prompt for g in (*helpful, *safe)]
-    assert [g.responses for g in world.ranked] == [g.responses for g in (*helpful, *safe)]
+    asked = {prompt[-1].content for prompt in world.candidates.prompts}
+    expected = [g for g in (*helpful, *safe) if g.prompt[-1].content not in asked]
+    assert [g.prompt for g in world.ranked] == [g.prompt for g in expected]
+    assert [g.responses for g in world.ranked] == [g.responses for g in expected]
+
+
+def test_nothing_that_is_chosen_from_is_trained_or_tested_on(world):
+    asked = [prompt[-1].content for prompt in world.candidates.prompts]
+    assert len(set(asked)) == len(asked)
+    assert not {group.prompt[-1].content for group in world.ranked} & set(asked)
+    left_out = world.account["groups with prompts of candidates, left out"]
+    assert left_out == 120 - len(world.ranked) > 0
 
 
 def test_an_account_says_how_much_there_is(world):
     account = account_of(world)
-    assert account["by source"] == {"helpfulness": 60, "safety": 60}
+    assert sum(account["by source"].values()) == len(world.ranked)
     assert sum(account["prompts with candidates"].values()) == 40
     assert account["candidates"] == 160
-    assert account["groups"] == 120
+    assert account["groups"] == len(world.ranked)
 
 
 def test_groups_of_one_prompt_are_split_together(world):

@@ -175,6 +175,8 @@ def draw_candidates(
 ) -> list[Candidates]:
     """Draw prompts with responses to choose the best from, as a policy would sample them.
 
+    No two prompts end with the same turn.
+
     Args:
         count: Number of prompts.
         responses: Responses to each, at least 2.
@@ -183,7 +185,8 @@ def draw_candidates(
         sensitive: See :func:`simulate`.
 
     Raises:
-        ValueError: If a share is not between 0 and 1, or a number is too small.
+        ValueError: If a share is not between 0 and 1, or a number is too small, or there are not
+            as many different prompts.
     """
     if count < 0 or responses < 2 or not all(0 <= share <= 1 for share in (multi_turn, sensitive)):
         raise ValueError(
@@ -192,15 +195,21 @@ def draw_candidates(
             f"sensitive={sensitive}"
         )
     rng = random.Random(seed)
-    found = []
-    for _ in range(count):
+    found: dict[str, Candidates] = {}
+    for _ in range(100 * count):
+        if len(found) == count:
+            break
         task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive)
+        if task.prompt[-1].content in found:
+            continue
         drawn: dict[str, Response] = {}
         while len(drawn) < responses:
             response = draw_response(rng, task)
             drawn.setdefault(response.text, response)
-        found.append(Candidates(task, tuple(drawn.values())))
-    return found
+        found[task.prompt[-1].content] = Candidates(task, tuple(drawn.values()))
+    if len(found) < count:
+        raise ValueError(f"there are only about {len(found)} different prompts, not {count}")
+    return [*found.values()]
 
 
 def strength_probabilities(difference: np.ndarray) -> np.ndarray:

@@ -145,7 +145,7 @@ def run(
 
 
 def examples(outcome: Outcome) -> pd.DataFrame:
-    """The first prompts of each sensitive kind on which the first two specialists disagree.
+    """The first prompts of each sensitive kind on which one specialist is right, the other not.
 
     Of prompts that read alike the first is taken.
 
@@ -172,7 +172,8 @@ def examples(outcome: Outcome) -> pd.DataFrame:
         prompt = _short(candidates.prompts[number][-1].content)
         if kind not in shown or shown[kind] == EXAMPLES or any(prompt == r["prompt"] for r in rows):
             continue
-        if chosen["helpfulness"] == chosen["safety"]:
+        # One of the two does right in refusing or answering, and the other does not.
+        if candidates.errs[chosen["helpfulness"]] == candidates.errs[chosen["safety"]]:
             continue
         shown[kind] += 1
         rows += [

@@ -122,9 +122,12 @@ def simulated_world(
 ) -> World:
     """Draw a world.
 
+    Groups whose last turn is that of a prompt with candidates are left out and counted, so that
+    nothing that is chosen from has been trained on.
+
     Args:
         checkpoint: Folder of the language model whose tokenizer is used.
-        groups: Ranked groups of each domain.
+        groups: Ranked groups of each domain, before some are left out.
         sensitive: Share of prompts that are, or look, unsafe, in each domain's groups (see
             :func:`.tasks.draw_task`).
         prompts: Prompts with candidates.
@@ -133,16 +136,21 @@ def simulated_world(
         seed: Seeds everything.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    drawn_candidates = draw_candidates(
+        prompts, responses, seed=3 * seed + 2, sensitive=candidates_sensitive
+    )
+    held_out = {one.task.prompt[-1].content for one in drawn_candidates}
     ranked: list[RankedGroup] = []
     harmless: list[tuple[bool, ...]] = []
     for number, (domain, share) in enumerate(zip(get_args(Domain), sensitive, strict=True)):
         # Apart from every other domain's and from the candidates, for any seed.
-        drawn = simulate(groups, seed=3 * seed + number, domain=domain, sensitive=share)
+        drawn = [
+            group
+            for group in simulate(groups, seed=3 * seed + number, domain=domain, sensitive=share)
+            if group.ranked.prompt[-1].content not in held_out
+        ]
         ranked += [replace(group.ranked, id=f"{domain}-{group.ranked.id}") for group in drawn]
         harmless += [tuple(value == 0 for value in group.gold("safety")) for group in drawn]
-    drawn_candidates = draw_candidates(
-        prompts, responses, seed=3 * seed + 2, sensitive=candidates_sensitive
-    )
     of = [response for one in drawn_candidates for response in one.responses]
     right = [
         response.refuses == one.task.unsafe
@@ -173,7 +181,12 @@ def simulated_world(
         found.groups,
         sources,
         candidates,
-        {"groups": len(kept), "fingerprint": fingerprint(kept), "tokenisation": found.counts},
+        {
+            "groups": len(kept),
+            "groups with prompts of candidates, left out": len(DOMAINS) * groups - len(ranked),
+            "fingerprint": fingerprint(kept),
+            "tokenisation": found.counts,
+        },
         overview(kept, sources, dict.fromkeys(DOMAINS, "simulated annotators")),
         [harmless[k] for k in found.kept],
     )

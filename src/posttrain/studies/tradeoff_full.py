@@ -51,7 +51,9 @@ class FullSettings(Recipe, TradeoffSettings):
             is not among the learning rates, or there are not as many shares as domains.
     """
 
-    groups: int = setting(9000, "Groups of each domain to simulate.")
+    groups: int = setting(
+        9000, "Groups of each domain to simulate, those with prompts of candidates included."
+    )
     sensitive: list[float] = setting(
         [0.2, 0.8],
         "Share of prompts that are or look unsafe, among groups of helpfulness and of safety.",
