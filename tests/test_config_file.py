@@ -7,6 +7,7 @@ from posttrain.commands.score import ScoreSettings
 from posttrain.commands.train import TrainSettings
 from posttrain.config_file import parse
 from posttrain.ranking_config import RankingConfig
+from posttrain.studies.margin_full import FullSettings
 
 
 def read(tmp_path, text, *options, kinds=(TrainSettings, RankingConfig)):
@@ -41,6 +42,8 @@ def test_a_config_may_be_joined_by_an_equals_sign(tmp_path):
 def test_numbers_in_scientific_notation_are_numbers(tmp_path):
     _, config = read(tmp_path, BASE + "learning_rate: 1e-5\n")
     assert config.learning_rate == 1e-5
+    (settings,) = read(tmp_path, "learning_rates: [3e-3, 2]\n", kinds=(FullSettings,))
+    assert settings.learning_rates == [3e-3, 2]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,10 @@ def test_a_value_of_another_type_is_named_with_its_file(tmp_path, line, message)
 def test_words_that_yaml_takes_for_truth_are_explained(tmp_path):
     with pytest.raises(ValueError, match="margins must be text, not False; put it in quotes"):
         read(tmp_path, BASE + "margins: no\n")
+    with pytest.raises(
+        ValueError, match=r"run_name must be text or null, not 7; put it in quotes$"
+    ):
+        read(tmp_path, BASE + "run_name: 7\n")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import inspect
 import json
 import math
+import os
+import signal
 from dataclasses import replace
 
 import datasets
@@ -537,6 +539,15 @@ def test_several_processes_give_what_one_gives(monkeypatch, drawn, tokenizer):
     assert all(one.counts == found[0].counts for one in found)
     assert {one.mean_weight for one in found} == {found[0].mean_weight}
     assert 0 < found[0].counts["groups that are too long"] < len(groups)
+
+
+def test_ctrl_c_is_left_to_the_main_process(monkeypatch, tokenizer):
+    groups = stored(["simulator:2"])
+    seen = []
+    monkeypatch.setattr(dataset.signal, "signal", lambda *given: seen.append(given))
+    for main in (os.getpid(), os.getpid() + 1):
+        dataset._training_rows(groups.rows[:2], tokenizer, Pairing(), Limits(), main)
+    assert seen == [(signal.SIGINT, signal.SIG_IGN)]
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -7,8 +7,10 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
 from posttrain import cli, reward_model
+from posttrain.pretrained import load_classifier
 
 CODE = """
 from pathlib import Path
@@ -99,3 +101,10 @@ def test_commands_say_it_in_words(folder, tmp_path, capsys):
         words += ["--output_dir" if command == "train" else "--output", str(tmp_path / command)]
         assert cli.main(words) == 1
         assert "posttrain: '" in capsys.readouterr().err
+
+
+def test_a_head_with_two_labels_is_refused_in_words(tiny_checkpoint, tmp_path):
+    two = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2)
+    two.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"weights of other shapes .* \(num_labels=1\)"):
+        load_classifier(tmp_path)

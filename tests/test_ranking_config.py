@@ -109,6 +109,8 @@ def test_another_schedule_may_be_chosen(make):
         ({"objective": "luck"}, "unknown objective 'luck'; known: pairs, plackett-luce"),
         ({"objective": "plackett-luce", "centring": 0.1}, "centring is defined on pairs"),
         ({"groups_per_step": 0}, "groups_per_step must be at least 1, not 0"),
+        ({"num_train_epochs": 0}, "num_train_epochs must be above 0, not 0"),
+        ({"num_train_epochs": -1.0}, "num_train_epochs must be above 0, not -1.0"),
         ({"part_tokens": 0}, "part_tokens must be at least 1, not 0"),
         ({"centring": -0.1}, "centring must not be negative, not -0.1"),
         ({"auxiliary_weight": -0.1}, "auxiliary_weight must not be negative, not -0.1"),

@@ -23,18 +23,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
         return known.run(known, rest)
-    except (ValueError, OSError) as error:
-        print(f"posttrain: {error}", file=sys.stderr)
-        return 1
-    except ImportError as error:
-        if (error.name or "").startswith("posttrain"):
-            raise  # a mistake in this package, of which the traceback says more
-        # Libraries import what few need only where a setting asks for it, such as optim.
-        print(f"posttrain: a package that this needs is missing: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("posttrain: interrupted", file=sys.stderr)
-        return 130
+    except (Exception, KeyboardInterrupt) as error:
+        code, words = _explained(error)
+        if code is None:
+            raise
+        print(f"posttrain: {words}", file=sys.stderr)
+        return code
+
+
+def _explained(error: BaseException) -> tuple[int | None, str]:
+    """Exit code and words for an error; no code for one that only its traceback explains."""
+    from jinja2 import TemplateError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        # Libraries that are interrupted raise errors of their own while they clean up.
+        if isinstance(cause, KeyboardInterrupt):
+            return 130, "interrupted"
+        cause = cause.__context__
+    if isinstance(error, ValueError | OSError):
+        return 1, str(error)
+    if isinstance(error, TemplateError):
+        return 1, f"the chat template cannot render a conversation: {error}; see chat_template"
+    # Libraries import what few need only where a setting asks for it, such as optim. What this
+    # package itself lacks is a mistake in it.
+    if isinstance(error, ImportError) and not (error.name or "").startswith("posttrain"):
+        return 1, f"a package that this needs is missing: {error}"
+    return None, ""
 
 
 def entry() -> None:

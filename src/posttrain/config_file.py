@@ -86,11 +86,10 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
             found[name] = _converted(value, hints[name], options[name])
         except (ValueError, TypeError, ArgumentTypeError):
             quotes = ""
-            if isinstance(value, bool | int | float) and str in (
-                hints[name],
-                *get_args(hints[name]),
-            ):
-                quotes = "; put it in quotes (YAML takes words such as no and on for true or false)"
+            if isinstance(value, bool | int | float) and _fits("", hints[name]):
+                quotes = "; put it in quotes"
+                if isinstance(value, bool):
+                    quotes += " (YAML takes words such as no and on for true or false)"
             raise ValueError(
                 f"{path}: {name} must be {_in_words(hints[name])}, not {value!r}{quotes}"
             ) from None

@@ -9,6 +9,8 @@ they are read. What stays in memory is a few numbers a group.
 import hashlib
 import itertools
 import json
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -233,12 +235,17 @@ def tokenized(
             if no pair is left.
     """
     many = processes > 1 and len(groups.rows) >= 2 * ROWS_PER_BATCH
-    settings = asdict(pairs) | asdict(limits) | {"tokenizer": _tokenizer_key(tokenizer)}
+    settings = asdict(pairs) | asdict(limits) | {"tokenizer": tokenizer_hash(tokenizer)}
     rows = groups.rows.map(
         _training_rows,
         batched=True,
         batch_size=ROWS_PER_BATCH,
-        fn_kwargs={"tokenizer": tokenizer, "pairs": pairs, "limits": limits},
+        fn_kwargs={
+            "tokenizer": tokenizer,
+            "pairs": pairs,
+            "limits": limits,
+            "main": os.getpid(),
+        },
         remove_columns=groups.rows.column_names,
         features=Features(FEATURES | _ACCOUNT),
         # A process needs some work to be worth its start; None is this one.
@@ -277,7 +284,11 @@ def _training_rows(
     tokenizer: PreTrainedTokenizerBase,
     pairs: Pairing,
     limits: Limits,
+    main: int,
 ) -> dict[str, list[Any]]:
+    if os.getpid() != main:
+        # Ctrl-C reaches all processes; the main one ends the others, and says so in one line.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     rows = [
         _training_row(group_of(dict(zip(batch, values, strict=True))), tokenizer, pairs, limits)
         for values in zip(*batch.values(), strict=True)
@@ -312,7 +323,7 @@ def _training_row(
     return record | {"trimmed": tokens.trimmed, "dropped": dropped, "problem": problem}
 
 
-def _tokenizer_key(tokenizer: Any) -> str:
+def tokenizer_hash(tokenizer: Any) -> str:
     """Changes with everything that decides how a conversation becomes token ids."""
     content = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

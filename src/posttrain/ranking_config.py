@@ -98,6 +98,11 @@ class RankingConfig(TrainingArguments):
         if self.objective == "plackett-luce" and self.centring:
             raise ValueError("centring is defined on pairs; use objective 'pairs' or centring 0")
         at_least_one(self, "groups_per_step", "part_tokens")
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ValueError(
+                f"num_train_epochs must be above 0, not {self.num_train_epochs}: nothing would be "
+                "trained; or set max_steps"
+            )
         if not 0 <= self.min_learning_rate_share <= 1:
             raise ValueError(
                 f"min_learning_rate_share must lie in [0, 1], not {self.min_learning_rate_share}"

@@ -7,13 +7,18 @@ import torch
 
 from posttrain import cli
 from posttrain.commands import score
+from posttrain.commands.calibrate import CalibrateSettings
 from posttrain.commands.common import (
     check_packages,
     find_device,
     refuse_overwriting,
     refuse_repeated,
 )
+from posttrain.commands.evaluate import EvaluateSettings
+from posttrain.commands.train import TrainSettings
 from posttrain.ranking_config import RankingConfig
+from posttrain.sources import named
+from posttrain.sources.simulator import simulate
 
 
 def test_the_cpu_is_found():
@@ -37,6 +42,41 @@ def test_an_output_does_not_replace_its_input(tmp_path):
     refuse_overwriting(str(tmp_path / "scores.jsonl"), [str(data), "simulator:10"])
 
 
+def test_an_output_that_is_a_folder_is_refused_before_anything_is_computed(tmp_path):
+    with pytest.raises(ValueError, match=f"output {tmp_path} is a folder; give the path of a file"):
+        score.ScoreSettings(model="tiny", data=["simulator:3"], output=str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", [CalibrateSettings, EvaluateSettings, score.ScoreSettings])
+def test_no_command_writes_over_what_it_reads(tmp_path, kind):
+    for name in ("s.jsonl", "template.jinja"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    given = {
+        "model": str(tmp_path),
+        "data": ["simulator:3", str(tmp_path / "s.jsonl")],
+        "chat_template": str(tmp_path / "template.jinja"),
+    }
+    for name in ("s.jsonl", "template.jinja"):
+        with pytest.raises(ValueError, match="would be overwritten; write to another file"):
+            kind(**given, output=str(tmp_path / "link" / name))
+    kind(**given, output=str(tmp_path / "new.json"))
+
+
+def test_scores_do_not_replace_calibrations(tmp_path):
+    for name in ("calibration", "safety_calibration"):
+        path = tmp_path / f"{name}.json"
+        path.write_text("{}")
+        with pytest.raises(ValueError, match=rf"{name}\.json, which is read"):
+            score.ScoreSettings(
+                model="tiny",
+                data=["simulator:3"],
+                safety_model="tiny",
+                output=str(path),
+                **{name: str(path)},
+            )
+
+
 def test_scores_do_not_replace_their_data(tiny_checkpoint, tmp_path, capsys):
     data = tmp_path / "s.jsonl"
     text = json.dumps({"prompt": "p", "chosen": "a", "rejected": "b"}) + "\n"
@@ -53,11 +93,29 @@ def test_a_source_that_is_named_twice_is_refused(tmp_path):
     refuse_repeated("data", ["a.jsonl", "b.jsonl"])
 
 
+@pytest.mark.parametrize("kind", [TrainSettings, score.ScoreSettings])
+def test_a_file_is_the_same_by_every_path(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    (tmp_path / "b.jsonl").symlink_to("a.jsonl")
+    for other in ("b.jsonl", "./a.jsonl", str(tmp_path / "a.jsonl")):
+        with pytest.raises(ValueError, match=rf"data names {other} twice \(.* as a\.jsonl\)"):
+            kind(model="tiny", data=["a.jsonl", "simulator:3", other])
+
+
+def test_what_is_evaluated_on_is_named_once():
+    with pytest.raises(ValueError, match="eval_data names simulator:3 twice"):
+        TrainSettings(model="tiny", data=["simulator:9"], eval_data=["simulator:3"] * 2)
+
+
 def test_packages_that_settings_need_are_missed_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", bool)
     with pytest.raises(ValueError, match=r"report_to: .*wandb"):
         check_packages(RankingConfig(str(tmp_path), report_to=["wandb"], use_cpu=True))
     check_packages(RankingConfig(str(tmp_path), report_to=[], use_cpu=True))
+    monkeypatch.setattr("transformers.trainer_optimizer.is_lomo_available", bool)
+    with pytest.raises(ValueError, match=r"optim: .*lomo.* Or take another optim"):
+        check_packages(RankingConfig(str(tmp_path), optim="lomo", use_cpu=True))
 
 
 @pytest.mark.parametrize(
@@ -82,9 +140,78 @@ def test_what_ends_a_command_is_said_in_a_line(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [("batch_tokens", 0), ("batch_tokens", -5)],
+    ("kind", "name"),
+    [
+        (score.ScoreSettings, "batch_tokens"),
+        (CalibrateSettings, "batch_tokens"),
+        (EvaluateSettings, "resamples"),
+        (TrainSettings, "resamples"),
+        (TrainSettings, "processes"),
+    ],
 )
-def test_numbers_below_one_are_refused(name, value):
+@pytest.mark.parametrize("value", [0, -5])
+def test_numbers_below_one_are_refused(kind, name, value, tmp_path):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not {value}"):
-        score.ScoreSettings(model="tiny", data=["simulator:3"], **{name: value})
+        kind(model=str(tmp_path), data=["simulator:3"], **{name: value})
+
+
+def late_error():
+    """What a library raises that was interrupted, as multiprocess does: while it cleans up."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise RuntimeError("a worker did not answer in time")  # noqa: B904
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop", [interrupt, late_error])
+def test_an_interrupt_leaves_no_half_written_scores(
+    tmp_path, tiny_checkpoint, monkeypatch, capsys, stop
+):
+    def source(*_, **__):
+        yield from (group.ranked for group in simulate(3, seed=1))
+        stop()
+
+    monkeypatch.setattr(named, "iterate", source)
+    monkeypatch.setattr("posttrain.scoring.CHUNK", 1)
+    output = tmp_path / "scores.jsonl"
+    options = ["--model", str(tiny_checkpoint), "--data", "x", "--output", str(output)]
+    assert cli.main(["score", *options]) == 130
+    assert capsys.readouterr().err.endswith("posttrain: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_that_nobody_expected_keeps_its_traceback(monkeypatch):
+    def fail(settings):
+        raise KeyError("x")
+
+    monkeypatch.setattr(score, "run", fail)
+    with pytest.raises(KeyError):
+        cli.main(["score", "--model", "tiny", "--data", "simulator:3"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{% for %}", "the chat template cannot render a conversation: Expected an expression"),
+        (b"{{ raise_exception('no system, please') }}", "conversation: no system, please"),
+        (b"\xff\xfe", r"template.jinja: cannot be read (not UTF-8 text)"),
+    ],
+)
+def test_a_chat_template_that_fails_is_said(tmp_path, tiny_checkpoint, capsys, content, message):
+    path = tmp_path / "template.jinja"
+    path.write_bytes(content)
+    options = ["--model", str(tiny_checkpoint), "--data", "simulator:3", "--chat_template"]
+    output = tmp_path / "scores.jsonl"
+    assert cli.main(["score", *options, str(path), "--output", str(output)]) == 1
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_data_are_not_both_trained_and_evaluated_on():
+    with pytest.raises(ValueError, match="data or eval_data names simulator:3 twice"):
+        TrainSettings(model="tiny", data=["simulator:3"], eval_data=["simulator:3"])
+    TrainSettings(model="tiny", data=["simulator:3"], eval_data=["simulator:3:1"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -85,6 +86,47 @@ def test_a_bad_record_leaves_no_file_and_is_named(model, data, tmp_path, capsys)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "model"]
     assert run("score", model, data, output, "--skip_bad") == 0
     assert "1 bad records" in capsys.readouterr().out
+
+
+@pytest.fixture
+def peak_after_loading(monkeypatch):
+    """Bytes that Python held at most since the model was loaded, which takes more than scoring."""
+    load = score_command.load_scorer
+
+    def load_and_forget(settings):
+        found = load(settings)
+        tracemalloc.start()
+        return found
+
+    monkeypatch.setattr(score_command, "load_scorer", load_and_forget)
+
+    def peak():
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    return peak
+
+
+def test_memory_does_not_grow_with_the_file(model, tmp_path, monkeypatch, peak_after_loading):
+    monkeypatch.setattr(scoring, "CHUNK", 100)
+    some = [group.ranked for group in simulate(10, seed=4)]
+    # Tokenising the same ten again and again would take most of the time.
+    tokenizer = reward_model.load(model)[1]
+    tokens = {group.prompt: tokenize_group(tokenizer, group) for group in some}
+    monkeypatch.setattr(scoring, "tokenize_group", lambda _, group, **__: tokens[group.prompt])
+    peaks = []
+    for count in (500, 3000):
+        path, output = tmp_path / f"{count}.jsonl", tmp_path / "scores.jsonl"
+        # Ids weigh as much as long answers would, but cost no time to score.
+        groups = (replace(some[k % 10], id=f"{k}" + "x" * 2000) for k in range(count))
+        write_groups(path, groups)
+        assert run("score", model, path, output) == 0
+        peaks.append(peak_after_loading())
+        with output.open() as file:
+            assert sum(1 for _ in file) == 2 * count
+    # All 3000 ids are 6 MB, and all scored groups more; a chunk's are 0.2 MB.
+    assert peaks[1] < peaks[0] + 1_000_000
 
 
 def test_a_random_head_is_warned_of(tiny_checkpoint, data, tmp_path, caplog):

@@ -198,14 +198,7 @@ def load_model(
     Raises:
         ValueError: See :func:`posttrain.reward_model.load`; or if the chat template is unreadable.
     """
-    template = None
-    if settings.chat_template is not None:
-        try:
-            template = Path(settings.chat_template).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ValueError(
-                f"chat_template {settings.chat_template}: cannot be read ({error.strerror})"
-            ) from None
+    template = None if settings.chat_template is None else _template(settings.chat_template)
     needs_mask = rows.rows.needs_mask(shared_rows=rows.row_tokens is not None)
     attention = "flex_attention" if gpu and needs_mask else "sdpa"
     return reward_model.load(
@@ -216,3 +209,11 @@ def load_model(
         pad_token=settings.pad_token,
         chat_template=template,
     )
+
+
+def _template(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", "not UTF-8 text")
+        raise ValueError(f"chat_template {path}: cannot be read ({reason})") from None

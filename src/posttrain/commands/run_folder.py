@@ -1,6 +1,5 @@
 """Which run a folder holds: settings and data, so that it goes on as the same run or not at all."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,12 +86,6 @@ def claim_data(folder: Path, found: Mapping[str, str | None], *, resume: bool, m
             f"{' and '.join(changed)} of the run in {folder} have other contents than when it was "
             f"started, under the same names; resume it with what they were, or {_ANOTHER}"
         )
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """Changes with all that decides how a conversation becomes token ids."""
-    content = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:

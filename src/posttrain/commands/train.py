@@ -18,8 +18,8 @@ from posttrain.commands.common import (
     load_model,
     refuse_repeated,
 )
-from posttrain.commands.run_folder import claim, claim_data, tokenizer_hash
-from posttrain.dataset import Stored, Tokenized, stored, tokenized
+from posttrain.commands.run_folder import claim, claim_data
+from posttrain.dataset import Stored, Tokenized, stored, tokenized, tokenizer_hash
 from posttrain.evaluation_report import report
 from posttrain.mixing import parse_mix
 from posttrain.model_card import model_card
@@ -90,8 +90,7 @@ class TrainSettings(RowSettings, ModelSettings):
         self.pairing()
         if not self.data:
             raise ValueError("give data to train on: files or other sources")
-        refuse_repeated("data", self.data)
-        refuse_repeated("eval_data", self.eval_data)
+        refuse_repeated("data or eval_data", [*self.data, *self.eval_data])
         at_least_one(self, "processes", "resamples")
         if self.mix is not None:
             parse_mix(self.mix)

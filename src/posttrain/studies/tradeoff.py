@@ -165,7 +165,7 @@ def examples(outcome: Outcome) -> pd.DataFrame:
     }
     rows: list[dict[str, Any]] = []
     shown = dict.fromkeys(KINDS[:2], 0)
-    prompt_of = candidates.prompt_of
+    prompt_of, errs = candidates.prompt_of, candidates.errs
     for number, kind in enumerate(candidates.kinds.tolist()):
         of = (prompt_of == number).nonzero()[0]
         chosen = {name: int(of[scores[of].argmax()]) for name, scores in rules.items()}
@@ -173,7 +173,7 @@ def examples(outcome: Outcome) -> pd.DataFrame:
         if kind not in shown or shown[kind] == EXAMPLES or any(prompt == r["prompt"] for r in rows):
             continue
         # One of the two does right in refusing or answering, and the other does not.
-        if candidates.errs[chosen["helpfulness"]] == candidates.errs[chosen["safety"]]:
+        if errs[chosen["helpfulness"]] == errs[chosen["safety"]]:
             continue
         shown[kind] += 1
         rows += [
@@ -181,9 +181,9 @@ def examples(outcome: Outcome) -> pd.DataFrame:
                 "prompt": prompt,
                 "kind": kind,
                 "response": WITHHELD
-                if kind == "unsafe" and candidates.gold is None and candidates.errs[place]
+                if kind == "unsafe" and candidates.gold is None and errs[place]
                 else _short(candidates.responses[number][place - of[0]]),
-                "right": not candidates.errs[place],
+                "right": not errs[place],
                 "helpfulness": helpfulness[place],
                 "safety": safety[place],
                 "chosen by": ", ".join(name for name, best in chosen.items() if best == place),

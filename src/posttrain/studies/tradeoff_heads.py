@@ -106,12 +106,13 @@ def run(checkpoint: Path, world: World, settings: HeadSettings) -> Outcome:
         ValueError: If there are too few training groups, a fit did not converge, or a head cannot
             be calibrated (see :func:`.calibration.fit`).
     """
+    domains = world.domains
     splits = folds(world.ranked, folds=settings.folds, seed=settings.data_seed)
     needed = most_groups(settings.size, settings.arms)
     # Before features are computed, which takes long.
     for training, _ in splits:
         for domain in DOMAINS:
-            there = int((world.domains[training] == domain).sum())
+            there = int((domains[training] == domain).sum())
             if needed[domain] > there:
                 raise ValueError(
                     f"the arms need {needed[domain]} training groups of {domain}, and a fold has "
@@ -129,7 +130,7 @@ def run(checkpoint: Path, world: World, settings: HeadSettings) -> Outcome:
         for training, test in splits:
             random = np.random.default_rng(seed)
             orders = {
-                domain: random.permutation(training[world.domains[training] == domain])
+                domain: random.permutation(training[domains[training] == domain])
                 for domain in DOMAINS
             }
             for arm in settings.arms:
@@ -141,7 +142,7 @@ def run(checkpoint: Path, world: World, settings: HeadSettings) -> Outcome:
                 pairs[arm][:, seed, test] = scored.movedim(-1, 0).numpy()
                 candidates[arm].append(((found.candidates / scale) @ heads[0]).numpy())
                 if arm in TEAM_DOMAINS:
-                    own = test[world.domains[test] == TEAM_DOMAINS[arm]]
+                    own = test[domains[test] == TEAM_DOMAINS[arm]]
                     calibrations[arm].append(calibration.fit(*pairs[arm][0, seed, own].T))
     return Outcome(
         Tested.of(world, everything),
