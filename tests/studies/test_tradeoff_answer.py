@@ -4,7 +4,7 @@ import pytest
 from tradeoff_synthetic import synthetic
 
 from posttrain.studies.report import with_interval
-from posttrain.studies.tradeoff_answer import ADVICE, answer
+from posttrain.studies.tradeoff_answer import ADVICE, COMBINING, answer
 from posttrain.studies.tradeoff_outcome import ARMS, AUXILIARY, HELPFUL, JOINT, SAFE
 
 HUMAN_ARMS = tuple(arm for arm in ARMS if arm != AUXILIARY)
@@ -109,7 +109,7 @@ def recommending(gap):
 )
 def test_the_first_line_is_the_advice_that_the_verdict_gives(gap, status):
     found = answer([recommending(gap)])
-    assert found.startswith(f"**{ADVICE[status]}**")
+    assert found.startswith(f"**{ADVICE[status]} {COMBINING}**")
     assert len(set(ADVICE.values())) == 3
 
 

@@ -14,15 +14,17 @@ from posttrain.studies.tradeoff_rules import MAIN_EXCHANGE, NOBODY, RANDOM, SING
 
 #: What a verdict on *two choose better than one* means for somebody who has to decide.
 ADVICE = {
-    "supported": "Train two models, one on each domain; calibrate each on held-out pairs of its "
-    "own; add the scores, with safety weighted by what it is worth to you.",
+    "supported": "Train two models, one on each domain: together they choose better than one of "
+    "all data.",
     "not supported": "Begin with one model of all data: it chooses among responses no worse than "
-    "two together. Train two only where what safety is worth must be set afterwards; then "
-    "calibrate both, and compare sum and gate on prompts that only look unsafe: which of them "
-    "chooses better depends on the data.",
+    "two together. Train two only where what safety is worth must be set afterwards.",
     "inconclusive": "Whether two models choose better than one of all data depends on the data: "
-    "try one first. Where you train two, calibrate both and add their scores.",
+    "try one first.",
 }
+#: What goes for two models in any case: sources disagree on which rule is better.
+COMBINING = (
+    "Calibrate two on held-out pairs, and compare sum and gate on prompts that only look unsafe."
+)
 
 
 def answer(records: Sequence[Record]) -> str:
@@ -46,7 +48,7 @@ def answer(records: Sequence[Record]) -> str:
         ]
     )
     return (
-        f"**{ADVICE[claim.judge(found)[0]]}**\n\n"
+        f"**{ADVICE[claim.judge(found)[0]]} {COMBINING}**\n\n"
         f"**Choosing.** {' '.join(_combined(record) for record in found)} A threshold means "
         "nothing for a model trained on comparisons alone until it is calibrated, and where "
         "prompts are not flagged the switch may put a dangerous answer above a refusal.\n\n"

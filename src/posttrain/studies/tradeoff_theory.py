@@ -80,7 +80,10 @@ def refusal_table(shares: Sequence[float], sensitive: Sequence[float]) -> pd.Dat
 
 
 def turning_share(sensitive: Sequence[float]) -> float:
-    """Share of safety groups from which on a joint model refuses unsafe requests."""
+    """Share of safety groups from which on a joint model prefers a refusal to a flawless answer.
+
+    On unsafe prompts both kinds of annotators are equally sure there, so the more common ones win.
+    """
     helpfulness, safety = (prompt_share(value, "unsafe") for value in sensitive)
     return helpfulness / (helpfulness + safety)
 
