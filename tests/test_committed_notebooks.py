@@ -8,13 +8,13 @@ import nbformat
 import pytest
 from nbformat import NotebookNode, v4
 
-from posttrain.notebooks import (
-    INJECTED_TAG,
+from posttrain.notebook_parameters import (
     PARAMETERS_TAG,
     differing,
     read_parameters,
     read_params,
 )
+from posttrain.notebooks import INJECTED_TAG
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -30,7 +30,7 @@ from posttrain import (
 from posttrain.dataset import Limits, Stored, group_of, stored, tokenized
 from posttrain.mixing import mix, parse_mix
 from posttrain.pairing import Pairing
-from posttrain.preferences import Message, RankedGroup, split
+from posttrain.preferences import Message, RankedGroup
 from posttrain.reading import read_groups, write_groups
 from posttrain.rows import LAYOUTS
 from posttrain.sources import (
@@ -44,6 +44,7 @@ from posttrain.sources import (
     tasks,
 )
 from posttrain.sources.simulator import simulate
+from posttrain.splits import split
 from posttrain.tokenization import NoPairError, TooLongError, tokenize_group
 from posttrain.training_data import FEATURES, GroupCollator, training_set
 

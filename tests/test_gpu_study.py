@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from posttrain import checkpoints, records
-from posttrain.notebooks import read_params
+from posttrain.notebook_parameters import read_params
 from posttrain.reading import write_groups
 from posttrain.sources.simulator import simulate
 from posttrain.studies import (

@@ -9,7 +9,8 @@ import pytest
 from nbformat import NotebookNode, v4
 
 from posttrain import notebooks
-from posttrain.notebooks import NotebookError, main, read_params, refresh, run_all
+from posttrain.notebook_parameters import read_params
+from posttrain.notebooks import NotebookError, main, refresh, run_all
 
 PARAMETERS = "pairs = 10\nseeds = (0, 1)"
 SHOW = "import os\npairs, list(seeds), os.path.basename(os.getcwd())"

@@ -29,8 +29,9 @@ from transformers import PreTrainedTokenizerBase
 from posttrain import cache, losses, pairing, tokenization, training_data
 from posttrain.mixing import mix_codes
 from posttrain.pairing import Pairing
-from posttrain.preferences import Indices, Message, RankedGroup, split_codes
+from posttrain.preferences import Message, RankedGroup
 from posttrain.sources import named
+from posttrain.splits import Indices, split_codes
 from posttrain.tokenization import NoPairError, TooLongError, tokenize_group
 from posttrain.training_data import FEATURES, training_record
 
@@ -79,7 +80,7 @@ class Stored:
     def split(self, *, test_fraction: float, seed: int) -> tuple["Stored", "Stored"]:
         """Training and test groups; those with one ``group`` stay together.
 
-        The split of :func:`posttrain.preferences.split`, from less memory.
+        The split of :func:`posttrain.splits.split`, from less memory.
 
         Raises:
             ValueError: As there.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from posttrain.preferences import Indices
+from posttrain.splits import Indices
 
 #: Llama 2's mixes, by the model that they are for.
 MIXES: dict[str, dict[str, float]] = {

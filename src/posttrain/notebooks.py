@@ -1,36 +1,37 @@
 """Runs a folder of notebooks with the parameters of one file: ``python -m posttrain.notebooks``.
 
-A parameter file is YAML. It maps a notebook's stem to values for names that the notebook's cell
-tagged ``parameters`` assigns; a notebook that it does not mention keeps its own values. One key is
-no notebook: ``requires_data: true`` says that the notebooks read human preference data.
-
-Everything is checked before anything runs, because papermill only warns of a misspelt parameter.
+Parameter files are described in :mod:`.notebook_parameters`. Everything is checked before anything
+runs, because papermill only warns of a misspelt parameter.
 """
 
 import argparse
-import ast
 import contextlib
-import json
 import os
-import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
-import yaml
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from posttrain.files import whole_file
+from posttrain.notebook_parameters import (
+    Params,
+    differing,
+    list_known,
+    read_parameters,
+    read_params,
+    tags_of,
+)
 from posttrain.sources import human
 
 KERNEL = "python3"
-PARAMETERS_TAG = "parameters"
 INJECTED_TAG = "injected-parameters"
 FOLDER_VARIABLES = (human.VARIABLE, "POSTTRAIN_CACHE")
 """Environment variables that name folders, perhaps relative to where the command was given."""
@@ -38,28 +39,6 @@ FOLDER_VARIABLES = (human.VARIABLE, "POSTTRAIN_CACHE")
 
 class NotebookError(RuntimeError):
     """A notebook stopped with an error; the message shows the cell and its traceback."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number, which YAML 1.1 takes for text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-@dataclass(frozen=True)
-class Params:
-    """The contents of a parameter file.
-
-    Attributes:
-        notebooks: For each notebook's stem, its parameters by name.
-        requires_data: Whether the notebooks need the folder of human preference data.
-    """
-
-    notebooks: dict[str, dict[str, Any]]
-    requires_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,78 +111,6 @@ def refresh(notebooks: Path, params: Path) -> None:
             _write(strip(executed), item.path)
 
 
-def read_params(path: Path) -> Params:
-    """Read a parameter file.
-
-    Raises:
-        ValueError: There is no such file, or it is not as the module describes.
-    """
-    if not path.is_file():
-        known = sorted(file.name for file in path.parent.glob("*.yaml"))
-        raise ValueError(f"{path}: no such parameter file; {_known(known)}")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from None
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{path}: the top level must map notebooks to their parameters, "
-            f"not be a {type(content).__name__}"
-        )
-    requires_data = content.pop("requires_data", False)
-    if not isinstance(requires_data, bool):
-        raise ValueError(f"{path}: 'requires_data' must be true or false, not {requires_data!r}")
-    for stem, values in content.items():
-        if values is not None and not isinstance(values, dict):
-            raise ValueError(
-                f"{path}: notebook '{stem}': parameters must be a mapping from name to value, "
-                f"not {values!r}"
-            )
-    return Params({str(stem): values or {} for stem, values in content.items()}, requires_data)
-
-
-def read_parameters(notebook: NotebookNode, path: Path) -> dict[str, Any]:
-    """Read the names and values that a notebook's parameters cell assigns.
-
-    The cell is parsed, not run, so its values must be literals.
-
-    Args:
-        notebook: The notebook.
-        path: Where it was read, for the error message.
-
-    Raises:
-        ValueError: There is not exactly one cell tagged ``parameters``, or it does anything else
-            than assign literals to names.
-    """
-    cells = [cell for cell in notebook.cells if PARAMETERS_TAG in _tags(cell)]
-    if len(cells) != 1:
-        raise ValueError(
-            f"{path}: {len(cells)} cells are tagged '{PARAMETERS_TAG}'; tag exactly one, even if "
-            "it assigns nothing"
-        )
-    values: dict[str, Any] = {}
-    try:
-        for statement in ast.parse(cells[0].source).body:
-            values |= _assignment(statement)
-    except (SyntaxError, ValueError):
-        raise ValueError(
-            f"{path}: the cell tagged '{PARAMETERS_TAG}' must only assign literals to names, one "
-            "a statement, such as: sources = ['simulator']"
-        ) from None
-    return values
-
-
-def differing(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Those of the given values that differ from a notebook's own; a tuple equals its list."""
-    return {
-        name: value
-        for name, value in given.items()
-        if name not in own or _canonical(value) != _canonical(own[name])
-    }
-
-
 def strip(notebook: NotebookNode) -> NotebookNode:
     """Remove, in place, metadata that tells when, how and on which Python a notebook ran.
 
@@ -222,7 +129,7 @@ def strip(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-        if not _tags(cell):
+        if not tags_of(cell):
             cell.metadata.pop("tags", None)
     return notebook
 
@@ -233,21 +140,21 @@ def _plan(notebooks: Path, params: Path, read: Params) -> list[_Planned]:
         raise ValueError(f"{notebooks}: no notebook (*.ipynb) in this folder")
     for stem in read.notebooks:
         if stem not in paths:
-            raise ValueError(f"{params}: no notebook '{stem}' in {notebooks}; {_known(paths)}")
+            raise ValueError(f"{params}: no notebook '{stem}' in {notebooks}; {list_known(paths)}")
     planned = []
     for stem, path in paths.items():
         try:
             notebook = nbformat.read(path, as_version=4)
         except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
             raise ValueError(f"{path}: not a notebook: {error}") from None
-        notebook.cells = [cell for cell in notebook.cells if INJECTED_TAG not in _tags(cell)]
+        notebook.cells = [cell for cell in notebook.cells if INJECTED_TAG not in tags_of(cell)]
         strip(notebook)  # papermill needs the kernel's language, which a new notebook may lack
         own = read_parameters(notebook, path)
         given = read.notebooks.get(stem, {})
         for name in given:
             if name not in own:
                 raise ValueError(
-                    f"{params}: notebook '{stem}' has no parameter '{name}'; {_known(own)}"
+                    f"{params}: notebook '{stem}' has no parameter '{name}'; {list_known(own)}"
                 )
         planned.append(_Planned(path, notebook, differing(own, given)))
     return planned
@@ -299,36 +206,8 @@ def _execute(item: _Planned, notebooks: Path) -> NotebookNode:
 
 
 def _write(notebook: NotebookNode, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _assignment(statement: ast.stmt) -> dict[str, Any]:
-    """The name and value that a statement assigns, or ValueError if it does anything else."""
-    match statement:
-        case ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value):
-            return {name: ast.literal_eval(value)}
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-            return {name: ast.literal_eval(value)}
-        case ast.Expr(value=ast.Constant(value=str())):
-            return {}
-    raise ValueError("not an assignment of a literal")
-
-
-def _tags(cell: NotebookNode) -> list[str]:
-    return cell.metadata.get("tags") or []
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=repr)
-
-
-def _known(names: Iterable[str]) -> str:
-    return f"known: {', '.join(names) or 'none'}"
+    with whole_file(path) as file:
+        file.write(nbformat.writes(notebook).rstrip("\n") + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,9 +1,9 @@
 """Ranked groups: the one data structure that everything else in this package reads.
 
 A ranked group is one prompt with two or three responses, best first: edited > chosen > rejected
-(Llama 3, arXiv 2407.21783, section 4.2.1). This module holds the structure, its rules, its plain
-dictionary form in TRL's preference format, and splits that keep related groups on one side.
-:mod:`posttrain.reading` reads and writes files of such dictionaries.
+(Llama 3, arXiv 2407.21783, section 4.2.1). This module holds the structure, its rules and its plain
+dictionary form in TRL's preference format. :mod:`posttrain.reading` reads and writes files of such
+dictionaries, and :mod:`posttrain.splits` keeps related groups on one side of a split.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from posttrain.conversations import (
     BadRecord,
@@ -43,7 +40,6 @@ COLUMNS = (
     "domain",
 )
 RESPONSES = ("edited", "chosen", "rejected")
-Indices = NDArray[np.intp]
 
 
 def pairs(group: RankedGroup) -> tuple[Pair, ...]:
@@ -148,79 +144,6 @@ def fingerprint(groups: Iterable[RankedGroup]) -> str:
     for group in groups:
         digest.update(_canonical(to_record(group)) + b"\n")
     return digest.hexdigest()[:16]
-
-
-def split(
-    groups: Sequence[RankedGroup], *, test_fraction: float, seed: int
-) -> tuple[Indices, Indices]:
-    """Split into training and test indices; rows of one `group` fall on the same side.
-
-    Args:
-        groups: The rows.
-        test_fraction: Share of distinct `group` values (not of rows) to test on, rounded up.
-        seed: Seed of the shuffle.
-
-    Returns:
-        Sorted indices into `groups`: (training, test), both non-empty.
-
-    Raises:
-        ValueError: `test_fraction` is not between 0 and 1, or leaves no group to train on.
-    """
-    return split_codes(_group_codes(groups)[0], test_fraction=test_fraction, seed=seed)
-
-
-def split_codes(codes: Indices, *, test_fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """As :func:`split`, for rows of which only the place of their `group` is known.
-
-    Args:
-        codes: Place of each row's `group` among all distinct ones, in alphabetical order.
-        test_fraction: See :func:`split`.
-        seed: See :func:`split`.
-    """
-    # Imported here because it takes a second and most users of this module never split.
-    from sklearn.model_selection import GroupShuffleSplit
-
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction must be between 0 and 1, not {test_fraction}")
-    distinct = int(codes.max(initial=-1)) + 1
-    if math.ceil(test_fraction * distinct) >= distinct:
-        raise ValueError(
-            f"a test fraction of {test_fraction} leaves none of {distinct} distinct groups to "
-            "train on"
-        )
-    splitter = GroupShuffleSplit(n_splits=1, test_size=test_fraction, random_state=seed)
-    training, test = next(splitter.split(codes, groups=codes))
-    return np.sort(training), np.sort(test)
-
-
-def folds(
-    groups: Sequence[RankedGroup], *, folds: int, seed: int | None = None
-) -> list[tuple[Indices, Indices]]:
-    """Cut into folds for cross-validation; rows of one `group` fall into the same fold.
-
-    Args:
-        groups: The rows.
-        folds: Number of folds, at least 2.
-        seed: Seed of the shuffle; None for the unshuffled folds that are closest in row counts.
-
-    Returns:
-        For each fold, sorted indices into `groups`: (training, test). The test parts cover every
-        row exactly once.
-
-    Raises:
-        ValueError: Fewer than two folds, or more folds than distinct groups.
-    """
-    from sklearn.model_selection import GroupKFold
-
-    if folds < 2:
-        raise ValueError(f"cross-validation needs at least 2 folds, not {folds}")
-    codes, distinct = _group_codes(groups)
-    if folds > distinct:
-        raise ValueError(f"{folds} folds need at least {folds} distinct groups, not {distinct}")
-    splitter = GroupKFold(n_splits=folds, shuffle=seed is not None, random_state=seed)
-    return [
-        (np.sort(training), np.sort(test)) for training, test in splitter.split(codes, groups=codes)
-    ]
 
 
 @dataclass(frozen=True)
@@ -372,10 +295,3 @@ def _check_margin(value: Any) -> float:
 
 def _canonical(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _group_codes(groups: Sequence[RankedGroup]) -> tuple[Indices, int]:
-    # Whole numbers, because numpy drops trailing NUL characters and so could merge two names.
-    names = sorted({group.group for group in groups})
-    code = {name: index for index, name in enumerate(names)}
-    return np.array([code[group.group] for group in groups], dtype=np.intp), len(names)

@@ -20,12 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posttrain.conversations import BadRecord, Message
-from posttrain.preferences import STRENGTHS, fingerprint, split
+from posttrain.preferences import STRENGTHS, fingerprint
 from posttrain.sources import hub
 from posttrain.sources.hh_rlhf import convert
 from posttrain.sources.hub import HUB, iterate
 from posttrain.sources.hub_converters import convert_helpsteer3_preference, strength_of
 from posttrain.sources.hub_rows import Place
+from posttrain.splits import split
 
 HH = "Anthropic/hh-rlhf"
 HELPSTEER2 = "nvidia/HelpSteer2"

@@ -9,9 +9,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from posttrain import probe
-from posttrain.preferences import Message, RankedGroup, folds
+from posttrain.preferences import Message, RankedGroup
 from posttrain.probe import FeatureSettings
 from posttrain.sources.simulator import simulate
+from posttrain.splits import folds
 from posttrain.studies import heads, margin_heads
 from posttrain.studies.margin_heads import HeadSettings, run
 from posttrain.studies.margin_outcome import ARMS, RatedPairs

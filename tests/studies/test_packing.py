@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from posttrain import records, reward_model
-from posttrain.notebooks import read_params
+from posttrain.notebook_parameters import read_params
 from posttrain.preferences import Message, RankedGroup, fingerprint
 from posttrain.reading import write_groups
 from posttrain.rows import LAYOUTS, Layout

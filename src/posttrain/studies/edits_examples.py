@@ -21,10 +21,11 @@ from transformers import PreTrainedModel
 
 from posttrain import records, reward_model
 from posttrain.evaluation import Resamples, interval
-from posttrain.preferences import RESPONSES, split
+from posttrain.preferences import RESPONSES
 from posttrain.rows import LAYOUTS, lay_out
 from posttrain.settings import at_least_one, setting
 from posttrain.sources.simulator import SIMULATOR
+from posttrain.splits import split
 from posttrain.studies.edits_data import EditGroups, choose, load_edits, training_groups
 from posttrain.studies.edits_metrics import KINDS, edit_metrics
 from posttrain.studies.edits_outcome import ARMS, ESTIMATE

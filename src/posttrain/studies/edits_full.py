@@ -16,9 +16,9 @@ from joblib import Parallel, delayed
 
 from posttrain import reward_model
 from posttrain.pairing import RATED
-from posttrain.preferences import split
 from posttrain.rows import LAYOUTS
 from posttrain.settings import at_least_one, one_of, setting
+from posttrain.splits import split
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits_metrics import edit_metrics, length_baselines
 from posttrain.studies.edits_outcome import ARMS, IGNORE, Cell, CellSettings, Outcome

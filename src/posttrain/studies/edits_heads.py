@@ -18,9 +18,9 @@ import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from posttrain.preferences import folds
 from posttrain.probe import FeatureSettings, Pooling, features
 from posttrain.settings import one_of, setting
+from posttrain.splits import folds
 from posttrain.studies.edits_data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits_metrics import length_baselines
 from posttrain.studies.edits_outcome import ARMS, Cell, CellSettings, Outcome

@@ -9,10 +9,11 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from posttrain import checkpoints
-from posttrain.preferences import RankedGroup, fingerprint, split
+from posttrain.preferences import RankedGroup, fingerprint
 from posttrain.settings import setting
 from posttrain.sources import human
 from posttrain.sources.simulator import SIMULATOR, simulate
+from posttrain.splits import split
 from posttrain.tokenization import TokenizedGroup, tokenize_groups
 
 
@@ -145,7 +146,7 @@ def training_and_test(
         Ascending indices of the groups to train on and to test on; no split group is in both.
 
     Raises:
-        ValueError: As for :func:`posttrain.preferences.split`.
+        ValueError: As for :func:`posttrain.splits.split`.
     """
     training, test = split(ranked, test_fraction=test_share, seed=seed)
     # A random part, because records of one group tend to stand together.

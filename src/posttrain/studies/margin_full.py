@@ -13,10 +13,10 @@ import pandas as pd
 
 from posttrain import reward_model
 from posttrain.evaluation import COLUMNS, sums_by_group
-from posttrain.preferences import split
 from posttrain.rows import LAYOUTS
 from posttrain.settings import at_least_one, one_of, setting
 from posttrain.sources.simulator import reachable_accuracy
+from posttrain.splits import split
 from posttrain.studies.groups import DataSettings, Prepared, load_groups, training_and_test
 from posttrain.studies.margin_outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
 from posttrain.studies.training import Recipe, kept, many_runs, train

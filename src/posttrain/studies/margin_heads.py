@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from posttrain.evaluation import COLUMNS, sums_by_group
-from posttrain.preferences import folds
 from posttrain.probe import FeatureSettings, Pooling, features
 from posttrain.settings import one_of, setting
+from posttrain.splits import folds
 from posttrain.studies.groups import without_edit
 from posttrain.studies.heads import tuned_heads
 from posttrain.studies.margin_outcome import ARMS, Outcome, RatedPairs, length_baseline

@@ -16,10 +16,10 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from posttrain import records, reward_model
-from posttrain.preferences import split
 from posttrain.rows import Layout
 from posttrain.settings import at_least_one, setting
 from posttrain.sources.simulator import SIMULATOR
+from posttrain.splits import split
 from posttrain.studies.groups import (
     DataSettings,
     Prepared,

@@ -15,10 +15,10 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from posttrain import calibration, reward_model
-from posttrain.preferences import split
 from posttrain.rows import LAYOUTS
 from posttrain.settings import at_least_one, one_of, setting
 from posttrain.sources.simulator import SIMULATOR
+from posttrain.splits import split
 from posttrain.studies.tradeoff_data import (
     DOMAINS,
     SAFETY,

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from posttrain import calibration
 from posttrain.calibration import Calibration
-from posttrain.preferences import folds
 from posttrain.probe import FeatureSettings, Pooling, features
 from posttrain.settings import at_least_one, one_of, setting
+from posttrain.splits import folds
 from posttrain.studies.heads import tuned_heads
 from posttrain.studies.tradeoff_data import DOMAINS, World, account_of
 from posttrain.studies.tradeoff_outcome import (
