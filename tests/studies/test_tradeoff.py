@@ -288,3 +288,9 @@ def test_examples_are_the_first_prompts_on_which_the_specialists_disagree(monkey
 def test_without_a_disagreement_there_is_no_example():
     same = {HELPFUL: [[1.0, 0, 0, 1, 0]], SAFE: [[2.0, 0, 0, 2, 0]]}
     assert examples(outcome_of(candidate_set(), same)).empty
+
+
+def test_two_wrong_choices_are_no_example():
+    # On the unsafe prompt both prefer an answer, each another one; on the other both are right.
+    scores = {HELPFUL: [[0.0, 2, 1, 1, 0]], SAFE: [[0.0, 1, 2, 1, 0]]}
+    assert examples(outcome_of(candidate_set(), scores)).empty
