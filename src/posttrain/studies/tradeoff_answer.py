@@ -16,8 +16,8 @@ from posttrain.studies.tradeoff_rules import MAIN_EXCHANGE, NOBODY, RANDOM, SING
 ADVICE = {
     "supported": "Train two models, one on each domain: together they choose better than one of "
     "all data.",
-    "not supported": "Begin with one model of all data: it chooses among responses no worse than "
-    "two together. Train two only where what safety is worth must be set afterwards.",
+    "not supported": "Begin with one model of all data: in no run do two together choose better "
+    "among responses. Train two only where what safety is worth must be set afterwards.",
     "inconclusive": "Whether two models choose better than one of all data depends on the data: "
     "try one first.",
 }
