@@ -209,9 +209,3 @@ def test_a_chat_template_that_fails_is_said(tmp_path, tiny_checkpoint, capsys, c
     assert cli.main(["score", *options, str(path), "--output", str(output)]) == 1
     assert message in capsys.readouterr().err
     assert not output.exists()
-
-
-def test_data_are_not_both_trained_and_evaluated_on():
-    with pytest.raises(ValueError, match="data or eval_data names simulator:3 twice"):
-        TrainSettings(model="tiny", data=["simulator:3"], eval_data=["simulator:3"])
-    TrainSettings(model="tiny", data=["simulator:3"], eval_data=["simulator:3:1"])

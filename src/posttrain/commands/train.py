@@ -90,7 +90,8 @@ class TrainSettings(RowSettings, ModelSettings):
         self.pairing()
         if not self.data:
             raise ValueError("give data to train on: files or other sources")
-        refuse_repeated("data or eval_data", [*self.data, *self.eval_data])
+        refuse_repeated("data", self.data)
+        refuse_repeated("eval_data", self.eval_data)
         at_least_one(self, "processes", "resamples")
         if self.mix is not None:
             parse_mix(self.mix)
