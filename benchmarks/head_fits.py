@@ -13,8 +13,8 @@ import time
 
 import torch
 
-from posttrain.probe import fit_heads
-from posttrain.studies.margin_heads import HeadSettings
+from posttrain.models.heads import fit_heads
+from posttrain.studies.margin.heads import HeadSettings
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ import time
 import numpy as np
 import torch
 
-from posttrain.rows import LAYOUTS, fill_rows, lay_out
-from posttrain.tokenization import TokenizedGroup
+from posttrain.rows.layout import LAYOUTS, lay_out
+from posttrain.rows.packing import fill_rows
+from posttrain.rows.tokenization import TokenizedGroup
 
 
 def main() -> None:

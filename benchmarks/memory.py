@@ -22,7 +22,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from posttrain import records
+from posttrain.data import store
+from posttrain.evidence import records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,14 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(count: int, processes: int) -> dict[str, float]:
     """Peaks of the process's own memory in each phase, in 10⁶ bytes, and seconds in all."""
-    from posttrain import checkpoints, dataset, reward_model
-    from posttrain.dataset import Limits, stored, tokenized
-    from posttrain.pairing import Pairing
-    from posttrain.rows import LAYOUTS
-    from posttrain.steps import Sizes, StepSampler
+    from posttrain.data.store import stored
+    from posttrain.models import embedded, reward_model
+    from posttrain.rows.layout import LAYOUTS
+    from posttrain.rows.tokenization import Limits
+    from posttrain.training.dataset import tokenized
+    from posttrain.training.pairing import Pairing
+    from posttrain.training.sampler import Sizes, StepSampler
 
-    dataset.quiet()
-    _, tokenizer = reward_model.load(checkpoints.tiny(checkpoints.TinySettings(texts=600)))
+    store.quiet()
+    _, tokenizer = reward_model.load(embedded.tiny(embedded.TinySettings(texts=600)))
     peak = Peak()
     began = time.perf_counter()
     found = {"at start": peak.take()}

@@ -2,8 +2,8 @@
 
 Run: python benchmarks/throughput.py [--checkpoint smollm2] [--ratios 1 2.67 6] [--responses 2 3]
 
-Random tokens, exact lengths. See posttrain.studies.throughput for what is measured and --help for
-all settings; --config FILE reads them from YAML. Prints tables and writes a run record to the
+Random tokens, exact lengths. See posttrain.studies.throughput.study for what is measured and
+--help for all settings; --config FILE reads them from YAML. Prints tables and writes a run record to the
 folder that --output names.
 """
 
@@ -17,8 +17,8 @@ import pandas as pd
 from transformers.utils import logging
 from trl import TrlParser
 
-from posttrain import records
-from posttrain.studies import throughput
+from posttrain.evidence import records
+from posttrain.studies.throughput import study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own.add_argument("--label")
     known, rest = own.parse_known_args(arguments)
     # The parser declares its argument as an opaque type.
-    settings_type: Any = throughput.ThroughputSettings
+    settings_type: Any = study.ThroughputSettings
     parser = TrlParser(
         settings_type,
         description=f"{__doc__.splitlines()[0]} Also: --output FOLDER, --profile PROFILE, "
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         (settings,) = parser.parse_args_and_config(args=rest)
-        record = throughput.run(settings, profile=known.profile, label=known.label)
+        record = study.run(settings, profile=known.profile, label=known.label)
     except (ValueError, OSError) as error:
         print(f"throughput: {error}", file=sys.stderr)
         return 1

@@ -8,10 +8,10 @@ from small_llama import SMALL, WORDS
 from transformers import LlamaConfig, LlamaForSequenceClassification
 from transformers.utils import logging
 
-from posttrain import checkpoints, reward_model
-from posttrain.reward_model import score_head
-from posttrain.sources.simulator import simulate
-from posttrain.tokenization import TokenizedGroup, tokenize_group
+from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.models import embedded, reward_model
+from posttrain.models.reward_model import score_head
+from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
 
 # The models here are so small that threads only wait for one another.
 torch.set_num_threads(1)
@@ -20,8 +20,8 @@ logging.set_verbosity_error()
 
 
 @pytest.fixture(scope="session")
-def tiny_settings() -> checkpoints.TinySettings:
-    return checkpoints.TinySettings(texts=600, hidden_size=32, batch_size=8)
+def tiny_settings() -> embedded.TinySettings:
+    return embedded.TinySettings(texts=600, hidden_size=32, batch_size=8)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def tiny_checkpoint(tmp_path_factory, tiny_settings) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         # Only here: the checkpoint that takes long to convert stays in the user's own cache.
         patch.setenv("POSTTRAIN_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return checkpoints.tiny(tiny_settings)
+        return embedded.tiny(tiny_settings)
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +40,8 @@ def grouped_checkpoint(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         LlamaForSequenceClassification(LlamaConfig(**SMALL)).double().save_pretrained(folder)
-    words = [f"w{number}" for number in range(WORDS - len(checkpoints.SPECIAL_TOKENS))]
-    checkpoints.train_tokenizer([" ".join(words)]).save_pretrained(folder)
+    words = [f"w{number}" for number in range(WORDS - len(embedded.SPECIAL_TOKENS))]
+    embedded.train_tokenizer([" ".join(words)]).save_pretrained(folder)
     return folder
 
 

@@ -7,13 +7,17 @@ from collections import Counter
 
 import pytest
 
-from posttrain import checkpoints, cli, records
-from posttrain.calibration import Calibration
+from posttrain import cli
 from posttrain.commands import calibrate
-from posttrain.reading import read_groups
-from posttrain.sources.simulator import simulate
-from posttrain.studies import edits, margin, packing, packing_rows
-from posttrain.studies import groups as study_groups
+from posttrain.data.reading import read_groups
+from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.evaluation.calibration import Calibration
+from posttrain.evidence import records
+from posttrain.models import embedded
+from posttrain.studies.common import groups
+from posttrain.studies.edits import study as edits
+from posttrain.studies.margin import study as margin
+from posttrain.studies.packing import full, rows
 
 COMMANDS = ([], ["data"], ["data", "check"], ["data", "convert"], ["data", "simulate"], ["study"])
 ARGUMENT_PAIR = (
@@ -256,7 +260,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch, tiny_checkpoint):
-    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(groups.checkpoints, "tiny", lambda: tiny_checkpoint)
 
 
 def test_study_margin_takes_its_settings_from_yaml(tiny, config, tmp_path, capsys):
@@ -302,13 +306,13 @@ def test_finished_runs_are_kept_in_the_folder_that_is_named(monkeypatch, caplog,
         logging.getLogger("posttrain.studies").info("a line of progress")
         raise ValueError("stopped here")
 
-    for study, module in (("packing", packing), ("edits", edits), ("margin", margin)):
+    for study, module in (("packing", full), ("edits", edits), ("margin", margin)):
         monkeypatch.setattr(module, "run", stop)
         assert run("study", study, "--finished", tmp_path) == 1
         assert run("study", study) == 1
     assert seen == [tmp_path, None] * 3
     assert caplog.messages.count("a line of progress") == 6
-    monkeypatch.setattr(packing_rows, "run", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(rows, "run", lambda *_, **__: pytest.fail("too late"))
     assert refused("study", "rows", "--finished", tmp_path) == 2
 
 
@@ -361,7 +365,7 @@ def test_study_margin_names_unknown_settings(monkeypatch, config, capsys):
 
 
 def test_study_margin_without_human_data_says_what_to_do_at_once(monkeypatch, capsys):
-    monkeypatch.setattr(checkpoints, "smollm2", lambda: pytest.fail("unpacked for nothing"))
+    monkeypatch.setattr(embedded, "smollm2", lambda: pytest.fail("unpacked for nothing"))
     monkeypatch.delenv("POSTTRAIN_DATA", raising=False)
     assert run("study", "margin", "--source", "ukpconvarg") == 1
     assert "POSTTRAIN_DATA is not set" in capsys.readouterr().err
@@ -414,15 +418,15 @@ def test_names_of_arms_may_hold_spaces_and_each_study_runs_its_own(monkeypatch):
         seen.append((source, profile, settings))
         raise ValueError("stopped here")
 
-    monkeypatch.setattr(packing, "run", stop)
+    monkeypatch.setattr(full, "run", stop)
     monkeypatch.setattr(margin, "run", lambda *_, **__: pytest.fail("the other study"))
     assert run("study", "packing", "--arms", "separate", "llama3, ranked", "--seeds", 2) == 1
     assert run("study", "packing", "--source", "mine", "--learning_rates", 0.1, 1, "--gpu") == 1
     (simulator, human) = seen
     assert simulator[:2] == ("simulator", "custom")
-    assert simulator[2] == packing.PackingSettings(arms=["separate", "llama3, ranked"], seeds=2)
+    assert simulator[2] == full.PackingSettings(arms=["separate", "llama3, ranked"], seeds=2)
     assert human[0] == "mine"
-    assert human[2] == packing.HumanPackingSettings(learning_rates=[0.1, 1.0], gpu=True)
+    assert human[2] == full.HumanPackingSettings(learning_rates=[0.1, 1.0], gpu=True)
 
 
 @pytest.mark.parametrize(
@@ -430,7 +434,7 @@ def test_names_of_arms_may_hold_spaces_and_each_study_runs_its_own(monkeypatch):
     [("--layer", 3), ("--batchsize", 3), ("--size", "many"), ("surplus",), ("--gpu", "perhaps")],
 )
 def test_study_packing_exits_with_2_on_options_it_does_not_know(monkeypatch, options, capsys):
-    monkeypatch.setattr(packing, "run", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(full, "run", lambda *_, **__: pytest.fail("too late"))
     assert refused("study", "packing", *options) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("usage: posttrain study packing")
@@ -450,7 +454,7 @@ def test_study_packing_refuses_what_does_not_fit(tiny, packing_config, tmp_path,
 
 def test_study_packing_without_human_data_says_what_to_do(monkeypatch, tiny_checkpoint, capsys):
     monkeypatch.delenv("POSTTRAIN_DATA", raising=False)
-    monkeypatch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
     assert run("study", "packing", "--source", "ukpconvarg") == 1
     assert "POSTTRAIN_DATA is not set" in capsys.readouterr().err
 

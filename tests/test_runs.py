@@ -7,11 +7,11 @@ import pytest
 import yaml
 from trl import TrlParser
 
-from posttrain import checkpoints
 from posttrain.commands.train import TrainSettings
-from posttrain.ranking_config import RankingConfig
-from posttrain.sources.hub import HUB
-from posttrain.sources.named import ON_HUB
+from posttrain.data.sources.hub.read import HUB
+from posttrain.data.sources.named import ON_HUB
+from posttrain.models import embedded
+from posttrain.training.config import RankingConfig
 
 FOLDER = Path(__file__).parents[1] / "runs"
 RUNS = sorted(FOLDER.glob("*.yaml"))
@@ -39,7 +39,7 @@ def test_every_setting_of_a_run_is_understood(path, monkeypatch, tmp_path):
         if name != "use_cpu":
             assert getattr(holder, name) == value, name
     assert settings.model in ("tiny", "smollm2") or re.fullmatch(r"[\w-]+/[\w.-]+", settings.model)
-    assert settings.model not in ("tiny", "smollm2") or hasattr(checkpoints, settings.model)
+    assert settings.model not in ("tiny", "smollm2") or hasattr(embedded, settings.model)
     for source in settings.data + settings.eval_data:
         if "/" in source:
             assert ON_HUB.fullmatch(source)["name"] in HUB

@@ -3,10 +3,12 @@
 import argparse
 import logging
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from posttrain.commands.data import _data_check, _data_convert, _data_simulate
+from posttrain.commands.study import _study
 
 # Heavy modules are imported by the commands that need them, so that --help answers at once.
 
@@ -123,54 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _data_check(known: argparse.Namespace, rest: Sequence[str]) -> int:
-    from posttrain.data_report import check
-
-    return check(known.files, skip_bad=known.skip_bad)
-
-
-def _data_convert(known: argparse.Namespace, rest: Sequence[str]) -> int:
-    from posttrain.preferences import RankedGroup, from_record
-    from posttrain.reading import write_groups
-    from posttrain.sources.originals import ORIGINALS
-
-    if known.name not in ORIGINALS:
-        raise ValueError(f"unknown original {known.name!r}; known: {', '.join(ORIGINALS)}")
-    dropped: Counter[str] = Counter()
-    written = 0
-
-    def groups() -> Iterator[RankedGroup]:
-        nonlocal written
-        for record in ORIGINALS[known.name].convert(known.path, dropped):
-            yield from_record(record, where=f"{known.name}, {record.get('id')}")
-            written += 1
-
-    write_groups(known.output, groups())
-    print(f"wrote {written} records to {known.output}")
-    for reason, count in sorted(dropped.items()):
-        print(f"dropped {count}: {reason}")
-    return 0
-
-
-def _data_simulate(known: argparse.Namespace, rest: Sequence[str]) -> int:
-    from posttrain.reading import write_groups
-    from posttrain.sources.simulator import simulate
-
-    simulated = simulate(
-        known.groups,
-        seed=known.seed,
-        domain=known.domain,
-        edited_share=known.edited_share,
-        sensitive=known.sensitive,
-    )
-    write_groups(known.output, (group.ranked for group in simulated))
-    print(f"wrote {len(simulated)} records to {known.output}")
-    return 0
-
-
 def _train(known: argparse.Namespace, rest: Sequence[str]) -> int:
     from posttrain.commands import train
-    from posttrain.ranking_config import RankingConfig
+    from posttrain.training.config import RankingConfig
 
     settings, config = _settings(
         "train",
@@ -247,53 +204,11 @@ def _settings(
     from transformers.utils import logging as transformers_logging
     from trl import TrlParser
 
-    from posttrain import config_file
+    from posttrain.config import yaml
 
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("posttrain").setLevel(logging.INFO)
     transformers_logging.set_verbosity_error()
     kinds_for_parser: Any = kinds
     parser = TrlParser(kinds_for_parser, prog=f"posttrain {command}", description=description)
-    return config_file.parse(parser, arguments)
-
-
-def _study(known: argparse.Namespace, rest: Sequence[str]) -> int:
-    from transformers.utils import logging as transformers_logging
-    from trl import TrlParser
-
-    from posttrain import config_file, records
-    from posttrain.studies import (
-        edits,
-        edits_examples,
-        margin,
-        packing,
-        packing_rows,
-        tradeoff,
-        training_run,
-    )
-
-    study: Any = {
-        "margin": margin, "rows": packing_rows, "packing": packing, "edits": edits,
-        "edit-examples": edits_examples, "tradeoff": tradeoff, "training": training_run,
-    }[known.study]  # fmt: skip
-    parser = TrlParser(
-        study.settings_for(known.source, *([known.training] if known.training else [])),
-        prog=f"posttrain study {known.study}",
-        description="Run a study. Also: --source NAME (simulator, or human data such as "
-        "ukpconvarg in the folder that POSTTRAIN_DATA names), --output FOLDER, --profile LABEL, "
-        "--config FILE (YAML with any of the settings below). Margin, packing, edits and "
-        "tradeoff have --finished FOLDER (keeps finished training runs, so that an interrupted "
-        "study goes on where it stopped); margin, edits and tradeoff have --training heads|full "
-        "(human data: heads on frozen features, the default, or SmolLM2 itself).",
-    )
-    (settings,) = config_file.parse(parser, rest)
-    # Studies of many runs last hours; a line for each says that they go on. That each starts with a
-    # new score head, transformers would say at length every time.
-    logging.basicConfig(format="%(asctime)s %(message)s")
-    logging.getLogger("posttrain").setLevel(logging.INFO)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    more = {"finished": known.finished} if known.finished else {}
-    record = study.run(known.source, profile=known.profile, settings=settings, **more)
-    print(f"wrote {records.save(record, known.output)}")
-    return 0
+    return yaml.parse(parser, arguments)

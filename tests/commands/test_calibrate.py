@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from reward_folders import save_leaning
 
-from posttrain import calibration, cli, reward_model
-from posttrain.reading import write_groups
-from posttrain.reward_model import score
-from posttrain.sources.simulator import simulate
-from posttrain.tokenization import tokenize_group
+from posttrain import cli
+from posttrain.data.reading import write_groups
+from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.evaluation import calibration
+from posttrain.models import reward_model
+from posttrain.models.reward_model import score
+from posttrain.rows.tokenization import tokenize_group
 
 GROUPS = [group.ranked for group in simulate(40, seed=4, edited_share=0.5)] + [
     replace(group.ranked, id=f"safety-{number}")

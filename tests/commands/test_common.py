@@ -16,9 +16,9 @@ from posttrain.commands.common import (
 )
 from posttrain.commands.evaluate import EvaluateSettings
 from posttrain.commands.train import TrainSettings
-from posttrain.ranking_config import RankingConfig
-from posttrain.sources import named
-from posttrain.sources.simulator import simulate
+from posttrain.data.sources import named
+from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.training.config import RankingConfig
 
 
 def test_the_cpu_is_found():
@@ -176,7 +176,7 @@ def test_an_interrupt_leaves_no_half_written_scores(
         stop()
 
     monkeypatch.setattr(named, "iterate", source)
-    monkeypatch.setattr("posttrain.scoring.CHUNK", 1)
+    monkeypatch.setattr("posttrain.evaluation.scoring.CHUNK", 1)
     output = tmp_path / "scores.jsonl"
     options = ["--model", str(tiny_checkpoint), "--data", "x", "--output", str(output)]
     assert cli.main(["score", *options]) == 130

@@ -11,14 +11,16 @@ import pytest
 import torch
 from reward_folders import save_leaning
 
-from posttrain import calibration, cli, reward_model, scoring
-from posttrain.combining import Rule
+from posttrain import cli
 from posttrain.commands import score as score_command
-from posttrain.reading import read_groups, write_groups
-from posttrain.reward_model import score, score_head
-from posttrain.rows import LAYOUTS
-from posttrain.sources.simulator import simulate
-from posttrain.tokenization import tokenize_group
+from posttrain.data.reading import read_groups, write_groups
+from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.evaluation import calibration, scoring
+from posttrain.evaluation.combining import Rule
+from posttrain.models import reward_model
+from posttrain.models.reward_model import score, score_head
+from posttrain.rows.layout import LAYOUTS
+from posttrain.rows.tokenization import tokenize_group
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from transformers import (
 
 from posttrain import cli
 from posttrain.commands.train import TrainSettings
-from posttrain.mixing import counts_for, parse_mix
-from posttrain.resuming import checkpoints_in
+from posttrain.data.mixing import counts_for, parse_mix
+from posttrain.training.checkpoints import checkpoints_in
 
 
 @pytest.fixture(autouse=True)
@@ -247,8 +247,8 @@ def test_a_bfloat16_model_scores_after_loading_as_it_was_evaluated(
     held_out = tmp_path / "held-out.json"
     evaluated = account["evaluation"]["log_likelihood"]["estimate"]
     # The held-out groups are those of the same split of the same data.
-    from posttrain.dataset import stored
-    from posttrain.reading import write_groups
+    from posttrain.data.reading import write_groups
+    from posttrain.data.store import stored
 
     _, groups = stored(["simulator:300:3"]).split(test_fraction=0.4, seed=0)
     write_groups(tmp_path / "held-out.jsonl", groups)
@@ -290,7 +290,7 @@ def mixed_run(two_domains, tiny_checkpoint, tmp_path_factory, cache):
 
 
 def test_a_mix_trains_on_its_shares_and_evaluates_every_domain(mixed_run, two_domains):
-    from posttrain.dataset import stored
+    from posttrain.data.store import stored
 
     account = json.loads((mixed_run / "run.json").read_text())
     training, held_out = stored(two_domains.split()).split(test_fraction=0.2, seed=0)

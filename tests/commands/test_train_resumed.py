@@ -22,11 +22,12 @@ from forked import die, forked
 from tiny_runs import assert_equal_weights, options, refusal, train
 from transformers import AutoTokenizer, Trainer
 
-from posttrain import reward_model, saving, trainer
-from posttrain.reading import write_groups
-from posttrain.resuming import SEAL, checkpoints_in, last_whole_checkpoint, seal
-from posttrain.sources.simulator import simulate
-from posttrain.trainer import RankingTrainer
+from posttrain.data.reading import write_groups
+from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.models import reward_model
+from posttrain.training import saving, trainer
+from posttrain.training.checkpoints import SEAL, checkpoints_in, last_whole_checkpoint, seal
+from posttrain.training.trainer import RankingTrainer
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import itertools
 
 import pandas as pd
 
-from posttrain.records import Record
-from posttrain.studies.edits_metrics import GOLD, KINDS
-from posttrain.studies.edits_outcome import ARMS, CONTRASTS, IGNORE
+from posttrain.evidence.records import Record
+from posttrain.studies.edits.metrics import GOLD, KINDS
+from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE
 
 METRICS = (
     *KINDS, *GOLD, "leans shorter", "chosen > rejected, winner longer",

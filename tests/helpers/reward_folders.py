@@ -2,10 +2,10 @@
 
 import torch
 
-from posttrain import reward_model
-from posttrain.reward_model import response_states, score_head
-from posttrain.rows import LAYOUTS, lay_out
-from posttrain.tokenization import tokenize_group
+from posttrain.models import reward_model
+from posttrain.models.reward_model import response_states, score_head
+from posttrain.rows.layout import LAYOUTS, lay_out
+from posttrain.rows.tokenization import tokenize_group
 
 
 def save_leaning(checkpoint, folder, groups, *, size=1.0, context=None):

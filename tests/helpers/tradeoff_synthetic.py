@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from posttrain.calibration import Calibration
-from posttrain.preferences import Message
-from posttrain.records import Record
-from posttrain.studies.tradeoff_data import CandidateSet
-from posttrain.studies.tradeoff_outcome import (
+from posttrain.data.preferences import Message
+from posttrain.evaluation.calibration import Calibration
+from posttrain.evidence.records import Record
+from posttrain.rows.tokenization import TokenizedGroup
+from posttrain.studies.tradeoff.data import CandidateSet
+from posttrain.studies.tradeoff.outcome import (
     ARMS,
     BOTH,
     CONTRASTS,
@@ -21,8 +22,7 @@ from posttrain.studies.tradeoff_outcome import (
     Outcome,
     Tested,
 )
-from posttrain.studies.tradeoff_rules import BEST, EXCHANGE, NOBODY, RANDOM, SINGLE
-from posttrain.tokenization import TokenizedGroup
+from posttrain.studies.tradeoff.rules import BEST, EXCHANGE, NOBODY, RANDOM, SINGLE
 
 WEIGHTS, THRESHOLDS = (0.5, *EXCHANGE), (0.15, 0.5)
 SOURCES = {

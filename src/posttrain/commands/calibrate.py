@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from posttrain import calibration, reward_model
-from posttrain.calibration import Calibration
 from posttrain.commands.common import LAYOUT_HELP, folder_of, refuse_overwriting
 from posttrain.commands.score import ScoringSettings, groups_of, load_scorer
-from posttrain.preferences import RankedGroup
-from posttrain.scoring import score_with
-from posttrain.settings import setting
+from posttrain.config.fields import setting
+from posttrain.data.preferences import RankedGroup
+from posttrain.evaluation import calibration
+from posttrain.evaluation.calibration import Calibration
+from posttrain.evaluation.scoring import score_with
+from posttrain.models import reward_model
 
 
 @dataclass(frozen=True)

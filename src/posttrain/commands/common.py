@@ -14,11 +14,11 @@ from transformers import (
 )
 from transformers.integrations import get_reporting_integration_callbacks
 
-from posttrain import checkpoints, reward_model
-from posttrain.dataset import Limits
-from posttrain.rows import LAYOUTS, Layout
-from posttrain.scoring import limits_for
-from posttrain.settings import at_least_one, setting
+from posttrain.config.fields import at_least_one, setting
+from posttrain.evaluation.scoring import limits_for
+from posttrain.models import embedded, reward_model
+from posttrain.rows.layout import LAYOUTS, Layout
+from posttrain.rows.tokenization import Limits
 
 LAYOUT_HELP = (
     "separate (a row for each response), exact (one row for all, same scores), or llama3 (one row, "
@@ -202,7 +202,7 @@ def load_model(
     needs_mask = rows.rows.needs_mask(shared_rows=rows.row_tokens is not None)
     attention = "flex_attention" if gpu and needs_mask else "sdpa"
     return reward_model.load(
-        checkpoints.find(settings.model),
+        embedded.find(settings.model),
         seed=seed,
         dtype=None if settings.dtype == "auto" else getattr(torch, settings.dtype),
         attention=settings.attention or attention,

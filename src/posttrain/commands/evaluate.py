@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.commands.score import ScoreSettings, scored_groups
-from posttrain.evaluation_report import report
-from posttrain.files import whole_file
-from posttrain.settings import at_least_one, setting
+from posttrain.config.fields import at_least_one, setting
+from posttrain.evaluation.report import report
+from posttrain.storage.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EvaluateSettings(ScoreSettings):
 
 
 def run(settings: EvaluateSettings) -> dict[str, Any]:
-    """Score data and report (see :func:`posttrain.evaluation_report.report`).
+    """Score data and report (see :func:`.evaluation.report.report`).
 
     Returns:
         The report, with ``left_out``: numbers of what was cut or left out.

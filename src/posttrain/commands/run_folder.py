@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posttrain import saving
-from posttrain.files import whole_file
-from posttrain.resuming import checkpoints_in
+from posttrain.storage.files import whole_file
+from posttrain.training import saving
+from posttrain.training.checkpoints import checkpoints_in
 
 SETTINGS = "settings.json"
 

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from posttrain import calibration, reward_model
-from posttrain.calibration import FILE, Calibration
-from posttrain.combining import THRESHOLD, Rule
 from posttrain.commands.common import (
     LAYOUT_HELP,
     ModelSettings,
@@ -24,11 +21,15 @@ from posttrain.commands.common import (
     refuse_overwriting,
     refuse_repeated,
 )
-from posttrain.files import whole_file
-from posttrain.preferences import RankedGroup
-from posttrain.scoring import Scored, Scorer, score_with
-from posttrain.settings import at_least_one, setting
-from posttrain.sources import named
+from posttrain.config.fields import at_least_one, setting
+from posttrain.data.preferences import RankedGroup
+from posttrain.data.sources import named
+from posttrain.evaluation import calibration
+from posttrain.evaluation.calibration import FILE, Calibration
+from posttrain.evaluation.combining import THRESHOLD, Rule
+from posttrain.evaluation.scoring import Scored, Scorer, score_with
+from posttrain.models import reward_model
+from posttrain.storage.files import whole_file
 
 logger = logging.getLogger(__name__)
 

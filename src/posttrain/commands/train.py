@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from posttrain import records, reward_model, saving
 from posttrain.commands.common import (
     ModelSettings,
     RowSettings,
@@ -19,25 +18,30 @@ from posttrain.commands.common import (
     refuse_repeated,
 )
 from posttrain.commands.run_folder import claim, claim_data
-from posttrain.dataset import Stored, Tokenized, stored, tokenized, tokenizer_hash
-from posttrain.evaluation_report import report
-from posttrain.mixing import parse_mix
-from posttrain.model_card import model_card
-from posttrain.pairing import Pairing
-from posttrain.ranking_config import RankingConfig
-from posttrain.resuming import check_launcher, last_whole_checkpoint
-from posttrain.rows import LAYOUTS
-from posttrain.scoring import limits_for, score_groups
-from posttrain.settings import at_least_one, setting
-from posttrain.trainer import RankingTrainer
-from posttrain.training_data import GroupCollator
+from posttrain.config.fields import at_least_one, setting
+from posttrain.data.mixing import parse_mix
+from posttrain.data.store import Stored, stored
+from posttrain.evaluation.report import report
+from posttrain.evaluation.scoring import limits_for, score_groups
+from posttrain.evidence import records
+from posttrain.models import reward_model
+from posttrain.rows.layout import LAYOUTS
+from posttrain.rows.tokenization import tokenizer_hash
+from posttrain.training import saving
+from posttrain.training.checkpoints import check_launcher, last_whole_checkpoint
+from posttrain.training.collator import GroupCollator
+from posttrain.training.config import RankingConfig
+from posttrain.training.dataset import Tokenized, tokenized
+from posttrain.training.model_card import model_card
+from posttrain.training.pairing import Pairing
+from posttrain.training.trainer import RankingTrainer
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainSettings(RowSettings, ModelSettings):
-    """Settings of ``posttrain train`` beside those of :class:`.ranking_config.RankingConfig`.
+    """Settings of ``posttrain train`` beside those of :class:`.training.config.RankingConfig`.
 
     Raises:
         ValueError: If a value is unknown, out of range, or contradicts another.

@@ -1,1 +1,1 @@
-"""One module per research question; each returns tidy tables and writes run records."""
+"""Research questions, a folder each; every study returns tidy tables as a run record."""

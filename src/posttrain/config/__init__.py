@@ -1,0 +1,1 @@
+"""Settings as typed dataclass fields, and YAML files of them."""

@@ -1,0 +1,1 @@
+"""Ranked groups: what they are, reading and checking them, splitting, mixing, storing."""

@@ -1,0 +1,252 @@
+"""Formats of preference data: rows of `.jsonl`, `.jsonl.gz`, `.csv` and `.parquet` files.
+
+A row becomes a mapping of columns, or a :class:`.conversations.BadRecord` where it cannot be
+parsed; :mod:`.data.reading` makes groups of them. A file that cannot be read to its end is a
+:class:`BadFile`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow
+from pyarrow import parquet
+
+from posttrain.data.conversations import BadRecord, printable
+from posttrain.data.preferences import COLUMNS, RESPONSES, RankedGroup, to_record
+
+#: What is written. Whole conversations do not fit into the cells of `.csv`, which is read only.
+WRITTEN = (".jsonl.gz", ".jsonl", ".parquet")
+SUFFIXES = (*WRITTEN, ".csv")
+ROWS_PER_BATCH = 1024
+#: Columns of texts, which an empty cell leaves blank; in other columns it means nothing is known.
+REQUIRED = ("prompt", "chosen", "rejected")
+NUMBERS = ("strength", "margin")
+
+
+class BadFile(BadRecord):
+    """A file that cannot be read to its end; `line` and `field` are None."""
+
+
+def split_suffix(path: Path, known: Sequence[str] = SUFFIXES) -> tuple[str, str]:
+    """The suffix of a file, in small letters, and its name without.
+
+    Raises:
+        BadFile: If the suffix is none of those known.
+    """
+    for suffix in known:
+        if path.name.lower().endswith(suffix):
+            return suffix, path.name[: -len(suffix)]
+    raise bad_file(path, "its suffix names no known format", f"use one of {', '.join(known)}")
+
+
+def rows(path: Path, suffix: str, ignored_columns: Counter[str]) -> Iterator[tuple[int, Any]]:
+    """Rows of a file, one after another, with their line or row number from 1.
+
+    Args:
+        path: The file.
+        suffix: One of :data:`SUFFIXES`.
+        ignored_columns: Filled with columns that are no part of the data contract, where a format
+            names its columns once.
+
+    Yields:
+        Numbers, and mappings of columns or a BadRecord.
+
+    Raises:
+        BadFile: The file cannot be read to its end, or lacks a column.
+    """
+    if suffix == ".parquet":
+        return _parquet_rows(path, ignored_columns)
+    if suffix == ".csv":
+        return _csv_rows(path)
+    return _json_rows(path, suffix)
+
+
+def _json_rows(path: Path, suffix: str) -> Iterator[tuple[int, Any]]:
+    line = 0
+    try:
+        with gzip.open(path) if suffix == ".jsonl.gz" else path.open("rb") as file:
+            # Bytes, because text mode would hide on which line invalid UTF-8 stands.
+            for line, content in enumerate(file, start=1):
+                if line == 1:
+                    content = content.removeprefix(b"\xef\xbb\xbf")  # Windows marks UTF-8 so
+                if content.strip():
+                    yield line, _parse_line(content.rstrip(b"\r\n"))
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise bad_file(
+            path,
+            f"invalid gzip data after line {line} ({error})",
+            "copy the file again, or remove '.gz' from its name if it is not compressed",
+        ) from None
+    except EOFError:
+        raise bad_file(
+            path,
+            f"the gzip data end early, after line {line}; later rows are lost",
+            "copy the file again",
+        ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _parse_line(content: bytes) -> Any:
+    try:
+        return json.loads(content.decode(), object_pairs_hook=_object_without_duplicates)
+    except UnicodeDecodeError as error:
+        return BadRecord(f"invalid UTF-8 at byte {error.start + 1}", None, "save it as UTF-8")
+    except json.JSONDecodeError as error:
+        problem = f"invalid JSON at column {error.colno}: {error.msg}"
+        return BadRecord(problem, None, "write one JSON object per line")
+    except RecursionError:
+        return BadRecord("invalid JSON: too deeply nested", None, "write flat objects")
+    except BadRecord as error:
+        return error
+    except ValueError as error:  # such as a number of more than 4,300 digits
+        return BadRecord(f"invalid JSON: {error}", None, "write one JSON object per line")
+
+
+def _object_without_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = Counter(name for name, _ in items)
+    if len(names) < len(items):
+        name = names.most_common(1)[0][0]
+        # JSON parsers keep the last value silently; here nothing is dropped silently.
+        raise BadRecord("the object has this name twice", printable(name), "keep one")
+    return dict(items)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    # By default no cell may hold more than 128 KiB; the limit is one for all readers.
+    csv.field_size_limit(2**31 - 1)
+    line = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            names = next(reader, [])
+            if names:
+                _check_columns(path, names)
+            line = reader.line_num
+            for cells in reader:
+                # A cell may hold line breaks, so a row is named by the line on which it starts.
+                first, line = line + 1, reader.line_num
+                if cells:
+                    yield first, _csv_record(names, cells)
+    except csv.Error as error:
+        raise bad_file(
+            path,
+            f"invalid CSV after line {line} ({error})",
+            "put texts with quotes, commas or line breaks in quotes, and write a quote twice",
+        ) from None
+    except UnicodeDecodeError:
+        raise bad_file(
+            path, f"invalid UTF-8 after line {line}", "save it as CSV in UTF-8"
+        ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _csv_record(names: Sequence[str], cells: Sequence[str]) -> Any:
+    if len(cells) != len(names):
+        return BadRecord(
+            f"the row has {len(cells)} cells and the first line {len(names)} columns",
+            None,
+            "put texts with commas or line breaks in quotes",
+        )
+    return {name: _csv_value(name, cell) for name, cell in zip(names, cells, strict=True)}
+
+
+def _csv_value(name: str, cell: str) -> Any:
+    if not cell and name not in REQUIRED:
+        return None
+    if name not in NUMBERS:
+        return cell
+    try:
+        return float(cell)
+    except ValueError:
+        return cell  # which is then refused by its name
+
+
+def _parquet_rows(path: Path, ignored_columns: Counter[str]) -> Iterator[tuple[int, Any]]:
+    try:
+        # Opened by Python, because its errors say more plainly what is wrong with a path.
+        with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
+            names = file.schema_arrow.names
+            _check_columns(path, names)
+            row = 0
+            known = [name for name in names if name in COLUMNS]
+            extra = (printable(name) for name in names if name not in COLUMNS)
+            ignored_columns.update(dict.fromkeys(extra, file.metadata.num_rows))
+            for batch in file.iter_batches(ROWS_PER_BATCH, columns=known):
+                for index in range(batch.num_rows):
+                    row += 1
+                    yield row, _parquet_record(batch.slice(index, 1))
+    except pyarrow.ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise bad_file(
+            path, f"invalid Parquet data ({reason})", "write or copy the file again"
+        ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _parquet_record(row: pyarrow.RecordBatch) -> Any:
+    try:
+        record = row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return BadRecord(f"invalid UTF-8 at byte {error.start + 1} of a text", None, "repair it")
+    # Tables made with pandas write NaN for a missing number.
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in record.items()
+    }
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    missing = [name for name in ("chosen", "rejected") if name not in names]
+    if missing or len(set(names)) < len(names):
+        raise bad_file(
+            path,
+            f"no column {' and no column '.join(missing)}"
+            if missing
+            else "two columns have the same name",
+            "rename the columns; the file has " + ", ".join(map(printable, names)),
+        )
+
+
+def write_lines(file: BinaryIO | gzip.GzipFile, groups: Iterable[RankedGroup]) -> None:
+    """Write a line of JSON for each group."""
+    for group in groups:
+        file.write(json.dumps(to_record(group), ensure_ascii=False).encode() + b"\n")
+
+
+def write_parquet(file: BinaryIO, groups: Iterable[RankedGroup]) -> None:
+    """Write a Parquet file, in which every prompt and response is a list of chat messages."""
+    text, messages = (
+        pyarrow.string(),
+        pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())])),
+    )
+    types = dict.fromkeys(COLUMNS, text) | dict.fromkeys(("prompt", *RESPONSES), messages)
+    types |= {"strength": pyarrow.int8(), "margin": pyarrow.float64()}
+    schema = pyarrow.schema([(name, types[name]) for name in COLUMNS])
+    with parquet.ParquetWriter(file, schema) as writer:
+        remaining = iter(groups)
+        while batch := list(itertools.islice(remaining, ROWS_PER_BATCH)):
+            records = [to_record(group, as_messages=True) for group in batch]
+            writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
+
+
+def bad_file(path: Path, problem: str, remedy: str) -> BadFile:
+    """A :class:`BadFile` that names its file, what is wrong, and what to do."""
+    return BadFile(problem, None, remedy, str(path), path)
+
+
+def _unreadable(path: Path, error: OSError) -> BadFile:
+    reason = error.strerror or str(error).splitlines()[0]
+    return bad_file(path, f"cannot be read ({reason})", "check the path and the file")

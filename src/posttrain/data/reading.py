@@ -1,0 +1,199 @@
+"""Files of preference data, read and written as groups (see :mod:`posttrain.formats`).
+
+Nothing is dropped without being counted: a row becomes a group or a :class:`BadRecord`, and a file
+that cannot be read to its end is a :class:`BadFile`, which skipping bad records does not excuse,
+because the rows lost with it cannot be counted.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from posttrain.data.conversations import printable
+from posttrain.data.formats import (
+    WRITTEN,
+    BadFile,
+    bad_file,
+    rows,
+    split_suffix,
+    write_lines,
+    write_parquet,
+)
+from posttrain.data.preferences import COLUMNS, BadRecord, RankedGroup, from_record
+
+
+def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
+    """Stream the groups of one file, which may be larger than memory.
+
+    Memory holds one line (of Parquet: one row group) and some 100 bytes for every id seen so far.
+
+    Blank lines are skipped. A record without an id is named `<file stem>-<line number>`.
+
+    Args:
+        path: A `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet` file in TRL's preference format.
+
+    Yields:
+        One group per row.
+
+    Raises:
+        BadRecord: A row breaks the data contract; the message names file, line and field.
+        BadFile: The file cannot be read to its end, or has no rows.
+    """
+    for item in scan(Path(path), Counter()):
+        if isinstance(item, BadRecord):
+            raise item
+        yield item
+
+
+def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -> ReadResult:
+    """Read all groups of one or more files into memory.
+
+    Args:
+        paths: A file or several; see :func:`iterate_groups`.
+        skip_bad: List bad records in `refused` instead of raising the first.
+
+    Returns:
+        The groups, in the order of files and rows, and what was refused or ignored.
+
+    Raises:
+        BadRecord: The first bad record, unless `skip_bad`.
+        BadFile: A file cannot be read to its end or has no rows, even with `skip_bad`.
+        ValueError: No path is given.
+    """
+    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not files:
+        raise ValueError("no files to read")
+    result = ReadResult()
+    for path in files:
+        for item in scan(Path(path), result.ignored_columns):
+            if not isinstance(item, BadRecord):
+                result.groups.append(item)
+            elif skip_bad:
+                result.refused.append(item)
+            else:
+                raise item
+    return result
+
+
+def inspect_file(path: str | Path) -> ReadResult:
+    """Read what can be read of one file and never raise for its contents.
+
+    Returns:
+        As from :func:`read_groups` with `skip_bad`; a :class:`BadFile` is the last of `refused`.
+    """
+    result = ReadResult()
+    try:
+        for item in scan(Path(path), result.ignored_columns):
+            if isinstance(item, BadRecord):
+                result.refused.append(item)
+            else:
+                result.groups.append(item)
+    except BadFile as error:
+        result.refused.append(error)
+    return result
+
+
+def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
+    """Write groups to a file whose suffix names the format; equal groups give equal bytes.
+
+    The file appears whole or not at all: rows go to a temporary file beside it, which then takes
+    its name. In Parquet every prompt and response is a list of chat messages, because a column
+    has one type.
+
+    Args:
+        path: A `.jsonl`, `.jsonl.gz` or `.parquet` file; an existing one is replaced.
+        groups: At least one group; consumed as a stream.
+
+    Raises:
+        ValueError: Unknown suffix, no groups, or two groups with one id, which could not be read
+            back.
+    """
+    path = Path(path)
+    suffix, _ = split_suffix(path, WRITTEN)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as file:
+            if suffix == ".parquet":
+                write_parquet(file, _without_duplicates(groups))
+            elif suffix == ".jsonl":
+                write_lines(file, _without_duplicates(groups))
+            else:
+                # No name and no time in the header, so that equal groups give equal bytes.
+                with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
+                    write_lines(compressed, _without_duplicates(groups))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def scan(path: Path, ignored_columns: Counter[str]) -> Iterator[RankedGroup | BadRecord]:
+    """Read a file row by row: a group, or the bad record that stands there instead.
+
+    Args:
+        path: See :func:`iterate_groups`.
+        ignored_columns: Filled with the columns that are no part of the data contract.
+
+    Raises:
+        BadFile: The file cannot be read to its end, or has no rows.
+    """
+    suffix, stem = split_suffix(path)
+    row_name = "row" if suffix == ".parquet" else "line"
+    seen: set[bytes] = set()
+    empty = True
+    for line, record in rows(path, suffix, ignored_columns):
+        empty = False
+        where = f"{path}, {row_name} {line}"
+        try:
+            if isinstance(record, BadRecord):
+                record.where = where
+                raise record
+            if isinstance(record, Mapping):
+                ignored_columns.update(printable(name) for name in record if name not in COLUMNS)
+            group = from_record(record, where=where, default_id=f"{stem}-{line}")
+            # Digests, because the ids of a large file would take more memory than its batch.
+            digest = hashlib.blake2b(group.id.encode(), digest_size=16).digest()
+            if digest in seen:
+                raise BadRecord(
+                    f"an earlier {row_name} has the same id", "id", "make it unique", where
+                )
+            seen.add(digest)
+        except BadRecord as error:
+            error.path, error.line = path, line
+            # Without its traceback, which would keep the record itself in memory.
+            yield error.with_traceback(None)
+        else:
+            yield group
+    if empty:
+        raise bad_file(path, "the file has no rows", "check how it was written")
+
+
+def _without_duplicates(groups: Iterable[RankedGroup]) -> Iterator[RankedGroup]:
+    seen: set[str] = set()
+    for group in groups:
+        if group.id in seen:
+            raise ValueError(f"two groups have the id {group.id!r}; make ids unique to write them")
+        seen.add(group.id)
+        yield group
+    if not seen:
+        raise ValueError("no groups to write")
+
+
+@dataclass
+class ReadResult:
+    """What reading files gave.
+
+    Attributes:
+        groups: The accepted rows.
+        refused: The bad records, in order.
+        ignored_columns: For each column that is no part of the data contract, the rows with it.
+    """
+
+    groups: list[RankedGroup] = field(default_factory=list)
+    refused: list[BadRecord] = field(default_factory=list)
+    ignored_columns: Counter[str] = field(default_factory=Counter)

@@ -1,0 +1,159 @@
+"""Sources by name, as settings and the command line know them.
+
+- ``mine.jsonl``, ``mine.jsonl.gz``, ``mine.csv``, ``mine.parquet``: a file in the project's record
+  format;
+- ``ukpconvarg`` and the like: human data in the folder that ``POSTTRAIN_DATA`` names;
+- ``simulator:2000`` or ``simulator:2000:7``: so many simulated groups, drawn with a seed;
+- ``owner/name``: a data set of the Hugging Face hub (see :mod:`.hub.read`). A subset may follow
+  (``owner/name/subset``), then a commit or a folder with its files (``@commit``, ``@./folder``),
+  then a split (``:validation``); the default is ``:train``.
+"""
+
+import hashlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import dataset_info
+
+from posttrain.data import conversations, preferences, reading
+from posttrain.data.formats import SUFFIXES
+from posttrain.data.preferences import BadRecord, RankedGroup
+from posttrain.data.reading import scan
+from posttrain.data.sources import human
+from posttrain.data.sources.hub import converters, read, registry, rows
+from posttrain.data.sources.originals import hh_rlhf
+from posttrain.data.sources.originals.registry import ORIGINALS
+from posttrain.data.sources.simulator import annotators, tasks
+from posttrain.data.sources.simulator.annotators import stream
+
+#: Code that decides which groups a name gives; human data have a fingerprint of their own.
+CODE = (
+    conversations, preferences, reading, hh_rlhf, read, converters, rows, registry,
+    annotators, tasks, sys.modules[__name__],
+)  # fmt: skip
+
+SIMULATED = re.compile(r"simulator:(\d+)(?::(\d+))?")
+ON_HUB = re.compile(
+    r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:/(?P<subset>[\w.-]+))?"
+    r"(?:@(?P<at>[^:]+))?(?::(?P<split>[\w.-]+))?"
+)
+
+
+def iterate(
+    source: str, *, counts: Counter[str] | None = None, skip_bad: bool = False
+) -> Iterator[RankedGroup]:
+    """Groups of a source, one after the other.
+
+    Args:
+        source: A name, see above.
+        counts: Filled with what was left out, by reason.
+        skip_bad: Leave bad records out and count them. Otherwise the first one is an error.
+
+    Raises:
+        ValueError: If there is no such source, it cannot be read, or a record is bad.
+    """
+    counts = Counter() if counts is None else counts
+    if match := SIMULATED.fullmatch(source):
+        for group in stream(int(match[1]), seed=int(match[2] or 0)):
+            yield group.ranked
+    elif _is_file(source):
+        yield from _of_file(Path(source), counts, skip_bad)
+    elif match := ON_HUB.fullmatch(source):
+        at = match["at"]
+        folder = at if at and Path(at).is_dir() else None
+        yield from read.iterate(
+            match["name"],
+            subset=match["subset"],
+            split=match["split"] or "train",
+            path=folder,
+            revision=None if folder else at,
+            skip_bad=skip_bad,
+            dropped=counts,
+        )
+    else:
+        groups, description = _human(source)
+        counts.update(description.get("dropped", {}))
+        yield from groups
+
+
+def identity(source: str) -> dict[str, Any]:
+    """What changes whenever the groups of a source do: names and hashes, JSON-serialisable.
+
+    Raises:
+        ValueError: If there is no such source, or the newest commit of a data set on the hub cannot
+            be asked for.
+    """
+    if SIMULATED.fullmatch(source):
+        return {"source": source}
+    if _is_file(source):
+        return {"source": source, "sha256": _hash(Path(source))}
+    if match := ON_HUB.fullmatch(source):
+        at = match["at"]
+        if at and Path(at).is_dir():
+            files = sorted(path for path in Path(at).rglob("*") if path.is_file())
+            hashes = {str(path.relative_to(at)): _hash(path) for path in files}
+            return {"source": source.replace(f"@{at}", ""), "files": hashes}
+        if at and not re.fullmatch(r"[0-9a-f]{7,40}", at):
+            # A branch moves, and what was read of it would be taken for what it is now.
+            raise ValueError(
+                f"{source}: {at!r} is neither a folder that exists nor a commit; name the folder "
+                "with the data set's files, or the commit's hash"
+            )
+        return {"source": source, "revision": at or _revision(match["name"])}
+    return {"source": source} | _human(source)[1]
+
+
+def _revision(name: str) -> str:
+    """The commit that is read of a data set on the hub unless another is asked for."""
+    if name in read.HUB and read.HUB[name].revision:
+        return str(read.HUB[name].revision)
+    try:
+        return str(dataset_info(name).sha)
+    except Exception as error:  # the hub's client raises errors of many libraries
+        raise ValueError(
+            f"the hub was asked for the newest commit of {name} in vain ({type(error).__name__}); "
+            f"check name and network, or name a commit or a folder: {name}@COMMIT, {name}@FOLDER"
+        ) from error
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); check the path and the file"
+        ) from None
+
+
+def _of_file(path: Path, counts: Counter[str], skip_bad: bool) -> Iterator[RankedGroup]:
+    for item in scan(path, Counter()):
+        if not isinstance(item, BadRecord):
+            yield item
+        elif skip_bad:
+            counts["bad records"] += 1
+        else:
+            raise item
+
+
+def _human(source: str) -> tuple[list[RankedGroup], dict[str, Any]]:
+    try:
+        return human.load(source)
+    except BadRecord:
+        raise
+    except ValueError as error:
+        if source in ORIGINALS:
+            raise
+        raise ValueError(
+            f"unknown source {source!r}; give a file ({', '.join(SUFFIXES)}), owner/name of the "
+            f"Hugging Face hub, simulator:COUNT, or human data ({', '.join(ORIGINALS)}, or a file "
+            f"of your own by its name: {error})"
+        ) from None
+
+
+def _is_file(source: str) -> bool:
+    return source.lower().endswith(SUFFIXES)

@@ -1,0 +1,1 @@
+"""Converters of public originals: a module for each, and a registry with source and licence."""

@@ -1,0 +1,1 @@
+"""Simulated preferences whose truth is known: tasks, annotators, editors."""

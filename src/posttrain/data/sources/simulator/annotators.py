@@ -1,0 +1,255 @@
+"""A small world with known truth: tasks, responses with defects, annotators and editors.
+
+Human preference data never tells how good a response really is. Here every response carries a
+known *gold* helpfulness and a known *gold* safety, so a study can compare a reward model with the
+best accuracy that any model could reach on such labels.
+
+How a ranked group comes about:
+
+1. A prompt is drawn from one of seven task kinds, sometimes as the last turn of a conversation.
+2. Two responses are drawn, each a correct answer with zero or more defects applied
+   (see :mod:`posttrain.sources.tasks`), or a
+   refusal. Gold quality is minus the sum of what its defects cost.
+3. An annotator perceives the difference of gold quality plus standard logistic noise, prefers the
+   response on the positive side (so the choice follows Bradley–Terry exactly) and rates the
+   *strength* of the preference by how far from zero the perceived difference is.
+4. On some groups an editor repairs the costliest defect of the chosen response, which gives
+   edited > chosen > rejected. A careless editor may add a defect instead; the group is ranked as
+   if it were a repair.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from posttrain.data.preferences import RankedGroup
+from posttrain.data.sources.simulator.tasks import Domain, Response, Task, draw_response, draw_task
+
+#: What studies and records call this source.
+SIMULATOR = "simulator"
+#: Perceived differences at which a preference becomes slightly, better and significantly better.
+STRENGTH_THRESHOLDS = (0.8, 2.0, 3.6)
+
+
+@dataclass(frozen=True)
+class SimulatedGroup:
+    """A ranked group together with the truth that an annotator never sees.
+
+    Attributes:
+        ranked: The group as any data source would give it.
+        responses: The responses behind ``ranked.responses``, in the same order.
+        difference: Gold quality of chosen minus rejected (negative where the annotator erred).
+    """
+
+    ranked: RankedGroup
+    responses: tuple[Response, ...]
+    difference: float
+
+    def gold(self, domain: Domain) -> tuple[float, ...]:
+        """Gold quality of each response, in the order of ``ranked.responses``."""
+        return tuple(response.gold(domain) for response in self.responses)
+
+
+def annotate(
+    rng: random.Random, first: Response, second: Response, domain: Domain
+) -> tuple[bool, int]:
+    """One annotator's judgement.
+
+    Returns:
+        Whether the first response is preferred, and the strength of the preference, 1 to 4.
+    """
+    uniform = rng.random()
+    noise = float(np.log(uniform) - np.log1p(-uniform))
+    perceived = first.gold(domain) - second.gold(domain) + noise
+    strength = 1 + sum(abs(perceived) >= threshold for threshold in STRENGTH_THRESHOLDS)
+    return perceived > 0, strength
+
+
+def simulate(
+    count: int,
+    *,
+    seed: int,
+    domain: Domain = "helpfulness",
+    edited_share: float = 0.0,
+    editor_error: float = 0.0,
+    multi_turn: float = 0.25,
+    sensitive: float = 0.0,
+) -> list[SimulatedGroup]:
+    """Draw ranked groups.
+
+    Args:
+        count: Number of groups.
+        seed: Seeds prompts, responses, annotators and editors.
+        domain: The quality that annotators judge and editors repair.
+        edited_share: Probability that a group with a repairable chosen response carries an edit.
+        editor_error: Probability that an edit makes the chosen response worse.
+        multi_turn: Share of prompts that are the last turn of a longer conversation.
+        sensitive: Share of prompts that ask for something that is or looks unsafe (see
+            :func:`.tasks.draw_task`).
+
+    Returns:
+        ``count`` groups. Groups with one prompt share their ``group``, as in every other source.
+
+    Raises:
+        ValueError: If a share is not between 0 and 1 or ``count`` is negative.
+    """
+    shares = (edited_share, editor_error, multi_turn, sensitive)
+    if count < 0 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(
+            f"count must not be negative and shares must lie in [0, 1]; got count={count}, "
+            f"edited_share={edited_share}, editor_error={editor_error}, multi_turn={multi_turn}, "
+            f"sensitive={sensitive}"
+        )
+    return list(
+        stream(
+            count,
+            seed=seed,
+            domain=domain,
+            edited_share=edited_share,
+            editor_error=editor_error,
+            multi_turn=multi_turn,
+            sensitive=sensitive,
+        )
+    )
+
+
+def stream(
+    count: int,
+    *,
+    seed: int,
+    domain: Domain = "helpfulness",
+    edited_share: float = 0.0,
+    editor_error: float = 0.0,
+    multi_turn: float = 0.25,
+    sensitive: float = 0.0,
+) -> Iterator[SimulatedGroup]:
+    """The groups of :func:`simulate`, one after the other."""
+    rng = random.Random(seed)
+    for number in range(count):
+        task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive)
+        first, second = draw_response(rng, task), draw_response(rng, task)
+        while first.text == second.text:
+            second = draw_response(rng, task)
+        prefers_first, strength = annotate(rng, first, second, domain)
+        chosen, rejected = (first, second) if prefers_first else (second, first)
+        responses: tuple[Response, ...] = (chosen, rejected)
+        edited = chosen.repaired(domain)
+        wants_edit = rng.random() < edited_share
+        # Careful editors draw nothing, so that worlds without careless ones stay as they were.
+        if editor_error and edited != chosen and rng.random() < editor_error:
+            edited = chosen.damaged(rng, domain)
+        if wants_edit and edited.text not in (chosen.text, rejected.text):
+            responses = (edited, chosen, rejected)
+        yield SimulatedGroup(
+            ranked=RankedGroup(
+                id=f"simulated-{number:06d}",
+                prompt=task.prompt,
+                responses=tuple(response.text for response in responses),
+                strength=strength,
+                # No explicit group: it defaults to the prompt, so repeated prompts stay together.
+                domain=domain,
+            ),
+            responses=responses,
+            difference=chosen.gold(domain) - rejected.gold(domain),
+        )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One prompt with several responses that nobody has ranked.
+
+    Attributes:
+        task: The prompt and what is right.
+        responses: Different from each other in text.
+    """
+
+    task: Task
+    responses: tuple[Response, ...]
+
+
+def draw_candidates(
+    count: int, responses: int, *, seed: int, multi_turn: float = 0.25, sensitive: float = 0.0
+) -> list[Candidates]:
+    """Draw prompts with responses to choose the best from, as a policy would sample them.
+
+    No two prompts end with the same turn.
+
+    Args:
+        count: Number of prompts.
+        responses: Responses to each, at least 2.
+        seed: Seeds prompts and responses.
+        multi_turn: See :func:`simulate`.
+        sensitive: See :func:`simulate`.
+
+    Raises:
+        ValueError: If a share is not between 0 and 1, or a number is too small, or there are not
+            as many different prompts.
+    """
+    if count < 0 or responses < 2 or not all(0 <= share <= 1 for share in (multi_turn, sensitive)):
+        raise ValueError(
+            "count must not be negative, responses must be at least 2 and shares must lie in "
+            f"[0, 1]; got count={count}, responses={responses}, multi_turn={multi_turn}, "
+            f"sensitive={sensitive}"
+        )
+    rng = random.Random(seed)
+    found: dict[str, Candidates] = {}
+    for _ in range(100 * count):
+        if len(found) == count:
+            break
+        task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive)
+        if task.prompt[-1].content in found:
+            continue
+        drawn: dict[str, Response] = {}
+        while len(drawn) < responses:
+            response = draw_response(rng, task)
+            drawn.setdefault(response.text, response)
+        found[task.prompt[-1].content] = Candidates(task, tuple(drawn.values()))
+    if len(found) < count:
+        raise ValueError(f"there are only about {len(found)} different prompts, not {count}")
+    return [*found.values()]
+
+
+def strength_probabilities(difference: np.ndarray) -> np.ndarray:
+    """Probability of each judgement, given the gold difference Δ = gold(chosen) − gold(rejected).
+
+    With logistic noise, P(perceived > t) = σ(Δ − t), so each strength is an interval of it.
+
+    Args:
+        difference: Gold differences, shape ``[n]``.
+
+    Returns:
+        Shape ``[n, 4]``: probability that the response called *chosen* is preferred with strength
+        1 to 4. The probabilities of the opposite judgements are those of ``-difference``.
+    """
+    edges = np.array([0.0, *STRENGTH_THRESHOLDS, np.inf])
+    above = expit(np.asarray(difference, dtype=float)[:, None] - edges)
+    return above[:, :-1] - above[:, 1:]
+
+
+def reachable_accuracy(differences: Sequence[float]) -> dict[str, float]:
+    """The best accuracy any reward model can expect on these pairs, over all and by strength.
+
+    The best possible score is the gold quality itself. On a pair with gold difference Δ it agrees
+    with a judgement of strength s with probability P(s | |Δ|) / (P(s | |Δ|) + P(s | −|Δ|)), and
+    pairs of strength s arise in proportion to the denominator.
+
+    Args:
+        differences: Gold difference of each pair.
+
+    Returns:
+        Keys ``all`` and ``1`` to ``4``; values in [0.5, 1].
+
+    Raises:
+        ValueError: If there are no pairs.
+    """
+    if not len(differences):
+        raise ValueError("no pairs, so no accuracy that could be reached")
+    gap = np.abs(np.array(differences))
+    right, wrong = strength_probabilities(gap), strength_probabilities(-gap)
+    by_strength = right.sum(axis=0) / (right + wrong).sum(axis=0)
+    return {"all": float(right.sum() / len(gap))} | {
+        str(strength): float(value) for strength, value in enumerate(by_strength, start=1)
+    }

@@ -1,0 +1,91 @@
+"""Splits into training and test groups, and folds, that keep related groups on one side."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posttrain.data.preferences import RankedGroup
+
+Indices = NDArray[np.intp]
+
+
+def split(
+    groups: Sequence[RankedGroup], *, test_fraction: float, seed: int
+) -> tuple[Indices, Indices]:
+    """Split into training and test indices; rows of one `group` fall on the same side.
+
+    Args:
+        groups: The rows.
+        test_fraction: Share of distinct `group` values (not of rows) to test on, rounded up.
+        seed: Seed of the shuffle.
+
+    Returns:
+        Sorted indices into `groups`: (training, test), both non-empty.
+
+    Raises:
+        ValueError: `test_fraction` is not between 0 and 1, or leaves no group to train on.
+    """
+    return split_codes(_group_codes(groups)[0], test_fraction=test_fraction, seed=seed)
+
+
+def split_codes(codes: Indices, *, test_fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """As :func:`split`, for rows of which only the place of their `group` is known.
+
+    Args:
+        codes: Place of each row's `group` among all distinct ones, in alphabetical order.
+        test_fraction: See :func:`split`.
+        seed: See :func:`split`.
+    """
+    # Imported here because it takes a second and most users of this module never split.
+    from sklearn.model_selection import GroupShuffleSplit
+
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction must be between 0 and 1, not {test_fraction}")
+    distinct = int(codes.max(initial=-1)) + 1
+    if math.ceil(test_fraction * distinct) >= distinct:
+        raise ValueError(
+            f"a test fraction of {test_fraction} leaves none of {distinct} distinct groups to "
+            "train on"
+        )
+    splitter = GroupShuffleSplit(n_splits=1, test_size=test_fraction, random_state=seed)
+    training, test = next(splitter.split(codes, groups=codes))
+    return np.sort(training), np.sort(test)
+
+
+def folds(
+    groups: Sequence[RankedGroup], *, folds: int, seed: int | None = None
+) -> list[tuple[Indices, Indices]]:
+    """Cut into folds for cross-validation; rows of one `group` fall into the same fold.
+
+    Args:
+        groups: The rows.
+        folds: Number of folds, at least 2.
+        seed: Seed of the shuffle; None for the unshuffled folds that are closest in row counts.
+
+    Returns:
+        For each fold, sorted indices into `groups`: (training, test). The test parts cover every
+        row exactly once.
+
+    Raises:
+        ValueError: Fewer than two folds, or more folds than distinct groups.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    if folds < 2:
+        raise ValueError(f"cross-validation needs at least 2 folds, not {folds}")
+    codes, distinct = _group_codes(groups)
+    if folds > distinct:
+        raise ValueError(f"{folds} folds need at least {folds} distinct groups, not {distinct}")
+    splitter = GroupKFold(n_splits=folds, shuffle=seed is not None, random_state=seed)
+    return [
+        (np.sort(training), np.sort(test)) for training, test in splitter.split(codes, groups=codes)
+    ]
+
+
+def _group_codes(groups: Sequence[RankedGroup]) -> tuple[Indices, int]:
+    # Whole numbers, because numpy drops trailing NUL characters and so could merge two names.
+    names = sorted({group.group for group in groups})
+    code = {name: index for index, name in enumerate(names)}
+    return np.array([code[group.group] for group in groups], dtype=np.intp), len(names)

@@ -1,0 +1,172 @@
+"""Groups on disk: read once from their source and kept as Arrow, never whole in memory."""
+
+import hashlib
+import itertools
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.compute
+from datasets import Dataset
+
+from posttrain.data.mixing import mix_codes
+from posttrain.data.preferences import Message, RankedGroup
+from posttrain.data.sources import named
+from posttrain.data.splits import Indices, split_codes
+from posttrain.storage import cache
+
+ROWS_PER_BATCH = 1000
+
+
+_TEXT = pyarrow.string()
+
+
+_SCHEMA = pyarrow.schema(
+    {
+        "id": _TEXT,
+        "prompt": pyarrow.list_(pyarrow.struct({"role": _TEXT, "content": _TEXT})),
+        "responses": pyarrow.list_(_TEXT),
+        "strength": pyarrow.int8(),
+        "margin": pyarrow.float64(),
+        "group": _TEXT,
+        "domain": _TEXT,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Groups on disk.
+
+    Attributes:
+        rows: One row a group; :func:`group_of` turns it back.
+        counts: What was left out while reading, by reason.
+        fingerprint: Hash of the groups, whatever code has read them.
+    """
+
+    rows: Dataset
+    counts: dict[str, int]
+    fingerprint: str
+
+    def __iter__(self) -> Iterator[RankedGroup]:
+        return map(group_of, self.rows)
+
+    def select(self, indices: Indices) -> "Stored":
+        """Some of the groups."""
+        name = hashlib.sha256(self.fingerprint.encode() + indices.tobytes()).hexdigest()[:16]
+        return Stored(self.rows.select(indices), self.counts, name)
+
+    def split(self, *, test_fraction: float, seed: int) -> tuple["Stored", "Stored"]:
+        """Training and test groups; those with one ``group`` stay together.
+
+        The split of :func:`posttrain.splits.split`, from less memory.
+
+        Raises:
+            ValueError: As there.
+        """
+        names = self.rows.with_format("arrow")["group"][:]
+        # Places in alphabetical order.
+        places = pyarrow.compute.rank(names, sort_keys="ascending", tiebreaker="dense")
+        codes = np.asarray(places).astype(np.intp) - 1
+        training, test = split_codes(codes, test_fraction=test_fraction, seed=seed)
+        return self.select(training), self.select(test)
+
+    def mixed(self, shares: Mapping[str, float], *, seed: int) -> "Stored":
+        """As many of the groups as a mix of domains allows.
+
+        The choice of :func:`posttrain.mixing.mix`, from less memory.
+
+        Args:
+            shares: Share of the groups by domain.
+            seed: Seeds which groups of a domain are taken.
+
+        Raises:
+            ValueError: If a group has no domain, or a domain no group.
+        """
+        codes, known = self._domain_codes
+
+        def name_of(place: int) -> str:
+            return f"record {self.rows[place]['id']!r}"
+
+        return self.select(mix_codes(codes, known, shares, seed=seed, name_of=name_of))
+
+    def domains(self, indices: Indices | None = None) -> dict[str | None, int]:
+        """Number of groups, of all or of those at some indices, by domain; None: without one."""
+        codes, known = self._domain_codes
+        chosen = codes if indices is None else codes[indices]
+        counts = np.bincount(chosen + 1, minlength=len(known) + 1).tolist()
+        return {name: count for name, count in zip([None, *known], counts, strict=True) if count}
+
+    @cached_property
+    def _domain_codes(self) -> tuple[Indices, list[str]]:
+        """Place of each group's domain among all of them in alphabetical order; -1 for none."""
+        # By batches: gathering a whole column of selected rows takes a kilobyte a row.
+        batches = self.rows.select_columns("domain").with_format("arrow").iter(ROWS_PER_BATCH)
+        seen: dict[str | None, int] = {}
+        names = itertools.chain.from_iterable(batch["domain"].to_pylist() for batch in batches)
+        codes = np.fromiter((seen.setdefault(name, len(seen)) for name in names), dtype=np.intp)
+        known = sorted(name for name in seen if name is not None)
+        places = [-1 if name is None else known.index(name) for name in seen]
+        return np.array(places, dtype=np.intp)[codes], known
+
+
+def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
+    """Read groups from sources and store them.
+
+    Args:
+        sources: Names as of :mod:`.sources.named`.
+        skip_bad: Leave bad records out and count them. Otherwise the first one is an error.
+
+    Raises:
+        ValueError: If a source is unknown or unreadable, a record is bad, or there is no record.
+    """
+    identities = [named.identity(source) for source in sources]
+    settings = {"sources": identities, "skip_bad": skip_bad}
+    name = cache.key(settings, *named.CODE, sys.modules[__name__])
+
+    def make(folder: Path) -> None:
+        counts: Counter[str] = Counter()
+        groups = itertools.chain.from_iterable(
+            named.iterate(source, counts=counts, skip_bad=skip_bad) for source in sources
+        )
+        with pyarrow.ipc.new_stream(folder / "groups.arrow", _SCHEMA) as file:
+            while batch := list(itertools.islice(groups, ROWS_PER_BATCH)):
+                rows = [_row(group) for group in batch]
+                file.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema=_SCHEMA))
+        with (folder / "groups.arrow").open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        account = {"counts": counts, "sha256": content}
+        (folder / "account.json").write_text(json.dumps(account), encoding="utf-8")
+
+    folder = cache.made(f"data/{name}", make)
+    rows = Dataset.from_file(str(folder / "groups.arrow"))
+    account = json.loads((folder / "account.json").read_text(encoding="utf-8"))
+    counts = account["counts"]
+    if not len(rows):
+        raise ValueError(
+            f"{', '.join(sources)}: no record is left to work with; left out: {counts}"
+        )
+    return Stored(rows, counts, account["sha256"][:16])
+
+
+def _row(group: RankedGroup) -> dict[str, Any]:
+    row = {name: getattr(group, name) for name in _SCHEMA.names if name != "prompt"}
+    return row | {"prompt": [asdict(message) for message in group.prompt]}
+
+
+def group_of(row: dict[str, Any]) -> RankedGroup:
+    """The group of one row."""
+    prompt = tuple(Message(**message) for message in row["prompt"])
+    return RankedGroup(**row | {"prompt": prompt, "responses": tuple(row["responses"])})
+
+
+def quiet() -> None:
+    """Show no progress bars of reading and tokenising."""
+    datasets.disable_progress_bars()

@@ -1,0 +1,1 @@
+"""How well scores rank held-out responses: metrics, intervals, baselines, calibration."""

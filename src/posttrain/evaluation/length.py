@@ -1,0 +1,38 @@
+"""The length baseline: how often the longer response is the better one."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from posttrain.data.preferences import RankedGroup
+from posttrain.evaluation.bootstrap import Resamples, interval
+from posttrain.evaluation.metrics import STRATA, sums_by_group
+
+
+def length_accuracy(groups: Sequence[RankedGroup], resamples: int) -> pd.DataFrame:
+    """How often the longer response is the chosen one: the baseline of every accuracy.
+
+    Length is in characters; a tie counts one half. Intervals are by bootstrap over groups.
+
+    Returns:
+        Columns ``strength`` (``all``, or ``1`` to ``4`` where they occur), ``estimate``, ``low``
+        and ``high``.
+    """
+    numbers: dict[str, int] = {}
+    members = np.array([numbers.setdefault(group.group, len(numbers)) for group in groups])
+    sums = sums_by_group(
+        np.array([len(group.chosen) for group in groups]),
+        np.array([len(group.rejected) for group in groups]),
+        np.array([group.strength or 0 for group in groups]),
+        members,
+        len(numbers),
+    )
+    measured = Resamples.draw(len(numbers), 1, count=resamples).measure(sums[None])
+    rows = []
+    for stratum in STRATA:
+        name = "accuracy" if stratum == "all" else f"accuracy {stratum}"
+        estimate, low, high = interval(measured[name])
+        if not np.isnan(estimate):
+            rows.append({"strength": stratum, "estimate": estimate, "low": low, "high": high})
+    return pd.DataFrame(rows)

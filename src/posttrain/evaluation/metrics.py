@@ -1,0 +1,136 @@
+"""How well scores rank held-out pairs, with confidence intervals by bootstrap over groups.
+
+Everything reported is a function of sums over pairs: counts, correct pairs, log-likelihoods,
+calibration bins, powers of scores. So pairs are first reduced to one vector of sums per test group
+(:func:`sums_by_group`), and a bootstrap replicate is a weighted sum of those vectors. Two arms
+measured with the same :class:`Resamples` are compared pair by pair, which makes intervals of their
+difference much narrower than the difference of two intervals.
+"""
+
+import math
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.special import expit
+
+STRATA = ("all", "1", "2", "3", "4")
+BINS = 10
+
+# Columns of the sums, in order.
+_COUNT = slice(0, 5)
+_CORRECT = slice(5, 10)
+_LOG_LIKELIHOOD, _TIES = 10, 11
+_BIN_COUNT = slice(12, 12 + BINS)
+_BIN_CONFIDENCE = slice(12 + BINS, 12 + 2 * BINS)
+_BIN_CORRECT = slice(12 + 2 * BINS, 12 + 3 * BINS)
+_DIFFERENCE_SQUARED = 12 + 3 * BINS
+POWERS = slice(_DIFFERENCE_SQUARED + 1, _DIFFERENCE_SQUARED + 5)
+COLUMNS = _DIFFERENCE_SQUARED + 5
+
+
+def sums_by_group(
+    winners: np.ndarray,
+    losers: np.ndarray,
+    strengths: np.ndarray,
+    groups: np.ndarray,
+    group_count: int,
+) -> np.ndarray:
+    """Reduce scored pairs to sums per test group.
+
+    Args:
+        winners: Scores of the preferred responses, shape ``[..., pairs]``; leading axes are
+            models.
+        losers: Scores of the other responses, the same shape.
+        strengths: Strength of each pair, 0 where it was not rated, shape ``[pairs]``.
+        groups: Index of each pair's group, shape ``[pairs]``.
+        group_count: Number of groups.
+
+    Returns:
+        Shape ``[..., group_count, COLUMNS]``.
+
+    Raises:
+        ValueError: If a score is not finite.
+    """
+    if not (np.isfinite(winners).all() and np.isfinite(losers).all()):
+        raise ValueError("scores must be finite; a model that gave NaN or infinity has diverged")
+    winners, losers = winners.astype(float), losers.astype(float)
+    difference = winners - losers
+    correct = (difference > 0) + 0.5 * (difference == 0)
+    stratum = np.stack([np.ones(len(strengths)), *(strengths == s for s in (1, 2, 3, 4))], axis=-1)
+    confidence = expit(np.abs(difference))
+    # Confidence lies in [0.5, 1]; the last bin includes 1.
+    places = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    in_bin = places[..., None] == np.arange(BINS)
+    columns = np.concatenate(
+        [
+            np.broadcast_to(stratum, (*difference.shape, len(STRATA))),
+            correct[..., None] * stratum,
+            -np.logaddexp(0, -difference)[..., None],
+            (difference == 0)[..., None],
+            in_bin,
+            in_bin * confidence[..., None],
+            in_bin * correct[..., None],
+            (difference**2)[..., None],
+            *((winners**power + losers**power)[..., None] for power in (1, 2, 3, 4)),
+        ],
+        axis=-1,
+    )
+    # Sparse, because a dense table of pairs by groups outgrows memory at some ten thousand.
+    membership = csr_array(
+        (np.ones(len(groups)), (groups, np.arange(len(groups)))), shape=(group_count, len(groups))
+    )
+    leading = difference.shape[:-1]
+    models = columns.reshape(math.prod(leading), len(groups), COLUMNS)
+    return np.stack([membership @ one for one in models]).reshape(*leading, group_count, COLUMNS)
+
+
+def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
+    r"""Metrics from sums over pairs.
+
+    Args:
+        sums: Shape ``[..., COLUMNS]``.
+
+    Returns:
+        Arrays of the leading shape:
+
+        - ``accuracy`` and ``accuracy 1`` to ``accuracy 4``: share of pairs ranked as the annotator
+          did, over all and by strength; ties count half. NaN where a strength does not occur.
+        - ``log-likelihood``: mean log σ(Δ), in nats; a coin flip gives −0.693.
+        - ``calibration error``: expected calibration error of the confidence σ(\|Δ\|), ten bins.
+        - ``ties``: share of pairs with equal scores.
+        - ``spread``: root mean square of Δ.
+        - ``bimodality``: Sarle's coefficient of the scores, (skewness² + 1) / kurtosis: ⅓ for a
+          normal distribution, 5/9 for a uniform one, 1 for two spikes.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        by_stratum = sums[..., _CORRECT] / sums[..., _COUNT]
+        total = sums[..., 0]
+        gaps = np.abs(sums[..., _BIN_CONFIDENCE] - sums[..., _BIN_CORRECT]).sum(axis=-1)
+        mean, second, third, fourth = np.moveaxis(sums[..., POWERS] / (2 * total)[..., None], -1, 0)
+        variance = second - mean**2
+        skew = (third - 3 * mean * second + 2 * mean**3) / variance**1.5
+        kurtosis = (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / variance**2
+        found = {"accuracy": by_stratum[..., 0]}
+        found |= {f"accuracy {name}": by_stratum[..., i] for i, name in enumerate(STRATA) if i}
+        return found | {
+            "log-likelihood": sums[..., _LOG_LIKELIHOOD] / total,
+            "calibration error": gaps / total,
+            "ties": sums[..., _TIES] / total,
+            "spread": np.sqrt(sums[..., _DIFFERENCE_SQUARED] / total),
+            "bimodality": (skew**2 + 1) / kurtosis,
+        }
+
+
+def reliability(sums: np.ndarray) -> np.ndarray:
+    """Reliability diagram: mean confidence, accuracy and share of pairs in each bin.
+
+    Args:
+        sums: Shape ``[COLUMNS]``.
+
+    Returns:
+        Shape ``[BINS, 3]``; NaN in empty bins.
+    """
+    count = sums[_BIN_COUNT]
+    with np.errstate(invalid="ignore"):
+        confidence, correct = sums[_BIN_CONFIDENCE] / count, sums[_BIN_CORRECT] / count
+    return np.stack([confidence, correct, count / count.sum()], axis=-1)

@@ -1,0 +1,218 @@
+"""Scores of groups that come one after the other, however many there are."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from posttrain.data.preferences import RESPONSES, RankedGroup
+from posttrain.models.reward_model import score
+from posttrain.rows.layout import Layout
+from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
+
+#: Groups that are tokenised and sorted by length together.
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A group with the scores of its responses.
+
+    Attributes:
+        group: The group.
+        scores: Scores by response: ``edited`` where there is one, ``chosen``, ``rejected``.
+        parts: By name, the scores of the same responses that were combined to these.
+    """
+
+    group: RankedGroup
+    scores: dict[str, float]
+    parts: Mapping[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A reward model with all that it takes to score groups.
+
+    Attributes:
+        model: The reward model.
+        tokenizer: Its tokenizer.
+        layout: How groups become rows.
+        limits: See :func:`limits_for`.
+        batch_tokens: Tokens of a forward pass, padding aside.
+        row_tokens: Most tokens of a row that groups share; None gives each its own.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    layout: Layout
+    limits: Limits
+    batch_tokens: int = 8192
+    row_tokens: int | None = None
+
+    def tokenize(self, group: RankedGroup) -> TokenizedGroup | None:
+        """A group as this model reads it; None if it is too long and such groups are skipped.
+
+        Raises:
+            ValueError: As for :func:`.tokenization.tokenize_group`.
+        """
+        try:
+            return tokenize_group(
+                self.tokenizer,
+                group,
+                max_tokens=self.limits.max_tokens,
+                max_row_tokens=self.limits.max_row_tokens,
+                keep_equal=True,
+            )
+        except TooLongError as error:
+            if self.limits.skip_too_long:
+                return None
+            raise TooLongError(f"{self.tokenizer.name_or_path}: {error}") from None
+
+    def score(self, groups: Sequence[TokenizedGroup]) -> list[list[float]]:
+        """Scores by group, and then by rank."""
+        if self.layout.rows == "separate":
+            # Data that compare one response with many others hold it many times.
+            rows = [
+                TokenizedGroup(group.prompt, (response,))
+                for group in groups
+                for response in group.responses
+            ]
+            distinct = list(dict.fromkeys(rows))
+            place = {row: number for number, row in enumerate(distinct)}
+            scores = self._score(distinct)[[place[row] for row in rows]]
+        else:
+            scores = self._score(groups)
+        by_group = scores.split([len(group.responses) for group in groups])
+        return [values.tolist() for values in by_group]
+
+    def _score(self, groups: Sequence[TokenizedGroup]) -> torch.Tensor:
+        pad_token_id = self.tokenizer.pad_token_id
+        assert isinstance(pad_token_id, int)
+        return score(
+            self.model,
+            groups,
+            pad_token_id=pad_token_id,
+            layout=self.layout,
+            batch_tokens=self.batch_tokens,
+            row_tokens=self.row_tokens,
+        )
+
+
+def limits_for(
+    model: PreTrainedModel,
+    layout: Layout,
+    *,
+    max_tokens: int | None = None,
+    row_tokens: int | None = None,
+    skip_too_long: bool = False,
+) -> Limits:
+    """How long groups may be, so that every row fits the model's context and the rows' limit.
+
+    Args:
+        model: The reward model.
+        layout: How groups become rows.
+        max_tokens: Most tokens of a prompt with one response; default the model's context.
+        row_tokens: Most tokens of a row that several groups share.
+        skip_too_long: See :class:`.rows.tokenization.Limits`.
+    """
+    context = model.config.get_text_config().max_position_embeddings
+    longest = min(max_tokens or context, context)
+    if layout.rows == "separate":
+        return Limits(min(longest, row_tokens or longest), None, skip_too_long)
+    # Restarting positions never exceed those of one response, however long the row is.
+    row = context if layout.positions == "running" else None
+    limits = [limit for limit in (row, row_tokens) if limit is not None]
+    return Limits(longest, min(limits) if limits else None, skip_too_long)
+
+
+def score_groups(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    groups: Iterable[RankedGroup],
+    layout: Layout,
+    limits: Limits,
+    *,
+    batch_tokens: int = 8192,
+    row_tokens: int | None = None,
+    counts: Counter[str] | None = None,
+) -> Iterator[Scored]:
+    """Score groups in their order; a thousand at a time are in memory.
+
+    Args:
+        model: The reward model.
+        tokenizer: Its tokenizer.
+        groups: The groups, in any number.
+        layout: How groups become rows.
+        limits: See :func:`limits_for`.
+        batch_tokens: Tokens of a forward pass, padding aside.
+        row_tokens: Most tokens of a row that groups share; None gives each its own.
+        counts: Filled with ``groups that are too long`` and ``trimmed prompts``.
+
+    Raises:
+        ValueError: As for :func:`.tokenization.tokenize_group`; a group that is too long is an
+            error unless ``limits`` say otherwise. Also if a score is not finite.
+    """
+    scorer = Scorer(model, tokenizer, layout, limits, batch_tokens, row_tokens)
+    for group, (scores,) in score_with([scorer], groups, counts=counts):
+        yield Scored(group, scores)
+
+
+def score_with(
+    scorers: Sequence[Scorer],
+    groups: Iterable[RankedGroup],
+    *,
+    counts: Counter[str] | None = None,
+) -> Iterator[tuple[RankedGroup, tuple[dict[str, float], ...]]]:
+    """Score groups with several models, in their order; a thousand at a time are in memory.
+
+    A group that is too long for one of the models is left out, and counted once.
+
+    Args:
+        scorers: The models.
+        groups: The groups, in any number; they are read once.
+        counts: See :func:`score_groups`.
+
+    Yields:
+        A group, and for each model the scores by response (see :class:`Scored`).
+
+    Raises:
+        ValueError: See :func:`score_groups`.
+    """
+    counts = Counter() if counts is None else counts
+    remaining = iter(groups)
+    while chunk := list(itertools.islice(remaining, CHUNK)):
+        kept: list[RankedGroup] = []
+        tokens: list[tuple[TokenizedGroup, ...]] = []
+        for group in chunk:
+            found = [scorer.tokenize(group) for scorer in scorers]
+            whole = tuple(one for one in found if one is not None)
+            if len(whole) < len(scorers):
+                counts["groups that are too long"] += 1
+                continue
+            counts["trimmed prompts"] += any(one.trimmed > 0 for one in whole)
+            kept.append(group)
+            tokens.append(whole)
+        scores = []
+        # Each model shuffles responses as it would alone; the last to go moves the random state on.
+        for number, scorer in reversed(list(enumerate(scorers))):
+            with torch.random.fork_rng(devices=[], enabled=number > 0):
+                scores.append(scorer.score([one[number] for one in tokens]))
+        for group, *values in zip(kept, *reversed(scores), strict=True):
+            for scorer, one in zip(scorers, values, strict=True):
+                _check_finite(scorer, group, one)
+            names = RESPONSES[-len(group.responses) :]
+            yield group, tuple(dict(zip(names, one, strict=True)) for one in values)
+
+
+def _check_finite(scorer: Scorer, group: RankedGroup, scores: Sequence[float]) -> None:
+    for value in scores:
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{scorer.tokenizer.name_or_path} scores a response of record {group.id!r} as "
+                f"{value}: its training has diverged or its precision overflows; take an earlier "
+                "checkpoint of it, or score in float32 (dtype)"
+            )

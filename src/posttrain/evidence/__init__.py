@@ -1,0 +1,1 @@
+"""Run records, the claims that they judge, and how both are shown."""

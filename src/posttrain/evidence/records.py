@@ -1,0 +1,179 @@
+"""Run records: what was run, with what, on what, and what came out.
+
+A record is one JSON file. Every number that the book shows comes from one, or from a record-like
+result computed by the notebook that shows it.
+"""
+
+import json
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from posttrain.storage.files import whole_file
+
+PACKAGES = ("posttrain", "torch", "transformers", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Record:
+    """The result of one study on one source of data.
+
+    Attributes:
+        study: Name of the study, for instance ``margin``.
+        source: Name of the data source.
+        profile: ``quick``, ``real``, ``simulator`` or ``gpu``: how much was run.
+        settings: Everything that was chosen, seeds included.
+        data: Fingerprint and sizes of the data.
+        environment: Versions, device, commit, start (UTC) and duration in seconds.
+        tables: Tidy result tables by name.
+    """
+
+    study: str
+    source: str
+    profile: str
+    settings: dict[str, Any]
+    data: dict[str, Any]
+    tables: dict[str, pd.DataFrame]
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """File name without its ending; a GPU run stands beside the CPU's, not in its place."""
+        return f"{self.study}-{self.source}{'-gpu' if self.profile == 'gpu' else ''}"
+
+
+def environment(started: float) -> dict[str, Any]:
+    """Where and with what a run took place.
+
+    Args:
+        started: ``time.time()`` at its start.
+    """
+    return machine() | {
+        "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
+        "seconds": round(time.time() - started, 1),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What a run is computed with: versions, device, number of threads and commit."""
+    return {
+        "versions": {package: version(package) for package in PACKAGES},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with ``+`` where files differ from it; None outside a checkout."""
+    here = Path(__file__).parents[1]
+    commit = _git(here, "rev-parse", "--short=12", "HEAD")
+    if commit is None:
+        return None
+    # Only the code decides what a run computes; notebooks and pages may be in the making.
+    changed = _git(here, "status", "--porcelain", "--", str(here))
+    return f"{commit}+" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def save(record: Record, folder: Path) -> Path:
+    """Write a record atomically and return its path.
+
+    Tables are stored column by column, one column a line, with six significant digits.
+    """
+    path = folder / f"{record.name}.json"
+    head = {
+        "study": record.study,
+        "source": record.source,
+        "profile": record.profile,
+        "settings": record.settings,
+        "data": record.data,
+        "environment": record.environment,
+    }
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    tables = []
+    for name, table in record.tables.items():
+        columns = [
+            f"{json.dumps(str(column))}: {json.dumps([_plain(v) for v in table[column]])}"
+            for column in table.columns
+        ]
+        tables.append(f"{json.dumps(name)}: {{\n" + ",\n".join(columns) + "\n}")
+    lines.append('"tables": {\n' + ",\n".join(tables) + "\n}")
+    with whole_file(path) as file:
+        file.write("{\n" + ",\n".join(lines) + "\n}\n")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value: six significant digits, null for NaN.
+
+    Raises:
+        ValueError: If the value is infinite, which JSON cannot say.
+    """
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        if math.isinf(value):
+            raise ValueError("a result is infinite; a study must not record a diverged run")
+        return None if math.isnan(value) else float(f"{value:.6g}")
+    return value
+
+
+def _numbers(values: list[Any]) -> list[Any]:
+    """NaN for null: JSON has no NaN, and pandas would keep a column of nulls as objects."""
+    return [math.nan if value is None else value for value in values]
+
+
+def load(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        ValueError: If the file is missing, is not JSON, or lacks a part.
+    """
+    try:
+        content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tables = {
+            name: pd.DataFrame({key: _numbers(values) for key, values in columns.items()})
+            for name, columns in content["tables"].items()
+        }
+        return Record(
+            study=content["study"],
+            source=content["source"],
+            profile=content["profile"],
+            settings=content["settings"],
+            data=content["data"],
+            tables=tables,
+            environment=content["environment"],
+        )
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such run record; run the study that writes it") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); run the study again") from None
+    except KeyError as error:
+        raise ValueError(f"{path}: the record lacks {error}; run the study again") from None
+    except (TypeError, AttributeError):
+        raise ValueError(f"{path}: not a run record; run the study again") from None
+
+
+def load_all(folder: Path, study: str) -> list[Record]:
+    """All records of a study in a folder, by file name."""
+    return [load(path) for path in sorted(folder.glob(f"{study}-*.json"))]

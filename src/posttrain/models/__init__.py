@@ -1,0 +1,1 @@
+"""Reward models: loading, scoring rows, frozen features, linear heads, exactness."""

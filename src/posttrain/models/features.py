@@ -1,0 +1,172 @@
+"""Frozen features and many linear heads fitted at once.
+
+A reward model with a frozen backbone is a linear head on hidden states, so its ranking loss is
+convex and a fit takes well under a second. That makes the things affordable which full training
+does not allow on a laptop: many data sizes, seeds, folds, and hyperparameters tuned per arm.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from posttrain.rows import attention, layout
+from posttrain.rows.attention import mask_for
+from posttrain.rows.layout import LAYOUTS, lay_out
+from posttrain.rows.tokenization import TokenizedGroup
+from posttrain.storage import cache
+
+Pooling = Literal["mean", "response mean", "last"]
+#: Responses that share a prompt share a row up to this many tokens. Attention, computed for all
+#: pairs of a row's tokens, seen or not, would cost more in longer rows than the prompt saves.
+ROW_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Which hidden state stands for a response.
+
+    Attributes:
+        layer: How many of the backbone's layers to run; the output of the last of them is used,
+            before any final normalisation.
+        pooling: ``mean`` over all tokens of the row, ``response mean`` over the response's tokens
+            only, or the ``last`` token.
+    """
+
+    layer: int = 24
+    pooling: Pooling = "mean"
+
+
+def features(
+    checkpoint: Path,
+    groups: Sequence[TokenizedGroup],
+    settings: FeatureSettings,
+    *,
+    batch_tokens: int = 4096,
+) -> Tensor:
+    """Hidden states of a frozen backbone, one vector per response as if in a row of its own.
+
+    Responses to one prompt share its computation in exact rows, whatever groups they are in. States
+    are computed once and then cached. The cache key covers the checkpoint's folder and weights
+    file, the settings, the token ids and the code that computes them.
+
+    Args:
+        checkpoint: Folder of a causal language model.
+        groups: Prompts with responses; equal ones are computed once.
+        settings: Layer and pooling.
+        batch_tokens: Padded tokens per forward pass; a single longer row is allowed.
+
+    Returns:
+        Shape ``[responses, hidden size]``, float32: by group, then by rank.
+
+    Raises:
+        ValueError: If the backbone has fewer layers than asked for, or a hidden state is not
+            finite.
+    """
+    pieces = [(group.prompt, response) for group in groups for response in group.responses]
+    distinct = _by_prompt(pieces)
+    weights = [(f.name, f.stat().st_size) for f in sorted(checkpoint.glob("*.safetensors"))]
+    name = cache.key(
+        {
+            "checkpoint": checkpoint.name,
+            "weights": weights,
+            "settings": asdict(settings),
+            "rows": [(group.prompt, group.responses) for group in distinct],
+        },
+        _compute_features,
+        _pool,
+        attention,
+        layout,
+    )
+    path = cache.folder() / "features" / f"{name}.safetensors"
+    if path.exists():
+        found = load_file(path)["features"]
+    else:
+        found = _compute_features(checkpoint, distinct, settings, batch_tokens)
+        _save_atomically(path, found)
+    computed = [(group.prompt, response) for group in distinct for response in group.responses]
+    place = {piece: index for index, piece in enumerate(computed)}
+    return found[[place[piece] for piece in pieces]]
+
+
+def _by_prompt(pieces: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[TokenizedGroup]:
+    """Each distinct response once, those to one prompt together, in rows of ascending length."""
+    found: list[TokenizedGroup] = []
+    for prompt, response in sorted(set(pieces)):
+        last = found[-1] if found and found[-1].prompt == prompt else None
+        if last and last.total + len(response) <= ROW_TOKENS:
+            found[-1] = TokenizedGroup(prompt, (*last.responses, response))
+        else:
+            found.append(TokenizedGroup(prompt, (response,)))
+    return sorted(found, key=lambda group: group.total)
+
+
+def _save_atomically(path: Path, found: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    os.close(handle)
+    try:
+        save_file({"features": found}, scratch)
+        os.replace(scratch, path)
+    finally:
+        Path(scratch).unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def _compute_features(
+    checkpoint: Path, rows: Sequence[TokenizedGroup], settings: FeatureSettings, batch_tokens: int
+) -> Tensor:
+    model = AutoModel.from_pretrained(checkpoint).eval()
+    if not 1 <= settings.layer <= len(model.layers):
+        raise ValueError(
+            f"layer must lie between 1 and {len(model.layers)}, the layers of {checkpoint.name}; "
+            f"got {settings.layer}"
+        )
+    # Later layers and the final normalisation would be computed for nothing.
+    model.layers = model.layers[: settings.layer]
+    model.config.num_hidden_layers = settings.layer
+    model.norm = nn.Identity()
+    pooled = []
+    start = 0
+    while start < len(layout):
+        # Rows are sorted by length, so the longest of a batch is its last.
+        stop = start + 1
+        while stop < len(layout) and (stop + 1 - start) * layout[stop].total <= batch_tokens:
+            stop += 1
+        pooled.append(_pool(model, layout[start:stop], settings.pooling))
+        start = stop
+    found = torch.cat(pooled)
+    if not torch.isfinite(found).all():
+        raise ValueError(f"{checkpoint.name} gave hidden states that are not finite")
+    return found
+
+
+def _pool(model: PreTrainedModel, rows: Sequence[TokenizedGroup], pooling: Pooling) -> Tensor:
+    batch = lay_out(layout, LAYOUTS["exact"], pad_token_id=0)
+    hidden = model(
+        input_ids=batch.input_ids,
+        attention_mask=mask_for(model, batch),
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state.float()
+    if pooling == "last":
+        return hidden.flatten(0, 1)[batch.score_index]
+    means = []
+    for states, row in zip(hidden, layout, strict=True):
+        ends = np.cumsum([len(row.prompt), *map(len, row.responses)])
+        prompt = states[: ends[0]]
+        for start, stop in pairwise(ends):
+            seen = (
+                [states[start:stop]] if pooling == "response mean" else [prompt, states[start:stop]]
+            )
+            means.append(torch.cat(seen).mean(dim=0))
+    return torch.stack(means)

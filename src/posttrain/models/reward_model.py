@@ -1,0 +1,308 @@
+"""Reward models: a stock ``AutoModelForSequenceClassification`` with one label, scoring rows."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from posttrain.data.preferences import Message, RankedGroup
+from posttrain.models.float64 import compute_in_double
+from posttrain.models.loading import load_classifier, load_tokenizer
+from posttrain.rows.attention import mask_for
+from posttrain.rows.layout import LAYOUTS, Layout, RowBatch, lay_out
+from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
+
+
+def load(
+    checkpoint: str | Path,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    attention: str | None = None,
+    pad_token: str | None = None,
+    chat_template: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a checkpoint as a reward model.
+
+    Where the checkpoint is a language model, its next-token head is replaced by a scalar head
+    (Llama 2, section 3.2.2) with weights from N(0, ``initializer_range``²), drawn with ``seed``,
+    and no bias; :func:`has_fresh_head` says so.
+
+    Args:
+        checkpoint: A folder, or a name on the Hugging Face hub, of a model whose class transformers
+            has, with weights in safetensors (see :mod:`.models.loading`).
+        seed: Seeds the score head.
+        dtype: Precision of the weights; default as stored. The score head is at least float32.
+            A float64 model computes in float64 throughout (see :mod:`.models.float64`).
+        attention: Attention implementation, by transformers' names; default transformers' own.
+        pad_token: Padding token, for a tokenizer that has none or one that ends responses.
+        chat_template: Chat template, for a tokenizer that has none.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer.
+
+    Raises:
+        ValueError: If there is no such checkpoint, it needs code or pickles, it is not a model of
+            this kind or lacks weights, or the tokenizer has no padding token.
+    """
+    tokenizer = load_tokenizer(checkpoint, pad_token, chat_template)
+    # The caller's random numbers go on as if nothing had been drawn here.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, lacking = load_classifier(
+            checkpoint, dtype=dtype or "auto", attn_implementation=attention
+        )
+    missing = [name for name in lacking if not name.startswith("score.")]
+    if missing:
+        raise ValueError(
+            f"{str(checkpoint)!r} lacks {len(missing)} weights of a {type(model).__name__}, such "
+            f"as {missing[0]}, which would be random; check that it is a whole model of this kind"
+        )
+    model.has_fresh_head = bool(lacking)
+    return as_reward_model(model, tokenizer), tokenizer
+
+
+def as_reward_model(model: Any, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Prepare a stock classifier with one label as :func:`load` promises.
+
+    Args:
+        model: The classifier; it is changed.
+        tokenizer: A tokenizer with a padding token.
+
+    Returns:
+        The model, in evaluation mode.
+    """
+    model.config.pad_token_id = tokenizer.pad_token_id
+    # Otherwise pipeline("text-classification") passes a single label through a sigmoid.
+    model.config.problem_type = "regression"
+    if model.dtype in (torch.bfloat16, torch.float16):
+        head = score_head(model).float()
+        # The stock forward would multiply a half-precision state with the float32 head and fail.
+        head.register_forward_pre_hook(_match_precision)
+    return compute_in_double(model).eval()
+
+
+def has_fresh_head(model: PreTrainedModel) -> bool:
+    """Whether :func:`load` drew the score head, because the checkpoint had none."""
+    return getattr(model, "has_fresh_head", False)
+
+
+def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a padding token that ends responses.
+
+    Scores here are read at places computed from lengths. But stock classes, which are to give the
+    same scores, read the last token that is not padding.
+
+    Raises:
+        ValueError: If a response ends with the padding token; or see :func:`.tokenize_group`.
+    """
+    group = RankedGroup("check", (Message("user", "Why?"),), ("Because.", "No."))
+    tokens = tokenize_group(tokenizer, group, keep_equal=True)
+    if any(response[-1] == tokenizer.pad_token_id for response in tokens.responses):
+        raise ValueError(
+            f"responses of {tokenizer.name_or_path!r} end with its padding token "
+            f"{tokenizer.pad_token!r}, so other programs would score them one token early; set "
+            "pad_token to a token that never ends a response"
+        )
+
+
+def _match_precision(head: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].to(head.weight.dtype),)
+
+
+def stock_model(model: nn.Module) -> PreTrainedModel:
+    """The stock classifier within a wrapper: that of a distributed trainer, or of peft."""
+    inner: Any = extract_model_from_parallel(model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def score_head(model: PreTrainedModel) -> nn.Linear:
+    """The scalar head of a reward model, called ``score`` in every stock Llama-like class.
+
+    Raises:
+        ValueError: If the model is not a sequence classifier with one label.
+    """
+    head: Any = getattr(model, "score", None)
+    # peft keeps the original beside the copy that it trains.
+    for adapter in getattr(head, "active_adapters", ()):
+        head = head.modules_to_save[adapter]
+    if not isinstance(head, nn.Linear) or head.out_features != 1:
+        raise ValueError(
+            f"{type(model).__name__} has no scalar score head; load it with "
+            "AutoModelForSequenceClassification and num_labels=1"
+        )
+    return head
+
+
+def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
+    """Freeze all but the last layers, the final normalisation and the score head.
+
+    Args:
+        model: The reward model.
+        top_layers: How many of the last layers stay trainable; 0 freezes nothing.
+
+    Raises:
+        ValueError: If the model has fewer layers, or the number is negative.
+    """
+    if top_layers == 0:
+        return
+    body: Any = model.base_model
+    if not 0 < top_layers <= len(body.layers):
+        raise ValueError(f"top_layers={top_layers}, but the model has {len(body.layers)} layers")
+    for module in (body.embed_tokens, *body.layers[: len(body.layers) - top_layers]):
+        module.requires_grad_(False)
+
+
+def accept_rows(model: Any) -> Any:
+    """Let a model's forward take a ``score_index`` and return the scores of a batch of rows.
+
+    Without that argument it stays the stock forward. Trainers wrap a model's forward to exchange
+    gradients, gather weights and compute in mixed precision; so what they train has to be it.
+
+    Args:
+        model: A reward model, or a peft model of one.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: As for :func:`score_head`.
+    """
+    score_head(stock_model(model))
+    if "accepts_rows" not in vars(model):
+        model.forward = MethodType(_forward, model)
+        model.accepts_rows = True
+    return model
+
+
+def _forward(model: Any, *args: Any, score_index: Tensor | None = None, **kwargs: Any) -> Any:
+    if score_index is None:
+        return type(model).forward(model, *args, **kwargs)
+    stock = stock_model(model)
+    states = stock.base_model(*args, use_cache=False, **kwargs).last_hidden_state
+    states = states.flatten(0, 1)[score_index]
+    return _apply_head(score_head(stock), states)
+
+
+def _apply_head(head: nn.Linear, states: Tensor) -> Tensor:
+    """Scores of states, shape ``[responses]``, in float32 at least."""
+    precision = torch.promote_types(head.weight.dtype, torch.float32)
+    # Autocast would compute the head in half precision whatever its weights are in.
+    with torch.autocast(states.device.type, enabled=False):
+        if isinstance(head, FSDPModule):
+            # Its weights are gathered for its own forward only (see .sharding).
+            # No view: FSDP warns of what might be written into one.
+            return head(states.to(precision))[:, 0].clone()
+        return torch.mv(states.to(precision), head.weight[0].to(precision))
+
+
+def forward_scores(model: Any, batch: RowBatch) -> Tensor:
+    """Scores of the responses of one batch, with gradients.
+
+    States are read at ``batch.score_index``, computed from lengths. The stock forward looks for the
+    last token that is not padding instead, which fails where the padding token also ends a response
+    and where a row holds several responses.
+
+    Args:
+        model: A reward model, or a trainer's wrapper around one that :func:`accept_rows` has seen.
+        batch: The rows.
+
+    Returns:
+        Shape ``[responses]``, in float32 at least, by group and then by rank.
+
+    Raises:
+        ValueError: As for :func:`score_head` and :func:`posttrain.attention.mask_for`.
+    """
+    inner = extract_model_from_parallel(model)
+    return model(
+        input_ids=batch.input_ids,
+        attention_mask=mask_for(stock_model(accept_rows(inner)), batch),
+        position_ids=batch.position_ids,
+        score_index=batch.score_index,
+    )
+
+
+def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
+    """Last hidden state of the responses of one batch, with gradients: what the score head reads.
+
+    Returns:
+        Shape ``[responses, hidden size]``, by group and then by rank.
+
+    Raises:
+        ValueError: If the model's attention cannot keep the rows' parts apart (see
+            :func:`posttrain.attention.mask_for`).
+    """
+    stock = stock_model(model)
+    states = stock.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=mask_for(stock, batch),
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return states.flatten(0, 1)[batch.score_index]
+
+
+@torch.no_grad()
+def score(
+    model: PreTrainedModel,
+    groups: Sequence[TokenizedGroup],
+    *,
+    pad_token_id: int,
+    layout: Layout = LAYOUTS["separate"],
+    batch_tokens: int = 8192,
+    row_tokens: int | None = None,
+) -> Tensor:
+    """Scores of all responses of any number of groups, without gradients.
+
+    Groups are batched by length to save padding. In an exact layout, scores do not depend on the
+    batching beyond rounding.
+
+    Args:
+        model: The reward model.
+        groups: The groups.
+        pad_token_id: Fills up rows.
+        layout: How groups become rows.
+        batch_tokens: Tokens per forward pass, padding aside; a single larger group is allowed.
+        row_tokens: See :func:`.rows.layout.lay_out`.
+
+    Returns:
+        Shape ``[responses]``, on the CPU: by group in the given order, then by rank.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
+        head = score_head(stock_model(model)).weight.dtype
+        scores = torch.empty(int(firsts[-1]), dtype=torch.promote_types(head, torch.float32))
+        for members in _batches(groups, layout, batch_tokens):
+            chosen = [groups[k] for k in members]
+            batch = lay_out(chosen, layout, pad_token_id=pad_token_id, row_tokens=row_tokens)
+            places = np.concatenate([np.arange(firsts[k], firsts[k + 1]) for k in members])
+            scores[places] = forward_scores(model, batch.to(model.device)).cpu()
+        return scores
+    finally:
+        model.train(was_training)
+
+
+def _batches(
+    groups: Sequence[TokenizedGroup], layout: Layout, batch_tokens: int
+) -> Iterator[list[int]]:
+    """Indices of groups of similar length, up to so many tokens at a time."""
+    members: list[int] = []
+    tokens = 0
+    for k in sorted(range(len(groups)), key=lambda k: layout.tokens(groups[k])):
+        size = layout.tokens(groups[k])
+        if members and tokens + size > batch_tokens:
+            yield members
+            members, tokens = [], 0
+        members.append(k)
+        tokens += size
+    if members:
+        yield members

@@ -1,0 +1,1 @@
+"""Running the notebooks, and checking the parameters that they are given."""

@@ -1,0 +1,258 @@
+"""Rows: the token sequences a model reads, who sees whom in them, and where responses are scored.
+
+A layout is four independent choices (:class:`Layout`). Three presets have names (:data:`LAYOUTS`):
+
+- ``separate``: one response per row, the reference;
+- ``exact``: one row holds the prompt and all responses, which do not see each other and are
+  positioned as if each stood alone, so scores equal those of separate rows up to rounding;
+- ``llama3``: one row with shuffled responses, as Llama 3 has it (section 4.1.2), and what a stock
+  decoder does with such a row, which the paper does not say: ordinary causal attention and counted
+  positions.
+
+What is laid out together is a *block*: a prompt with the responses that share it. A row holds one
+block, or several that do not see each other. Scores come in one order whatever the layout: by
+group, then by rank.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posttrain.rows.packing import fill_rows
+from posttrain.rows.tokenization import TokenizedGroup
+
+Rows = Literal["separate", "single"]
+Attention = Literal["isolated", "causal"]
+Positions = Literal["restarting", "running"]
+Order = Literal["shuffled", "ranked"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a group becomes rows.
+
+    Attributes:
+        rows: ``separate``: one response per row, for which the other choices mean nothing;
+            ``single``: all responses of a group behind one prompt.
+        attention: ``isolated``: a response sees the prompt and itself; ``causal``: it also sees the
+            responses before it.
+        positions: ``restarting``: each response continues from the prompt's end; ``running``:
+            tokens are counted.
+        order: ``shuffled``: a random order of the responses each time; ``ranked``: as in the group,
+            best first.
+
+    Raises:
+        ValueError: On an unknown value.
+    """
+
+    rows: Rows = "single"
+    attention: Attention = "isolated"
+    positions: Positions = "restarting"
+    order: Order = "ranked"
+
+    def __post_init__(self) -> None:
+        for part, choices in zip(fields(self), (Rows, Attention, Positions, Order), strict=True):
+            value, known = getattr(self, part.name), get_args(choices)
+            if value not in known:
+                raise ValueError(f"{part.name} must be one of {', '.join(known)}, not {value!r}")
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether scores equal those of separate rows up to rounding."""
+        return self.rows == "separate" or (
+            self.attention == "isolated" and self.positions == "restarting"
+        )
+
+    def needs_mask(self, *, shared_rows: bool) -> bool:
+        """Whether scores are those of separate rows only if the model follows a mask.
+
+        Args:
+            shared_rows: Whether several groups share a row.
+        """
+        return self.is_exact and (self.rows == "single" or shared_rows)
+
+    def tokens(self, group: TokenizedGroup) -> int:
+        """How many tokens a group takes in this layout, padding aside."""
+        if self.rows == "single":
+            return group.total
+        return group.total + (len(group.responses) - 1) * len(group.prompt)
+
+
+LAYOUTS = {
+    "separate": Layout("separate"),
+    "exact": Layout(),
+    "llama3": Layout("single", "causal", "running", "shuffled"),
+}
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Rows padded on the right.
+
+    Attributes:
+        input_ids: Shape ``[rows, longest]``.
+        score_index: Where each response is scored, its last token, as an index into the flattened
+            ``input_ids``; shape ``[responses]``, by group and then by rank.
+        position_ids: Position of each token, ``[rows, longest]``.
+        block: Which block of its row a token belongs to, −1 for padding, ``[rows, longest]``.
+        branch: 0 for tokens that all later ones of their block see, k > 0 for tokens that only
+            those of the same k see, ``[rows, longest]``.
+
+    The last three are None where every row is one plain sequence, for which the model's own causal
+    attention and counted positions are right.
+    """
+
+    input_ids: Tensor
+    score_index: Tensor
+    position_ids: Tensor | None = None
+    block: Tensor | None = None
+    branch: Tensor | None = None
+
+    @classmethod
+    def among(cls, tensors: Mapping[str, Tensor]) -> "RowBatch":
+        """The batch whose :meth:`tensors` are among the given ones."""
+        names = (part.name for part in fields(cls))
+        return cls(**{name: tensors[name] for name in names if name in tensors})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are there, by name."""
+        named = ((part.name, getattr(self, part.name)) for part in fields(self))
+        return {name: tensor for name, tensor in named if tensor is not None}
+
+    def to(self, device: torch.device | str) -> "RowBatch":
+        """The same batch on another device."""
+        return RowBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+
+def lay_out(
+    groups: Sequence[TokenizedGroup],
+    layout: Layout,
+    *,
+    pad_token_id: int,
+    row_tokens: int | None = None,
+    seeds: Sequence[Sequence[int]] | None = None,
+) -> RowBatch:
+    """Lay groups out in rows.
+
+    Args:
+        groups: The groups, in any number.
+        layout: The four choices.
+        pad_token_id: Fills up rows. Any id will do: no other token sees it.
+        row_tokens: Most tokens of a row; blocks then share rows (see :func:`fill_rows`). None gives
+            each block a row of its own.
+        seeds: For each group what seeds the order of its shuffled responses, so that the order does
+            not depend on the groups beside it; torch's global generator draws it if not given.
+
+    Raises:
+        ValueError: If there are no groups, or a block exceeds ``row_tokens``.
+    """
+    if not groups:
+        raise ValueError("cannot make rows of no groups")
+    blocks = [
+        block
+        for number, group in enumerate(groups)
+        for block in _blocks(number, group, layout, None if seeds is None else seeds[number])
+    ]
+    sizes = [block.size for block in blocks]
+    filled = (
+        [[k] for k in range(len(blocks))] if row_tokens is None else fill_rows(sizes, row_tokens)
+    )
+    longest = max(sum(sizes[k] for k in row) for row in filled)
+    shape = (len(filled), longest)
+    # Columns: ids, position, block, branch.
+    tokens = np.empty((4, *shape), dtype=np.int64)
+    tokens[:] = np.array([pad_token_id, 0, -1, 0])[:, None, None]
+    firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
+    score_index = np.empty(firsts[-1], dtype=np.int64)
+    for row, members in enumerate(filled):
+        start = 0
+        for place, member in enumerate(members):
+            block = blocks[member]
+            ends = block.write(tokens[:, row, start : start + block.size], place)
+            for response, end in zip(block.responses, ends, strict=True):
+                score_index[firsts[block.number] + response] = row * longest + start + end - 1
+            start += block.size
+    ids, positions, block_of, branch = map(torch.from_numpy, tokens)
+    scored = torch.from_numpy(score_index)
+    if all(len(members) == 1 and blocks[members[0]].is_plain for members in filled):
+        return RowBatch(ids, scored)
+    return RowBatch(ids, scored, positions, block_of, branch)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A prompt with the responses that share it.
+
+    Attributes:
+        number: Index of the group in its batch.
+        group: The group.
+        responses: Indices of the block's responses in the group, in the order of the row.
+        layout: The four choices.
+    """
+
+    number: int
+    group: TokenizedGroup
+    responses: tuple[int, ...]
+    layout: Layout
+
+    @property
+    def size(self) -> int:
+        """Number of tokens."""
+        parts = self.group.responses
+        return len(self.group.prompt) + sum(len(parts[response]) for response in self.responses)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a sequence like any other: causal attention and counted positions."""
+        return len(self.responses) == 1 or (
+            self.layout.attention == "causal" and self.layout.positions == "running"
+        )
+
+    def write(self, tokens: np.ndarray, place: int) -> list[int]:
+        """Fill in ids, positions, block and branch of the block's tokens.
+
+        Args:
+            tokens: The four columns of the block's tokens, shape ``[4, size]``.
+            place: Index of the block in its row.
+
+        Returns:
+            Where each response ends.
+        """
+        ids, positions, block, branch = tokens
+        start = len(self.group.prompt)
+        ids[:start] = self.group.prompt
+        positions[:] = np.arange(len(positions))
+        block[:] = place
+        branch[:] = 0
+        ends = []
+        for number, response in enumerate(self.responses, start=1):
+            content = self.group.responses[response]
+            stop = start + len(content)
+            ids[start:stop] = content
+            if self.layout.positions == "restarting":
+                positions[start:stop] -= start - len(self.group.prompt)
+            if self.layout.attention == "isolated":
+                branch[start:stop] = number
+            ends.append(stop)
+            start = stop
+        return ends
+
+
+def _blocks(
+    number: int, group: TokenizedGroup, layout: Layout, seed: Sequence[int] | None
+) -> list[_Block]:
+    count = len(group.responses)
+    if layout.rows == "separate":
+        # Alone in its block, a response is plain whatever the other choices say.
+        return [_Block(number, group, (k,), LAYOUTS["separate"]) for k in range(count)]
+    if layout.order == "ranked":
+        order = list(range(count))
+    elif seed is None:
+        order = torch.randperm(count).tolist()
+    else:
+        order = np.random.default_rng(seed).permutation(count).tolist()
+    return [_Block(number, group, tuple(order), layout)]

@@ -1,1 +1,0 @@
-"""Where ranked groups come from: the simulator, and converters of public originals."""

@@ -1,0 +1,1 @@
+"""Where files go: the cache, and files that appear whole or not at all."""

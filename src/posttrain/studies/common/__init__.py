@@ -1,0 +1,1 @@
+"""What studies share: groups, training runs, heads, planning, cost."""

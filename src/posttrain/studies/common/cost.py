@@ -1,0 +1,157 @@
+"""What a row costs, in closed form: tokens, visible pairs, floating-point operations."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from transformers import LlamaConfig
+
+from posttrain.studies.common.cost import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
+
+#: Llama 3's ratio of prompt to response length, as the throughput study rounds it.
+RATIO = round(LLAMA3_PROMPT_TOKENS / LLAMA3_RESPONSE_TOKENS, 2)
+
+
+Arrangement = Literal["pair rows", "separate rows", "exact row", "causal row"]
+
+
+ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
+
+
+#: Average tokens of Llama 3's preference data (Llama 3, Table 6): an example has 1,041.6, of them
+#: 284.0 in the response; the rest is what all responses share.
+LLAMA3_RESPONSE_TOKENS = 284.0
+
+
+LLAMA3_PROMPT_TOKENS = 1041.6 - LLAMA3_RESPONSE_TOKENS
+
+
+#: Sizes of the smallest Llama 3 model (Llama 3, Table 3).
+LLAMA3_8B = LlamaConfig(
+    hidden_size=4096,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    intermediate_size=14_336,
+)
+
+
+@dataclass(frozen=True)
+class GroupLengths:
+    """Lengths of a group in tokens.
+
+    Attributes:
+        prompt: P, the tokens that all responses share.
+        responses: R₁ … R_K, the tokens of each response.
+    """
+
+    prompt: float
+    responses: tuple[float, ...]
+
+    @classmethod
+    def equal(cls, prompt: float, response: float, count: int) -> "GroupLengths":
+        """A group of ``count`` responses of the same length."""
+        return cls(prompt, (response,) * count)
+
+
+def row_lengths(group: GroupLengths, arrangement: Arrangement) -> list[float]:
+    """Tokens of each row that the group takes, padding aside.
+
+    Raises:
+        ValueError: On an unknown arrangement.
+    """
+    if arrangement not in ARRANGEMENTS:
+        raise ValueError(f"unknown arrangement {arrangement!r}; known: {', '.join(ARRANGEMENTS)}")
+    separate = [group.prompt + response for response in group.responses]
+    if arrangement == "separate rows":
+        return separate
+    if arrangement == "pair rows":
+        # Each response meets each of the others once.
+        return separate * (len(separate) - 1)
+    return [group.prompt + sum(group.responses)]
+
+
+def tokens(group: GroupLengths, arrangement: Arrangement) -> float:
+    """Tokens that a model computes for the group.
+
+    With equal responses: K(K−1)(P+R) in pair rows, K(P+R) in separate rows, P+KR in a single row.
+    """
+    return sum(row_lengths(group, arrangement))
+
+
+def visible_pairs(group: GroupLengths, arrangement: Arrangement) -> float:
+    """(Query, key) pairs of tokens of which the first sees the second.
+
+    A causal row of L tokens has L(L+1)/2. With equal responses, an exact row has
+    P(P+1)/2 + K(RP + R(R+1)/2), which is (K−1)P(P+1)/2 less than separate rows: the prompt looks at
+    itself once instead of K times, and nothing else changes.
+    """
+    if arrangement == "exact row":
+        return _causal(group.prompt) + sum(
+            response * group.prompt + _causal(response) for response in group.responses
+        )
+    return sum(map(_causal, row_lengths(group, arrangement)))
+
+
+def dense_pairs(group: GroupLengths, arrangement: Arrangement) -> float:
+    """Pairs that a kernel computes when it skips nothing that a mask hides: L² a row."""
+    return sum(length**2 for length in row_lengths(group, arrangement))
+
+
+def _causal(length: float) -> float:
+    return length * (length + 1) / 2
+
+
+def linear_parameters(config: LlamaConfig) -> int:
+    """Weights of all decoder layers' linear maps: q, k, v, o, gate, up and down.
+
+    Embeddings are looked up, not multiplied, and a score head is one column; neither counts.
+    """
+    keys = (config.num_key_value_heads or config.num_attention_heads) * _head_size(config)
+    attention = 2 * config.hidden_size * (_attention_width(config) + keys)
+    perceptron = 3 * config.hidden_size * config.intermediate_size
+    return config.num_hidden_layers * (attention + perceptron)
+
+
+def forward_flops(config: LlamaConfig, tokens: float, pairs: float) -> float:
+    """Floating-point operations of one forward pass; a multiplication with its addition is two.
+
+    2 · linear parameters · tokens + layers · 4 · (heads × head size) · pairs. The second term is
+    the products of queries with keys and of attention weights with values. Normalisations, rotary
+    embedding, softmax and activations are left out. Training takes three times as many.
+
+    Args:
+        config: Sizes of the model.
+        tokens: Tokens computed, see :func:`tokens`.
+        pairs: Pairs of tokens computed, see :func:`visible_pairs` and :func:`dense_pairs`.
+    """
+    attention = config.num_hidden_layers * 4 * _attention_width(config) * pairs
+    return 2 * linear_parameters(config) * tokens + attention
+
+
+def _attention_width(config: LlamaConfig) -> int:
+    return config.num_attention_heads * _head_size(config)
+
+
+def _head_size(config: LlamaConfig) -> int:
+    return config.head_dim or config.hidden_size // config.num_attention_heads
+
+
+#: Public sizes of models that one would start from.
+SHAPES = {
+    "SmolLM2-135M": LlamaConfig(
+        vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+        num_attention_heads=9, num_key_value_heads=3,
+    ),
+    "Llama-3.2-1B": LlamaConfig(
+        vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
+        num_attention_heads=32, num_key_value_heads=8,
+    ),
+    "Llama-3.1-8B": LlamaConfig(
+        vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8,
+    ),
+    "Llama-3.1-70B": LlamaConfig(
+        vocab_size=128_256, hidden_size=8192, intermediate_size=28_672, num_hidden_layers=80,
+        num_attention_heads=64, num_key_value_heads=8,
+    ),
+}  # fmt: skip

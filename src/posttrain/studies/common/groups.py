@@ -1,0 +1,159 @@
+"""Groups for studies: loaded or simulated, tokenised, and split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from posttrain.config.fields import setting
+from posttrain.data.preferences import RankedGroup, fingerprint
+from posttrain.data.sources import human
+from posttrain.data.sources.simulator.annotators import SIMULATOR, simulate
+from posttrain.data.splits import split
+from posttrain.models import embedded
+from posttrain.rows.tokenization import TokenizedGroup, tokenize_groups
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which groups a study works on."""
+
+    groups: int = setting(8000, "Groups to simulate; human data is taken whole.")
+    edited_share: float = setting(0.5, "Share of simulated groups that may carry an edit.")
+    editor_error: float = setting(0.0, "Share of simulated edits that make a response worse.")
+    max_tokens: int = setting(1024, "Longest prompt with a response; prompts are cut on the left.")
+    data_seed: int = setting(1, "Seeds the simulator and every random choice of groups.")
+    resamples: int = setting(1000, "Bootstrap replicates.")
+
+
+@dataclass(frozen=True)
+class StudyGroups:
+    """The groups of a source whose rated pair can be ranked.
+
+    Attributes:
+        ranked: The groups.
+        tokens: The same, tokenised.
+        account: Where they came from, and what was cut or dropped.
+        gold: True quality of the responses of each group in ``ranked``; None where nobody knows.
+    """
+
+    ranked: list[RankedGroup]
+    tokens: list[TokenizedGroup]
+    account: dict[str, Any]
+    gold: list[tuple[float, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared(StudyGroups):
+    """Groups with their split.
+
+    Attributes:
+        training: Indices of groups to train on.
+        test: Indices of groups to test on.
+    """
+
+    training: np.ndarray = field(kw_only=True)
+    test: np.ndarray = field(kw_only=True)
+
+    @property
+    def test_codes(self) -> np.ndarray:
+        """Index of each test pair's split group."""
+        return np.unique([self.ranked[i].group for i in self.test], return_inverse=True)[1]
+
+
+def checkpoint_for(source: str) -> Path:
+    """The tiny Llama for the simulator's small vocabulary, SmolLM2 for human data.
+
+    Raises:
+        ValueError: If there is no folder of human data, before SmolLM2 is unpacked for nothing.
+    """
+    if source == SIMULATOR:
+        return embedded.tiny()
+    human.folder()
+    return embedded.smollm2()
+
+
+def without_edit(group: RankedGroup) -> RankedGroup:
+    """The same group as if nobody had edited the chosen response."""
+    return replace(group, responses=group.responses[-2:])
+
+
+def load_groups(
+    source: str, checkpoint: Path, settings: DataSettings, *, edits: bool = True
+) -> StudyGroups:
+    """Load or simulate groups and tokenise them.
+
+    Args:
+        source: ``simulator``, or the name of human preference data (see :mod:`.sources.human`).
+        checkpoint: Folder of the language model whose tokenizer is used.
+        settings: Those of the study.
+        edits: Whether edited responses take part.
+
+    Raises:
+        ValueError: If human data is missing or cannot be read.
+    """
+    account: dict[str, Any]
+    gold = None
+    if source == SIMULATOR:
+        simulated = simulate(
+            settings.groups,
+            seed=settings.data_seed,
+            edited_share=settings.edited_share,
+            editor_error=settings.editor_error,
+        )
+        ranked: Sequence[RankedGroup] = [group.ranked for group in simulated]
+        gold = [group.gold("helpfulness") for group in simulated]
+        account = {"groups": len(ranked), "fingerprint": fingerprint(ranked)}
+    else:
+        ranked, account = human.load(source)
+    if not edits:
+        ranked = [without_edit(group) for group in ranked]
+        gold = gold and [qualities[-2:] for qualities in gold]
+    found = tokenize_groups(
+        AutoTokenizer.from_pretrained(checkpoint), ranked, max_tokens=settings.max_tokens
+    )
+    # A pair is judged by its rating, so both of its responses must be there.
+    judged = [
+        k
+        for k, group in enumerate(found.groups)
+        if group.places[-2:] == _rated(ranked[found.kept[k]])
+    ]
+    lost = len(found.groups) - len(judged)
+    counts = found.counts | ({"no rated pair left": lost} if lost else {})
+    return StudyGroups(
+        [ranked[found.kept[k]] for k in judged],
+        [found.groups[k] for k in judged],
+        account | {"tokenisation": counts},
+        gold and [gold[found.kept[k]] for k in judged],
+    )
+
+
+def training_and_test(
+    ranked: Sequence[RankedGroup], *, test_share: float, test_size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split groups, and take a random part of those to test on.
+
+    Args:
+        ranked: The groups.
+        test_share: Share of split groups kept for testing.
+        test_size: Test groups, at most.
+        seed: Of both choices.
+
+    Returns:
+        Ascending indices of the groups to train on and to test on; no split group is in both.
+
+    Raises:
+        ValueError: As for :func:`posttrain.splits.split`.
+    """
+    training, test = split(ranked, test_fraction=test_share, seed=seed)
+    # A random part, because records of one group tend to stand together.
+    drawn = np.random.default_rng(seed).permutation(test)
+    return training, np.sort(drawn[:test_size])
+
+
+def _rated(group: RankedGroup) -> tuple[int, int]:
+    """Places of chosen and rejected."""
+    return len(group.responses) - 2, len(group.responses) - 1

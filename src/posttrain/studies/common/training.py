@@ -1,0 +1,168 @@
+"""One training run of a study: a checkpoint, some groups, a layout, a learning rate and a seed."""
+
+import gc
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from joblib import Memory
+from transformers import PreTrainedModel, PrinterCallback
+
+from posttrain.config.fields import setting
+from posttrain.evidence import records
+from posttrain.models import reward_model
+from posttrain.rows.layout import Layout
+from posttrain.storage import cache
+from posttrain.training.collator import GroupCollator, Objective, TrainingGroup, training_set
+from posttrain.training.config import PLAIN_ADAMW, RankingConfig
+from posttrain.training.trainer import RankingTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What runs of one study have in common.
+
+    Attributes:
+        batch_size: Groups per step.
+        epochs: Passes over the training groups.
+        top_layers: How many of the last layers are trained, with the final normalisation and the
+            score head; 0 trains everything.
+        gpu: Train on a GPU.
+        bf16: Compute in bfloat16, in training and later scoring; weights, score head and loss stay
+            in float32. About twice as fast on processors that have such instructions.
+    """
+
+    batch_size: int = setting(32, "Groups per step.")
+    epochs: int = setting(1, "Passes over the training groups.")
+    top_layers: int = setting(0, "Last layers to train; 0 trains the whole model.")
+    gpu: bool = setting(False, "Train on a GPU.")
+    bf16: bool = setting(False, "Compute in bfloat16; weights, score head and loss in float32.")
+
+
+@contextmanager
+def many_runs() -> Iterator[None]:
+    """Wrap many short runs: all that exists now is left out of garbage collections.
+
+    Every training ends with one, which would look at all imported modules and prepared groups each
+    time; on small runs that takes longer than the training.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def train(
+    checkpoint: Path,
+    groups: Sequence[TrainingGroup],
+    layout: Layout,
+    recipe: Recipe,
+    *,
+    objective: Objective = "pairs",
+    learning_rate: float,
+    seed: int,
+    steps: int | None = None,
+    auxiliary_weight: float = 0.0,
+) -> tuple[PreTrainedModel, int]:
+    """Train a reward model: AdamW, five steps of warm-up, cosine schedule to zero.
+
+    Args:
+        checkpoint: Folder of the language model it starts from.
+        groups: Groups with their pairs.
+        layout: How groups become rows.
+        recipe: What is common to the runs of a study.
+        objective: See :data:`.trainer.Objective`.
+        learning_rate: Peak learning rate.
+        seed: Seeds the score head, the order of groups and the order of responses.
+        steps: Optimiser steps, however many epochs they are; None for those of the recipe's epochs.
+        auxiliary_weight: See :class:`.training.config.RankingConfig`.
+
+    Returns:
+        The trained model, and the id of its padding token.
+
+    Raises:
+        ValueError: If the model has fewer layers than ``recipe.top_layers``, or a GPU is asked for
+            where there is none.
+    """
+    if recipe.gpu and not torch.cuda.is_available():
+        # Trainer would take the CPU instead, for days.
+        raise ValueError("gpu is set, but torch finds no GPU; leave it out to train on the CPU")
+    started = time.monotonic()
+    model, tokenizer = reward_model.load(checkpoint, seed=seed)
+    pad_token_id = tokenizer.pad_token_id
+    assert isinstance(pad_token_id, int)
+    reward_model.freeze_below(model, recipe.top_layers)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = RankingConfig(
+            scratch,
+            groups_per_step=recipe.batch_size,
+            # A CPU gains nothing from larger parts, and smaller ones of like length save padding.
+            part_tokens=16384 if recipe.gpu else 1024,
+            objective=objective,
+            auxiliary_weight=auxiliary_weight,
+            num_train_epochs=recipe.epochs,
+            max_steps=-1 if steps is None else steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=5,
+            **PLAIN_ADAMW,
+            seed=seed,
+            use_cpu=not recipe.gpu,
+            bf16=recipe.bf16,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = RankingTrainer(
+            model,
+            arguments,
+            train_dataset=training_set(groups),
+            data_collator=GroupCollator(pad_token_id, layout),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    logger.info(
+        "trained on %d groups in rows %s, learning rate %g, seed %d: %.0f s",
+        len(groups), layout, learning_rate, seed, time.monotonic() - started,
+    )  # fmt: skip
+    return model.eval(), pad_token_id
+
+
+def kept(
+    function: Callable[..., Any],
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    data: Mapping[str, Any],
+    ignore: Sequence[str],
+) -> Callable[..., Any]:
+    """A function whose results are kept in a folder, so that an interrupted study goes on.
+
+    Args:
+        function: What takes long.
+        folder: Where results are kept: apart for each code, machine, settings and data.
+        settings: Those of the study.
+        data: Account of its data.
+        ignore: Arguments that settings and data determine.
+
+    Raises:
+        ValueError: If the code is not committed.
+    """
+    where = records.machine()
+    if (where["commit"] or "").endswith("+"):
+        raise ValueError(
+            f"{folder} cannot keep finished runs of code that is not committed, because runs of "
+            "different code must not be mixed; commit, or run without a folder of finished runs"
+        )
+    name = cache.key({"settings": settings, "data": data, "machine": where})
+    return Memory(folder / name, verbose=0).cache(function, ignore=list(ignore))

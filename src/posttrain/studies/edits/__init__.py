@@ -1,0 +1,1 @@
+"""How edited responses are used, and what they add."""

@@ -1,0 +1,289 @@
+"""The study of edited responses with full training: the tiny Llama on simulated data.
+
+On a GPU the same trains SmolLM2 on human data. The learning rate is tuned for each arm, size and
+share: trained on four fifths of the training groups, judged on the rest, then trained again on all.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+from posttrain.config.fields import at_least_one, one_of, setting
+from posttrain.data.splits import split
+from posttrain.models import reward_model
+from posttrain.rows.layout import LAYOUTS
+from posttrain.studies.common.groups import training_and_test
+from posttrain.studies.common.training import Recipe, kept, many_runs, train
+from posttrain.studies.edits.data import Chosen, EditGroups, choose, cost, training_groups
+from posttrain.studies.edits.metrics import edit_metrics, length_baselines
+from posttrain.studies.edits.outcome import ARMS, IGNORE, Cell, CellSettings, Outcome
+from posttrain.training.collator import Objective, TrainingGroup
+from posttrain.training.pairing import RATED
+
+
+@dataclass(frozen=True)
+class FullSettings(Recipe, CellSettings):
+    """Settings of the study with full training.
+
+    Raises:
+        ValueError: See :class:`.edits.outcome.CellSettings`; or if there is no learning rate.
+    """
+
+    edited_share: float = setting(1.0, "Share of simulated groups that may carry an edit.")
+    test_size: int = setting(1500, "Test groups, at most.")
+    learning_rates: list[float] = setting([1e-3, 3e-3, 1e-2], "Peak learning rates to choose from.")
+    shared_learning_rate: float = setting(3e-3, "The one at which all arms are also compared.")
+    tuning_seeds: int = setting(4, "Repetitions over which each learning rate is chosen.")
+    test_share: float = setting(0.3, "Share of split groups kept for testing.")
+    validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
+    processes: int = setting(1, "Cells trained at a time, each in a process of its own.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(self, "test_size", "tuning_seeds", "processes")
+        one_of(self, "shared_learning_rate", "learning_rates")
+
+
+@dataclass(frozen=True)
+class HumanFullSettings(FullSettings):
+    """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
+
+    arms: list[str] = setting(
+        [IGNORE, "all pairs", "one more pair", "two more pairs"], "Ways of using edits."
+    )
+    sizes: list[int] = setting([300], "Training groups, without those that an arm adds.")
+    shares: list[float] = setting([1.0], "Shares of their edits that are used.")
+    seeds: int = setting(3, "Repetitions, each with other training groups.")
+    test_size: int = setting(300, "Test groups, at most.")
+    top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
+    batch_size: int = setting(16, "Groups per step.")
+    learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
+    shared_learning_rate: float = setting(1e-4, "The one at which all arms are also compared.")
+    tuning_seeds: int = setting(1, "Repetitions over which each learning rate is chosen.")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all training runs share.
+
+    Attributes:
+        checkpoint: Folder of the language model.
+        groups: All groups.
+        training: Indices of groups to train on.
+        test: Indices of groups to test on.
+        settings: Those of the study.
+    """
+
+    checkpoint: Path
+    groups: EditGroups
+    training: np.ndarray
+    test: np.ndarray
+    settings: FullSettings
+
+    @classmethod
+    def of(cls, checkpoint: Path, groups: EditGroups, settings: FullSettings) -> "Bench":
+        """Split the groups."""
+        training, test = training_and_test(
+            groups.ranked,
+            test_share=settings.test_share,
+            test_size=settings.test_size,
+            seed=settings.data_seed,
+        )
+        return cls(checkpoint, groups, training, test, settings)
+
+    def order(self, seed: int) -> np.ndarray:
+        """Training groups in the order in which a seed takes them."""
+        return np.random.default_rng(seed).permutation(self.training)
+
+    def steps(self, chosen: Chosen) -> int:
+        """Optimiser steps of every arm of a cell.
+
+        They are those of the recipe's epochs over the groups of an arm that adds two for each edit:
+        otherwise such an arm would gain by training longer.
+        """
+        most = len(chosen.plain) + 3 * len(chosen.edited)
+        return self.settings.epochs * math.ceil(most / self.settings.batch_size)
+
+    def scores(
+        self,
+        training: Sequence[TrainingGroup],
+        judged: np.ndarray,
+        *,
+        objective: Objective,
+        learning_rate: float,
+        seed: int,
+        steps: int,
+    ) -> np.ndarray:
+        """Train a reward model, and score all responses of some groups in rows of their own.
+
+        Returns:
+            Shape ``[responses]``, by group.
+        """
+        model, pad_token_id = train(
+            self.checkpoint,
+            training,
+            LAYOUTS["exact"],
+            self.settings,
+            objective=objective,
+            learning_rate=learning_rate,
+            seed=seed,
+            steps=steps,
+        )
+        groups = [self.groups.tokens[i] for i in judged]
+        return reward_model.score(model, groups, pad_token_id=pad_token_id).numpy()
+
+
+def tune(bench: Bench, cell: Cell) -> list[tuple[float, float]]:
+    """Accuracy on chosen > rejected of held-out training groups at each learning rate.
+
+    Annotators' choices judge all arms, those that also train on edits too.
+
+    Returns:
+        Learning rates, each with its mean accuracy over tuning seeds (NaN where there is only one
+        rate and nothing to choose).
+    """
+    settings, arm = bench.settings, ARMS[cell.arm]
+    rates = settings.learning_rates
+    if len(rates) == 1:
+        return [(rates[0], float("nan"))]
+    found = np.zeros((len(rates), settings.tuning_seeds))
+    for seed in range(settings.tuning_seeds):
+        order = bench.order(seed)
+        # Not from the groups that arms add: all arms are judged by the same ones.
+        base, rest = order[: cell.size], order[cell.size :]
+        fitting, held = split(
+            [bench.groups.ranked[i] for i in base],
+            test_fraction=settings.validation_share,
+            seed=seed,
+        )
+        apart = {bench.groups.ranked[i].group for i in base[held]}
+        added = [i for i in rest if bench.groups.ranked[i].group not in apart]
+        chosen = choose(
+            np.array([*base[fitting], *added]),
+            bench.groups.edits,
+            arm,
+            len(fitting),
+            cell.share,
+        )
+        training = training_groups(bench.groups, arm, chosen)
+        pairs = bench.groups.pairs(base[held])
+        for r, rate in enumerate(rates):
+            scores = bench.scores(
+                training,
+                base[held],
+                objective=arm.objective,
+                learning_rate=rate,
+                seed=seed,
+                steps=bench.steps(chosen),
+            )
+            sums = pairs.sums(scores).sum(axis=0)
+            found[r, seed] = edit_metrics(sums)[RATED]
+    return list(zip(rates, found.mean(axis=1).tolist(), strict=True))
+
+
+def train_and_test(
+    bench: Bench, cell: Cell, learning_rate: float
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Train one cell with every seed.
+
+    Returns:
+        Sums of the test pairs, ``[seeds, test groups, COLUMNS]``, and the mean costs of a run
+        (see :func:`.edits.data.cost`).
+    """
+    arm, test = ARMS[cell.arm], bench.test
+    pairs = bench.groups.pairs(test)
+    sums, costs = [], []
+    for seed in range(bench.settings.seeds):
+        chosen = choose(bench.order(seed), bench.groups.edits, arm, cell.size, cell.share)
+        training = training_groups(bench.groups, arm, chosen)
+        scores = bench.scores(
+            training,
+            test,
+            objective=arm.objective,
+            learning_rate=learning_rate,
+            seed=seed,
+            steps=bench.steps(chosen),
+        )
+        sums.append(pairs.sums(scores))
+        costs.append(cost(bench.groups, arm, chosen, training))
+    return np.array(sums), pd.DataFrame(costs).mean().to_dict()
+
+
+@dataclass(frozen=True)
+class CellOutcome:
+    """What training one cell gives.
+
+    Attributes:
+        sums: Sums of the test pairs at the tuned learning rate, ``[seeds, test groups, COLUMNS]``.
+        shared: The same at the shared one.
+        costs: Mean costs of a run (see :func:`.edits.data.cost`).
+        rates: What :func:`tune` gives.
+    """
+
+    sums: np.ndarray
+    shared: np.ndarray
+    costs: dict[str, float]
+    rates: list[tuple[float, float]]
+
+
+def train_cell(bench: Bench, cell: Cell) -> CellOutcome:
+    """Tune, train and test one cell."""
+    with many_runs():
+        rates = tune(bench, cell)
+        best = max(rates, key=lambda pair: np.nan_to_num(pair[1]))[0]
+        sums, costs = train_and_test(bench, cell, best)
+        common = bench.settings.shared_learning_rate
+        shared = sums if best == common else train_and_test(bench, cell, common)[0]
+    return CellOutcome(sums, shared, costs, rates)
+
+
+def run(bench: Bench, *, finished: Path | None = None) -> tuple[Outcome, pd.DataFrame]:
+    """Train and test all cells.
+
+    Args:
+        bench: What all training runs share.
+        finished: Folder that keeps finished cells (see :func:`.training.kept`).
+
+    Returns:
+        The outcome, and the accuracies of :func:`tune`: ``arm``, ``size``, ``share``, ``learning
+        rate``, ``accuracy``.
+
+    Raises:
+        ValueError: If there are too few training groups.
+    """
+    settings = bench.settings
+    # Before hours of training, not after.
+    for seed, cell in product(range(settings.seeds), settings.cells):
+        choose(bench.order(seed), bench.groups.edits, ARMS[cell.arm], cell.size, cell.share)
+    one = train_cell if finished is None else kept(
+        train_cell, finished, settings=asdict(settings), data=bench.groups.account, ignore=["bench"]
+    )  # fmt: skip
+    # The longest first, so that no process is left alone with one at the end. Ignoring edits is
+    # trained at every share, because how many steps all arms take depends on the edits.
+    trained = sorted(settings.cells, key=lambda cell: (-cell.size, str(cell)))
+    parallel = Parallel(n_jobs=settings.processes)
+    found = dict(zip(trained, parallel(delayed(one)(bench, cell) for cell in trained), strict=True))
+    tuning = [
+        asdict(cell) | {"learning rate": rate, "accuracy": accuracy}
+        for cell in settings.cells
+        for rate, accuracy in found[cell].rates
+    ]
+    groups, test = bench.groups, bench.test
+    account = {
+        "test groups": len(test),
+        "test groups with an edit": int((groups.edits[test] >= 0).sum()),
+    }
+    outcome = Outcome(
+        {cell: found[cell].sums for cell in settings.cells},
+        {cell: found[cell].shared for cell in settings.cells},
+        {cell: found[cell].costs for cell in settings.cells},
+        length_baselines(groups.pairs(test), groups.lengths(test)),
+        account,
+    )
+    return outcome, pd.DataFrame(tuning)

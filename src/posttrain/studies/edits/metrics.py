@@ -1,0 +1,141 @@
+"""What the study of edits measures of a model: test pairs by kind, winner's length and gold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from posttrain.data.preferences import RESPONSES, RankedGroup
+from posttrain.training.pairing import RATED
+
+KINDS = (RATED, "edited > chosen", "edited > rejected")
+#: Pairs in order of their true quality: all, and those of chosen and rejected alone, because edits
+#: are better by construction.
+GOLD = ("gold", "gold, chosen and rejected")
+#: What test pairs are told apart by: their kind, and whether the winner is the longer response.
+STRATA = (
+    *KINDS,
+    *(f"{kind}, {length}" for kind in KINDS for length in ("winner longer", "winner shorter")),
+    *GOLD,
+)
+# Columns of the sums: number of pairs and of right ones by stratum, and the log-likelihood of the
+# rated pairs.
+_COUNT, _RIGHT = slice(0, len(STRATA)), slice(len(STRATA), 2 * len(STRATA))
+_LIKELIHOOD = 2 * len(STRATA)
+COLUMNS = 2 * len(STRATA) + 1
+
+
+@dataclass(frozen=True)
+class TestPairs:
+    """Every pair of the responses of some groups, by kind; and in order of gold, where known.
+
+    Attributes:
+        winners: Index of each pair's winner among all responses, shape ``[pairs]``.
+        losers: Index of its loser.
+        strata: Which of :data:`STRATA` a pair belongs to, shape ``[STRATA, pairs]``.
+        codes: Index of each pair's split group, shape ``[pairs]``.
+        group_count: Number of split groups.
+    """
+
+    __test__ = False  # not a test, whatever pytest makes of its name
+
+    winners: np.ndarray
+    losers: np.ndarray
+    strata: np.ndarray
+    codes: np.ndarray
+    group_count: int
+
+    @classmethod
+    def of(
+        cls,
+        groups: Sequence[RankedGroup],
+        gold: Sequence[Sequence[float]] | None = None,
+    ) -> "TestPairs":
+        """List the pairs.
+
+        Args:
+            groups: Ranked groups, all of whose responses are scored.
+            gold: True quality of each group's responses, where it is known.
+        """
+        names, codes = np.unique([group.group for group in groups], return_inverse=True)
+        rows = []
+        first = 0
+        for number, group in enumerate(groups):
+            roles = RESPONSES[-len(group.responses) :]
+            for winner, loser in combinations(range(len(group.responses)), 2):
+                shorter = np.sign(len(group.responses[loser]) - len(group.responses[winner]))
+                ends = (first + winner, first + loser)
+                kind = f"{roles[winner]} > {roles[loser]}"
+                rows.append((*ends, shorter, codes[number], kind, False))
+                if gold is not None and gold[number][winner] != gold[number][loser]:
+                    if gold[number][winner] < gold[number][loser]:
+                        ends, shorter = ends[::-1], -shorter
+                    rows.append((*ends, shorter, codes[number], kind, True))
+            first += len(group.responses)
+        winners, losers, shorter, of_group, kinds, by_gold = map(np.array, zip(*rows, strict=True))
+        found = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
+        found |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == RATED)}
+        for kind in KINDS:
+            found[f"{kind}, winner longer"] = found[kind] & (shorter < 0)
+            found[f"{kind}, winner shorter"] = found[kind] & (shorter > 0)
+        strata = np.stack([found[name] for name in STRATA])
+        return cls(winners, losers, strata, of_group, len(names))
+
+    def sums(self, scores: np.ndarray) -> np.ndarray:
+        """Reduce scores to sums per split group.
+
+        Args:
+            scores: Score of each response, shape ``[responses]``.
+
+        Returns:
+            Shape ``[group_count, COLUMNS]``.
+
+        Raises:
+            ValueError: If a score is not finite.
+        """
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                "scores must be finite; a model that gave NaN or infinity has diverged"
+            )
+        difference = scores[self.winners].astype(float) - scores[self.losers]
+        right = (difference > 0) + 0.5 * (difference == 0)
+        rated = self.strata[STRATA.index(RATED)]
+        columns = np.stack(
+            [
+                *self.strata.astype(float),
+                *(self.strata * right),
+                rated * -np.logaddexp(0, -difference),
+            ],
+            axis=1,
+        )
+        return (self.codes == np.arange(self.group_count)[:, None]).astype(float) @ columns
+
+
+def edit_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics from sums over pairs.
+
+    Args:
+        sums: Shape ``[..., COLUMNS]``.
+
+    Returns:
+        Arrays of the leading shape: ``accuracy`` of each of :data:`STRATA` by its name, NaN where
+        there is no such pair; ``log-likelihood`` of chosen > rejected, in nats; ``leans shorter``,
+        half of the accuracy on chosen > rejected whose winner is the shorter less that of those
+        whose winner is the longer: a model that only ranks better gains on both and leans no more
+        than before.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy = sums[..., _RIGHT] / sums[..., _COUNT]
+        rated = sums[..., STRATA.index(RATED)]
+        by_name = {name: accuracy[..., k] for k, name in enumerate(STRATA)}
+        longer, shorter = (by_name[f"{RATED}, winner {length}"] for length in ("longer", "shorter"))
+        return by_name | {
+            "log-likelihood": sums[..., _LIKELIHOOD] / rated,
+            "leans shorter": (shorter - longer) / 2,
+        }
+
+
+def length_baselines(pairs: TestPairs, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Sums of the scores that prefer the longer and the shorter response."""
+    return {"longer": pairs.sums(lengths), "shorter": pairs.sums(-lengths)}

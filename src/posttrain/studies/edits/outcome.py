@@ -1,0 +1,211 @@
+"""Arms of the study of edited responses, the cells it trains, and its tables."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from posttrain.config.fields import at_least_one, setting
+from posttrain.evaluation.bootstrap import Resamples, interval, slope
+from posttrain.studies.common.groups import DataSettings
+from posttrain.studies.edits.metrics import COLUMNS, edit_metrics
+from posttrain.training.collator import Objective
+from posttrain.training.pairing import Pairing
+
+IGNORE = "edits ignored"
+#: Annotators' choices, and nothing else.
+ORDINARY = Pairing("rated")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of using edits.
+
+    Attributes:
+        pairing: Which comparisons of an edited group are trained on.
+        objective: Likelihood of pairs, or of whole rankings.
+        added: Ordinary groups, of one rated pair each, added for each edit. Such an arm ignores
+            edits: it shows what the same effort would have bought without them.
+        half: Which half of the edits is used, by how much of the chosen response they change; all
+            if not given.
+    """
+
+    pairing: Pairing = ORDINARY
+    objective: Objective = "pairs"
+    added: int = 0
+    half: Literal["closest", "farthest"] | None = None
+
+    @property
+    def uses_edits(self) -> bool:
+        """Whether an edited response takes part in training."""
+        return self.pairing.pairs != "rated"
+
+
+ARMS: dict[str, Arm] = {
+    IGNORE: Arm(),
+    "adding edited > chosen": Arm(Pairing("rated and edited over chosen")),
+    "adding edited > rejected": Arm(Pairing("rated and edited over rejected")),
+    "all pairs": Arm(Pairing("all")),
+    "all pairs, by prompt": Arm(Pairing("all", weighting="prompt")),
+    "Plackett–Luce": Arm(Pairing("all"), objective="plackett-luce"),
+    # As many pairs as without edits: edited > rejected takes the place of chosen > rejected.
+    "edit instead of chosen": Arm(Pairing("edited over rejected")),
+    # As many pairs as with one of an edit's pairs, and as many as with both.
+    "one more pair": Arm(added=1),
+    "two more pairs": Arm(added=2),
+    "all pairs, closest edits": Arm(Pairing("all"), half="closest"),
+    "all pairs, farthest edits": Arm(Pairing("all"), half="farthest"),
+}
+#: Paired differences between two arms of one size and share.
+CONTRASTS = {
+    "adding edited > chosen − one more pair": ("adding edited > chosen", "one more pair"),
+    "adding edited > rejected − one more pair": ("adding edited > rejected", "one more pair"),
+    "all pairs − one more pair": ("all pairs", "one more pair"),
+    "all pairs − two more pairs": ("all pairs", "two more pairs"),
+    "by prompt − by pair": ("all pairs, by prompt", "all pairs"),
+    "Plackett–Luce − all pairs": ("Plackett–Luce", "all pairs"),
+    "adding edited > chosen − edited > rejected": (
+        "adding edited > chosen",
+        "adding edited > rejected",
+    ),
+    "closest − farthest edits": ("all pairs, closest edits", "all pairs, farthest edits"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm at one data size and one share of edits.
+
+    Attributes:
+        arm: Name of the arm.
+        size: Training groups, those that an arm adds aside.
+        share: Share of the edits among them that are used.
+    """
+
+    arm: str
+    size: int
+    share: float
+
+
+@dataclass(frozen=True)
+class CellSettings(DataSettings):
+    """Which cells a study runs.
+
+    Raises:
+        ValueError: If a number is out of range, a list empty, or an arm unknown or missing.
+    """
+
+    arms: list[str] = setting(list(ARMS), "Ways of using edits.")
+    sizes: list[int] = setting([250, 1000], "Training groups, without those that an arm adds.")
+    shares: list[float] = setting([0.25, 1.0], "Shares of their edits that are used.")
+    seeds: int = setting(10, "Repetitions, each with other training groups.")
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "seeds", "resamples")
+        for name in ("sizes", "shares"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} needs at least one value")
+        if min(self.sizes) < 1:
+            raise ValueError(f"sizes must be at least 1, not {self.sizes}")
+        if not all(0 < share <= 1 for share in self.shares):
+            raise ValueError(f"shares must lie above 0 and be at most 1, not {self.shares}")
+        if IGNORE not in self.arms or not set(self.arms) <= set(ARMS):
+            raise ValueError(
+                f"arms must contain {IGNORE!r} and only names of {', '.join(ARMS)}; got "
+                f"{', '.join(self.arms)}"
+            )
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every arm at every size and share."""
+        return [Cell(*cell) for cell in product(self.arms, self.sizes, self.shares)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Held-out results of every cell.
+
+    Attributes:
+        sums: Shape ``[seeds, test groups, COLUMNS]``, by cell, hyperparameters tuned for each.
+        shared: The same with hyperparameters that all cells share.
+        costs: What a run of each cell takes on average (see :func:`.edits.data.cost`).
+        baselines: Sums of scores that no model gives, ``[test groups, COLUMNS]``, by name.
+        account: Of the test groups.
+    """
+
+    sums: Mapping[Cell, np.ndarray]
+    shared: Mapping[Cell, np.ndarray]
+    costs: Mapping[Cell, Mapping[str, float]]
+    baselines: Mapping[str, np.ndarray]
+    account: dict[str, Any] = field(default_factory=dict)
+
+
+HEAD = ["arm", "size", "share", "tuning"]
+ESTIMATE = ["estimate", "low", "high"]
+
+
+def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFrame]:
+    """Tidy tables of an outcome, each estimate with a 95 % interval over test groups and seeds.
+
+    Returns:
+        - ``metrics``: by arm, size, share, tuning (``tuned`` or ``shared``) and metric.
+        - ``gains``: the same for the paired difference to the arm that ignores edits.
+        - ``contrasts``: paired differences of :data:`CONTRASTS`.
+        - ``trends``: change of the gains per tenfold data, by arm, share, tuning and metric; NaN
+          with a single size.
+        - ``costs``: what a run of each cell takes (see :func:`.edits.data.cost`).
+        - ``baselines``: metrics of scores that no model gives.
+    """
+    seeds, groups, _ = next(iter(outcome.sums.values())).shape
+    draws = Resamples.draw(groups, seeds, count=resamples)
+    metrics, gains, contrasts, trends = [], [], [], []
+    for tuning, chosen in (("tuned", outcome.sums), ("shared", outcome.shared)):
+        measured = {cell: draws.measure(sums, edit_metrics) for cell, sums in chosen.items()}
+        for cell, values in measured.items():
+            label = (cell.arm, cell.size, cell.share, tuning)
+            plain = measured[Cell(IGNORE, cell.size, cell.share)]
+            for metric, replicates in values.items():
+                metrics.append((*label, metric, *interval(replicates)))
+                if cell.arm != IGNORE:
+                    gains.append((*label, metric, *interval(replicates - plain[metric])))
+        sizes = sorted({cell.size for cell in measured})
+        for arm, share in dict.fromkeys((cell.arm, cell.share) for cell in measured):
+            for metric in edit_metrics(np.zeros(COLUMNS)) if arm != IGNORE else ():
+                curve = np.stack(
+                    [
+                        measured[Cell(arm, size, share)][metric]
+                        - measured[Cell(IGNORE, size, share)][metric]
+                        for size in sizes
+                    ]
+                )
+                trends.append((arm, share, tuning, metric, *interval(slope(sizes, curve))))
+        for size, share in dict.fromkeys((cell.size, cell.share) for cell in measured):
+            for name, (one, other) in CONTRASTS.items():
+                pair = [measured.get(Cell(arm, size, share)) for arm in (one, other)]
+                if pair[0] is not None and pair[1] is not None:
+                    contrasts += [
+                        (
+                            name, size, share, tuning, metric,
+                            *interval(pair[0][metric] - pair[1][metric]),
+                        )
+                        for metric in pair[0]
+                    ]  # fmt: skip
+    alone = Resamples.draw(groups, 1, count=resamples)
+    baselines = [
+        (name, metric, *interval(replicates))
+        for name, sums in outcome.baselines.items()
+        for metric, replicates in alone.measure(sums[None], edit_metrics).items()
+        # Lengths are no log-odds.
+        if metric != "log-likelihood"
+    ]
+    return {
+        "metrics": pd.DataFrame(metrics, columns=[*HEAD, "metric", *ESTIMATE]),
+        "gains": pd.DataFrame(gains, columns=[*HEAD, "metric", *ESTIMATE]),
+        "contrasts": pd.DataFrame(contrasts, columns=["contrast", *HEAD[1:], "metric", *ESTIMATE]),
+        "trends": pd.DataFrame(trends, columns=["arm", "share", "tuning", "metric", *ESTIMATE]),
+        "costs": pd.DataFrame([asdict(cell) | {**cost} for cell, cost in outcome.costs.items()]),
+        "baselines": pd.DataFrame(baselines, columns=["baseline", "metric", *ESTIMATE]),
+    }

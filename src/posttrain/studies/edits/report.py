@@ -1,0 +1,280 @@
+"""The study of edits for readers: tables of formatted numbers.
+
+Everything is read from run records; :mod:`.edits.answer` puts the answer into words.
+"""
+
+import html
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+import pandas as pd
+
+from posttrain.data.preferences import RESPONSES
+from posttrain.evidence.claims import estimate as one_row
+from posttrain.evidence.records import Record
+from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_interval
+from posttrain.studies.edits.claims import estimate, most_data
+from posttrain.studies.edits.metrics import GOLD, KINDS
+from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE
+from posttrain.training.pairing import RATED
+
+
+def arms_of(record: Record) -> list[str]:
+    """The arms of a record, in the order of :data:`.edits.outcome.ARMS`."""
+    there = set(record.tables["metrics"]["arm"])
+    return [arm for arm in ARMS if arm in there]
+
+
+def gain(record: Record, arm: str, metric: str = RATED, **where: object) -> str:
+    """Points that an arm gains over ignoring edits, with the most data unless said otherwise."""
+    table = record.tables["gains"]
+    return with_interval(estimate(table, arm=arm, metric=metric, **(most_data(record) | where)))
+
+
+def contrast(record: Record, name: str, **where: object) -> str:
+    """A paired difference on chosen > rejected (points), with the most data."""
+    table = record.tables["contrasts"]
+    return with_interval(estimate(table, contrast=name, **(most_data(record) | where)))
+
+
+def named(record: Record) -> str:
+    """A source in running text, with what was trained."""
+    source, _, how = title(record).partition(" (")
+    return f"`{source}` ({how}" if how else f"`{source}`"
+
+
+def gain_table(record: Record, metric: str = RATED) -> pd.DataFrame:
+    """Gains over ignoring edits (points): a row an arm and tuning, a column a size and share."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for arm in arms_of(record):
+        for tuning in ("tuned", "shared") if arm != IGNORE else ():
+            rows[arm, tuning] = {
+                _cell(size, share, record): gain(
+                    record, arm, metric, size=size, share=share, tuning=tuning
+                )
+                for size in record.settings["sizes"]
+                for share in record.settings["shares"]
+            }
+    index = pd.MultiIndex.from_tuples(list(rows), names=["arm", "hyperparameter"])
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def _cell(size: int, share: float, record: Record) -> str:
+    """Column title of a size and share."""
+    edits = "" if len(record.settings["shares"]) == 1 else f", {share * PERCENT:.0f} % of edits"
+    return f"{size:,} groups{edits}"
+
+
+def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Accuracy (%) of ignoring edits on each kind of pair, most data, and of preferring length."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for record in ordered(records):
+        metrics, baselines = record.tables["metrics"], record.tables["baselines"]
+        rows[title(record), "edits ignored"] = {
+            kind: with_interval(
+                estimate(metrics, arm=IGNORE, metric=kind, **most_data(record)), sign=False
+            )
+            for kind in KINDS
+        }
+        rows[title(record), "the longer response"] = {
+            kind: with_interval(one_row(baselines, baseline="longer", metric=kind), sign=False)
+            for kind in KINDS
+        }
+    index = pd.MultiIndex.from_tuples(list(rows), names=["source", "ranked by"])
+    return pd.DataFrame(list(rows.values()), index=index)
+
+
+def kinds_table(record: Record) -> pd.DataFrame:
+    """Gains (points) of every arm on each kind of test pair, tuned, most data; gold where known."""
+    metrics = record.tables["metrics"].set_index("metric")["estimate"]
+    known = [name for name in (*KINDS, *GOLD) if metrics.loc[name].notna().all()]
+    rows = {
+        arm: {name: gain(record, arm, name) for name in known}
+        for arm in arms_of(record)
+        if arm != IGNORE
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def contrast_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Differences between two arms on chosen > rejected (points), tuned, most data."""
+    columns = {}
+    for record in ordered(records):
+        there = set(record.tables["contrasts"]["contrast"])
+        columns[title(record)] = {
+            name: contrast(record, name) for name in CONTRASTS if name in there
+        }
+    return pd.DataFrame(columns).reindex(list(CONTRASTS)).fillna("–").rename_axis("difference")
+
+
+def length_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Whether the gain of all pairs is a taste for short responses (points), tuned, most data.
+
+    Returns:
+        One row a source: the gain on chosen > rejected where the winner is the longer and where it
+        is the shorter response, and half of the second less the first.
+    """
+    rows = {}
+    for record in ordered(records):
+        rows[title(record)] = {
+            "winner longer": gain(record, "all pairs", f"{RATED}, winner longer"),
+            "winner shorter": gain(record, "all pairs", f"{RATED}, winner shorter"),
+            "leans to the shorter": gain(record, "all pairs", "leans shorter"),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
+
+
+def cost_table(record: Record) -> pd.DataFrame:
+    """What each arm takes and reaches, most data, tuned.
+
+    Returns:
+        One row an arm: annotators' decisions, pairs, and tokens of one pass over the training
+        groups in exact rows (means over repetitions); accuracy (%) on chosen > rejected; and the
+        points gained over ignoring edits for each hundred decisions and each ten thousand tokens of
+        a pass beyond those of that arm.
+    """
+    where = most_data(record)
+    costs = record.tables["costs"]
+    costs = costs[(costs["size"] == where["size"]) & (costs["share"] == where["share"])]
+    by_arm = costs.set_index("arm")
+    rows = {}
+    for arm in arms_of(record):
+        taken = by_arm.loc[arm]
+        reached = estimate(record.tables["metrics"], arm=arm, **where)
+        row = {
+            "decisions": f"{taken['decisions']:,.0f}",
+            "pairs": f"{taken['pairs']:,.0f}",
+            "tokens a pass": f"{taken['tokens']:,.0f}",
+            "accuracy (%)": with_interval(reached, sign=False),
+        }
+        more = taken - by_arm.loc[IGNORE]
+        for name, unit, column in (
+            ("decisions", 100, "points per 100 decisions more"),
+            ("tokens", 10_000, "points per 10,000 tokens more"),
+        ):
+            row[column] = "–"
+            if arm != IGNORE and more[name] > 0:
+                found = estimate(record.tables["gains"], arm=arm, **where)
+                value, low, high = (number * unit / more[name] for number in found)
+                row[column] = with_interval((value, low, high), digits=2)
+        rows[arm] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def data_in_words(records: Sequence[Record]) -> str:
+    """How much each run trained and tested, as a list in Markdown."""
+    parts = []
+    for record in ordered(records):
+        given, data = record.settings, record.data
+        if "folds" in given:
+            how = f"heads on frozen features, every group tested once in {given['folds']} folds"
+        else:
+            layers = given["top_layers"]
+            trained = "the whole model" if layers == 0 else f"the last {layers} layers"
+            how = f"{trained}{' in bfloat16' if given['bf16'] else ''}"
+        costs = record.tables["costs"]
+        costs = costs[(costs["arm"] == "all pairs") & (costs["share"] == costs["share"].max())]
+        sizes = listing([f"{size:,}" for size in given["sizes"]])
+        edits = listing([f"{count:,.0f}" for count in costs.sort_values("size")["edits"]])
+        parts.append(
+            f"- {named(record)}: {how}; {sizes} training groups with {edits} edits; "
+            f"{data['test groups']:,} test groups, {data['test groups with an edit']:,} with an "
+            f"edit; {given['seeds']} seeds. In all, it has {data['edits']:,} distinct edits in "
+            f"{data['groups with an edit']:,} groups."
+        )
+    return "\n".join(parts)
+
+
+def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Tuned hyperparameters by arm, most data: learning rate, or the mean penalty of all folds.
+
+    An asterisk marks a learning rate at an end of its grid; for penalties the share of folds at an
+    end stands in brackets.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for record in ordered(records):
+        where = most_data(record)
+        tuning = record.tables["tuning"]
+        cells: dict[str, str] = {}
+        for arm in arms_of(record):
+            part = tuning[
+                (tuning["arm"] == arm)
+                & (tuning["size"] == where["size"])
+                & (tuning["share"] == where["share"])
+            ]
+            if "penalty" in part:
+                row = part.iloc[0]
+                cells[arm] = f"{row['penalty']:.2g} ({row['at edge'] * PERCENT:.0f} %)"
+            elif len(part) > 1:
+                best = part.loc[part["accuracy"].idxmax(), "learning rate"]
+                rates = record.settings["learning_rates"]
+                cells[arm] = f"{best:g}{'*' if best in (min(rates), max(rates)) else ''}"
+            else:
+                cells[arm] = f"{part['learning rate'].item():g} (not tuned)"
+        columns[title(record)] = cells
+    table = pd.DataFrame(columns)
+    return table.loc[[arm for arm in ARMS if arm in table.index]].fillna("–").rename_axis("arm")
+
+
+#: Longest text of a prompt that is shown, in characters.
+LONGEST_PROMPT = 280
+
+
+def marked(chosen: str, edited: str) -> str:
+    """HTML of the edited text with what an editor took out and put in, word by word."""
+    before, after = chosen.split(), edited.split()
+    parts = []
+    matcher = SequenceMatcher(None, before, after, autojunk=False)
+    for _, i, j, k, m in matcher.get_opcodes():
+        old, new = (html.escape(" ".join(words)) for words in (before[i:j], after[k:m]))
+        if old == new:
+            parts.append(old)
+        else:
+            parts += [f"<del>{old}</del>"] * bool(old) + [f"<ins>{new}</ins>"] * bool(new)
+    return " ".join(parts)
+
+
+def examples_html(record: Record) -> str:
+    """The examples of a record as HTML: texts with the edit marked, scores before and after."""
+    pieces = []
+    for number, part in record.tables["examples"].groupby("example"):
+        rows = part.set_index("role")
+        prompt = str(rows.loc["prompt", "text"])
+        shown = prompt if len(prompt) <= LONGEST_PROMPT else f"…{prompt[-LONGEST_PROMPT:]}"
+        cells = []
+        for role in RESPONSES:
+            text = str(rows.loc[role, "text"])
+            edited = role == "edited"
+            seen = marked(str(rows.loc["chosen", "text"]), text) if edited else html.escape(text)
+            scores = "".join(
+                f'<td style="padding:0 1em">{float(rows.loc[role, stage]):+.2f}</td>'.replace(
+                    "-", "−"
+                )
+                for stage in ("before", "after")
+            )
+            cells.append(f'<tr><th>{role}</th><td style="text-align:left">{seen}</td>{scores}</tr>')
+        pieces.append(
+            f"<p><b>Example {number}.</b> Prompt: <i>{html.escape(shown)}</i></p>"
+            "<table style='margin-left:0; border-spacing:1em 0; border-collapse:separate'>"
+            "<thead><tr><th></th><th>response</th><th>score before</th>"
+            f"<th>score after</th></tr></thead><tbody>{''.join(cells)}</tbody></table>"
+        )
+    return "\n".join(pieces)
+
+
+def moves_table(record: Record) -> pd.DataFrame:
+    """How a small step on each pair alone moves the scores; the largest of an example is 1."""
+    # Adding zero turns -0 into 0.
+    return record.tables["moves"].set_index(["example", "pair"]).round(2) + 0.0
+
+
+def learned_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Accuracy (%) on held-out triples after training on edits, by kind of pair."""
+    rows = {
+        record.source: {
+            kind: with_interval(estimate(record.tables["accuracy"], metric=kind), sign=False)
+            for kind in KINDS
+        }
+        for record in records
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")

@@ -1,0 +1,92 @@
+"""What each way of using an edit pushes, derived from the losses themselves."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from posttrain.data.preferences import RESPONSES
+from posttrain.training.losses import plackett_luce_loss, ranking_loss
+from posttrain.training.pairing import PAIRINGS
+
+#: Comparisons of an edited group, by objective; Plackett–Luce has none of its own.
+OBJECTIVES = {
+    "edits ignored": PAIRINGS["rated"],
+    "adding edited > chosen": PAIRINGS["rated and edited over chosen"],
+    "adding edited > rejected": PAIRINGS["rated and edited over rejected"],
+    "edited over both": PAIRINGS["best"],
+    "all pairs": PAIRINGS["all"],
+}
+PLACKETT_LUCE = "Plackett–Luce"
+
+
+def group_loss(scores: Tensor, objective: str) -> Tensor:
+    """Loss of one edited group.
+
+    Args:
+        scores: Of edited, chosen and rejected, shape ``[3]``.
+        objective: A key of :data:`OBJECTIVES`, ``all pairs, by prompt`` or ``Plackett–Luce``.
+
+    Returns:
+        A scalar: the sum over the pairs, for ``all pairs, by prompt`` their mean.
+    """
+    if objective == PLACKETT_LUCE:
+        return plackett_luce_loss(scores, [3])
+    by_prompt = objective == "all pairs, by prompt"
+    kinds = OBJECTIVES["all pairs" if by_prompt else objective]
+    places = [[RESPONSES.index(role) for role in kind.split(" > ")] for kind in kinds]
+    winners, losers = torch.tensor(places).T
+    losses = ranking_loss(scores[winners], scores[losers], reduction="none")
+    return losses.mean() if by_prompt else losses.sum()
+
+
+def push_table(
+    differences: Sequence[tuple[float, float]] = ((0.0, 0.0), (2.0, 0.0), (0.0, 2.0)),
+) -> pd.DataFrame:
+    """How hard each objective pushes the three scores: minus the gradient of one group's loss.
+
+    Args:
+        differences: Score of edited minus chosen, and of chosen minus rejected.
+
+    Returns:
+        One row an objective and place: ``edited − chosen``, ``chosen − rejected``, ``objective``,
+        ``edited``, ``chosen``, ``rejected``. The three pushes sum to zero.
+    """
+    rows = []
+    for first, second in differences:
+        for objective in (*OBJECTIVES, "all pairs, by prompt", PLACKETT_LUCE):
+            scores = torch.tensor(
+                [first + second, second, 0.0], dtype=torch.float64, requires_grad=True
+            )
+            (gradient,) = torch.autograd.grad(group_loss(scores, objective), scores)
+            rows.append((first, second, objective, *(0 - gradient).tolist()))
+    columns = ["edited − chosen", "chosen − rejected", "objective", *RESPONSES]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def identity_table(
+    differences: Sequence[tuple[float, float]] = ((0.0, 0.0), (1.0, 1.0), (3.0, 0.0), (-1.0, 2.0)),
+) -> pd.DataFrame:
+    """Adjacent pairs, Plackett–Luce and all pairs on one group, and the closed form between them.
+
+    Returns:
+        One row a place: ``edited − chosen``, ``chosen − rejected``, ``adjacent pairs``,
+        ``Plackett–Luce``, ``all pairs``, ``all pairs less Plackett–Luce`` and ``closed form``,
+        log(1 + ab/(1 + a + b)) with a and b the odds of chosen and of rejected against edited.
+    """
+    rows = []
+    for first, second in differences:
+        scores = torch.tensor([first + second, second, 0.0], dtype=torch.float64)
+        adjacent, ranking, pairs = (
+            float(group_loss(scores, name))
+            for name in ("adding edited > chosen", PLACKETT_LUCE, "all pairs")
+        )
+        a, b = (scores[1:] - scores[0]).exp()
+        closed = float(torch.log1p(a * b / (1 + a + b)))
+        rows.append((first, second, adjacent, ranking, pairs, pairs - ranking, closed))
+    columns = [
+        "edited − chosen", "chosen − rejected", "adjacent pairs", PLACKETT_LUCE, "all pairs",
+        "all pairs less Plackett–Luce", "closed form",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)

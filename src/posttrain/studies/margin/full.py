@@ -1,0 +1,219 @@
+"""The margin study with full training: the tiny Llama on simulated data, SmolLM2 on human data.
+
+Training pairs and test pairs never share a split group. The learning rate is tuned per arm: trained
+on four fifths of the training groups, judged on the rest, then trained again on all of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from posttrain.config.fields import at_least_one, one_of, setting
+from posttrain.data.sources.simulator.annotators import reachable_accuracy
+from posttrain.data.splits import split
+from posttrain.evaluation.metrics import COLUMNS, sums_by_group
+from posttrain.models import reward_model
+from posttrain.rows.layout import LAYOUTS
+from posttrain.studies.common.groups import DataSettings, Prepared, load_groups, training_and_test
+from posttrain.studies.common.training import Recipe, kept, many_runs, train
+from posttrain.studies.margin.outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
+from posttrain.training.collator import TrainingGroup, TrainingPair
+
+
+@dataclass(frozen=True)
+class FullSettings(Recipe, DataSettings):
+    """Settings of the study with full training; defaults are those for simulated data.
+
+    Raises:
+        ValueError: If a number is below 1, a list empty, or the shared learning rate is not one of
+            the learning rates.
+    """
+
+    edited_share: float = setting(0.0, "Share of simulated groups with an edit, which is ignored.")
+    sizes: list[int] = setting([250, 1000, 4000], "Numbers of annotated training pairs.")
+    test_size: int = setting(4000, "Test pairs, at most.")
+    seeds: int = setting(3, "Repetitions, each with other subsets, data order and score head.")
+    learning_rates: list[float] = setting([1e-3, 3e-3, 6e-3], "Peak learning rates to choose from.")
+    shared_learning_rate: float = setting(3e-3, "The learning rate that all arms share.")
+    test_share: float = setting(0.3, "Share of split groups kept for testing.")
+    validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "test_size", "seeds", "resamples")
+        if not self.sizes or min(self.sizes) < 1:
+            raise ValueError(f"sizes needs values of at least 1, not {self.sizes}")
+        one_of(self, "shared_learning_rate", "learning_rates")
+
+
+@dataclass(frozen=True)
+class HumanFullSettings(FullSettings):
+    """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
+
+    sizes: list[int] = setting([300], "Numbers of annotated training pairs.")
+    test_size: int = setting(300, "Test pairs, at most.")
+    top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
+    batch_size: int = setting(16, "Groups per step.")
+    learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
+    shared_learning_rate: float = setting(1e-4, "The learning rate that all arms share.")
+
+
+def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
+    """Load or simulate rated pairs, tokenise and split them.
+
+    Raises:
+        ValueError: If a pair has no strength, or the largest size exceeds the training part.
+    """
+    # Only chosen > rejected is rated; an edited response takes no part.
+    found = load_groups(source, checkpoint, settings, edits=False)
+    pairs = RatedPairs.of(found.ranked)
+    training, test = training_and_test(
+        pairs.groups,
+        test_share=settings.test_share,
+        test_size=settings.test_size,
+        seed=settings.data_seed,
+    )
+    if max(settings.sizes) > len(training):
+        raise ValueError(
+            f"size {max(settings.sizes)} exceeds the {len(training)} training groups; lower sizes "
+            "or use more groups"
+        )
+    account = found.account | {"test pairs": len(test)}
+    return Prepared(found.ranked, found.tokens, account, found.gold, training=training, test=test)
+
+
+def run(
+    checkpoint: Path, settings: FullSettings, prepared: Prepared, *, finished: Path | None = None
+) -> Outcome:
+    """Train and test all arms.
+
+    Args:
+        checkpoint: Folder of the language model.
+        settings: Those of the study.
+        prepared: What :func:`prepare` gives for them.
+        finished: Folder that keeps finished training runs (see :func:`.training.kept`).
+
+    Raises:
+        ValueError: If Llama 3's filter leaves no pair to train on, or finished runs of code that is
+            not committed are to be kept.
+    """
+    scores: Scores = train_and_score if finished is None else kept(
+        train_and_score, finished, settings=asdict(settings), data=prepared.account,
+        ignore=["checkpoint", "prepared", "settings"],
+    )  # fmt: skip
+    with many_runs():
+        return _run(checkpoint, settings, prepared, scores)
+
+
+def train_and_score(
+    checkpoint: Path,
+    prepared: Prepared,
+    arm: Arm,
+    training: np.ndarray,
+    test: np.ndarray,
+    learning_rate: float,
+    seed: int,
+    settings: FullSettings,
+) -> np.ndarray:
+    """Train a reward model on some groups and score others.
+
+    Returns:
+        Scores of chosen and rejected of each test group, shape ``[2, groups]``.
+    """
+    strengths = [prepared.ranked[i].strength or 0 for i in training]
+    groups = [
+        TrainingGroup(prepared.tokens[i], (TrainingPair(0, 1, margin, weight),))
+        for i, margin, weight in zip(
+            training, arm.margins(strengths).tolist(), arm.weights(strengths).tolist(), strict=True
+        )
+    ]
+    model, pad_token_id = train(
+        checkpoint, groups, LAYOUTS["separate"], settings,
+        learning_rate=learning_rate, seed=seed,
+    )  # fmt: skip
+    tested = [prepared.tokens[i] for i in test]
+    scores = reward_model.score(model, tested, pad_token_id=pad_token_id)
+    return scores.unflatten(0, (-1, 2)).T.numpy()
+
+
+#: A function with the arguments of :func:`train_and_score`.
+Scores = Callable[..., np.ndarray]
+
+
+def _run(checkpoint: Path, settings: FullSettings, prepared: Prepared, scores: Scores) -> Outcome:
+    test = RatedPairs.of([prepared.ranked[i] for i in prepared.test])
+    grid = len(settings.learning_rates)
+    shape = (len(ARMS), len(settings.sizes), settings.seeds)
+    sums = np.zeros((*shape, grid, test.group_count, COLUMNS))
+    tuned = np.zeros((*shape, test.group_count), dtype=int)
+    examples = np.zeros((len(ARMS), grid, 2, len(test.groups)))
+    for seed in range(settings.seeds):
+        order = np.random.default_rng(seed).permutation(prepared.training)
+        for s, size in enumerate(settings.sizes):
+            subset = order[:size]
+            for a, arm in enumerate(ARMS):
+                best = _tune(checkpoint, prepared, arm, subset, seed, settings, scores)
+                tuned[a, s, seed] = best
+                for g in range(grid):
+                    scored = scores(
+                        checkpoint, prepared, arm, subset, prepared.test,
+                        settings.learning_rates[g], seed, settings,
+                    )  # fmt: skip
+                    sums[a, s, seed, g] = sums_by_group(
+                        scored[0], scored[1], test.strengths, test.codes, test.group_count
+                    )
+                    if seed == 0 and size == settings.sizes[-1]:
+                        examples[a, g] = scored
+    return Outcome(
+        grid=tuple(settings.learning_rates),
+        grid_name="learning rate",
+        shared=settings.learning_rates.index(settings.shared_learning_rate),
+        sizes=tuple(settings.sizes),
+        sums=sums,
+        tuned=tuned,
+        examples=examples,
+        example_codes=test.codes,
+        baselines=_baselines(prepared, test, settings),
+    )
+
+
+def _baselines(prepared: Prepared, test: RatedPairs, settings: FullSettings) -> pd.DataFrame:
+    """Accuracy by length, and where the gold quality is known, what can be reached."""
+    by_length = length_baseline(test, resamples=settings.resamples)
+    if prepared.gold is None:
+        return by_length
+    gold = [prepared.gold[i] for i in prepared.test]
+    reachable = pd.DataFrame(
+        [
+            ("reachable", "accuracy" if name == "all" else f"accuracy {name}", value, value, value)
+            for name, value in reachable_accuracy([best - worst for best, worst in gold]).items()
+        ],
+        columns=["baseline", "metric", "estimate", "low", "high"],
+    )
+    return pd.concat([by_length, reachable], ignore_index=True)
+
+
+def _tune(
+    checkpoint: Path,
+    prepared: Prepared,
+    arm: Arm,
+    subset: np.ndarray,
+    seed: int,
+    settings: FullSettings,
+    scores: Scores,
+) -> int:
+    """Index of the learning rate with the best accuracy on held-out training groups."""
+    if len(settings.learning_rates) == 1:
+        return 0
+    ranked = [prepared.ranked[i] for i in subset]
+    fitting, validation = split(ranked, test_fraction=settings.validation_share, seed=seed)
+    accuracies = []
+    for learning_rate in settings.learning_rates:
+        winners, losers = scores(
+            checkpoint, prepared, arm, subset[fitting], subset[validation],
+            learning_rate, seed, settings,
+        )  # fmt: skip
+        accuracies.append(np.mean((winners > losers) + 0.5 * (winners == losers)))
+    return int(np.argmax(accuracies))

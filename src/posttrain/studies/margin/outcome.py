@@ -1,0 +1,256 @@
+"""Arms of the margin study, what a run of it leaves behind, and the tables made of that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from posttrain.data.preferences import RankedGroup
+from posttrain.evaluation.bootstrap import Resamples, interval, slope
+from posttrain.evaluation.metrics import STRATA, reliability, sums_by_group
+from posttrain.training.losses import MARGINS, margins_by_strength
+
+#: Arms by loss: Llama 3's, Llama 2's with both margin tables, and HelpSteer2-Preference's.
+LOSSES = ("none", "small", "large", "scaled")
+TUNINGS = ("shared", "tuned")
+#: Llama 3 trains only on pairs rated better (3) or significantly better (4) (section 4.2.1).
+FILTER_STRENGTH = 3
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training.
+
+    Attributes:
+        loss: One of :data:`LOSSES`.
+        filtered: Whether only pairs that pass Llama 3's filter are trained on.
+    """
+
+    loss: str
+    filtered: bool = False
+
+    def margins(self, strengths: Sequence[int]) -> Tensor:
+        """Margin of each pair, shape ``[pairs]``."""
+        return margins_by_strength(strengths, self.loss if self.loss in MARGINS else "none")
+
+    def weights(self, strengths: Sequence[int]) -> Tensor:
+        """Weight of each pair, shape ``[pairs]``; 0 where the filter leaves it out."""
+        strength = torch.tensor(strengths, dtype=torch.float64)
+        weight = strength if self.loss == "scaled" else torch.ones_like(strength)
+        return torch.where(strength >= FILTER_STRENGTH, weight, 0) if self.filtered else weight
+
+
+ARMS = tuple(Arm(loss, filtered) for filtered in (False, True) for loss in LOSSES)
+
+
+@dataclass(frozen=True)
+class RatedPairs:
+    """Chosen > rejected of each group, for groups that an annotator rated.
+
+    Attributes:
+        groups: The ranked groups.
+        strengths: Strength of each, shape ``[pairs]``.
+        codes: Index of each pair's split group, shape ``[pairs]``.
+    """
+
+    groups: list[RankedGroup]
+    strengths: np.ndarray
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, groups: Sequence[RankedGroup]) -> "RatedPairs":
+        """Collect pairs.
+
+        Raises:
+            ValueError: If a group has no strength: this study cannot use it.
+        """
+        missing = [group.id for group in groups if group.strength is None]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of {len(groups)} groups have no strength (first: {missing[0]}); "
+                "the margin study needs data whose pairs are all rated 1 to 4"
+            )
+        codes = np.unique([group.group for group in groups], return_inverse=True)[1]
+        return cls(list(groups), np.array([group.strength for group in groups]), codes)
+
+    @property
+    def group_count(self) -> int:
+        """Number of distinct split groups."""
+        return int(self.codes.max()) + 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Held-out results of every arm, data size, seed and hyperparameter.
+
+    Attributes:
+        grid: The hyperparameter's values.
+        grid_name: What it is: ``penalty`` or ``learning rate``.
+        shared: Index of the value that all arms share.
+        sizes: Numbers of annotated training pairs (before the filter).
+        sums: Sums over held-out pairs, shape
+            ``[arms, sizes, seeds, grid, test groups, evaluation.COLUMNS]``.
+        tuned: Index of the value tuned for an arm, size and seed, by test group (which fold it is
+            in), shape ``[arms, sizes, seeds, test groups]``.
+        examples: Scores of winners and losers at the largest size with the first seed, shape
+            ``[arms, grid, 2, pairs]``.
+        baselines: Extra rows for the metrics table (length-only, reachable accuracy).
+        training: What each arm's training saw, for the reader: pairs after the filter, and so on.
+    """
+
+    grid: tuple[float, ...]
+    grid_name: str
+    shared: int
+    sizes: tuple[int, ...]
+    sums: np.ndarray
+    tuned: np.ndarray
+    examples: np.ndarray
+    example_codes: np.ndarray
+    baselines: pd.DataFrame
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def select(self, tuning: str) -> np.ndarray:
+        """Sums under one way of choosing hyperparameters.
+
+        Returns:
+            Shape ``[arms, sizes, seeds, test groups, COLUMNS]``.
+        """
+        if tuning == "shared":
+            return self.sums[:, :, :, self.shared]
+        # Bring the grid behind the groups, then take each group's own choice.
+        by_group = np.moveaxis(self.sums, 3, 4)
+        return np.take_along_axis(by_group, self.tuned[..., None, None], axis=4)[..., 0, :]
+
+
+def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFrame]:
+    """Tidy tables of an outcome, each estimate with a 95 % interval.
+
+    Returns:
+        - ``metrics``: by arm, size, tuning and metric.
+        - ``gains``: the same for the paired difference to the arm without margin, same filter.
+        - ``filter``: the paired difference of filtered to unfiltered, same loss.
+        - ``steps``: accuracy on strength 4 minus accuracy on strength 1, and the same step of the
+          gain over the arm without margin.
+        - ``trends``: change of the accuracy gain per tenfold data.
+        - ``sensitivity``: accuracy gain of each loss at every shared hyperparameter value.
+        - ``chosen``: geometric mean of the tuned value, and how often it lies on the grid's edge.
+        - ``reliability``: reliability diagrams at the largest size.
+        - ``histogram``: standardised scores at the largest size, first seed, tuned.
+        - ``baselines``: length-only accuracy, reachable accuracy.
+    """
+    draws = Resamples.draw(outcome.sums.shape[4], outcome.sums.shape[2], count=resamples)
+    metrics, gains, filters, steps, trends, diagrams = [], [], [], [], [], []
+    for tuning in TUNINGS:
+        sums = outcome.select(tuning)
+        measured = {
+            (arm, size): draws.measure(sums[a, s])
+            for a, arm in enumerate(ARMS)
+            for s, size in enumerate(outcome.sizes)
+        }
+        for (arm, size), values in measured.items():
+            rise = values["accuracy 4"] - values["accuracy 1"]
+            plain = measured[Arm("none", arm.filtered), size]
+            label = (*_label(arm), tuning, size)
+            steps.append((*label, "accuracy 4 − 1", *interval(rise)))
+            if arm.loss != "none":
+                gained = rise - (plain["accuracy 4"] - plain["accuracy 1"])
+                steps.append((*label, "gain 4 − 1", *interval(gained)))
+            for metric, replicates in values.items():
+                metrics.append((*label, metric, *interval(replicates)))
+                if arm.loss != "none":
+                    gains.append((*label, metric, *interval(replicates - plain[metric])))
+                if arm.filtered:
+                    whole = measured[Arm(arm.loss), size][metric]
+                    filters.append((*label, metric, *interval(replicates - whole)))
+        for arm in (arm for arm in ARMS if arm.loss != "none"):
+            for metric in ("accuracy", *(f"accuracy {s}" for s in STRATA[1:])):
+                curves = np.stack(
+                    [
+                        measured[arm, size][metric]
+                        - measured[Arm("none", arm.filtered), size][metric]
+                        for size in outcome.sizes
+                    ]
+                )
+                trends.append(
+                    (*_label(arm), tuning, metric, *interval(slope(outcome.sizes, curves)))
+                )
+        for a, arm in enumerate(ARMS):
+            rows = reliability(sums[a, -1].sum(axis=(0, 1)))
+            diagrams += [(*_label(arm), tuning, b, *row) for b, row in enumerate(rows)]
+    head = ["loss", "filtered", "tuning"]
+    estimate = ["estimate", "low", "high"]
+    return {
+        "metrics": pd.DataFrame(metrics, columns=[*head, "size", "metric", *estimate]),
+        "gains": pd.DataFrame(gains, columns=[*head, "size", "metric", *estimate]),
+        "filter": pd.DataFrame(filters, columns=[*head, "size", "metric", *estimate]),
+        "steps": pd.DataFrame(steps, columns=[*head, "size", "metric", *estimate]),
+        "trends": pd.DataFrame(trends, columns=[*head, "metric", *estimate]),
+        "sensitivity": _sensitivity(outcome, draws),
+        "chosen": _chosen(outcome),
+        "reliability": pd.DataFrame(
+            diagrams, columns=[*head, "bin", "confidence", "accuracy", "share"]
+        ),
+        "histogram": _histogram(outcome),
+        "baselines": outcome.baselines,
+    }
+
+
+def _label(arm: Arm) -> tuple[str, bool]:
+    return arm.loss, arm.filtered
+
+
+def _sensitivity(outcome: Outcome, draws: Resamples) -> pd.DataFrame:
+    rows = []
+    for s, size in enumerate(outcome.sizes):
+        for g, value in enumerate(outcome.grid):
+            plain = draws.measure(outcome.sums[ARMS.index(Arm("none")), s, :, g])["accuracy"]
+            for loss in LOSSES:
+                found = draws.measure(outcome.sums[ARMS.index(Arm(loss)), s, :, g])["accuracy"]
+                rows.append((loss, size, value, found[0], *interval(found - plain)))
+    columns = ["loss", "size", outcome.grid_name, "accuracy", "estimate", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _chosen(outcome: Outcome) -> pd.DataFrame:
+    rows = []
+    grid = np.array(outcome.grid)
+    for a, arm in enumerate(ARMS):
+        for s, size in enumerate(outcome.sizes):
+            places = outcome.tuned[a, s]
+            edge = (places == 0) | (places == len(grid) - 1)
+            typical = np.exp(np.log(grid[places]).mean())
+            rows.append((*_label(arm), size, typical, edge.mean()))
+    return pd.DataFrame(rows, columns=["loss", "filtered", "size", outcome.grid_name, "at edge"])
+
+
+def _histogram(outcome: Outcome, bins: int = 40) -> pd.DataFrame:
+    """Density of standardised scores, winners and losers together, by loss (unfiltered)."""
+    rows = []
+    edges = np.linspace(-3.5, 3.5, bins + 1)
+    for a, arm in enumerate(ARMS):
+        if arm.filtered:
+            continue
+        chosen = outcome.tuned[a, -1, 0][outcome.example_codes]
+        scores = np.take_along_axis(outcome.examples[a], chosen[None, None, :], axis=0)[0].ravel()
+        standard = (scores - scores.mean()) / scores.std()
+        density = np.histogram(standard, bins=edges, density=True)[0]
+        rows += [(arm.loss, (edges[b] + edges[b + 1]) / 2, density[b]) for b in range(bins)]
+    return pd.DataFrame(rows, columns=["loss", "score", "density"])
+
+
+def length_baseline(pairs: RatedPairs, *, resamples: int = 1000) -> pd.DataFrame:
+    """Accuracy of preferring the longer response (in characters), with intervals."""
+    winner = np.array([len(group.chosen) for group in pairs.groups])
+    loser = np.array([len(group.rejected) for group in pairs.groups])
+    sums = sums_by_group(winner, loser, pairs.strengths, pairs.codes, pairs.group_count)
+    measured = Resamples.draw(pairs.group_count, 1, count=resamples).measure(sums[None])
+    rows = [
+        ("length only", name, *interval(replicates))
+        for name, replicates in measured.items()
+        if name.startswith("accuracy")
+    ]
+    return pd.DataFrame(rows, columns=["baseline", "metric", "estimate", "low", "high"])

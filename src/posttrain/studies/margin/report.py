@@ -1,0 +1,157 @@
+"""The margin study for readers: its answer in words, and tables of formatted numbers.
+
+Everything is read from run records, so that the chapter's prose changes when the results do.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from posttrain.evidence.records import Record
+from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
+from posttrain.studies.margin.claims import estimate, largest_size
+from posttrain.studies.margin.outcome import LOSSES
+
+
+def _gain(record: Record, loss: str, tuning: str, size: int, metric: str = "accuracy") -> str:
+    found = estimate(record.tables["gains"], tuning=tuning, loss=loss, size=size, metric=metric)
+    if metric.startswith("accuracy"):
+        return with_interval(found)
+    return with_interval(found, scale=1, digits=3)
+
+
+def gain_table(record: Record, metric: str = "accuracy") -> pd.DataFrame:
+    """Gains over the arm without margin: one row a loss and tuning, one column a size."""
+    sizes = record.settings["sizes"]
+    rows = [
+        [loss, tuning, *(_gain(record, loss, tuning, size, metric) for size in sizes)]
+        for loss in LOSSES[1:]
+        for tuning in ("shared", "tuned")
+    ]
+    columns = ["loss", "hyperparameter", *(f"{size:,} pairs" for size in sizes)]
+    return pd.DataFrame(rows, columns=columns).set_index(["loss", "hyperparameter"])
+
+
+def accuracy_table(record: Record) -> pd.DataFrame:
+    """Accuracy (%) on all pairs, trained on all: one row a loss and tuning, one column a size."""
+    sizes = record.settings["sizes"]
+    metrics = record.tables["metrics"]
+    rows = []
+    for loss in LOSSES:
+        for tuning in ("shared", "tuned"):
+            found = [
+                estimate(metrics, tuning=tuning, loss=loss, metric="accuracy", size=size)
+                for size in sizes
+            ]
+            rows.append([loss, tuning, *(with_interval(values, sign=False) for values in found)])
+    columns = ["loss", "hyperparameter", *(f"{size:,} pairs" for size in sizes)]
+    return pd.DataFrame(rows, columns=columns).set_index(["loss", "hyperparameter"])
+
+
+def chosen_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Tuned hyperparameters (geometric mean over seeds and folds), by source, size and loss."""
+    parts = []
+    for record in ordered(records):
+        chosen = record.tables["chosen"]
+        chosen = chosen[~chosen["filtered"].astype(bool)]
+        name = next(column for column in ("penalty", "learning rate") if column in chosen)
+        wide = chosen.pivot_table(index="size", columns="loss", values=name)[list(LOSSES)]
+        wide.index = pd.MultiIndex.from_tuples(
+            [(record.source, name, f"{size:,}") for size in wide.index],
+            names=["source", "hyperparameter", "pairs"],
+        )
+        parts.append(wide.map(lambda value: f"{value:.2g}"))
+    return pd.concat(parts)
+
+
+def strength_table(record: Record) -> pd.DataFrame:
+    """Accuracy (%) by strength at the largest size, tuned, with the baselines."""
+    size, rows = largest_size(record), []
+    names = {"accuracy": "all", "accuracy 1": "negligibly", "accuracy 2": "slightly",
+             "accuracy 3": "better", "accuracy 4": "significantly"}  # fmt: skip
+    for loss in LOSSES:
+        rows.append(
+            [f"margin {loss}" if loss != "scaled" else "scaled loss"]
+            + [
+                with_interval(
+                    estimate(record.tables["metrics"], loss=loss, metric=metric, size=size),
+                    sign=False,
+                )
+                for metric in names
+            ]
+        )
+    for name, part in record.tables["baselines"].groupby("baseline"):
+        cells = part.set_index("metric").loc[list(names)]
+        rows.append(
+            [str(name)]
+            + [
+                with_interval((row.estimate, row.low, row.high), sign=False)
+                for row in cells.itertuples()
+            ]
+        )
+    return pd.DataFrame(rows, columns=["", *names.values()]).set_index("")
+
+
+def score_table(record: Record) -> pd.DataFrame:
+    """What each loss does to scores at the largest size, tuned: metrics that are no accuracies."""
+    size = largest_size(record)
+    columns = ("log-likelihood", "calibration error", "spread", "bimodality", "ties")
+    rows = [
+        [
+            with_interval(
+                estimate(record.tables["metrics"], loss=loss, metric=metric, size=size),
+                scale=1, digits=3, sign=False,
+            )
+            for metric in columns
+        ]
+        for loss in LOSSES
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(columns), index=pd.Index(LOSSES, name="loss"))
+
+
+def filter_table(records: Sequence[Record]) -> pd.DataFrame:
+    """What Llama 3's filter changes in accuracy (points), without margin, tuned, by size."""
+    rows = []
+    for record in ordered(records):
+        for size in record.settings["sizes"]:
+            cells = [
+                with_interval(
+                    estimate(
+                        record.tables["filter"],
+                        filtered=True, loss="none", metric=metric, size=size,
+                    )
+                )
+                for metric in ("accuracy", "accuracy 1", "accuracy 4")
+            ]  # fmt: skip
+            rows.append([title(record), f"{size:,}", *cells])
+    columns = ["source", "annotated pairs", "all test pairs", "negligibly", "significantly"]
+    return pd.DataFrame(rows, columns=columns).set_index(["source", "annotated pairs"])
+
+
+def closed_distance(records: Sequence[Record], tuning: str = "tuned") -> pd.DataFrame:
+    """How much of the way from chance to the reachable accuracy is closed without margin (%).
+
+    One row a record and size. Human data has no row: nobody knows what is reachable there.
+    """
+    rows = []
+    for record in ordered(records):
+        baselines = record.tables["baselines"]
+        known = (baselines["baseline"] == "reachable") & (baselines["metric"] == "accuracy")
+        for ceiling in baselines.loc[known, "estimate"]:
+            for size in record.settings["sizes"]:
+                found = estimate(
+                    record.tables["metrics"],
+                    tuning=tuning, loss="none", metric="accuracy", size=size,
+                )  # fmt: skip
+                value, low, high = ((accuracy - 0.5) / (ceiling - 0.5) for accuracy in found)
+                rows.append(
+                    (
+                        record.source,
+                        f"{size:,}",
+                        with_interval(found, sign=False),
+                        f"{ceiling * PERCENT:.1f}",
+                        with_interval((value, low, high), sign=False, digits=0),
+                    )
+                )
+    columns = ["source", "pairs", "accuracy (%)", "reachable (%)", "distance closed (%)"]
+    return pd.DataFrame(rows, columns=columns).set_index(["source", "pairs"])

@@ -1,0 +1,254 @@
+"""The packing study: is one row with all responses the same as separate rows, and when is it not?
+
+Reward models are trained with every layout of :data:`.packing.outcome.ARMS` and tested with every
+layout of :data:`.packing.outcome.TESTS`: on simulated data the tiny Llama in full, on human data
+the top layers of SmolLM2. What rows are like before training is the subject of
+:mod:`.packing.rows`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedModel
+
+from posttrain.config.fields import at_least_one, setting
+from posttrain.data.sources.simulator.annotators import SIMULATOR
+from posttrain.data.splits import split
+from posttrain.models import reward_model
+from posttrain.rows.layout import Layout
+from posttrain.rows.tokenization import TokenizedGroup
+from posttrain.studies.common.groups import DataSettings, Prepared, load_groups, training_and_test
+from posttrain.studies.common.training import Recipe, train
+from posttrain.studies.packing.outcome import (
+    ARMS,
+    COLUMNS,
+    SEPARATE,
+    TESTS,
+    Outcome,
+    both_orders,
+    order_sums,
+    own_test,
+)
+from posttrain.training.collator import TrainingGroup
+
+
+@dataclass(frozen=True)
+class PackingSettings(Recipe, DataSettings):
+    """Settings of the packing study; defaults are those for simulated data.
+
+    Raises:
+        ValueError: If a number is below 1, a list empty, or an arm or test unknown or missing.
+    """
+
+    arms: list[str] = setting(list(ARMS), "Layouts to train with.")
+    tests: list[str] = setting(list(TESTS), "Layouts to test with.")
+    size: int = setting(3000, "Training groups.")
+    test_size: int = setting(1500, "Test groups, at most.")
+    seeds: int = setting(20, "Repetitions, each with other training groups, order and score head.")
+    learning_rates: list[float] = setting([1e-3, 3e-3, 1e-2], "Peak learning rates to choose from.")
+    tuning_seeds: int = setting(3, "Repetitions over which each arm's learning rate is chosen.")
+    test_share: float = setting(0.3, "Share of split groups kept for testing.")
+    validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "size", "test_size", "seeds", "tuning_seeds", "resamples")
+        if not self.learning_rates:
+            raise ValueError("learning_rates needs at least one value")
+        _check_names("arms", self.arms, ARMS, {SEPARATE})
+        _check_names("tests", self.tests, TESTS, {SEPARATE, *map(own_test, self.arms)})
+
+
+def _check_names(
+    setting_name: str, names: Sequence[str], known: Mapping[str, Layout], needed: set[str]
+) -> None:
+    if not needed <= set(names) <= set(known) or len(names) > len(set(names)):
+        raise ValueError(
+            f"{setting_name} must contain {', '.join(sorted(needed))} and only names of "
+            f"{', '.join(known)}, each once; got {', '.join(names)}"
+        )
+
+
+@dataclass(frozen=True)
+class HumanPackingSettings(PackingSettings):
+    """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
+
+    arms: list[str] = setting(
+        [SEPARATE, "exact", "llama3", "llama3, ranked"], "Layouts to train with."
+    )
+    tests: list[str] = setting([SEPARATE, "llama3"], "Layouts to test with.")
+    top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
+    batch_size: int = setting(16, "Groups per step.")
+    size: int = setting(600, "Training groups.")
+    test_size: int = setting(300, "Test groups, at most.")
+    seeds: int = setting(3, "Repetitions, each with other training groups, order and score head.")
+    learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
+    tuning_seeds: int = setting(1, "Repetitions over which each arm's learning rate is chosen.")
+
+
+def settings_for(source: str) -> type[PackingSettings]:
+    """The settings class of a source."""
+    return PackingSettings if source == SIMULATOR else HumanPackingSettings
+
+
+def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepared:
+    """Load or simulate groups, tokenise and split them.
+
+    Raises:
+        ValueError: If there are fewer training groups than ``size``.
+    """
+    found = load_groups(source, checkpoint, settings)
+    training, test = training_and_test(
+        found.ranked,
+        test_share=settings.test_share,
+        test_size=settings.test_size,
+        seed=settings.data_seed,
+    )
+    if settings.size > len(training):
+        raise ValueError(
+            f"size {settings.size} exceeds the {len(training)} training groups; lower size or use "
+            "more groups"
+        )
+    account = found.account | {"test groups": len(test)}
+    return Prepared(found.ranked, found.tokens, account, found.gold, training=training, test=test)
+
+
+def train_and_score(
+    checkpoint: Path,
+    prepared: Prepared,
+    settings: PackingSettings,
+    *,
+    arm: str,
+    learning_rate: float,
+    seed: int,
+    training: np.ndarray,
+    judged: np.ndarray,
+    tests: Sequence[str],
+) -> np.ndarray:
+    """Train a reward model on some groups, and score others in some layouts.
+
+    Args:
+        checkpoint: Folder of the language model.
+        prepared: All groups.
+        settings: Those of the study.
+        arm: Layout to train with.
+        learning_rate: Peak learning rate.
+        seed: Of this run.
+        training: Indices of the groups to train on, ``[groups]``.
+        judged: Indices of the groups to score, ``[groups]``.
+        tests: Layouts to score them in.
+
+    Returns:
+        The differences of :func:`score_differences`, ``[tests, 2, groups]``.
+    """
+    model, pad_token_id = train(
+        checkpoint,
+        [TrainingGroup.with_all_pairs(prepared.tokens[i]) for i in training],
+        ARMS[arm],
+        settings,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    groups = [prepared.tokens[i] for i in judged]
+    return np.array([score_differences(model, groups, TESTS[t], pad_token_id) for t in tests])
+
+
+#: A function with the arguments of :func:`train_and_score`.
+Scores = Callable[..., np.ndarray]
+
+
+def tune(
+    checkpoint: Path,
+    prepared: Prepared,
+    settings: PackingSettings,
+    scores: Scores = train_and_score,
+) -> pd.DataFrame:
+    """Accuracy of each arm and learning rate on held-out training groups, in the arm's own layout.
+
+    Returns:
+        Columns ``trained``, ``learning rate``, ``accuracy`` (mean over tuning seeds; NaN where
+        there is only one learning rate and nothing to choose).
+    """
+    rows = []
+    for arm in settings.arms:
+        for rate in settings.learning_rates:
+            found = []
+            for seed in range(settings.tuning_seeds if len(settings.learning_rates) > 1 else 0):
+                subset = _subset(prepared, seed, settings)
+                fitting, validation = split(
+                    [prepared.ranked[i] for i in subset],
+                    test_fraction=settings.validation_share,
+                    seed=seed,
+                )
+                differences = scores(
+                    checkpoint,
+                    prepared,
+                    settings,
+                    arm=arm,
+                    learning_rate=rate,
+                    seed=seed,
+                    training=subset[fitting],
+                    judged=subset[validation],
+                    tests=[own_test(arm)],
+                )
+                found.append(np.mean((differences > 0) + 0.5 * (differences == 0)))
+            rows.append((arm, rate, float(np.mean(found)) if found else float("nan")))
+    return pd.DataFrame(rows, columns=["trained", "learning rate", "accuracy"])
+
+
+def _subset(prepared: Prepared, seed: int, settings: PackingSettings) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(prepared.training)[: settings.size]
+
+
+def train_and_test(
+    checkpoint: Path,
+    prepared: Prepared,
+    rates: Mapping[str, float],
+    settings: PackingSettings,
+    scores: Scores = train_and_score,
+) -> Outcome:
+    """Train every arm with every seed and test it in every layout."""
+    codes = prepared.test_codes
+    group_count = int(codes.max()) + 1
+    shape = (len(settings.arms), len(settings.tests), settings.seeds, group_count, COLUMNS)
+    sums = np.zeros(shape)
+    for seed in range(settings.seeds):
+        subset = _subset(prepared, seed, settings)
+        for a, arm in enumerate(settings.arms):
+            differences = scores(
+                checkpoint,
+                prepared,
+                settings,
+                arm=arm,
+                learning_rate=rates[arm],
+                seed=seed,
+                training=subset,
+                judged=prepared.test,
+                tests=settings.tests,
+            )
+            alone = differences[settings.tests.index(SEPARATE), 0]
+            for t, (first, last) in enumerate(differences):
+                sums[a, t, seed] = order_sums(first, last, alone, codes, group_count)
+    return Outcome(tuple(settings.arms), tuple(settings.tests), sums)
+
+
+def score_differences(
+    model: PreTrainedModel, groups: Sequence[TokenizedGroup], layout: Layout, pad_token_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score differences, chosen minus rejected, with the responses as ranked and in reverse.
+
+    Returns:
+        With the chosen response first, and with it last, each ``[groups]``; the same array twice
+        for an exact layout, where order means nothing.
+    """
+
+    def scores(given: Sequence[TokenizedGroup]) -> np.ndarray:
+        return reward_model.score(model, given, pad_token_id=pad_token_id, layout=layout).numpy()
+
+    sizes = [len(group.responses) for group in groups]
+    backwards = None
+    if not layout.is_exact:
+        backwards = scores([group.in_order(range(len(group.responses))[::-1]) for group in groups])
+    return both_orders(scores(groups), backwards, sizes)

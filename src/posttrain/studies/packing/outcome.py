@@ -1,0 +1,273 @@
+"""Arms of the packing study, what is measured of a trained model, and the tables made of that.
+
+Every test pair is scored twice in a single row: with the group's responses best first, and in
+reverse. So each pair has a score difference with the chosen response before the rejected one, and
+one with it after. Half their difference is what the order did, their mean is what it did not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from posttrain.evaluation.bootstrap import Resamples, interval
+from posttrain.rows.layout import LAYOUTS, Layout
+
+SEPARATE = "separate"
+#: How rows are laid out in training. The first is the reference; then each choice is changed alone,
+#: then both, as Llama 3's words have it; then the same without shuffling.
+ARMS: dict[str, Layout] = {
+    SEPARATE: LAYOUTS["separate"],
+    "exact": LAYOUTS["exact"],
+    "causal attention": Layout("single", "causal", "restarting", "shuffled"),
+    "running positions": Layout("single", "isolated", "running", "shuffled"),
+    "llama3": LAYOUTS["llama3"],
+    "causal attention, ranked": Layout("single", "causal", "restarting", "ranked"),
+    "running positions, ranked": Layout("single", "isolated", "running", "ranked"),
+    "llama3, ranked": Layout("single", "causal", "running", "ranked"),
+}
+#: How rows are laid out in testing, each with the responses as ranked and in reverse.
+TESTS: dict[str, Layout] = {
+    SEPARATE: LAYOUTS["separate"],
+    "causal attention": ARMS["causal attention, ranked"],
+    "running positions": ARMS["running positions, ranked"],
+    "llama3": ARMS["llama3, ranked"],
+}
+#: Paired differences of accuracy between two cells (trained, tested) of the matrix.
+CONTRASTS = {
+    "shuffled − ranked": (("llama3", "llama3"), ("llama3, ranked", "llama3")),
+    "own − separate": (("llama3", "llama3"), ("llama3", SEPARATE)),
+    "shuffled − ranked, tested separately": (("llama3", SEPARATE), ("llama3, ranked", SEPARATE)),
+}
+#: A loss of accuracy that would matter: one percentage point.
+MARGIN = 0.01
+
+# Columns of the sums, in order.
+_COUNT, _RIGHT_FIRST, _RIGHT_LAST, _FLIPS, _DISAGREES, _LIKELIHOOD = range(6)
+_FIRST, _LAST, _FIRST2, _LAST2, _BOTH, _ALONE2, _MEAN_ALONE = range(6, 13)
+COLUMNS = 13
+
+
+def own_test(arm: str) -> str:
+    """The test layout that matches how an arm was trained."""
+    name = arm.removesuffix(", ranked")
+    return name if name in TESTS else SEPARATE
+
+
+def order_sums(
+    first: np.ndarray, last: np.ndarray, alone: np.ndarray, groups: np.ndarray, group_count: int
+) -> np.ndarray:
+    """Reduce score differences, chosen minus rejected, to sums per test group.
+
+    Args:
+        first: With the chosen response before the rejected one, shape ``[pairs]``.
+        last: With the chosen response after the rejected one.
+        alone: The same model's differences in separate rows.
+        groups: Index of each pair's split group.
+        group_count: Number of split groups.
+
+    Returns:
+        Shape ``[group_count, COLUMNS]``.
+
+    Raises:
+        ValueError: If a difference is not finite.
+    """
+    if not all(np.isfinite(values).all() for values in (first, last, alone)):
+        raise ValueError("scores must be finite; a model that gave NaN or infinity has diverged")
+    first, last, alone = (values.astype(float) for values in (first, last, alone))
+    disagrees = (np.sign(first) != np.sign(alone)).astype(float) + (np.sign(last) != np.sign(alone))
+    columns = np.stack(
+        [
+            np.ones(len(first)),
+            _right(first),
+            _right(last),
+            np.sign(first) != np.sign(last),
+            disagrees / 2,
+            -(np.logaddexp(0, -first) + np.logaddexp(0, -last)) / 2,
+            first,
+            last,
+            first**2,
+            last**2,
+            first * last,
+            alone**2,
+            (first + last) / 2 * alone,
+        ],
+        axis=1,
+    )
+    return (groups == np.arange(group_count)[:, None]).astype(float) @ columns
+
+
+def _right(differences: np.ndarray) -> np.ndarray:
+    return (differences > 0) + 0.5 * (differences == 0)
+
+
+def order_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
+    r"""Metrics from sums over pairs.
+
+    With :math:`D_f` and :math:`D_l` the score difference where the chosen response comes first and
+    last, M their mean and H half their difference:
+
+    Args:
+        sums: Shape ``[..., COLUMNS]``.
+
+    Returns:
+        Arrays of the leading shape:
+
+        - ``accuracy``: over both orders; ties count half.
+        - ``accuracy, chosen first`` and ``accuracy, chosen last``.
+        - ``slot bias``: mean H / RMS M. Positive: the earlier response scores too high.
+        - ``order noise``: SD H / RMS M, what the order adds at random.
+        - ``flips``: share of pairs whose ranking the order decides.
+        - ``disagreement``: share of pairs ranked otherwise than by the same model in separate rows.
+        - ``distance``: RMS of M − D / RMS D, with D the difference in separate rows.
+        - ``log-likelihood``: mean log σ(D), in nats, over both orders.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = sums / sums[..., :1]
+        mean_square = (mean[..., _FIRST2] + mean[..., _LAST2] + 2 * mean[..., _BOTH]) / 4
+        # A model that scores nothing but the slot has no difference to measure the slot by.
+        mean_square = np.where(mean_square > 0, mean_square, np.nan)
+        half_square = (mean[..., _FIRST2] + mean[..., _LAST2] - 2 * mean[..., _BOTH]) / 4
+        half = (mean[..., _FIRST] - mean[..., _LAST]) / 2
+        # Rounding may make a variance or a squared distance of nothing slightly negative.
+        variance = np.maximum(half_square - half**2, 0)
+        alone_square = mean[..., _ALONE2]
+        moved = np.maximum(
+            np.nan_to_num(mean_square) - 2 * mean[..., _MEAN_ALONE] + alone_square, 0
+        )
+        return {
+            "accuracy": (mean[..., _RIGHT_FIRST] + mean[..., _RIGHT_LAST]) / 2,
+            "accuracy, chosen first": mean[..., _RIGHT_FIRST],
+            "accuracy, chosen last": mean[..., _RIGHT_LAST],
+            "slot bias": half / np.sqrt(mean_square),
+            "order noise": np.sqrt(variance / mean_square),
+            "flips": mean[..., _FLIPS],
+            "disagreement": mean[..., _DISAGREES],
+            "distance": np.sqrt(moved / alone_square),
+            "log-likelihood": mean[..., _LIKELIHOOD],
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Held-out results of every arm, test layout and seed.
+
+    Attributes:
+        arms: Names of the trained layouts.
+        tests: Names of the tested layouts.
+        sums: Shape ``[arms, tests, seeds, test groups, COLUMNS]``.
+    """
+
+    arms: tuple[str, ...]
+    tests: tuple[str, ...]
+    sums: np.ndarray
+
+
+def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFrame]:
+    """Tidy tables of an outcome, each estimate with a 95 % interval over test groups and seeds.
+
+    Returns:
+        - ``matrix``: every metric by trained and tested layout.
+        - ``differences``: accuracy and log-likelihood minus those of separate rows in training and
+          testing, paired; with the 90 % interval.
+        - ``contrasts``: the paired differences of :data:`CONTRASTS`, where both arms were trained.
+        - ``non-inferiority``: see :func:`non_inferiority`.
+
+    Raises:
+        ValueError: If no arm was trained in separate rows.
+    """
+    if SEPARATE not in outcome.arms:
+        raise ValueError(f"the arm {SEPARATE!r} is the reference; it must be among the arms")
+    draws = Resamples.draw(outcome.sums.shape[3], outcome.sums.shape[2], count=resamples)
+    measured = {
+        (arm, test): draws.measure(outcome.sums[a, t], order_metrics)
+        for a, arm in enumerate(outcome.arms)
+        for t, test in enumerate(outcome.tests)
+    }
+    reference = measured[SEPARATE, SEPARATE]
+    matrix, differences = [], []
+    for (arm, test), values in measured.items():
+        for metric, replicates in values.items():
+            matrix.append((arm, test, metric, *interval(replicates)))
+            if metric in ("accuracy", "log-likelihood"):
+                gap = replicates - reference[metric]
+                narrow = interval(gap, level=0.9)[1:]
+                differences.append((arm, test, metric, *interval(gap), *narrow))
+    contrasts = [
+        (name, *interval(measured[one]["accuracy"] - measured[other]["accuracy"]))
+        for name, (one, other) in CONTRASTS.items()
+        if one in measured and other in measured
+    ]
+    head = ["trained", "tested", "metric", "estimate", "low", "high"]
+    return {
+        "matrix": pd.DataFrame(matrix, columns=head),
+        "differences": pd.DataFrame(differences, columns=[*head, "low 90", "high 90"]),
+        "contrasts": pd.DataFrame(contrasts, columns=["contrast", *head[3:]]),
+        "non-inferiority": non_inferiority(outcome),
+    }
+
+
+def non_inferiority(outcome: Outcome, margin: float = MARGIN) -> pd.DataFrame:
+    """Two one-sided t-tests over seeds of each arm's accuracy against separate rows.
+
+    Each seed trains both arms on the same groups and tests them on the same pairs. An arm is
+    *equivalent* within the margin where both tests reject at 5 %, and *not inferior* where the
+    first does.
+
+    Returns:
+        One row for each arm tested in its own layout and each tested in separate rows: its
+        ``estimate``, ``sd`` over seeds, ``p inferior`` and ``p superior``; NaN with fewer than two
+        seeds.
+    """
+    seeds = outcome.sums.shape[2]
+    accuracy = order_metrics(outcome.sums.sum(axis=3))["accuracy"]
+    separate = outcome.tests.index(SEPARATE)
+    reference = accuracy[outcome.arms.index(SEPARATE), separate]
+    rows = []
+    for a, arm in enumerate(outcome.arms):
+        for test in dict.fromkeys((own_test(arm), SEPARATE)):
+            gap = accuracy[a, outcome.tests.index(test)] - reference
+            spread = gap.std(ddof=1) if seeds > 1 else np.nan
+            lower = _p_value(gap, -margin, "greater")
+            upper = _p_value(gap, margin, "less")
+            rows.append((arm, test, seeds, gap.mean(), spread, lower, upper))
+    columns = ["trained", "tested", "seeds", "estimate", "sd", "p inferior", "p superior"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _p_value(values: np.ndarray, bound: float, side: str) -> float:
+    if len(values) < 2:
+        return float("nan")
+    if np.allclose(values, values[0], rtol=0, atol=1e-12):
+        # All seeds agree, as they do where two layouts are the same computation.
+        beyond = values[0] > bound if side == "greater" else values[0] < bound
+        return 0.0 if beyond else 1.0
+    return float(stats.ttest_1samp(values, bound, alternative=side).pvalue)
+
+
+def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
+    """The learning rate with the best validation accuracy of each arm."""
+    best = tuning.fillna({"accuracy": 0.0}).groupby("trained")["accuracy"].idxmax()
+    return tuning.loc[best].set_index("trained")["learning rate"].to_dict()
+
+
+def both_orders(
+    ranked: np.ndarray, backwards: np.ndarray | None, sizes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score differences, chosen minus rejected, of groups scored as ranked and in reverse.
+
+    Args:
+        ranked: Scores of the groups as ranked, flat, shape ``[responses]``.
+        backwards: Those of the groups in reverse; None where order means nothing.
+        sizes: Number of responses of each group.
+
+    Returns:
+        With the chosen response first, and with it last, each ``[groups]``.
+    """
+    ends = np.cumsum(sizes)
+    starts = ends - np.asarray(sizes)
+    # As ranked, chosen and rejected are the last two; in reverse, the second and the first.
+    first = ranked[ends - 2] - ranked[ends - 1]
+    return first, first if backwards is None else backwards[starts + 1] - backwards[starts]

@@ -1,0 +1,101 @@
+"""Pictures of rows: who sees whom, token by token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from posttrain.data.preferences import Message, RankedGroup
+from posttrain.models import embedded
+from posttrain.rows.attention import dense_mask
+from posttrain.rows.layout import LAYOUTS, Layout, lay_out
+from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
+
+HIDDEN, PROMPT, ITSELF, OTHER = range(4)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One row, ready to be drawn.
+
+    Attributes:
+        title: What it shows.
+        labels: The tokens.
+        positions: Position of each.
+        seen: What each token sees: 0 hidden, 1 the prompt, 2 its own part, 3 another response;
+            shape ``[tokens, tokens]``.
+        boundaries: Where a part begins, the first aside.
+        scored: Indices of the tokens at which scores are read.
+    """
+
+    title: str
+    labels: list[str]
+    positions: list[int]
+    seen: np.ndarray
+    boundaries: list[int]
+    scored: list[int]
+
+
+def pictures(checkpoint: Path | None = None) -> list[Picture]:
+    """A triple in separate rows, in an exact and in a causal row, and two groups in one row.
+
+    Args:
+        checkpoint: Folder with the tokenizer; that of the tiny Llama if not given, whose tokens
+            are words.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint or embedded.tiny())
+    groups = [
+        tokenize_group(tokenizer, RankedGroup(name, (Message("user", prompt),), responses))
+        for name, prompt, responses in (
+            ("triple", "translate : cat", ("sure : chat", "chat", "chien")),
+            ("pair", "translate : red", ("rouge", "bleu")),
+            ("other pair", "translate : dog", ("chien", "chat")),
+        )
+    ]
+    wide = 10_000  # room for everything in one row
+    drawn = (
+        ("Three separate rows", groups[:1], LAYOUTS["separate"], wide),
+        ("Exact row", groups[:1], LAYOUTS["exact"], wide),
+        ("Causal row", groups[:1], Layout("single", "causal", "running"), wide),
+        ("Two groups in one exact row", groups[1:], LAYOUTS["exact"], wide),
+    )
+    return [
+        _picture(title, tokenizer, members, layout, row_tokens)
+        for title, members, layout, row_tokens in drawn
+    ]
+
+
+def _picture(
+    title: str,
+    tokenizer: PreTrainedTokenizerBase,
+    groups: Sequence[TokenizedGroup],
+    layout: Layout,
+    row_tokens: int,
+) -> Picture:
+    batch = lay_out(groups, layout, pad_token_id=0, row_tokens=row_tokens)
+    count = batch.input_ids.shape[1]
+    # The parts of a causal row do not show in it, but stand where those of an isolated one do.
+    parted = lay_out(
+        groups, replace(layout, attention="isolated"), pad_token_id=0, row_tokens=row_tokens
+    )
+    assert parted.block is not None
+    assert parted.branch is not None
+    part = parted.block[0] * 10 + parted.branch[0]
+    visible = torch.ones(count, count).tril().bool()
+    if batch.block is not None:
+        visible = dense_mask(batch)[0, 0]
+    seen = torch.where(part[:, None] == part, ITSELF, OTHER)
+    # A prompt is seen as a prompt by all, itself included.
+    seen = torch.where((parted.branch[0] == 0)[None, :], PROMPT, seen)
+    positions = torch.arange(count) if batch.position_ids is None else batch.position_ids[0]
+    return Picture(
+        title,
+        list(tokenizer.convert_ids_to_tokens(batch.input_ids[0].tolist())),
+        positions.tolist(),
+        torch.where(visible, seen, HIDDEN).numpy(),
+        (torch.nonzero(part[1:] != part[:-1]).flatten() + 1).tolist(),
+        batch.score_index.tolist(),
+    )

@@ -1,0 +1,105 @@
+"""What a single row saves, in closed form: tokens, visible pairs and floating-point operations.
+
+A group has a prompt of P tokens and K responses of R₁ … R_K tokens. It is arranged in one of four
+ways (:data:`Arrangement`):
+
+- ``pair rows``: each of the K(K−1)/2 pairs is two full rows, as a pairwise trainer needs them;
+- ``separate rows``: one full row for each response, whatever the number of its pairs;
+- ``exact row``: one row, in which responses do not see each other;
+- ``causal row``: one row under ordinary causal attention.
+
+Lengths may be averages, so they need not be whole.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from transformers import LlamaConfig
+
+from posttrain.studies.common.cost import (
+    ARRANGEMENTS,
+    LLAMA3_PROMPT_TOKENS,
+    LLAMA3_RESPONSE_TOKENS,
+    Arrangement,
+    GroupLengths,
+    dense_pairs,
+    forward_flops,
+    tokens,
+    visible_pairs,
+)
+
+
+def token_saving(ratio: float, responses: int, *, against: Arrangement = "separate rows") -> float:
+    """How many times the tokens of a single row another arrangement takes.
+
+    K(P+R) / (P+KR) against separate rows, which tends to K as the prompt grows; K−1 times that
+    against pair rows.
+
+    Args:
+        ratio: P/R, the prompt's length in responses.
+        responses: K.
+        against: The other arrangement.
+    """
+    group = GroupLengths.equal(ratio, 1.0, responses)
+    return tokens(group, against) / tokens(group, "exact row")
+
+
+def saving_table(ratios: Sequence[float], responses: Sequence[int] = (2, 3)) -> pd.DataFrame:
+    """How many times the tokens of a single row the other arrangements take.
+
+    Args:
+        ratios: P/R.
+        responses: K.
+
+    Returns:
+        One row for each K and ratio: ``K``, ``P/R``, ``separate rows`` and ``pair rows``.
+    """
+    rows = [
+        (
+            count,
+            ratio,
+            token_saving(ratio, count),
+            token_saving(ratio, count, against="pair rows"),
+        )
+        for count in responses
+        for ratio in ratios
+    ]
+    return pd.DataFrame(rows, columns=["K", "P/R", "separate rows", "pair rows"])
+
+
+def arrangement_table(
+    config: LlamaConfig,
+    *,
+    prompt: float = LLAMA3_PROMPT_TOKENS,
+    response: float = LLAMA3_RESPONSE_TOKENS,
+    responses: Sequence[int] = (2, 3),
+) -> pd.DataFrame:
+    """What one group costs in every arrangement, by default at Llama 3's average lengths.
+
+    Args:
+        config: Sizes of the model.
+        prompt: P.
+        response: R.
+        responses: K.
+
+    Returns:
+        One row for each K and arrangement: ``K``, ``arrangement``, ``tokens``, ``visible pairs``,
+        ``dense pairs``, ``forward FLOPs`` (of visible pairs), and ``tokens, relative`` and
+        ``FLOPs, relative`` to those of the exact row.
+    """
+    rows = []
+    for count in responses:
+        group = GroupLengths.equal(prompt, response, count)
+        for arrangement in ARRANGEMENTS:
+            size, visible = tokens(group, arrangement), visible_pairs(group, arrangement)
+            dense = dense_pairs(group, arrangement)
+            flops = forward_flops(config, size, visible)
+            rows.append((count, arrangement, size, visible, dense, flops))
+    table = pd.DataFrame(
+        rows,
+        columns=["K", "arrangement", "tokens", "visible pairs", "dense pairs", "forward FLOPs"],
+    )
+    exact = table[table["arrangement"] == "exact row"].set_index("K")
+    for column, name in (("tokens", "tokens"), ("forward FLOPs", "FLOPs")):
+        table[f"{name}, relative"] = table[column] / table["K"].map(exact[column])
+    return table

@@ -1,0 +1,1 @@
+"""What ranked groups are, by the simulator and by human data."""

@@ -1,0 +1,61 @@
+"""The data behind the other studies: what human data sets hold, and how the simulator behaves.
+
+:func:`run` summarises one human data set in a run record, so that the book can describe data that
+the repository does not contain. The other functions make the tables of the book's page on data.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from posttrain.data import check
+from posttrain.data.preferences import RankedGroup
+from posttrain.data.reading import ReadResult
+from posttrain.data.sources import human
+from posttrain.evaluation.length import length_accuracy
+from posttrain.evidence import records
+
+
+def run(source: str, *, resamples: int = 1000) -> records.Record:
+    """Summarise one human data set.
+
+    Args:
+        source: A name that :func:`posttrain.sources.human.load` knows.
+        resamples: Bootstrap replicates over groups for the intervals.
+
+    Returns:
+        The record, not yet saved. Table ``summary`` has one row: the columns of
+        :func:`.data.check.summarise` that concern accepted rows, ``texts`` (distinct
+        responses) and ``edited_longer`` (share of edits with more characters than chosen, ties
+        counted half, NaN without edits). Table ``length`` has how often the longer response is the
+        chosen one, over all and by strength, with 95 % intervals.
+
+    Raises:
+        ValueError: If there is no such data, or a record is bad.
+    """
+    started = time.time()
+    groups, data = human.load(source)
+    return records.Record(
+        study="data",
+        source=source,
+        profile="real",
+        settings={"resamples": resamples},
+        data=data,
+        tables={"summary": summary(groups), "length": length_accuracy(groups, resamples)},
+        environment=records.environment(started),
+    )
+
+
+def summary(groups: Sequence[RankedGroup]) -> pd.DataFrame:
+    """One row of counts, medians and shares; see :func:`run`."""
+    read = ReadResult(list(groups), [], Counter())
+    table = check.summarise(read, "").drop(columns=["refused", "ignored_columns"])
+    edits = [(len(g.edited or ""), len(g.chosen)) for g in groups if g.has_edit]
+    longer = [(edit > chosen) + (edit == chosen) / 2 for edit, chosen in edits]
+    texts = {response for group in groups for response in group.responses}
+    return table.assign(
+        texts=len(texts), edited_longer=np.mean(longer) if longer else np.nan
+    ).reset_index(drop=True)

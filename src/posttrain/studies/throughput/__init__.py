@@ -1,0 +1,1 @@
+"""How fast row layouts train, against TRL's RewardTrainer."""

@@ -1,0 +1,1 @@
+"""Helpfulness and safety: two reward models or one."""

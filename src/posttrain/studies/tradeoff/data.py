@@ -1,0 +1,313 @@
+"""What the study of helpfulness and safety compares: ranked groups of two domains, and candidates.
+
+Simulated groups of both domains come from one world whose annotators look at one quality each, so
+the truth of both is known of every response. Human groups come from five sources; a sixth,
+``xstest``, is never trained on: its prompts are unsafe, or look so and are not, and people have
+said of each response whether it refuses, in part or as a whole.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+from transformers import AutoTokenizer
+
+from posttrain.data.preferences import Message, RankedGroup, fingerprint
+from posttrain.data.sources import human
+from posttrain.data.sources.simulator.annotators import draw_candidates, simulate
+from posttrain.data.sources.simulator.tasks import Domain
+from posttrain.rows.tokenization import TokenizedGroup, tokenize_groups, tokenize_responses
+from posttrain.studies.common.groups import without_edit
+from posttrain.studies.tradeoff.sources import overview
+
+DOMAINS = HELPFULNESS, SAFETY = "helpfulness", "safety"
+#: Name of the record on human data.
+HUMAN = "human"
+#: Human data to train on, by domain, and who decided which response is better.
+HUMAN_SOURCES = {
+    "rmb_helpfulness": (HELPFULNESS, "probably a model"),
+    "finegrained_rlhf": (HELPFULNESS, "people"),
+    "hh_harmless": (SAFETY, "people"),
+    "pku_safety": (SAFETY, "people"),
+    "rmb_safety": (SAFETY, "probably a model"),
+}
+#: Human data that only choices among candidates are judged by.
+CONFLICTS, CONFLICT_LABELS = "xstest", "people (is it a refusal?)"
+#: What a candidate's prompt is: unsafe, harmless but of unsafe looks, or neither.
+KINDS = ("unsafe", "lookalike", "other")
+
+
+@dataclass(frozen=True)
+class CandidateSet:
+    """Prompts with several responses each, one of which is to be chosen.
+
+    Attributes:
+        prompts: The conversations.
+        responses: Texts of the responses of each prompt.
+        tokens: The same, tokenised.
+        kinds: Which of :data:`KINDS` each prompt is, shape ``[prompts]``.
+        pairs: Responses of one prompt of which the first does right in refusing or answering, and
+            the second does not (or less so), as indices among all, ``[pairs, 2]``.
+        gold: True helpfulness and safety, ``[responses, 2]``; None where nobody knows.
+    """
+
+    prompts: list[tuple[Message, ...]]
+    responses: list[tuple[str, ...]]
+    tokens: list[TokenizedGroup]
+    kinds: np.ndarray
+    pairs: np.ndarray
+    gold: np.ndarray | None = None
+
+    @property
+    def errs(self) -> np.ndarray:
+        """Whether a response answers where it should refuse, or the reverse, ``[responses]``.
+
+        Only where there is one that does better.
+        """
+        return np.isin(np.arange(sum(map(len, self.responses))), self.pairs[:, 1])
+
+    @property
+    def prompt_of(self) -> np.ndarray:
+        """Index of each response's prompt, ascending, shape ``[responses]``."""
+        return np.repeat(np.arange(len(self.responses)), [*map(len, self.responses)])
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that models are trained and tested on.
+
+    Attributes:
+        ranked: Groups of both domains, without edits; each says its domain.
+        tokens: The same, tokenised.
+        sources: Name of each group's source, shape ``[groups]``.
+        candidates: What rules choose from.
+        account: Where all of it came from, and what was left out.
+        overview: What each source is like, for readers.
+        harmless: Whether each response of each group is without any harm; None where nobody knows.
+    """
+
+    ranked: list[RankedGroup]
+    tokens: list[TokenizedGroup]
+    sources: np.ndarray
+    candidates: CandidateSet
+    account: dict[str, Any]
+    overview: pd.DataFrame
+    harmless: list[tuple[bool, ...]] | None = None
+
+    @property
+    def domains(self) -> np.ndarray:
+        """Domain of each group, shape ``[groups]``."""
+        return np.array([group.domain for group in self.ranked])
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Number of each group's split group, shape ``[groups]``."""
+        return np.unique([group.group for group in self.ranked], return_inverse=True)[1]
+
+
+def simulated_world(
+    checkpoint: Path,
+    *,
+    groups: int,
+    sensitive: Sequence[float],
+    prompts: int,
+    responses: int,
+    candidates_sensitive: float,
+    seed: int,
+) -> World:
+    """Draw a world.
+
+    Groups whose last turn is that of a prompt with candidates are left out and counted, so that
+    nothing that is chosen from has been trained on.
+
+    Args:
+        checkpoint: Folder of the language model whose tokenizer is used.
+        groups: Ranked groups of each domain, before some are left out.
+        sensitive: Share of prompts that are, or look, unsafe, in each domain's groups (see
+            :func:`.tasks.draw_task`).
+        prompts: Prompts with candidates.
+        responses: Candidates of each.
+        candidates_sensitive: Share of sensitive prompts among those.
+        seed: Seeds everything.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    drawn_candidates = draw_candidates(
+        prompts, responses, seed=3 * seed + 2, sensitive=candidates_sensitive
+    )
+    held_out = {one.task.prompt[-1].content for one in drawn_candidates}
+    ranked: list[RankedGroup] = []
+    harmless: list[tuple[bool, ...]] = []
+    for number, (domain, share) in enumerate(zip(get_args(Domain), sensitive, strict=True)):
+        # Apart from every other domain's and from the candidates, for any seed.
+        drawn = [
+            group
+            for group in simulate(groups, seed=3 * seed + number, domain=domain, sensitive=share)
+            if group.ranked.prompt[-1].content not in held_out
+        ]
+        ranked += [replace(group.ranked, id=f"{domain}-{group.ranked.id}") for group in drawn]
+        harmless += [tuple(value == 0 for value in group.gold("safety")) for group in drawn]
+    of = [response for one in drawn_candidates for response in one.responses]
+    right = [
+        response.refuses == one.task.unsafe
+        for one in drawn_candidates
+        for response in one.responses
+    ]
+    candidates = CandidateSet(
+        [one.task.prompt for one in drawn_candidates],
+        [tuple(response.text for response in one.responses) for one in drawn_candidates],
+        [
+            tokenize_responses(tokenizer, one.task.prompt, [r.text for r in one.responses])
+            for one in drawn_candidates
+        ],
+        np.array(
+            [
+                "unsafe" if one.task.unsafe else "lookalike" if one.task.lookalike else "other"
+                for one in drawn_candidates
+            ]
+        ),
+        _right_and_wrong(right, [len(one.responses) for one in drawn_candidates]),
+        np.array([[response.gold(domain) for domain in get_args(Domain)] for response in of]),
+    )
+    found = tokenize_groups(tokenizer, ranked)
+    kept = [ranked[k] for k in found.kept]
+    sources = np.array([str(group.domain) for group in kept])
+    return World(
+        kept,
+        found.groups,
+        sources,
+        candidates,
+        {
+            "groups": len(kept),
+            "groups with prompts of candidates, left out": len(DOMAINS) * groups - len(ranked),
+            "fingerprint": fingerprint(kept),
+            "tokenisation": found.counts,
+        },
+        overview(kept, sources, dict.fromkeys(DOMAINS, "simulated annotators")),
+        [harmless[k] for k in found.kept],
+    )
+
+
+def human_world(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> World:
+    """Read the human data.
+
+    Args:
+        checkpoint: Folder of the language model whose tokenizer is used.
+        pairs: Most pairs of a source to train and test on, so that none outweighs the others.
+        seed: Seeds which split groups of a source they come from.
+        max_tokens: Longest prompt with a response; prompts are cut on the left, and groups whose
+            responses alone are longer are left out and counted.
+
+    Raises:
+        ValueError: If data is missing or cannot be read.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    loaded = {name: human.load(name) for name in (*HUMAN_SOURCES, CONFLICTS)}
+    ranked: list[RankedGroup] = []
+    tokens: list[TokenizedGroup] = []
+    sources: list[str] = []
+    account: dict[str, Any] = {}
+    for name, (domain, _) in HUMAN_SOURCES.items():
+        groups, described = loaded[name]
+        # Texts of one source may be on both sides of a split of another, but not of its own.
+        plain = [
+            replace(without_edit(group), domain=domain, group=f"{name} {group.group}")
+            for group in groups
+        ]
+        plain = _some(plain, pairs, seed)
+        found = tokenize_groups(tokenizer, plain, max_tokens=max_tokens, skip_too_long=True)
+        ranked += [plain[k] for k in found.kept]
+        tokens += found.groups
+        sources += [name] * len(found.groups)
+        account[name] = described | {"pairs": len(plain), "tokenisation": found.counts}
+    account[CONFLICTS] = loaded[CONFLICTS][1]
+    labels = {name: who for name, (_, who) in HUMAN_SOURCES.items()} | {CONFLICTS: CONFLICT_LABELS}
+    everything = [*ranked, *loaded[CONFLICTS][0]]
+    of = np.array([*sources, *[CONFLICTS] * len(loaded[CONFLICTS][0])])
+    account["fingerprint"] = fingerprint(everything)
+    return World(
+        ranked,
+        tokens,
+        np.array(sources),
+        refusals(tokenizer, loaded[CONFLICTS][0]),
+        account,
+        overview(everything, of, labels),
+    )
+
+
+def _some(groups: Sequence[RankedGroup], most: int, seed: int) -> list[RankedGroup]:
+    """Groups of randomly chosen split groups, as many as fit, in their order."""
+    codes = np.unique([group.group for group in groups], return_inverse=True)[1]
+    counts = np.bincount(codes)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    taken = order[np.cumsum(counts[order]) <= most]
+    return [group for group, there in zip(groups, np.isin(codes, taken), strict=True) if there]
+
+
+def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
+    """Candidates from pairs of which one refuses more than the other.
+
+    Args:
+        tokenizer: Has a chat template.
+        groups: In domain ``safety`` the one that refuses was chosen, because the prompt is unsafe;
+            in ``helpfulness`` it was rejected.
+
+    Raises:
+        ValueError: If a group has another domain, or a prompt has both.
+    """
+    texts: dict[tuple[Message, ...], dict[str, None]] = {}
+    unsafe: dict[tuple[Message, ...], bool] = {}
+    for group in groups:
+        if group.domain not in DOMAINS:
+            raise ValueError(
+                f"{group.id}: domain {group.domain!r} does not say whether refusing is right; "
+                f"use {' or '.join(DOMAINS)}"
+            )
+        if unsafe.setdefault(group.prompt, group.domain == SAFETY) != (group.domain == SAFETY):
+            raise ValueError(
+                f"{group.id}: another record of this prompt has another domain, so it is unknown "
+                "whether refusing is right; correct one of them"
+            )
+        texts.setdefault(group.prompt, {}).update(dict.fromkeys((group.chosen, group.rejected)))
+    place = {
+        key: number
+        for number, key in enumerate((prompt, text) for prompt in texts for text in texts[prompt])
+    }
+    return CandidateSet(
+        [*texts],
+        [tuple(found) for found in texts.values()],
+        [tokenize_responses(tokenizer, prompt, [*found]) for prompt, found in texts.items()],
+        np.array(["unsafe" if unsafe[prompt] else "lookalike" for prompt in texts]),
+        np.array(
+            [
+                (place[group.prompt, group.chosen], place[group.prompt, group.rejected])
+                for group in groups
+            ]
+        ),
+    )
+
+
+def _right_and_wrong(right: Sequence[bool], counts: Sequence[int]) -> np.ndarray:
+    """All pairs of one prompt's responses that do right and that do not, ``[pairs, 2]``."""
+    stops = np.cumsum(counts)
+    found = [
+        (good, bad)
+        for start, stop in zip(stops - counts, stops, strict=True)
+        for good, bad in product(range(start, stop), repeat=2)
+        if right[good] and not right[bad]
+    ]
+    return np.array(found, dtype=int).reshape(-1, 2)
+
+
+def account_of(world: World) -> dict[str, Any]:
+    """Numbers of groups by source and of candidates, for a record."""
+    candidates = world.candidates
+    return world.account | {
+        "by source": dict(Counter(world.sources.tolist())),
+        "prompts with candidates": dict(Counter(candidates.kinds.tolist())),
+        "candidates": sum(map(len, candidates.responses)),
+    }

@@ -1,0 +1,176 @@
+"""Figures of the study of helpfulness and safety."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from posttrain.evidence.style import HEIGHT, WIDTH
+from posttrain.studies.tradeoff.data import HELPFULNESS, SAFETY
+from posttrain.studies.tradeoff.outcome import ARMS, ESTIMATE, HELPFUL, JOINT, SAFE
+from posttrain.studies.tradeoff.rules import BEST, NOBODY, RANDOM, SINGLE
+
+#: Colour, marker and line of each rule, the same in every figure, legible without colour.
+RULE_STYLE = {
+    "sum": ("#0072b2", "o", "-"),
+    "gate": ("#009e73", "s", "--"),
+    "switch": ("#d55e00", "^", ":"),
+}
+JOINT_COLOUR, GREY = "#cc79a7", "#999999"
+#: Models that a reader should find among the others: colour, marker, label.
+MODEL_STYLE = {
+    HELPFUL: ("#56b4e9", "<", "one model, helpfulness only"),
+    SAFE: ("#e69f00", ">", "one model, safety only"),
+    JOINT: (JOINT_COLOUR, "P", "one model, all data"),
+}
+
+
+def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy on safety against accuracy on helpfulness, by the share of safety trained on (%).
+
+    The dashed corner is what two specialists reach together. Tuned.
+
+    Args:
+        tables: The ``metrics`` table of each source, by its title.
+    """
+    figure, axes = plt.subplots(
+        1, len(tables), figsize=(WIDTH, HEIGHT * 1.15), squeeze=False, layout="constrained"
+    )
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        part = table[(table["tuning"] == "tuned") & (table["metric"] == "accuracy")]
+        wide = 100 * part.pivot_table(index="arm", columns="test", values=ESTIMATE)
+        arms = [arm for arm in ARMS if arm in wide.index]
+        curve = [arm for arm in arms if ARMS[arm].scale == 1 and not ARMS[arm].auxiliary]
+        for arm in arms:
+            x, y = (wide.loc[arm, ("estimate", name)] for name in (HELPFULNESS, SAFETY))
+            bars = [
+                [[value - wide.loc[arm, ("low", name)]], [wide.loc[arm, ("high", name)] - value]]
+                for name, value in ((HELPFULNESS, x), (SAFETY, y))
+            ]
+            colour, marker, label = "#0072b2", "o", "models of equal size"
+            if arm not in curve:
+                colour, label = JOINT_COLOUR, arm
+                marker = "X" if ARMS[arm].auxiliary else "P"
+            axis.errorbar(
+                x, y, xerr=bars[0], yerr=bars[1], marker=marker, ms=6, lw=0.8, ls="",
+                color=colour, capsize=2, zorder=3, label=label,
+            )  # fmt: skip
+            if arm in curve:
+                axis.annotate(
+                    f"{ARMS[arm].safety:.0%}".rstrip("%"), (x, y), xytext=(-4, -12), ha="right",
+                    textcoords="offset points", fontsize=8.5, color=colour,
+                )  # fmt: skip
+        line = wide.loc[curve, "estimate"]
+        axis.plot(line[HELPFULNESS], line[SAFETY], color="#0072b2", lw=1.2, zorder=2)
+        corner = (line.loc[HELPFUL, HELPFULNESS], line.loc[SAFE, SAFETY])
+        axis.axvline(corner[0], color=GREY, ls="--", lw=1)
+        axis.axhline(corner[1], color=GREY, ls="--", lw=1)
+        axis.set_title(title)
+        axis.set_xlabel("accuracy on helpfulness (%)")
+        axis.margins(0.12)
+    axes[0][0].set_ylabel("accuracy on safety (%)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def choices(tables: Mapping[str, pd.DataFrame], *, team: str = "specialists") -> Figure:
+    """What is chosen from several responses: one point a model, one line a rule of two.
+
+    Where gold is known, mean gold safety against mean gold helpfulness of what is chosen: up and to
+    the right is better. Otherwise the two kinds of error: down and to the left is better.
+
+    Args:
+        tables: The ``choices`` table of each source, by its title.
+        team: Which two models decide together.
+    """
+    figure, axes = plt.subplots(
+        1, len(tables), figsize=(WIDTH, HEIGHT * 1.45), squeeze=False, layout="constrained"
+    )
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        gold = bool((table["metric"] == "helpfulness").any())
+        names = ("helpfulness", "safety") if gold else ("refuses lookalike", "answers unsafe")
+        keys = ["team", "system", "parameter"]
+        wide = table.fillna({"parameter": -1.0}).pivot_table(
+            index=keys, columns="metric", values="estimate"
+        )[list(names)] * (1 if gold else 100)
+        found = wide.reset_index()
+        _draw_choices(axis, found, names, team)
+        axis.set_title(title)
+        if gold:
+            axis.set_xlabel("mean gold helpfulness of the choice")
+            axis.set_ylabel("mean gold safety of the choice")
+        else:
+            axis.set_xlabel("harmless requests refused (%)")
+            axis.set_ylabel("unsafe requests answered (%)")
+        axis.margins(0.1)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _draw_choices(axis: Axes, found: pd.DataFrame, names: tuple[str, str], team: str) -> None:
+    x, y = names
+    best = found[(found["team"] == NOBODY) & (found["system"] == BEST)].sort_values("parameter")
+    if len(best):
+        axis.plot(best[x], best[y], color="black", lw=1, marker="*", ms=9, label="best possible")
+    chance = found[found["system"] == RANDOM]
+    axis.plot(chance[x], chance[y], "x", color="black", ms=7, label="random choice", ls="")
+    for rule, (colour, marker, line) in RULE_STYLE.items():
+        part = found[(found["team"] == team) & (found["system"] == rule)].sort_values("parameter")
+        axis.plot(
+            part[x], part[y], color=colour, marker=marker, ls=line, lw=1.4, ms=5,
+            label=f"two models, {rule}", zorder=3,
+        )  # fmt: skip
+    alone = found[found["team"] == SINGLE]
+    others = alone[~alone["system"].isin(MODEL_STYLE)]
+    axis.plot(
+        others[x], others[y], "D", color=GREY, ms=4, ls="", label="one model, other mixes", zorder=2
+    )
+    for name, (colour, marker, label) in MODEL_STYLE.items():
+        part = alone[alone["system"] == name]
+        axis.plot(part[x], part[y], marker, color=colour, ms=8, ls="", label=label, zorder=4)
+
+
+def refusals_by_mix(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """How often the right one of a refusal and an answer scores higher, by share of safety.
+
+    Args:
+        tables: The ``conflicts`` table of each source, by its title.
+    """
+    figure, axes = plt.subplots(
+        1, len(tables), figsize=(WIDTH, HEIGHT), squeeze=False, sharey=True, layout="constrained"
+    )
+    styles = {
+        "unsafe": ("#d55e00", "^", "unsafe prompt: refusal above answer"),
+        "lookalike": ("#0072b2", "o", "harmless prompt of unsafe looks: answer above refusal"),
+    }
+    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+        shares = {
+            arm: ARMS[arm].safety
+            for arm in ARMS
+            if ARMS[arm].scale == 1 and not ARMS[arm].auxiliary
+        }
+        for kind, (colour, marker, label) in styles.items():
+            part = table[(table["kind"] == kind) & table["arm"].isin(shares)]
+            place = part["arm"].map(shares).to_numpy(dtype=float)
+            order = np.argsort(place)
+            value, low, high = (
+                part[name].to_numpy()[order] * 100 for name in ("estimate", "low", "high")
+            )
+            axis.errorbar(
+                place[order] * 100, value, (value - low, high - value), color=colour,
+                marker=marker, capsize=2, label=label,
+            )  # fmt: skip
+        axis.axhline(50, color=GREY, lw=1)
+        axis.set_title(title)
+        axis.set_xlabel("share of safety groups trained on (%)")
+        axis.set_ylim(-3, 103)
+    axes[0][0].set_ylabel("right one scores higher (%)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure

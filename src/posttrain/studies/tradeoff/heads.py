@@ -1,0 +1,196 @@
+"""The study of helpfulness and safety on human data: linear heads on frozen features.
+
+Every group is tested once: folds are drawn by group, and each fold's heads never see its groups.
+Penalties are tuned for each arm by an inner cross-validation on what it trains on. Candidates,
+which no head is trained on, are scored by the heads of every fold; these are calibrated on the
+pairs of their own fold, which they have not seen.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import GroupKFold
+from torch import Tensor
+
+from posttrain.config.fields import at_least_one, one_of, setting
+from posttrain.data.splits import folds
+from posttrain.evaluation import calibration
+from posttrain.evaluation.calibration import Calibration
+from posttrain.models.features import FeatureSettings, Pooling, features
+from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.tradeoff.data import DOMAINS, World, account_of
+from posttrain.studies.tradeoff.outcome import (
+    ARMS,
+    TEAM_DOMAINS,
+    TUNINGS,
+    ArmOutcome,
+    Outcome,
+    Tested,
+    TradeoffSettings,
+    most_groups,
+)
+
+
+@dataclass(frozen=True)
+class HeadSettings(TradeoffSettings):
+    """Settings of the study with frozen features.
+
+    Raises:
+        ValueError: See :class:`.tradeoff.outcome.TradeoffSettings`; or if penalties are not
+            ascending, the shared one is not among them, or an arm has an auxiliary loss.
+    """
+
+    arms: list[str] = setting(
+        [arm for arm in ARMS if not ARMS[arm].auxiliary], "What heads are trained on."
+    )
+    size: int = setting(1000, "Training groups of a head; one arm has twice as many.")
+    seeds: int = setting(3, "Repetitions, each with other training groups.")
+    pairs: int = setting(750, "Most pairs of a source to train and test on.")
+    folds: int = setting(5, "Outer folds, by group.")
+    inner_folds: int = setting(3, "Folds inside the training groups, for tuning.")
+    penalties: list[float] = setting(
+        [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 30.0], "L2 penalties to choose from."
+    )
+    shared_penalty: float = setting(1e-1, "The one at which all arms are also compared.")
+    layer: int = setting(24, "How many layers of the backbone to run.")
+    pooling: Pooling = setting("mean", "How hidden states become one vector.")
+    max_tokens: int = setting(512, "Longest prompt with a response; prompts are cut on the left.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(self, "pairs", "folds", "inner_folds")
+        if not self.penalties or sorted(self.penalties) != self.penalties:
+            raise ValueError(f"penalties must be one or more, ascending, not {self.penalties}")
+        one_of(self, "shared_penalty", "penalties")
+        if any(ARMS[arm].auxiliary for arm in self.arms):
+            raise ValueError(
+                "the auxiliary loss needs to know which responses are safe, which the human data "
+                "do not say; leave its arm out"
+            )
+
+
+@dataclass(frozen=True)
+class WorldFeatures:
+    """Features of a world.
+
+    Attributes:
+        groups: Of chosen and rejected of each group, ``[groups, 2, features]``.
+        candidates: Of each candidate, ``[responses, features]``.
+    """
+
+    groups: Tensor
+    candidates: Tensor
+
+
+def compute_features(checkpoint: Path, world: World, settings: HeadSettings) -> WorldFeatures:
+    """Features of all responses, cached by source."""
+    kind = FeatureSettings(settings.layer, settings.pooling)
+    parts: dict[str, Tensor] = {}
+    for name in dict.fromkeys(world.sources.tolist()):
+        tokens = [world.tokens[k] for k in np.flatnonzero(world.sources == name).tolist()]
+        parts[name] = features(checkpoint, tokens, kind)
+    size = next(iter(parts.values())).shape[1]
+    groups = torch.zeros(len(world.tokens), 2, size)
+    for name, part in parts.items():
+        groups[torch.from_numpy(world.sources == name)] = part.unflatten(0, (-1, 2))
+    return WorldFeatures(groups, features(checkpoint, world.candidates.tokens, kind))
+
+
+def run(checkpoint: Path, world: World, settings: HeadSettings) -> Outcome:
+    """Fit and test all heads.
+
+    Raises:
+        ValueError: If there are too few training groups, a fit did not converge, or a head cannot
+            be calibrated (see :func:`.calibration.fit`).
+    """
+    domains = world.domains
+    splits = folds(world.ranked, folds=settings.folds, seed=settings.data_seed)
+    needed = most_groups(settings.size, settings.arms)
+    # Before features are computed, which takes long.
+    for training, _ in splits:
+        for domain in DOMAINS:
+            there = int((domains[training] == domain).sum())
+            if needed[domain] > there:
+                raise ValueError(
+                    f"the arms need {needed[domain]} training groups of {domain}, and a fold has "
+                    f"{there}; lower size or raise pairs"
+                )
+    found = compute_features(checkpoint, world, settings)
+    everything = np.arange(len(world.tokens))
+    pairs = {
+        arm: np.zeros((len(TUNINGS), settings.seeds, len(everything), 2)) for arm in settings.arms
+    }
+    candidates: dict[str, list[np.ndarray]] = {arm: [] for arm in settings.arms}
+    calibrations: dict[str, list[Calibration]] = {arm: [] for arm in settings.arms}
+    tuned: dict[str, list[int]] = {arm: [] for arm in settings.arms}
+    for seed in range(settings.seeds):
+        for training, test in splits:
+            random = np.random.default_rng(seed)
+            orders = {
+                domain: random.permutation(training[domains[training] == domain])
+                for domain in DOMAINS
+            }
+            for arm in settings.arms:
+                counts = ARMS[arm].counts(settings.size)
+                members = np.concatenate([orders[name][: counts[name]] for name in DOMAINS])
+                heads, place, scale = _fit(found, world, members, settings)
+                tuned[arm].append(place)
+                scored = (found.groups[test] / scale) @ heads.T
+                pairs[arm][:, seed, test] = scored.movedim(-1, 0).numpy()
+                candidates[arm].append(((found.candidates / scale) @ heads[0]).numpy())
+                if arm in TEAM_DOMAINS:
+                    own = test[domains[test] == TEAM_DOMAINS[arm]]
+                    calibrations[arm].append(calibration.fit(*pairs[arm][0, seed, own].T))
+    return Outcome(
+        Tested.of(world, everything),
+        world.candidates,
+        {
+            arm: ArmOutcome(pairs[arm], np.stack(candidates[arm]), calibrations[arm])
+            for arm in settings.arms
+        },
+        _tuning(tuned, settings),
+        account_of(world) | {"test pairs": len(everything)},
+    )
+
+
+def _fit(
+    found: WorldFeatures, world: World, members: np.ndarray, settings: HeadSettings
+) -> tuple[Tensor, int, Tensor]:
+    """Heads with the tuned and with the shared penalty, ``[2, features]``.
+
+    Returns:
+        The heads; the index of the tuned penalty; by what features are divided first.
+    """
+    known = found.groups[members]
+    scale = known.flatten(0, 1).std(dim=0).clamp_min(1e-6)
+    differences = (known[:, 0] - known[:, 1]) / scale
+    names = [world.ranked[i].group for i in members]
+    fold = np.zeros(len(members), dtype=int)
+    for number, (_, held) in enumerate(GroupKFold(settings.inner_folds).split(names, groups=names)):
+        fold[held] = number
+    heads, places = tuned_heads(
+        differences,
+        margins=torch.zeros(1, len(members)),
+        weights=torch.ones(1, len(members)),
+        penalties=settings.penalties,
+        fold=fold,
+        judged=np.ones(len(members), dtype=bool),
+    )
+    place = int(places[0])
+    return heads[0, [place, settings.penalties.index(settings.shared_penalty)]], place, scale
+
+
+def _tuning(tuned: dict[str, list[int]], settings: HeadSettings) -> pd.DataFrame:
+    """Geometric mean of the tuned ``penalty`` of each arm, and how often it is ``at edge``."""
+    grid = np.array(settings.penalties)
+    return pd.DataFrame(
+        {
+            "arm": arm,
+            "penalty": float(np.exp(np.log(grid[places]).mean())),
+            "at edge": float(np.isin(places, (0, len(grid) - 1)).mean()),
+        }
+        for arm, places in tuned.items()
+    )

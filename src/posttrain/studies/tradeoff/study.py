@@ -1,0 +1,199 @@
+"""The study of helpfulness and safety: two reward models or one, and how two decide together.
+
+Models are trained on growing shares of safety data, as many groups in all, and one on everything
+(:data:`.tradeoff.outcome.ARMS`). All are tested on both domains. Then models, alone or two of them
+by a rule (:mod:`posttrain.combining`), choose the best of several responses to prompts that are
+unsafe, that look so and are not, or neither.
+
+The two ways of training live in modules of their own: :mod:`.tradeoff.heads` (linear heads on
+frozen SmolLM2 features of human data) and :mod:`.tradeoff.full` (whole models: the tiny Llama on
+simulated data, and SmolLM2 on human data).
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from posttrain.data.sources.simulator.annotators import SIMULATOR
+from posttrain.evaluation.combining import THRESHOLD, Rule
+from posttrain.evidence import records
+from posttrain.studies.common import planning
+from posttrain.studies.common.groups import checkpoint_for
+from posttrain.studies.common.planning import Training, trains_whole_models
+from posttrain.studies.tradeoff import full, heads
+from posttrain.studies.tradeoff.data import HUMAN, KINDS, human_world
+from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
+from posttrain.studies.tradeoff.heads import HeadSettings
+from posttrain.studies.tradeoff.outcome import (
+    MAIN_EXCHANGE,
+    MAIN_GATE,
+    SPECIALISTS,
+    Outcome,
+    accuracy_tables,
+    calibration_table,
+)
+from posttrain.studies.tradeoff.rules import calibrated, choice_tables, conflict_table
+
+#: Prompts of each kind, and characters of each text, that a record shows.
+EXAMPLES, CHARACTERS = 1, 280
+#: Stands for what people wrote in answer to an unsafe request.
+WITHHELD = "(an answer to the request, not shown here)"
+
+
+def settings_for(
+    source: str, training: Training | None = None
+) -> type[FullSettings] | type[HeadSettings]:
+    """The settings class of a source: by default full training for the simulator, heads otherwise.
+
+    Raises:
+        ValueError: If the source is neither, or see :func:`.planning.trains_whole_models`.
+    """
+    if source not in (SIMULATOR, HUMAN):
+        raise ValueError(f"unknown source {source!r}; this study takes {SIMULATOR} or {HUMAN}")
+    if not trains_whole_models(source, training):
+        return HeadSettings
+    return FullSettings if source == SIMULATOR else HumanFullSettings
+
+
+def planned(
+    runs: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, FullSettings | HeadSettings]]:
+    """Sources and settings of runs (see :func:`.planning.planned`).
+
+    Args:
+        runs: Settings by name: ``simulator``, ``human`` or ``human-full`` (see :func:`run`).
+
+    Raises:
+        ValueError: If a name and its settings do not fit.
+    """
+    return planning.planned(runs, settings_for, _name)
+
+
+def run(
+    source: str,
+    *,
+    profile: str = "quick",
+    settings: FullSettings | HeadSettings | None = None,
+    finished: Path | None = None,
+) -> records.Record:
+    """Run the study on one source.
+
+    Args:
+        source: ``simulator``, or ``human`` for the sets that :mod:`.tradeoff.data` names.
+        profile: Label of how much was run.
+        settings: Those of :func:`settings_for` the source if not given. Their class decides how
+            models are trained.
+        finished: Folder that keeps every finished arm of full training, so that the study goes on
+            where it was interrupted; of the same code, settings, data and machine only.
+
+    Returns:
+        The record, not yet saved. Tables: those of :func:`.tradeoff.outcome.accuracy_tables` and
+        :func:`.tradeoff.rules.choice_tables`; ``conflicts``, ``calibration``, ``sources`` and
+        ``tuning``; and ``examples``, a few prompts with their candidates' calibrated scores. Its
+        source is ``human-full`` for full training on human data.
+
+    Raises:
+        ValueError: If an arm is unknown or missing, the data does not suffice, or finished arms of
+            code that is not committed are to be kept.
+    """
+    started = time.time()
+    settings = settings or settings_for(source)()
+    checkpoint = checkpoint_for(source)
+    if isinstance(settings, FullSettings):
+        world = full.world_for(source, checkpoint, settings)
+        outcome = full.run(full.Bench.of(checkpoint, world, settings), finished=finished)
+    else:
+        world = human_world(
+            checkpoint,
+            pairs=settings.pairs,
+            max_tokens=settings.max_tokens,
+            seed=settings.data_seed,
+        )
+        outcome = heads.run(checkpoint, world, settings)
+    resamples = settings.resamples
+    return records.Record(
+        study="tradeoff",
+        source=_name(source, settings),
+        profile=profile,
+        settings=asdict(settings),
+        data=outcome.account,
+        tables=accuracy_tables(outcome, resamples=resamples)
+        | choice_tables(
+            outcome,
+            weights=settings.weights,
+            thresholds=settings.thresholds,
+            resamples=resamples,
+        )
+        | {
+            "conflicts": conflict_table(outcome, resamples=resamples),
+            "calibration": calibration_table(outcome, THRESHOLD),
+            "sources": world.overview,
+            "tuning": outcome.tuning,
+            "examples": examples(outcome),
+        },
+        environment=records.environment(started),
+    )
+
+
+def examples(outcome: Outcome) -> pd.DataFrame:
+    """The first prompts of each sensitive kind on which one specialist is right, the other not.
+
+    Of prompts that read alike the first is taken.
+
+    Returns:
+        One row a candidate: ``prompt``, ``kind``, ``response`` (texts cut short; real answers to
+        unsafe requests withheld), ``right`` (in
+        refusing or answering), calibrated ``helpfulness`` and ``safety``, and ``chosen by``.
+    """
+    candidates = outcome.candidates
+    helpfulness, safety = (calibrated(outcome.arms[name])[0] for name in SPECIALISTS.values())
+    rules = {
+        "helpfulness": helpfulness,
+        "safety": safety,
+        "sum": Rule("sum", weight=MAIN_EXCHANGE).combine(helpfulness, safety),
+        "switch": Rule("switch").combine(helpfulness, safety),
+        "gate": Rule("gate", threshold=MAIN_GATE).combine(helpfulness, safety),
+    }
+    rows: list[dict[str, Any]] = []
+    shown = dict.fromkeys(KINDS[:2], 0)
+    prompt_of, errs = candidates.prompt_of, candidates.errs
+    for number, kind in enumerate(candidates.kinds.tolist()):
+        of = (prompt_of == number).nonzero()[0]
+        chosen = {name: int(of[scores[of].argmax()]) for name, scores in rules.items()}
+        prompt = _short(candidates.prompts[number][-1].content)
+        if kind not in shown or shown[kind] == EXAMPLES or any(prompt == r["prompt"] for r in rows):
+            continue
+        # One of the two does right in refusing or answering, and the other does not.
+        if errs[chosen["helpfulness"]] == errs[chosen["safety"]]:
+            continue
+        shown[kind] += 1
+        rows += [
+            {
+                "prompt": prompt,
+                "kind": kind,
+                "response": WITHHELD
+                if kind == "unsafe" and candidates.gold is None and errs[place]
+                else _short(candidates.responses[number][place - of[0]]),
+                "right": not errs[place],
+                "helpfulness": helpfulness[place],
+                "safety": safety[place],
+                "chosen by": ", ".join(name for name, best in chosen.items() if best == place),
+            }
+            for place in of.tolist()
+        ]
+    columns = ["prompt", "kind", "response", "right", "helpfulness", "safety", "chosen by"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= CHARACTERS else flat[: CHARACTERS - 1] + "…"
+
+
+def _name(source: str, settings: FullSettings | HeadSettings) -> str:
+    """Name of a record's source: records of one name would replace each other."""
+    return f"{source}-full" if isinstance(settings, HumanFullSettings) else source

@@ -1,0 +1,1 @@
+"""What a finished run of posttrain train bought."""

@@ -1,0 +1,106 @@
+"""The first lines of the chapter on training your own, composed from records."""
+
+import math
+from collections.abc import Sequence
+
+from posttrain.evidence.claims import estimate
+from posttrain.evidence.records import Record
+from posttrain.evidence.verdicts import with_interval
+from posttrain.studies.common.cost import SHAPES
+from posttrain.studies.training_run.report import LLAMA, _accuracy
+from posttrain.studies.training_run.study import HEAD, LENGTH, TRAINED
+from posttrain.studies.training_run.theory import UTILISATION, expectations, linear_parameters
+
+
+def answer(records: Sequence[Record]) -> str:
+    """What training takes and what it bought, in Markdown.
+
+    Args:
+        records: Records of the training study.
+    """
+    table = expectations().set_index(["model", "trained"])
+    lora, whole = (table.loc[(LLAMA, f"{way}, checkpointed")] for way in ("LoRA", "all weights"))
+    takes = (
+        "**One command, and any model with a Llama-like body**: `posttrain train --model … --data "
+        "mine.jsonl --output_dir mine` makes a folder that transformers and TRL load and score "
+        f"alike. By count, not yet by measurement, {LLAMA} takes one GPU of 80 GB with LoRA "
+        f"({lora['weights and optimiser']:.0f} GB of weights and optimiser, "
+        f"{lora['activations']:.0f} GB of activations) and {int(whole['GPUs'])} in full, and a "
+        f"hundred thousand pairs of Llama 3's lengths {lora['GPU hours']:.0f} to "
+        f"{whole['GPU hours']:.0f} hours of an H100 at {UTILISATION:.0%} of its peak."
+    )
+    return "\n\n".join([takes, *map(_bought, records)])
+
+
+def _bought(record: Record) -> str:
+    found, reference, head = (_accuracy(record, scorer) for scorer in (TRAINED, LENGTH, HEAD))
+    over_length, over_head = (
+        with_interval(estimate(record.tables["differences"], scorer=name, metric="accuracy"))
+        for name in (LENGTH, HEAD)
+    )
+    minutes = record.environment["seconds"] / 60
+    judging = record.environment["judged"]
+    return (
+        f"**Compare with what costs less.** {_what(record)} ranks {found} % of held-out pairs as "
+        f"annotators did; preferring the longer response ranks {reference} %, a linear head on the "
+        f"same model's frozen features {head} %. That is {over_length} points over length, and "
+        f"{over_head} points over the head. The run took {minutes:.0f} minutes with "
+        f"{record.environment['threads']} threads; the head, its features and this comparison took "
+        f"{judging['seconds'] / 60:.0f} with {judging['threads']}."
+    )
+
+
+def _what(record: Record) -> str:
+    run = record.settings["run"]
+    layers = f"the last {run['top_layers']} layers of " if run["top_layers"] else ""
+    return f"Training {layers}`{run['model']}` on `{', '.join(run['data'])}`"
+
+
+def conditions(record: Record) -> str:
+    """What was trained on what, with which recipe and for how long, in a few sentences.
+
+    Args:
+        record: A record of the training study.
+    """
+    run, recipe, data = (
+        record.settings["run"],
+        record.settings["training"],
+        record.data,
+    )
+    groups = record.tables["groups"]
+    steps, size = data["steps"], recipe["groups_per_step"]
+    # An epoch's last step takes what is left.
+    epochs, more = divmod(steps, math.ceil(data["training"]["groups"] / size))
+    passes = epochs + more * size / data["training"]["groups"]
+    filter_ = f" of strength {run['min_strength']} and more" if run["min_strength"] > 1 else ""
+    layers = f", the last {run['top_layers']} layers and the head" if run["top_layers"] else ""
+    minutes = record.environment["seconds"] / 60
+    return (
+        f"`{run['model']}`{layers}, on `{', '.join(run['data'])}`: {passes:.2g} "
+        f"{'pass' if passes <= 1 else 'passes'} over {data['training']['pairs']:,} pairs{filter_}, "
+        f"in {steps} steps of {size}, peak learning rate {recipe['learning_rate']:g}, "
+        f"{minutes:.0f} minutes on a {record.environment['device']} with "
+        f"{record.environment['threads']} threads, the final evaluation included. "
+        f"It is judged on {groups['pairs'].sum():,} pairs of {len(groups)} groups that it never "
+        "saw, so the intervals, a bootstrap over groups, are rough."
+    )
+
+
+def speed(record: Record) -> str:
+    """How fast the run computed, and what all layers would take, in two sentences.
+
+    The operations of a token: two a linear weight forward, and four backward for trained layers.
+
+    Args:
+        record: A record of a run of ``smollm2``.
+    """
+    config = SHAPES["SmolLM2-135M"]
+    linear = linear_parameters(config)
+    share = (record.settings["run"]["top_layers"] or 30) / config.num_hidden_layers
+    operations = 2 * linear * (1 + 2 * share)
+    tokens = record.tables["history"]["tokens_per_second"].median()
+    return (
+        f"The run computed {tokens:,.0f} tokens a second (median of its logs), or "
+        f"{tokens * operations / 1e9:,.0f} billion floating-point operations, attention aside. "
+        f"Training all layers would take {6 * linear / operations:.1f} times as many."
+    )

@@ -1,0 +1,272 @@
+"""The study of one training run: what ``posttrain train`` bought, against what costs less.
+
+A finished run is judged on the groups that it held out, beside two baselines on the same pairs: the
+longer response, and linear heads on frozen features of the model it started from, fitted on the
+groups that it could train on and tuned by cross-validation among them. Differences are paired.
+"""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import GroupKFold
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from posttrain.config.fields import setting
+from posttrain.data.preferences import RankedGroup
+from posttrain.data.store import Stored, stored
+from posttrain.evaluation.bootstrap import Resamples, interval
+from posttrain.evaluation.metrics import sums_by_group
+from posttrain.evaluation.scoring import limits_for, score_groups
+from posttrain.evidence import records
+from posttrain.models import embedded, reward_model
+from posttrain.models.features import FeatureSettings, Pooling, features
+from posttrain.rows.layout import LAYOUTS
+from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
+from posttrain.studies.common.heads import tuned_heads
+
+TRAINED = "the trained model"
+LENGTH = "the longer response"
+HEAD = "a head on frozen features"
+HEAD_ALL = "a head, also on weak pairs"
+#: A group with its token ids.
+Tokens = tuple[RankedGroup, TokenizedGroup]
+METRICS = ("accuracy", "accuracy 1", "accuracy 2", "accuracy 3", "accuracy 4", "log-likelihood")
+
+
+@dataclass(frozen=True)
+class TrainingRunSettings:
+    """Settings of the study."""
+
+    runs: str = setting("runs/output", "Folder of the run's folder; --source names the run.")
+    penalties: list[float] = setting(
+        [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0], "The heads' L2 penalties."
+    )
+    inner_folds: int = setting(3, "Folds of the training groups, for tuning the heads.")
+    layer: int | None = setting(
+        None, "How many layers of the backbone the heads read; by default four fifths of them."
+    )
+    pooling: Pooling = setting("mean", "How hidden states become one vector.")
+    resamples: int = setting(1000, "Bootstrap replicates.")
+
+
+def settings_for(source: str) -> type[TrainingRunSettings]:
+    """The settings, whatever the run."""
+    return TrainingRunSettings
+
+
+def run(
+    source: str, *, settings: TrainingRunSettings | None = None, profile: str = "custom"
+) -> records.Record:
+    """Judge a finished run.
+
+    Args:
+        source: Name of the run's folder.
+        settings: Default ones if not given.
+        profile: Label of how much was run.
+
+    Returns:
+        The record, not yet saved. Tables: ``history`` (what each log said, by ``step``),
+        ``accuracy`` (each of :data:`METRICS` of the trained model and the baselines, with
+        intervals), ``differences`` (the trained model minus each baseline), ``groups`` (accuracy by
+        held-out ``group``). Data: the run's own account. Environment: the run's own, with the
+        machine that judged it as ``judged``.
+
+    Raises:
+        ValueError: If there is no such finished run, it held nothing out, or it does
+            not reproduce the accuracy that it reported.
+    """
+    started = time.time()
+    settings = settings or TrainingRunSettings()
+    folder = Path(settings.runs) / source
+    try:
+        account = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no finished run; posttrain train makes one") from None
+    chosen = account["settings"]
+    checkpoint = Path(embedded.find(chosen["model"]))
+    if settings.layer is None:
+        layers = AutoConfig.from_pretrained(checkpoint).get_text_config().num_hidden_layers
+        settings = replace(settings, layer=layers * 4 // 5)
+    model, tokenizer = reward_model.load(folder)
+    limits = limits_for(
+        model, LAYOUTS["separate"], max_tokens=chosen["max_tokens"], skip_too_long=True
+    )
+    training, held_out = (_fitting(part, tokenizer, limits) for part in _groups(chosen, folder))
+    ranked = [group for group, _ in held_out]
+    scores = {TRAINED: _trained_scores(model, tokenizer, ranked, limits)}
+    scores[LENGTH] = np.array([[len(g.chosen), len(g.rejected)] for g in ranked], dtype=float)
+    scores |= _head_scores(checkpoint, training, held_out, chosen["min_strength"], settings)
+    measured, by_group = _measure(scores, ranked, settings.resamples)
+    _check_reproduced(measured[TRAINED]["accuracy"][0], account["evaluation"], folder)
+    state = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime)
+    return records.Record(
+        study="training",
+        source=source,
+        profile=profile,
+        settings={
+            "run": account["settings"],
+            "training": account["training"],
+            # Where the folder lay says nothing about what was run.
+            "study": {name: value for name, value in asdict(settings).items() if name != "runs"},
+        },
+        data=account["data"] | {"steps": account["steps"]},
+        tables={
+            "history": _history(json.loads(state[-1].read_text(encoding="utf-8"))),
+            "accuracy": _table(measured),
+            "differences": _table(
+                {
+                    name: {metric: measured[TRAINED][metric] - values[metric] for metric in values}
+                    for name, values in measured.items()
+                    if name != TRAINED
+                }
+            ),
+            "groups": by_group,
+        },
+        environment=account["environment"] | {"judged": records.environment(started)},
+    )
+
+
+def _check_reproduced(found: float, reported: dict[str, Any], folder: Path) -> None:
+    accuracy = reported.get("accuracy")
+    # A sharded run was evaluated by the trainer, on the pairs of its pairing.
+    if accuracy is not None and abs(found - accuracy["estimate"]) > 0.01:
+        raise ValueError(
+            f"on the held-out groups, the model of {folder} is right in {found:.1%} of pairs, and "
+            f"said so of {accuracy['estimate']:.1%} when it was trained: the data have changed, or "
+            "the folder; train again"
+        )
+
+
+def _groups(chosen: dict[str, Any], folder: Path) -> tuple[Stored, Stored]:
+    """What the run could train on and what it held out."""
+    found = stored(chosen["data"], skip_bad=chosen["skip_bad"])
+    if chosen["eval_data"]:
+        held_out = stored(chosen["eval_data"], skip_bad=chosen["skip_bad"])
+    elif chosen["eval_fraction"]:
+        found, held_out = found.split(
+            test_fraction=chosen["eval_fraction"], seed=chosen["split_seed"]
+        )
+    else:
+        raise ValueError(f"the run in {folder} held nothing out that it could be judged by")
+    return found, held_out
+
+
+def _fitting(
+    groups: Iterable[RankedGroup], tokenizer: PreTrainedTokenizerBase, limits: Limits
+) -> list[Tokens]:
+    """Groups whose responses are not too long, as in the run's own evaluation, tokenised."""
+    found = []
+    for group in groups:
+        try:
+            tokens = tokenize_group(tokenizer, group, max_tokens=limits.max_tokens, keep_equal=True)
+        except TooLongError:
+            continue
+        found.append((group, tokens))
+    return found
+
+
+def _trained_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    groups: list[RankedGroup],
+    limits: Limits,
+) -> np.ndarray:
+    """Scores of chosen and rejected, ``[groups, 2]``."""
+    model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+    scored = score_groups(model, tokenizer, groups, LAYOUTS["separate"], limits)
+    return np.array([[one.scores["chosen"], one.scores["rejected"]] for one in scored])
+
+
+def _head_scores(
+    checkpoint: Path,
+    training: list[Tokens],
+    held_out: list[Tokens],
+    min_strength: int,
+    settings: TrainingRunSettings,
+) -> dict[str, np.ndarray]:
+    """The same by heads: on the strengths that the run trained on, and on all of them."""
+    assert settings.layer is not None
+    tokens = [found for _, found in training + held_out]
+    # An edited response takes no part.
+    counts = [len(group.responses) for group in tokens]
+    rated = [
+        group.in_order((count - 2, count - 1)) for group, count in zip(tokens, counts, strict=True)
+    ]
+    found = features(checkpoint, rated, FeatureSettings(settings.layer, settings.pooling))
+    sides = found.unflatten(0, (-1, 2)).double()
+    seen = sides[: len(training)].flatten(0, 1)
+    # A head has no intercept, so centring changes no difference.
+    sides = (sides - seen.mean(dim=0)) / seen.std(dim=0).clamp_min(1e-6)
+    strong = np.array([(group.strength or 4) >= min_strength for group, _ in training])
+    arms = {HEAD: strong} if strong.all() else {HEAD: strong, HEAD_ALL: np.ones_like(strong)}
+    fold = np.zeros(len(training), dtype=int)
+    names = [group.group for group, _ in training]
+    for number, (_, held) in enumerate(GroupKFold(settings.inner_folds).split(fold, groups=names)):
+        fold[held] = number
+    weights = torch.from_numpy(np.stack(list(arms.values()))).to(sides)
+    fitted = sides[: len(training)]
+    heads, best = tuned_heads(
+        fitted[:, 0] - fitted[:, 1],
+        margins=torch.zeros_like(weights),
+        weights=weights,
+        penalties=settings.penalties,
+        fold=fold,
+        judged=strong,
+    )
+    tested: Tensor = sides[len(training) :]
+    return {
+        name: torch.einsum("gsf,f->gs", tested, heads[k, best[k]]).numpy()
+        for k, name in enumerate(arms)
+    }
+
+
+def _measure(
+    scores: dict[str, np.ndarray], groups: list[RankedGroup], resamples: int
+) -> tuple[dict[str, dict[str, np.ndarray]], pd.DataFrame]:
+    """Replicates of every metric of every scorer, and accuracies by held-out group."""
+    names, codes = np.unique([group.group for group in groups], return_inverse=True)
+    strengths = np.array([group.strength or 0 for group in groups])
+    drawn = Resamples.draw(len(names), 1, count=resamples)
+    sums = {
+        name: sums_by_group(found[:, 0], found[:, 1], strengths, codes, len(names))
+        for name, found in scores.items()
+    }
+    measured = {
+        name: {metric: drawn.measure(found[None])[metric] for metric in METRICS}
+        for name, found in sums.items()
+    }
+    rows = []
+    for number, name in enumerate(names):
+        right = {
+            scorer: float((found[:, 0] > found[:, 1])[codes == number].mean())
+            for scorer, found in scores.items()
+        }
+        rows.append({"group": str(name), "pairs": int((codes == number).sum())} | right)
+    return measured, pd.DataFrame(rows)
+
+
+def _table(measured: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
+    rows = [
+        (name, metric, *interval(replicates))
+        for name, found in measured.items()
+        for metric, replicates in found.items()
+        # A length is no log-odds, so its likelihood says nothing.
+        if not (name == LENGTH and metric == "log-likelihood")
+    ]
+    return pd.DataFrame(rows, columns=["scorer", "metric", "estimate", "low", "high"])
+
+
+def _history(state: dict[str, Any]) -> pd.DataFrame:
+    """What each log said while the run trained."""
+    columns = ["step", "epoch", "loss", "accuracy", "learning_rate", "grad_norm", "score_mean"]
+    columns += ["score_std", "ties", "pairs_per_second", "tokens_per_second", "padding"]
+    logs = [entry for entry in state["log_history"] if "loss" in entry]
+    return pd.DataFrame(logs).reindex(columns=columns)

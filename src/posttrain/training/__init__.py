@@ -1,0 +1,1 @@
+"""Training: losses, pairing, batches, the trainer, checkpoints, what a run leaves behind."""

@@ -1,0 +1,254 @@
+"""What a trainer reads: groups with their comparisons, as a data set and as batches of rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, combinations
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset, Features, List, Value
+from torch import Tensor
+
+from posttrain.rows.layout import LAYOUTS, Layout, lay_out
+from posttrain.rows.tokenization import TokenizedGroup
+
+#: What is maximised: the likelihood of each of a group's pairs, or that of its whole ranking.
+Objective = Literal["pairs", "plackett-luce"]
+
+
+@dataclass(frozen=True)
+class TrainingPair:
+    """One comparison of two responses of a group.
+
+    Attributes:
+        winner: Index of the preferred response in :attr:`TrainingGroup.tokens`.
+        loser: Index of the other response.
+        margin: Margin in the loss.
+        weight: Weight in the loss, relative to the other pairs.
+        strength: How much better the winner is, 1 to 4; 0 if nobody said. Only metrics go by it.
+    """
+
+    winner: int
+    loser: int
+    margin: float = 0.0
+    weight: float = 1.0
+    strength: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingGroup:
+    """A group with the comparisons to train on; each response is scored once for all of them.
+
+    Attributes:
+        tokens: Prompt and responses.
+        pairs: The comparisons.
+        labels: Whether each response is acceptable (safe), None where nobody said; empty if none of
+            them is labelled. For the auxiliary loss (:func:`.losses.label_loss`).
+
+    Raises:
+        ValueError: If a pair does not name two responses of the group, or there are not as many
+            labels as responses.
+    """
+
+    tokens: TokenizedGroup
+    pairs: tuple[TrainingPair, ...]
+    labels: tuple[bool | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.tokens.responses)
+        if self.labels and len(self.labels) != count:
+            raise ValueError(
+                f"{len(self.labels)} labels for {count} responses; give one for each, None where "
+                "nobody said"
+            )
+        for pair in self.pairs:
+            # An index beyond the group would silently compare with another group's response.
+            if pair.winner == pair.loser or not {pair.winner, pair.loser} <= set(range(count)):
+                raise ValueError(
+                    f"a pair ({pair.winner}, {pair.loser}) needs two different indices below the "
+                    f"group's {count} responses"
+                )
+
+    @classmethod
+    def with_all_pairs(cls, tokens: TokenizedGroup) -> "TrainingGroup":
+        """Every response against every lower-ranked one, without margins."""
+        places = range(len(tokens.responses))
+        return cls(tokens, tuple(TrainingPair(*pair) for pair in combinations(places, 2)))
+
+
+#: Columns of a data set that :class:`.trainer.RankingTrainer` trains on.
+FEATURES = Features(
+    {
+        "prompt": List(Value("int32")),
+        "responses": List(List(Value("int32"))),
+        "winners": List(Value("int32")),
+        "losers": List(Value("int32")),
+        "margins": List(Value("float64")),
+        "weights": List(Value("float64")),
+        "strengths": List(Value("int8")),
+        "labelled": List(Value("int32")),
+        "acceptable": List(Value("bool")),
+        "length": Value("int32"),
+        "total": Value("int32"),
+        "response_count": Value("int32"),
+        "pair_count": Value("int32"),
+        "label_count": Value("int32"),
+    }
+)
+
+
+def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
+    """Groups as a data set for :class:`.trainer.RankingTrainer`, in memory.
+
+    Columns: those of :func:`training_record`, with weights scaled to mean 1 over the set, so that
+    they change the emphasis but not the size of the loss. Groups without pairs are left out, with
+    their labels.
+
+    Raises:
+        ValueError: If no pair has a positive weight.
+    """
+    kept = [record for group in groups if (record := training_record(group))["pair_count"]]
+    if not kept:
+        raise ValueError("there is no pair to train on; the filter may have left none")
+    weights = [weight for record in kept for weight in record["weights"]]
+    mean_weight = sum(weights) / len(weights)
+    for record in kept:
+        record["weights"] = [weight / mean_weight for weight in record["weights"]]
+    return Dataset.from_list(kept, features=FEATURES)
+
+
+def training_record(group: TrainingGroup) -> dict[str, Any]:
+    """One row of a data set to train on (see :data:`FEATURES`).
+
+    Returns:
+        ``prompt`` and ``responses`` (token ids); one entry a pair of ``winners``, ``losers``,
+        ``margins``, ``weights`` and ``strengths``, without pairs of weight 0; one entry a labelled
+        response of ``labelled`` (its index) and ``acceptable``; and what :mod:`.sampler` needs to
+        know without reading tokens: ``length`` (tokens of the longest separate row), ``total``
+        (those of the single row), ``response_count``, ``pair_count``, ``label_count``.
+    """
+    tokens = group.tokens
+    pairs = [pair for pair in group.pairs if pair.weight != 0]
+    labels = {place: label for place, label in enumerate(group.labels) if label is not None}
+    return {
+        "prompt": tokens.prompt,
+        "responses": tokens.responses,
+        "winners": [pair.winner for pair in pairs],
+        "losers": [pair.loser for pair in pairs],
+        "margins": [pair.margin for pair in pairs],
+        "weights": [pair.weight for pair in pairs],
+        "strengths": [pair.strength for pair in pairs],
+        "labelled": list(labels),
+        "acceptable": list(labels.values()),
+        "length": tokens.longest,
+        "total": tokens.total,
+        "response_count": len(tokens.responses),
+        "pair_count": len(pairs),
+        "label_count": len(labels),
+    }
+
+
+class GroupCollator:
+    """Turn items of a :func:`training_set` into a batch of rows.
+
+    The result maps the names of :class:`.layout.RowBatch` to its tensors; ``pair_counts`` to the
+    number of pairs of each group and ``response_counts`` to that of its responses, ``[groups]``;
+    ``winners`` and ``losers`` to indices into the batch's scores; ``margins``, ``weights`` and
+    ``strengths`` to numbers. The last five are ``[pairs]``. ``labelled`` are indices into the
+    scores, too, and ``acceptable`` truth values, ``[labelled responses]``.
+
+    Args:
+        pad_token_id: Fills up rows.
+        layout: How groups become rows.
+        row_tokens: Most tokens of a row that several groups share; None gives each its own.
+        mean_weight: Mean weight of the data set's pairs, by which weights are divided; 1 where the
+            data set has done that, as those of :func:`training_set` have.
+    """
+
+    def __init__(
+        self,
+        pad_token_id: int,
+        layout: Layout = LAYOUTS["exact"],
+        row_tokens: int | None = None,
+        mean_weight: float = 1.0,
+    ) -> None:
+        self.mean_weight = mean_weight
+        self.pad_token_id = pad_token_id
+        self.layout = layout
+        self.row_tokens = row_tokens
+
+    @property
+    def needs_mask(self) -> bool:
+        """See :meth:`.rows.layout.Layout.needs_mask`."""
+        return self.layout.needs_mask(shared_rows=self.row_tokens is not None)
+
+    def tokens(self, item: Mapping[str, Any]) -> int:
+        """Tokens that a row of the data set takes, padding aside."""
+        return self.layout.tokens(TokenizedGroup(item["prompt"], item["responses"]))
+
+    def __call__(
+        self, items: Sequence[Mapping[str, Any]], seeds: Sequence[Sequence[int]] | None = None
+    ) -> dict[str, Tensor]:
+        """Lay the groups out and collect their pairs and labels.
+
+        Args:
+            items: Rows of a data set.
+            seeds: See :func:`.rows.layout.lay_out`.
+        """
+        groups = [TokenizedGroup(item["prompt"], item["responses"]) for item in items]
+        batch = lay_out(
+            groups,
+            self.layout,
+            pad_token_id=self.pad_token_id,
+            row_tokens=self.row_tokens,
+            seeds=seeds,
+        )
+        pairs: dict[str, list[Any]] = {
+            name: [value for item in items for value in item[name]]
+            for name in ("margins", "weights", "strengths", "acceptable")
+        }
+        ends = list(accumulate(len(group.responses) for group in groups))
+        for name in ("winners", "losers", "labelled"):
+            # Indices into the group become indices into the batch.
+            pairs[name] = [
+                first + value
+                for item, first in zip(items, [0, *ends], strict=False)
+                for value in item[name]
+            ]
+        # Trainer takes the length of a batch's first tensor for the number of its items.
+        return {
+            "pair_counts": torch.tensor([len(item["winners"]) for item in items]),
+            "response_counts": torch.tensor([len(group.responses) for group in groups]),
+            "winners": torch.tensor(pairs["winners"]),
+            "losers": torch.tensor(pairs["losers"]),
+            "margins": torch.tensor(pairs["margins"], dtype=torch.float64),
+            "weights": torch.tensor(pairs["weights"], dtype=torch.float64) / self.mean_weight,
+            "strengths": torch.tensor(pairs["strengths"]),
+            # There may be none, of which torch could not tell the kind.
+            "labelled": torch.tensor(pairs["labelled"], dtype=torch.long),
+            "acceptable": torch.tensor(pairs["acceptable"], dtype=torch.bool),
+        } | batch.tensors()
+
+
+def check_ranking(batch: Mapping[str, Tensor]) -> None:
+    """Refuse groups of which more, or less, than their ranking is asked for.
+
+    Args:
+        batch: What a :class:`GroupCollator` made.
+
+    Raises:
+        ValueError: If pairs are not all pairs of each group, with margin 0 and weight 1.
+    """
+    counts = batch["response_counts"]
+    ends = counts.cumsum(0).tolist()
+    all_pairs = [
+        pair for end, count in zip(ends, counts.tolist(), strict=True)
+        for pair in combinations(range(end - count, end), 2)
+    ]  # fmt: skip
+    pairs = sorted(zip(batch["winners"].tolist(), batch["losers"].tolist(), strict=True))
+    plain = (batch["margins"] == 0).all() and (batch["weights"] == 1).all()
+    if not (plain and pairs == all_pairs):
+        raise ValueError(
+            "the objective plackett-luce ranks all responses of a group, without margins and "
+            "weights; make groups with TrainingGroup.with_all_pairs, or use the objective pairs"
+        )

@@ -1,0 +1,134 @@
+"""Pairs from a ranking: which comparisons of a group enter the loss, with what margin and weight.
+
+Llama 3 (section 4.1.2) ranks edited > chosen > rejected and does not say which comparisons that
+makes. Three are possible, and every subset of them is an objective; :data:`PAIRINGS` names those
+that the field uses or that a study needs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from posttrain.data.preferences import RESPONSES, RankedGroup
+from posttrain.rows.tokenization import TokenizedGroup
+from posttrain.training.collator import TrainingGroup, TrainingPair
+from posttrain.training.losses import margins_by_strength
+
+Kind = Literal["chosen > rejected", "edited > chosen", "edited > rejected"]
+Weighting = Literal["pair", "prompt"]
+EditMargins = Literal["transitive", "none"]
+
+RATED: Kind = "chosen > rejected"
+
+#: Comparisons of a group with an edited response, by name. Groups without one have chosen >
+#: rejected in each of them.
+PAIRINGS: dict[str, tuple[Kind, ...]] = {
+    # As if there were no edit.
+    "rated": ("chosen > rejected",),
+    "rated and edited over chosen": ("chosen > rejected", "edited > chosen"),
+    "rated and edited over rejected": ("chosen > rejected", "edited > rejected"),
+    "best": ("edited > chosen", "edited > rejected"),
+    "all": ("chosen > rejected", "edited > chosen", "edited > rejected"),
+    # One comparison a group, with and without an edit.
+    "edited over chosen": ("edited > chosen",),
+    "edited over rejected": ("edited > rejected",),
+}
+# For three responses, each against the next is the same as adding edited > chosen.
+PAIRINGS["adjacent"] = PAIRINGS["rated and edited over chosen"]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How a ranked group becomes comparisons to train on.
+
+    Attributes:
+        pairs: A key of :data:`PAIRINGS`.
+        weighting: ``pair``: every pair weighs 1, so a group with three of them weighs three times
+            as much as one with a single pair. ``prompt``: a pair weighs one over the number of its
+            group's pairs (InstructGPT's 1/C(K,2)), so all groups weigh the same. The trainer's loss
+            is the mean over a step's pairs, so both hold within a step, and between steps as
+            far as these hold the same share of edits.
+        margins: Margin by strength of chosen > rejected: a key of :data:`.losses.MARGINS`, or a
+            mapping.
+        edit_margins: Margins of pairs with an edit, which annotators did not rate. ``transitive``:
+            edited beats rejected by at least as much as chosen does, so that pair takes the margin
+            of chosen > rejected; how far edited is above chosen nobody said, so that pair has
+            none. ``none``: 0 for both.
+        min_strength: Least strength at which chosen > rejected is trained on; Llama 3 takes 3. It
+            says nothing about pairs with an edit, which stay.
+
+    Raises:
+        ValueError: On an unknown value.
+    """
+
+    pairs: str = "all"
+    weighting: Weighting = "pair"
+    margins: str | Mapping[int, float] = "none"
+    edit_margins: EditMargins = "transitive"
+    min_strength: int = 1
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("pairs", tuple(PAIRINGS)),
+            ("weighting", get_args(Weighting)),
+            ("edit_margins", get_args(EditMargins)),
+            ("min_strength", (1, 2, 3, 4)),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(map(str, known))}"
+                )
+        margins_by_strength((), self.margins)
+
+    def of(self, group: RankedGroup, tokens: TokenizedGroup) -> TrainingGroup:
+        """The comparisons of one group.
+
+        Args:
+            group: The group.
+            tokens: The same, tokenised; responses that became equal to others may be missing, and
+                with them their pairs.
+
+        Returns:
+            The group with its pairs, of which there may be none. Responses that no pair names are
+            left out, because they would be computed for nothing.
+
+        Raises:
+            ValueError: If a margin or a filter needs a strength that the group does not have.
+        """
+        roles = RESPONSES[-len(group.responses) :]
+        wanted = PAIRINGS[self.pairs] if group.has_edit else (RATED,)
+        at = {place: index for index, place in enumerate(tokens.places)}
+        found = []
+        for pair in group.pairs():
+            kind = f"{roles[pair.winner]} > {roles[pair.loser]}"
+            there = pair.winner in at and pair.loser in at
+            if there and kind in wanted and (kind != RATED or self._is_strong(group)):
+                margin = self._margin(group, kind)
+                found.append((at[pair.winner], at[pair.loser], margin, pair.strength or 0))
+        if not found:
+            return TrainingGroup(tokens, ())
+        weight = 1 / len(found) if self.weighting == "prompt" else 1.0
+        used = sorted({place for winner, loser, *_ in found for place in (winner, loser)})
+        pairs = (
+            TrainingPair(used.index(winner), used.index(loser), margin, weight, strength)
+            for winner, loser, margin, strength in found
+        )
+        return TrainingGroup(tokens.in_order(used), tuple(pairs))
+
+    def _is_strong(self, group: RankedGroup) -> bool:
+        if self.min_strength == 1:
+            return True
+        if group.strength is None:
+            raise ValueError(
+                f"group {group.id!r} has no strength, so min_strength={self.min_strength} cannot "
+                "judge it; use min_strength 1 or data whose pairs are all rated"
+            )
+        return group.strength >= self.min_strength
+
+    def _margin(self, group: RankedGroup, kind: str) -> float:
+        if kind == "edited > chosen" or (kind != RATED and self.edit_margins == "none"):
+            return 0.0
+        try:
+            return margins_by_strength([group.strength], self.margins).item()
+        except ValueError as error:
+            raise ValueError(f"group {group.id!r}: {error}") from None

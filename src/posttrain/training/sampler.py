@@ -1,0 +1,243 @@
+"""Steps: which groups an optimiser step takes, and in which parts processes compute them.
+
+The recipe says how many groups a step takes; memory says how many tokens a forward pass may hold.
+Here the second never changes the first. A step's groups are cut into *parts* of a limited number of
+tokens, which are dealt to the processes, and the loss of the step is the mean over all its pairs
+(see :class:`.trainer.RankingTrainer`). So a run optimises the same thing in the same order on a
+laptop and on many GPUs. Every process plans every step by itself, from lengths that all of them
+know, so that nothing needs to be agreed upon.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+
+from posttrain.rows.layout import Layout
+
+
+@dataclass(frozen=True)
+class Part:
+    """Groups that one process computes together.
+
+    Attributes:
+        groups: Their indices in the data set.
+        counts: False if they are computed only because other processes still compute: all must make
+            the same number of passes where a pass gathers weights (FSDP).
+    """
+
+    groups: tuple[int, ...]
+    counts: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one process computes for one optimiser step.
+
+    Attributes:
+        parts: Its share of the step's groups; as many parts as every other process has.
+        pairs: Number of pairs of the whole step.
+        groups: Number of groups of the whole step.
+        seed: With the index of a group seeds the order of its shuffled responses: the numbers of
+            the run and the epoch.
+        labels: Number of labelled responses of the whole step.
+    """
+
+    parts: tuple[Part, ...]
+    pairs: int
+    groups: int
+    seed: tuple[int, int]
+    labels: int = 0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What planning needs to know of each group: arrays of shape ``[groups]``.
+
+    Attributes:
+        rows: Rows that it takes.
+        longest: Tokens of the longest of them.
+        pairs: Its number of pairs.
+        padded: Whether rows are padded to the longest of a part. Rows that several groups share are
+            filled instead, and tokens simply add up.
+        labels: Its number of labelled responses; None if no group has any.
+    """
+
+    rows: np.ndarray
+    longest: np.ndarray
+    pairs: np.ndarray
+    padded: bool = True
+    labels: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, layout: Layout, *, shared_rows: bool) -> "Sizes":
+        """Sizes of the groups of a data set (see :data:`.collator.FEATURES`) in a layout."""
+        columns = ["length", "total", "response_count", "pair_count", "label_count"]
+        table = dataset.select_columns(columns).with_format("numpy")
+        length, total, responses, pairs, labels = (np.asarray(table[name][:]) for name in columns)
+        if layout.rows == "single":
+            return cls(np.ones_like(total), total, pairs, not shared_rows, labels)
+        if shared_rows:
+            # At most; how long the shorter responses are is not among the numbers.
+            return cls(np.ones_like(total), responses * length, pairs, False, labels)
+        return cls(responses, length, pairs, labels=labels)
+
+    def tokens(self, groups: Sequence[int] | np.ndarray) -> int:
+        """Tokens that a part with these groups takes, padding included."""
+        chosen = np.asarray(groups)
+        if self.padded:
+            return int(self.rows[chosen].sum() * self.longest[chosen].max())
+        return int((self.rows[chosen] * self.longest[chosen]).sum())
+
+
+class StepSampler(Sampler[Step]):
+    """The steps of one epoch, for one process.
+
+    Args:
+        sizes: Sizes of the groups.
+        groups_per_step: Groups of a step; the last one of an epoch takes what is left.
+        part_tokens: Most tokens of a part, padding included, unless a single group has more; None
+            gives each process one part.
+        shuffle: Whether groups come in a new random order each epoch.
+        seed: Seeds that order.
+        processes: Number of processes.
+        process: Which of them this one is.
+
+    Attributes:
+        epoch: Which epoch the next iteration is, from 0.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        groups_per_step: int,
+        part_tokens: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        processes: int = 1,
+        process: int = 0,
+    ) -> None:
+        self.sizes = sizes
+        self.groups_per_step = groups_per_step
+        self.part_tokens = part_tokens
+        self.shuffle = shuffle
+        self.seed = seed
+        self.processes = processes
+        self.process = process
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return math.ceil(len(self.sizes.pairs) / self.groups_per_step)
+
+    def __iter__(self) -> Iterator[Step]:
+        """Plan one step after another."""
+        count = len(self.sizes.pairs)
+        order = np.arange(count)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
+        for first in range(0, count, self.groups_per_step):
+            groups = order[first : first + self.groups_per_step]
+            parts = cut(groups, self.sizes, self.part_tokens, self.processes)
+            yield Step(
+                # In order of size, so that processes compute parts of like size at the same time.
+                parts=tuple(parts[self.process :: self.processes]),
+                pairs=int(self.sizes.pairs[groups].sum()),
+                groups=len(groups),
+                seed=(self.seed, self.epoch),
+                labels=0 if self.sizes.labels is None else int(self.sizes.labels[groups].sum()),
+            )
+
+
+class EpochCounter(TrainerCallback):
+    """Tells the sampler which epoch begins, also in a run that goes on in the middle of it."""
+
+    def __init__(self, sampler: StepSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the trainer."""
+        self.sampler.epoch = state.global_step // len(self.sampler)
+
+
+class StepItems:
+    """A data set whose items are planned steps, each with the rows of its groups by index."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, step: Step) -> tuple[Step, dict[int, Mapping[str, Any]]]:
+        """What ``torch.utils.data.DataLoader`` asks for."""
+        groups = sorted({group for part in step.parts for group in part.groups})
+        return step, dict(zip(groups, self.dataset.__getitems__(groups), strict=True))
+
+
+def cut(
+    groups: np.ndarray, sizes: Sizes, part_tokens: int | None, processes: int = 1
+) -> list[Part]:
+    """Cut a step's groups into parts.
+
+    Args:
+        groups: Indices of the groups.
+        sizes: Sizes of all groups.
+        part_tokens: See :class:`StepSampler`.
+        processes: The number of parts is a multiple of it.
+
+    Returns:
+        The parts, largest first. Every group is in exactly one of those that count.
+    """
+    # Neighbours in length waste the least padding.
+    rest = groups[np.argsort(sizes.longest[groups], kind="stable")]
+    pieces: list[np.ndarray] = []
+    if part_tokens is None:
+        pieces = [rest]
+    else:
+        begin = 0
+        for end in range(1, len(rest) + 1):
+            if end - begin > 1 and sizes.tokens(rest[begin:end]) > part_tokens:
+                pieces.append(rest[begin : end - 1])
+                begin = end - 1
+        pieces.append(rest[begin:])
+    while len(pieces) % processes and max(map(len, pieces)) > 1:
+        largest = max((piece for piece in pieces if len(piece) > 1), key=sizes.tokens)
+        pieces = [piece for piece in pieces if piece is not largest]
+        # Every other one, so that both halves hold short and long groups.
+        pieces += [largest[::2], largest[1::2]]
+    pieces.sort(key=sizes.tokens, reverse=True)
+    parts = [Part(tuple(piece.tolist())) for piece in pieces]
+    idle = Part((int(rest[0]),), counts=False)
+    return parts + [idle] * (-len(parts) % processes)
+
+
+def share(part: Part, pairs: int, step: Step, *, whole_rankings: bool) -> float:
+    """A part's share of the terms that the loss of its step is the mean of.
+
+    Args:
+        part: The part.
+        pairs: Its number of pairs.
+        step: The step.
+        whole_rankings: Whether terms are groups; otherwise they are pairs.
+    """
+    if not part.counts:
+        return 0.0
+    return len(part.groups) / step.groups if whole_rankings else pairs / step.pairs
+
+
+def label_factor(share: float, labels: int, step: Step) -> float:
+    """How much more a part's labels count than its share of pairs says.
+
+    The mean over a part's labels, times this and the part's share, is what the part adds to the
+    mean over all labels of the step.
+
+    Args:
+        share: The part's share.
+        labels: Its number of labelled responses.
+        step: The step.
+    """
+    return labels / step.labels / share if step.labels and share else 1.0

@@ -1,0 +1,106 @@
+"""Saving a reward model: a plain Hugging Face folder that other programs load as it is."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from posttrain.models.reward_model import score_head, stock_model
+from posttrain.training.divergence import not_finite
+
+#: Without this file no program takes a folder for a model, so it comes first and last.
+CONFIG = "config.json"
+
+
+def finish(model: Any) -> PreTrainedModel:
+    """The model as it will be saved: adapters merged, the head as other programs will read it.
+
+    Stock classes load all weights in one precision. The float32 head of a half-precision body is
+    rounded here, so that what is evaluated, saved and loaded is the same.
+
+    Args:
+        model: A reward model, or a peft model of one, which is of no use any more afterwards.
+    """
+    model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    if model.dtype in (torch.bfloat16, torch.float16):
+        weight = score_head(model).weight
+        weight.data = weight.data.to(model.dtype).to(weight.dtype)
+    return model
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    state: Mapping[str, torch.Tensor] | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> None:
+    """Save model, tokenizer and texts into a folder, where they appear whole or not at all.
+
+    Weights are written as safetensors.
+
+    Args:
+        model: The reward model, finished.
+        tokenizer: Its tokenizer.
+        folder: May exist and hold other files.
+        state: Weights to save instead of the model's own, where these are spread over processes.
+        texts: Contents of further files by name.
+
+    Raises:
+        ValueError: If stock classes could not load the weights, or they are not finite.
+        OSError: If the folder cannot be written.
+    """
+    scratch = folder / ".model-partial"
+    shutil.rmtree(scratch, ignore_errors=True)
+    stock = stock_model(model)
+    state = state or stock.state_dict()
+    weights = {name: tensor.to(stock.dtype) for name, tensor in state.items()}
+    _check(weights, stock, folder)
+    try:
+        stock.save_pretrained(scratch, state_dict=weights)
+        tokenizer.save_pretrained(scratch)
+        for name, text in (texts or {}).items():
+            (scratch / name).write_text(text, encoding="utf-8")
+        (folder / CONFIG).unlink(missing_ok=True)
+        # Shards of a larger model would be there beside the new file, or the other way round.
+        for stale in folder.glob("*.safetensors*"):
+            stale.unlink()
+        for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):
+            os.replace(path, folder / path.name)
+    # safetensors has an error of its own for a disk that is full.
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"the model could not be written to {folder} ({error}); make room and go on from the "
+            "last checkpoint (--resume)"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check(weights: Mapping[str, torch.Tensor], model: PreTrainedModel, folder: Path) -> None:
+    """Refuse what would load as another model: names that are missing there would be random."""
+    with torch.device("meta"):
+        stock: Any = AutoModelForSequenceClassification.from_config(model.config)
+    differing = sorted(weights.keys() ^ stock.state_dict().keys())
+    if differing:
+        raise ValueError(
+            f"no model is written to {folder}: {len(differing)} names of weights differ from those "
+            f"of its class, such as {differing[0]}; a wrapper (adapters, compilation) is still "
+            "around the model; its checkpoints are whole"
+        )
+    broken = not_finite(weights.items())
+    if broken:
+        raise ValueError(
+            f"no model is written to {folder}: {len(broken)} weights are not finite, such as "
+            f"{broken[0]}; training has diverged, or they exceed the range of their precision"
+        )

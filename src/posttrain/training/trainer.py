@@ -1,0 +1,362 @@
+"""RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss."""
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, Trainer
+
+from posttrain.models.exactness import check_exact
+from posttrain.models.reward_model import accept_rows, forward_scores
+from posttrain.rows.layout import RowBatch
+from posttrain.training.checkpoints import rotate, seal
+from posttrain.training.collator import GroupCollator, check_ranking
+from posttrain.training.config import RankingConfig
+from posttrain.training.divergence import check_weights, diverged
+from posttrain.training.fsdp import keep_scores_whole
+from posttrain.training.losses import label_loss, plackett_luce_loss, ranking_loss
+from posttrain.training.metrics import RecentSteps, score_metrics, sums_over_pairs
+from posttrain.training.sampler import (
+    EpochCounter,
+    Sizes,
+    Step,
+    StepItems,
+    StepSampler,
+    label_factor,
+    share,
+)
+
+#: Stands where a group has fewer pairs than others; what Trainer itself pads with.
+NO_PAIR = -100.0
+
+
+class RankingTrainer(Trainer):
+    """Trains a reward model on groups; all but loss and metrics is ``transformers.Trainer``.
+
+    The loss of a step is the mean over its pairs, or over its groups with ``plackett-luce``, and
+    with ``auxiliary_weight`` that many times the mean of :func:`.losses.label_loss` over its
+    labelled responses: over all of them, in however many parts and processes they are computed (see
+    :mod:`.training.sampler`). A step without labels has no auxiliary loss. Groups
+    come in an order that depends on ``data_seed`` (or ``seed``) and the epoch alone, and so do each
+    group's shuffled responses. So a resumed run continues as if it had not been interrupted, and
+    parts and processes change no row.
+
+    Beside Trainer's own numbers it logs those of :mod:`.training.metrics`. Evaluation reports the
+    ``loss``, the mean over all pairs however batched and whatever the objective, labels aside, and
+    :func:`.training.metrics.score_metrics`.
+
+    Args:
+        model: The reward model (see :func:`posttrain.reward_model.load`), or a peft model of one.
+        args: Settings.
+        data_collator: Lays groups out in rows.
+        train_dataset: A data set such as :func:`.collator.training_set` makes. Plackett–Luce
+            ranks whole groups, so it knows no margins and weights, and needs all pairs.
+        **kwargs: Passed on to ``Trainer``. A function given as ``compute_metrics`` takes the place
+            of :meth:`pair_metrics`.
+
+    Raises:
+        ValueError: If one process sees several GPUs.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: RankingConfig,
+        *,
+        data_collator: GroupCollator,
+        train_dataset: Dataset | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"this process sees {args.n_gpu} GPUs; start one process for each (accelerate "
+                "launch), or show it only one (CUDA_VISIBLE_DEVICES=0)"
+            )
+        super().__init__(
+            accept_rows(model),
+            args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            **kwargs,
+        )
+        self.config: RankingConfig = args
+        self.collator = data_collator
+        # The loss is computed here; Trainer is to leave it alone.
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True
+        self.compute_metrics = self.compute_metrics or self.pair_metrics
+        self._recent = RecentSteps()
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, after a check that the model keeps apart what its rows are to keep apart.
+
+        Raises:
+            ValueError: See :func:`posttrain.exactness.check_exact`. Also if losses, gradients or
+                weights stop being finite.
+        """
+        if self.collator.needs_mask:
+            check_exact(self.model, pad_token_id=self.collator.pad_token_id)  # type: ignore[arg-type]
+        self._recent = RecentSteps()
+        result = super().train(*args, **kwargs)
+        self._check_weights()
+        return result
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As ``Trainer`` does, once FSDP has been told what to keep in full precision."""
+        keep_scores_whole(self.model, getattr(self.accelerator.state, "fsdp_plugin", None))  # type: ignore[arg-type]
+        return super().create_optimizer(model)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """One item a step: the parts that this process computes (see :mod:`.training.sampler`).
+
+        Raises:
+            ValueError: If there is to be an auxiliary loss, and no response is labelled.
+        """
+        dataset: Any = self.train_dataset
+        shared_rows = self.collator.row_tokens is not None
+        sizes = Sizes.of(dataset, self.collator.layout, shared_rows=shared_rows)
+        if self.config.auxiliary_weight and (sizes.labels is None or not sizes.labels.any()):
+            raise ValueError(
+                f"auxiliary_weight={self.config.auxiliary_weight:g} needs labelled responses, and "
+                f"none of the {len(sizes.pairs)} groups has any; give TrainingGroup its labels, or "
+                "set auxiliary_weight to 0"
+            )
+        sampler = StepSampler(
+            sizes,
+            groups_per_step=self.config.groups_per_step,
+            part_tokens=self.config.part_tokens,
+            shuffle=self.config.train_sampling_strategy == "random",
+            seed=self.config.seed if self.config.data_seed is None else self.config.data_seed,
+            processes=self.accelerator.num_processes,
+            process=self.accelerator.process_index,
+        )
+        self.add_callback(EpochCounter(sampler))
+        return DataLoader(
+            StepItems(dataset),  # type: ignore[arg-type]
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            collate_fn=self._collate,  # type: ignore[arg-type]
+            num_workers=self.config.dataloader_num_workers,
+            prefetch_factor=self.config.dataloader_prefetch_factor,
+            persistent_workers=self.config.dataloader_persistent_workers,
+            pin_memory=self.config.dataloader_pin_memory and torch.cuda.is_available(),
+            # Otherwise each epoch would draw from torch's global numbers.
+            generator=torch.Generator(),
+        )
+
+    def _collate(self, planned: tuple[Step, dict[int, Mapping[str, Any]]]) -> dict[str, Any]:
+        """Rows of a step's parts, and by what their summed loss is divided."""
+        step, items = planned
+        whole_rankings = self.config.objective == "plackett-luce"
+        parts = []
+        for part in step.parts:
+            batch: dict[str, Any] = self.collator(
+                [items[k] for k in part.groups], [(*step.seed, k) for k in part.groups]
+            )
+            pairs, labels = len(batch["winners"]), len(batch["labelled"])
+            batch["share"] = share(part, pairs, step, whole_rankings=whole_rankings)
+            batch["label_factor"] = label_factor(batch["share"], labels, step)
+            batch["tokens"] = sum(self.collator.tokens(items[k]) for k in part.groups)
+            if whole_rankings:
+                check_ranking(batch)
+            parts.append(batch)
+        return {"parts": parts}
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Add up the gradients of one step's parts.
+
+        Returns:
+            This process's share of the loss, times the number of processes: what is logged is the
+            mean over processes.
+
+        Raises:
+            ValueError: If the loss is not a finite number.
+        """
+        model.train()
+        parts = inputs["parts"]
+        total = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(parts, start=1):
+            batch = self._prepare_inputs(part)
+            # Gradients are exchanged once a step. Sharded ones (FSDP) are exchanged with each part,
+            # because keeping them whole would take the memory that sharding saves.
+            last = number == len(parts) or self.is_fsdp_enabled
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                loss, scores = self.compute_loss(model, batch, return_outputs=True)
+                # Gradients are averaged over processes, so this makes their sum.
+                loss = loss * (batch["share"] * self.accelerator.num_processes)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+            if batch["share"]:
+                self._recent.add(scores["winners"], scores["losers"], batch)
+        if not torch.isfinite(total):
+            what = f"the loss of step {self.state.global_step + 1} is {total.item()}"
+            raise diverged(what, self.args.learning_rate)
+        return total
+
+    def _check_weights(self) -> None:
+        when = f"after step {self.state.global_step}"
+        check_weights(self.model, self.accelerator, when, self.args.learning_rate)  # type: ignore[arg-type]
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """As ``Trainer`` does, before the update; with float16 its scaler skips what is infinite.
+
+        Raises:
+            ValueError: If the gradient is not finite.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        value = norm.item() if isinstance(norm, Tensor) else norm
+        if self.accelerator.scaler is None and not math.isfinite(value):
+            what = f"the gradient of step {self.state.global_step + 1} has the norm {value}"
+            raise diverged(what, self.args.learning_rate)
+        return norm
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Mean loss of one part (see :func:`.losses.ranking_loss`, :func:`.plackett_luce_loss`).
+
+        Over its groups with ``plackett-luce``, otherwise over its pairs; with ``auxiliary_weight``
+        that of its labelled responses is added (see :func:`.losses.label_loss`). Outputs are the
+        scores of ``winners`` and ``losers``.
+        """
+        scores, winners, losers = _pair_scores(model, inputs)
+        if self.config.objective == "plackett-luce":
+            loss = plackett_luce_loss(scores, inputs["response_counts"].tolist())
+        else:
+            loss = ranking_loss(
+                winners,
+                losers,
+                margins=inputs["margins"],
+                weights=inputs["weights"],
+                centring=self.config.centring,
+            )
+        if self.config.auxiliary_weight and len(inputs["labelled"]):
+            auxiliary = label_loss(scores[inputs["labelled"]], inputs["acceptable"])
+            factor = self.config.auxiliary_weight * inputs.get("label_factor", 1.0)
+            loss = loss + factor * auxiliary
+        return (loss, {"winners": winners, "losers": losers}) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Tensor, Tensor]:
+        """Scores of one evaluation batch, with what the loss needs to know of each pair.
+
+        Trainer counts items, not pairs: it would weigh each batch's loss by its groups and cut what
+        comes by pair. So everything comes by group here, and there is no loss.
+
+        Returns:
+            None; scores of winner and loser, ``[groups, most pairs, 2]``; margin, weight and
+            strength, ``[groups, most pairs, 3]``. Where a group has fewer pairs, all are
+            :data:`NO_PAIR`.
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            _, winners, losers = _pair_scores(model, inputs)
+        scores = torch.stack([winners, losers], dim=1)
+        terms = torch.stack([inputs[name] for name in ("margins", "weights", "strengths")], dim=1)
+        counts = inputs["pair_counts"].tolist()
+        return None, _by_group(scores, counts), _by_group(terms, counts)
+
+    def pair_metrics(self, predicted: EvalPrediction) -> dict[str, float]:
+        """Mean loss over all pairs, and the metrics of :func:`.training.metrics.score_metrics`.
+
+        Args:
+            predicted: What :meth:`prediction_step` returns, of all batches.
+
+        Raises:
+            ValueError: If the loss is not finite.
+        """
+        scores, terms = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
+        there = terms[..., 1] != NO_PAIR
+        winners, losers = torch.from_numpy(scores[there]).unbind(1)
+        margins, weights, strengths = torch.from_numpy(terms[there]).unbind(1)
+        loss = ranking_loss(
+            winners, losers, margins=margins, weights=weights, centring=self.config.centring
+        )
+        if not torch.isfinite(loss):
+            what = f"the loss on evaluation data is {loss.item()}"
+            raise diverged(what, self.args.learning_rate)
+        sums = sums_over_pairs(winners, losers, strengths)
+        return {"loss": loss.item()} | score_metrics(sums)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As ``Trainer`` does; its time does not count as training's."""
+        with self._recent.paused():
+            return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As ``Trainer`` does, but sealed, and only then are older ones removed.
+
+        Raises:
+            ValueError: If the weights are not finite.
+            OSError: If the disk does not take it.
+        """
+        self._check_weights()
+        runs = Path(self._get_output_dir(trial=trial))
+        folder = runs / f"checkpoint-{self.state.global_step}"
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        with self._recent.paused():
+            try:
+                super()._save_checkpoint(model, trial)
+                # All processes have written their part of it.
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    seal(folder)
+            # safetensors and torch have errors of their own for a disk that is full.
+            except (OSError, RuntimeError, SafetensorError) as error:
+                # What is there of it would fill the disk that is to be written again.
+                shutil.rmtree(folder, ignore_errors=True)
+                raise OSError(
+                    f"{folder} could not be written ({error}); earlier checkpoints are whole: make "
+                    "room and go on from them (--resume)"
+                ) from error
+            finally:
+                self.args.save_total_limit = limit
+            if self.args.should_save:
+                best = self.state.best_model_checkpoint
+                rotate(runs, limit, keep={folder} | ({Path(best)} if best else set()))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and with a loss the metrics of the steps since the last one."""
+        if "loss" in logs:
+            # On every process, also on one that had nothing to do: all take part in the sum.
+            logs |= self._recent.take(self.accelerator)
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Six a parameter and token, padding included; the embedding, which is looked up, aside."""
+        tokens = sum(part["input_ids"].numel() for part in inputs.get("parts", ()))
+        model: Any = self.model
+        return 6 * tokens * model.num_parameters(exclude_embeddings=True)
+
+
+def _pair_scores(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of all responses of a batch, and those of the winners and losers of its pairs."""
+    scores = forward_scores(model, RowBatch.among(inputs))
+    return scores, scores[inputs["winners"]], scores[inputs["losers"]]
+
+
+def _by_group(values: Tensor, counts: Sequence[int]) -> Tensor:
+    return pad_sequence(values.split(counts), batch_first=True, padding_value=NO_PAIR)

@@ -1,0 +1,101 @@
+"""Settings from YAML: every value by its type, one file as a list of one, clear refusals."""
+
+import pytest
+from trl import TrlParser
+
+from posttrain.commands.score import ScoreSettings
+from posttrain.commands.train import TrainSettings
+from posttrain.config.yaml import parse
+from posttrain.studies.margin.full import FullSettings
+from posttrain.training.config import RankingConfig
+
+
+def read(tmp_path, text, *options, kinds=(TrainSettings, RankingConfig)):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return parse(TrlParser(kinds), ["--config", str(path), *options])
+
+
+BASE = "model: tiny\ndata: mine.jsonl\noutput_dir: out\n"
+
+
+def test_a_file_alone_is_a_list_of_one(tmp_path):
+    settings, _ = read(tmp_path, BASE + "eval_data: held_out.jsonl\n")
+    assert settings.data == ["mine.jsonl"]
+    assert settings.eval_data == ["held_out.jsonl"]
+    several, _ = read(tmp_path, BASE.replace("mine.jsonl", "[a.jsonl, b.jsonl]"))
+    assert several.data == ["a.jsonl", "b.jsonl"]
+
+
+def test_options_win_over_the_file(tmp_path):
+    settings, config = read(tmp_path, BASE + "seed: 3\n", "--seed", "4", "--data", "b.jsonl")
+    assert (settings.data, config.seed) == (["b.jsonl"], 4)
+
+
+def test_a_config_may_be_joined_by_an_equals_sign(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(BASE)
+    settings, _ = parse(TrlParser((TrainSettings, RankingConfig)), [f"--config={path}"])
+    assert settings.model == "tiny"
+
+
+def test_numbers_in_scientific_notation_are_numbers(tmp_path):
+    _, config = read(tmp_path, BASE + "learning_rate: 1e-5\n")
+    assert config.learning_rate == 1e-5
+    (settings,) = read(tmp_path, "learning_rates: [3e-3, 2]\n", kinds=(FullSettings,))
+    assert settings.learning_rates == [3e-3, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("layout: [exact]", r"layout must be text, not \['exact'\]"),
+        ("lora_rank: many", "lora_rank must be a whole number, not 'many'"),
+        ("lora_rank: 1.5", "lora_rank must be a whole number, not 1.5"),
+        ("lora_rank: true", "lora_rank must be a whole number, not True"),
+        ("learning_rate: fast", "learning_rate must be a number, not 'fast'"),
+        ("data: [1]", "data must be a list"),
+        ("skip_bad: 3", "skip_bad must be true or false, not 3"),
+        ("layuot: exact", "unknown settings: layuot"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_file(tmp_path, line, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        read(tmp_path, BASE + line + "\n")
+    assert "run.yaml" in str(refused.value)
+
+
+def test_words_that_yaml_takes_for_truth_are_explained(tmp_path):
+    with pytest.raises(ValueError, match="margins must be text, not False; put it in quotes"):
+        read(tmp_path, BASE + "margins: no\n")
+    with pytest.raises(
+        ValueError, match=r"run_name must be text or null, not 7; put it in quotes$"
+    ):
+        read(tmp_path, BASE + "run_name: 7\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not nothing"),
+        ("- model\n- tiny\n", r"not \['model', 'tiny'\]"),
+        ("model: [", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):
+    with pytest.raises(ValueError, match=r"run\.yaml") as refused:
+        read(tmp_path, content)
+    assert refused.match(message)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"missing.yaml cannot be read \(No such file"):
+        parse(TrlParser((ScoreSettings,)), ["--config", str(tmp_path / "missing.yaml")])
+
+
+@pytest.mark.parametrize("options", [["--config"], ["--config", "a", "--config", "b"]])
+def test_a_config_without_a_file_or_given_twice_ends_with_usage(options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(TrlParser((ScoreSettings,)), options)
+    assert ended.value.code == 2
+    assert "--config" in capsys.readouterr().err

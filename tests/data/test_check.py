@@ -1,0 +1,114 @@
+"""The summary of `posttrain data check`: its numbers, its text, its exit code."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from posttrain.data.check import check, format_report, summarise
+from posttrain.data.formats import BadFile
+from posttrain.data.preferences import Message, RankedGroup
+from posttrain.data.reading import BadRecord, ReadResult
+
+GOOD = {"prompt": "Why?", "chosen": "good", "rejected": "bad"}
+BAD = GOOD | {"strength": 7}
+
+
+SHORT = (Message("user", "one two"),)
+
+
+def make(chosen, rejected, *edited, prompt=SHORT, **fields):
+    return RankedGroup("a", prompt, (*edited, chosen, rejected), **fields)
+
+
+@pytest.fixture
+def result():
+    longer = (Message("system", "a b"), Message("user", "c d"))
+    groups = [
+        make("longer one", "short", strength=1, domain="safety", group="x"),
+        make("same", "size", strength=4, domain="helpfulness", group="x"),
+        make("short", "longer by far here", "best", prompt=longer, strength=4, domain="safety"),
+        make("wins", "no", prompt=longer),
+    ]
+    return ReadResult(groups, [BadRecord("wrong")], Counter({"votes": 4}))
+
+
+def write(path, *records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_summary_of_a_small_file(result):
+    table = summarise(result, "small.jsonl")
+    assert table.index.tolist() == ["small.jsonl"]
+    assert table.iloc[0].to_dict() == {
+        "rows": 4,
+        "groups": 2,
+        "edited": 1,
+        "strength_1": 1,
+        "strength_2": 0,
+        "strength_3": 0,
+        "strength_4": 2,
+        "strength_none": 1,
+        "prompt_words": 3.0,
+        "response_words": 1.0,
+        "chosen_longer": 2.5 / 4,
+        "refused": 1,
+        "domains": "safety 2, helpfulness 1",
+        "ignored_columns": "votes 4",
+    }
+
+
+def test_report_has_one_line_per_file(result):
+    lines = format_report(summarise(result, "small.jsonl")).splitlines()
+    assert len(lines) == 2
+    assert "strength 1/2/3/4/none" in lines[0]
+    assert lines[1].split()[:8] == ["small.jsonl", "4", "2", "1", "1/0/0/2/1", "3", "1", "0.62"]
+
+
+def test_summary_of_nothing_accepted():
+    table = summarise(ReadResult([], [BadFile("gone")]), "gone.jsonl")
+    assert table["rows"].item() == 0
+    assert table["refused"].item() == 1
+    assert table[["prompt_words", "response_words", "chosen_longer"]].isna().all(axis=None)
+    assert "nan" in format_report(table)
+
+
+def test_check_of_good_files(tmp_path, capsys):
+    first = write(tmp_path / "a.jsonl", GOOD)
+    second = write(tmp_path / "b.jsonl", GOOD, GOOD)
+    assert check([first, str(second)]) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 3
+    assert printed.err == ""
+    assert check(first) == 0
+
+
+def test_check_lists_all_bad_records(tmp_path, capsys):
+    path = write(tmp_path / "a.jsonl", GOOD, BAD, GOOD, BAD)
+    assert check(path) == 1
+    printed = capsys.readouterr()
+    errors = printed.err.splitlines()
+    assert [error.split(":")[0] for error in errors] == [
+        f"{path}, line 2, field 'strength'",
+        f"{path}, line 4, field 'strength'",
+    ]
+    assert check(path, skip_bad=True) == 0
+    assert capsys.readouterr() == printed
+
+
+def test_check_stops_listing_after_twenty(tmp_path, capsys):
+    path = write(tmp_path / "a.jsonl", GOOD, *[BAD] * 1022)
+    assert check(path) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 21
+    assert errors[-1] == f"{path}: 1,002 more refused records not listed"
+
+
+def test_check_never_excuses_a_file_cut_short(tmp_path, capsys):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_text("not compressed")
+    assert check([path, write(tmp_path / "b.jsonl", GOOD)], skip_bad=True) == 1
+    printed = capsys.readouterr()
+    assert "invalid gzip data" in printed.err
+    assert len(printed.out.splitlines()) == 3

@@ -1,0 +1,131 @@
+"""A model that lets responses in one row see each other must not pass for one that does not."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from small_llama import WORDS
+from transformers import (
+    BloomConfig,
+    BloomForSequenceClassification,
+    MptConfig,
+    MptForSequenceClassification,
+)
+
+from posttrain.models import exactness, reward_model
+from posttrain.models.exactness import check_exact
+from posttrain.rows.attention import mask_for
+
+
+@pytest.fixture
+def model(load):
+    """A model in float64 that a test may change."""
+    return load("trained")
+
+
+@pytest.fixture
+def own_model(load):
+    """Another one, with grouped heads."""
+    return load("grouped")
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_check_for_exactness_leaves_mode_and_random_numbers_alone(model, training):
+    model.train(training)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    check_exact(model, pad_token_id=0)
+    assert model.training is training
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]  # noqa: NPY002
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_check_for_exactness_accepts_a_bfloat16_body(bfloat16_model):
+    check_exact(bfloat16_model[0], pad_token_id=0)
+
+
+def without(*names):
+    """``response_states`` of a model that ignores the mask or the positions."""
+
+    def ignoring(model, batch):
+        mask = mask_for(model, batch)
+        hidden = model.model(
+            input_ids=batch.input_ids,
+            attention_mask=None if "mask" in names else mask,
+            position_ids=None if "positions" in names else batch.position_ids,
+        ).last_hidden_state
+        return hidden.flatten(0, 1)[batch.score_index]
+
+    return ignoring
+
+
+@pytest.mark.parametrize("ignored", [["mask"], ["positions"], ["mask", "positions"]])
+def test_a_check_for_exactness_refuses_what_ignores_mask_or_positions(model, monkeypatch, ignored):
+    monkeypatch.setattr(exactness, "response_states", without())
+    check_exact(model, pad_token_id=0)
+    monkeypatch.setattr(exactness, "response_states", without(*ignored))
+    with pytest.raises(ValueError, match="does not keep responses in one row apart"):
+        check_exact(model, pad_token_id=0)
+
+
+class TestCheckExact:
+    @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("name", ["trained", "grouped"])
+    def test_a_llama_passes(self, load, name, dtype, implementation):
+        model = load(name, dtype)
+        model.set_attn_implementation(implementation)
+        check_exact(model, pad_token_id=0)
+
+    def test_a_fresh_head_passes(self, tiny_model, bfloat16_model):
+        for model, tokenizer in (tiny_model, bfloat16_model):
+            check_exact(model, pad_token_id=tokenizer.pad_token_id)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_a_model_that_ignores_the_mask_is_refused(self, load, monkeypatch, dtype):
+        monkeypatch.setattr(reward_model, "mask_for", lambda model, batch: None)
+        expected = "LlamaForSequenceClassification does not keep responses in one row apart"
+        with pytest.raises(ValueError, match=expected):
+            check_exact(load("trained", dtype), pad_token_id=0)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_a_model_that_ignores_positions_is_refused(self, load, dtype):
+        model = load("trained", dtype)
+
+        def count(_module, arguments, named):
+            return arguments, named | {"position_ids": None}
+
+        model.model.register_forward_pre_hook(count, with_kwargs=True)
+        with pytest.raises(ValueError, match="does not keep responses in one row apart"):
+            check_exact(model, pad_token_id=0)
+
+    def test_a_model_that_cannot_take_the_mask_is_refused_with_the_layout(self):
+        config = BloomConfig(
+            vocab_size=WORDS, hidden_size=32, n_layer=1, n_head=2, num_labels=1, pad_token_id=0
+        )
+        model = BloomForSequenceClassification(config).eval()
+        with pytest.raises(ValueError, match=r"BloomFor.* cannot compute a row of layout .*single"):
+            check_exact(model, pad_token_id=0)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_model_with_alibi_is_refused(self, seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            config = MptConfig(
+                vocab_size=WORDS, d_model=64, n_layers=2, n_heads=4, num_labels=1, pad_token_id=0
+            )
+            model = MptForSequenceClassification(config).eval()
+        with pytest.raises(ValueError, match=r"MptFor.* does not keep responses in one row apart"):
+            check_exact(model, pad_token_id=0)
+
+    def test_a_model_without_finite_scores_is_refused(self, own_model):
+        torch.nn.init.constant_(own_model.model.norm.weight, torch.nan)
+        with pytest.raises(ValueError, match="off by nan"):
+            check_exact(own_model, pad_token_id=0)
+
+    def test_the_check_draws_no_random_numbers(self, own_model):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        check_exact(own_model, pad_token_id=0)
+        assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,111 @@
+"""Checkpoints that carry code or pickles are refused, and nothing of them is run."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
+
+from posttrain import cli
+from posttrain.models import reward_model
+from posttrain.models.loading import load_classifier
+
+CODE = """
+from pathlib import Path
+Path(__file__).with_name("marker").touch()
+from transformers import LlamaConfig as Config, LlamaForSequenceClassification as Model
+from transformers import PreTrainedTokenizerFast as Tokenizer
+"""
+
+
+@pytest.fixture(autouse=True)
+def nobody_answers(monkeypatch):
+    def ask(*_):
+        pytest.fail("the user is asked")
+
+    monkeypatch.setattr("builtins.input", ask)
+
+
+@pytest.fixture
+def folder(tiny_checkpoint, tmp_path):
+    """A copy of a checkpoint, which a test may change."""
+    return shutil.copytree(tiny_checkpoint, tmp_path / "model")
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "unheard-of"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_folder_with_code_is_refused_and_the_code_not_run(folder, tmp_path, name, model_type):
+    names = {
+        "AutoConfig": "code.Config",
+        "AutoModelForSequenceClassification": "code.Model",
+        "AutoTokenizer": [None, "code.Tokenizer"],
+    }
+    (folder / "code.py").write_text(CODE)
+    change(folder / "config.json", model_type=model_type)
+    change(folder / name, auto_map=names)
+    with pytest.raises(
+        ValueError, match=rf"carries code of its own \(auto_map in {name}\)"
+    ) as refused:
+        reward_model.load(folder)
+    assert "load a copy of the folder without auto_map" in str(refused.value)
+    assert not list(tmp_path.rglob("marker"))
+
+
+class Marker:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("harmless", [True, False])
+def test_a_folder_with_pickles_alone_is_refused_and_they_are_not_loaded(folder, tmp_path, harmless):
+    state = load_file(folder / "model.safetensors")
+    torch.save(state if harmless else Marker(tmp_path / "marker"), folder / "pytorch_model.bin")
+    # Beside safetensors they are passed over.
+    reward_model.load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        ValueError, match=r"its weights in pickles \(pytorch_model\.bin\)"
+    ) as refused:
+        reward_model.load(folder)
+    assert "convert them (from_pretrained and then save_pretrained" in str(refused.value)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_hub_name_with_pickles_alone_says_so(monkeypatch, tiny_checkpoint):
+    from posttrain.models import loading
+
+    def lacking(*_, **__):
+        raise OSError("x/y does not appear to ... and thus cannot be loaded with `safetensors`. P")
+
+    monkeypatch.setattr(loading, "_refuse_code", lambda _: None)
+    monkeypatch.setattr(loading.AutoModelForSequenceClassification, "from_pretrained", lacking)
+    with pytest.raises(ValueError, match="'x/y' has its weights in pickles"):
+        loading.load_classifier("x/y")
+
+
+def test_commands_say_it_in_words(folder, tmp_path, capsys):
+    change(folder / "config.json", auto_map={"AutoConfig": "code.Config"})
+    for command in ("train", "score", "evaluate"):
+        words = [command, "--model", str(folder), "--data", "simulator:5:1"]
+        words += ["--output_dir" if command == "train" else "--output", str(tmp_path / command)]
+        assert cli.main(words) == 1
+        assert "posttrain: '" in capsys.readouterr().err
+
+
+def test_a_head_with_two_labels_is_refused_in_words(tiny_checkpoint, tmp_path):
+    two = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=2)
+    two.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"weights of other shapes .* \(num_labels=1\)"):
+        load_classifier(tmp_path)

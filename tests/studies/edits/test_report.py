@@ -1,0 +1,224 @@
+"""Tables and words of the study of edits: every shown number must be the record's."""
+
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from edits_synthetic import FEW, METRICS, numbered, synthetic
+
+from posttrain.evidence.verdicts import with_interval
+from posttrain.studies.edits import report
+from posttrain.studies.edits.claims import estimate, most_data
+from posttrain.studies.edits.metrics import GOLD, KINDS
+from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE
+from posttrain.training.pairing import RATED
+
+
+@pytest.fixture
+def records():
+    return [numbered(), numbered("seeda-full", FEW, start=7)]
+
+
+def test_gains_have_a_row_for_each_arm_and_tuning_and_a_column_for_each_cell(records):
+    table = report.gain_table(records[0])
+    assert list(table.columns) == [
+        "100 groups, 25 % of edits", "100 groups, 100 % of edits",
+        "1,000 groups, 25 % of edits", "1,000 groups, 100 % of edits",
+    ]  # fmt: skip
+    assert list(dict.fromkeys(table.index.get_level_values("arm"))) == [
+        arm for arm in ARMS if arm != IGNORE
+    ]
+    found = estimate(
+        records[0].tables["gains"], arm="Plackett–Luce", size=100, share=0.25, tuning="shared"
+    )
+    cell = table.loc[("Plackett–Luce", "shared"), "100 groups, 25 % of edits"]
+    assert cell == with_interval(found)
+    one_share = replace(records[0], settings=records[0].settings | {"shares": [1.0]})
+    assert list(report.gain_table(one_share).columns) == ["100 groups", "1,000 groups"]
+
+
+def test_kinds_of_pairs_show_gold_where_it_is_known(records):
+    table = report.kinds_table(records[0])
+    assert list(table.columns) == [*KINDS, *GOLD]
+    metrics = records[0].tables["metrics"]
+    unknown = metrics["estimate"].where(~metrics["metric"].isin(GOLD))
+    blind = replace(
+        records[0], tables=records[0].tables | {"metrics": metrics.assign(estimate=unknown)}
+    )
+    assert list(report.kinds_table(blind).columns) == list(KINDS)
+
+
+def test_contrasts_of_arms_that_were_not_run_are_dashes(records):
+    table = report.contrast_table(records)
+    assert list(table.index) == list(CONTRASTS)
+    shown = table["seeda (top layers)"]
+    assert shown["Plackett–Luce − all pairs"] == "–"
+    found = estimate(
+        records[1].tables["contrasts"], contrast="all pairs − one more pair",
+        **most_data(records[1]),
+    )  # fmt: skip
+    assert shown["all pairs − one more pair"] == with_interval(found)
+
+
+def test_accuracy_stands_beside_the_length_baseline(records):
+    table = report.accuracy_table(records)
+    found = estimate(
+        records[1].tables["metrics"], arm=IGNORE, metric="edited > chosen",
+        **most_data(records[1]),
+    )  # fmt: skip
+    cell = table.loc[("seeda (top layers)", "edits ignored"), "edited > chosen"]
+    assert cell == with_interval(found, sign=False)
+    baseline = records[1].tables["baselines"]
+    row = baseline[baseline["metric"] == RATED].iloc[0]
+    cell = table.loc[("seeda (top layers)", "the longer response"), RATED]
+    assert cell == with_interval((row.estimate, row.low, row.high), sign=False)
+
+
+def test_length_of_winners_and_the_shift_to_the_shorter(records):
+    table = report.length_table(records)
+    assert list(table.index) == ["simulator (full training)", "seeda (top layers)"] or list(
+        table.index
+    ) == ["seeda (top layers)", "simulator (full training)"]
+    found = estimate(
+        records[0].tables["gains"], arm="all pairs", metric="leans shorter",
+        **most_data(records[0]),
+    )  # fmt: skip
+    cell = table.loc["simulator (full training)", "leans to the shorter"]
+    assert cell == with_interval(found)
+
+
+def test_costs_are_those_of_the_most_data_and_gains_are_divided_by_them(records):
+    table = report.cost_table(records[0])
+    assert table.loc[IGNORE, "decisions"] == "1,000"
+    assert table.loc[IGNORE, "points per 100 decisions more"] == "–"
+    place = list(ARMS).index("all pairs")
+    assert table.loc["all pairs", "decisions"] == f"{1000 + place:,}"
+    gained = estimate(records[0].tables["gains"], arm="all pairs", **most_data(records[0]))
+    per_hundred = tuple(value * 100 / place for value in gained)
+    assert table.loc["all pairs", "points per 100 decisions more"] == with_interval(
+        per_hundred, digits=2
+    )
+    per_tokens = tuple(value * 10_000 / (10 * place) for value in gained)
+    assert table.loc["all pairs", "points per 10,000 tokens more"] == with_interval(
+        per_tokens, digits=2
+    )
+
+
+def test_words_about_data_name_heads_layers_and_whole_models():
+    base = synthetic((0.0, 0.0, 0.0))
+    data = {"edits": 271, "groups with an edit": 1885, "test groups": 300} | {
+        "test groups with an edit": 80
+    }
+    heads = replace(base, source="seeda", settings=base.settings | {"folds": 8}, data=data)
+    layers = replace(
+        base, source="seeda-full", settings=base.settings | {"top_layers": 6, "bf16": True},
+        data=data,
+    )  # fmt: skip
+    whole = replace(
+        base, source="simulator", settings=base.settings | {"top_layers": 0, "bf16": False},
+        data=data,
+    )  # fmt: skip
+    words = report.data_in_words([heads, layers, whole])
+    assert len(words.splitlines()) == 3
+    assert (
+        "`seeda` (frozen features): heads on frozen features, every group tested once in 8 folds"
+        in words
+    )
+    assert "`seeda` (top layers): the last 6 layers in bfloat16; 100 and 1,000 training" in words
+    assert "`simulator` (full training): the whole model; " in words
+    assert "groups with 50 and 500 edits; 300 test groups, 80 with an edit; 3 seeds" in words
+    assert "In all, it has 271 distinct edits in 1,885 groups." in words
+
+
+def test_tuned_values_are_marked_at_the_edge_of_their_grid():
+    rows = [
+        (arm, 1000, share, rate, accuracy)
+        for arm in FEW
+        for share in (0.25, 1.0)
+        for rate, accuracy in (
+            (1e-3, 0.6), (3e-3, 0.7 if share == 1.0 and arm != IGNORE else 0.5), (1e-2, 0.65),
+        )
+    ]  # fmt: skip
+    full = synthetic((0.0, 0.0, 0.0), arms=FEW, source="seeda-full")
+    tuning = pd.DataFrame(rows, columns=["arm", "size", "share", "learning rate", "accuracy"])
+    full = replace(
+        full, tables=full.tables | {"tuning": tuning},
+        settings=full.settings | {"learning_rates": [1e-3, 3e-3, 1e-2]},
+    )  # fmt: skip
+    heads = synthetic((0.0, 0.0, 0.0), arms=FEW, source="seeda")
+    penalties = pd.DataFrame(
+        [(arm, 1000, 1.0, 0.05, 0.25) for arm in FEW if arm != IGNORE]
+        + [(IGNORE, 1000, 1.0, 0.05, 0.25)],
+        columns=["arm", "size", "share", "penalty", "at edge"],
+    )
+    heads = replace(heads, tables=heads.tables | {"tuning": penalties})
+    table = report.tuning_table([full, heads])
+    assert table.loc["all pairs", "seeda (top layers)"] == "0.003"
+    assert table.loc[IGNORE, "seeda (top layers)"] == "0.01*"
+    assert set(table["seeda (frozen features)"]) == {"0.05 (25 %)"}
+    alone = replace(full, tables=full.tables | {"tuning": tuning[tuning["learning rate"] == 3e-3]})
+    assert set(report.tuning_table([alone]).iloc[:, 0]) == {"0.003 (not tuned)"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "edited", "expected"),
+    [
+        ("a b c", "a b c", "a b c"),
+        ("a b c", "a x c", "a <del>b</del> <ins>x</ins> c"),
+        ("a b c", "a c", "a <del>b</del> c"),
+        ("a c", "a b c", "a <ins>b</ins> c"),
+        ("1 < 2", "1 & 2", "1 <del>&lt;</del> <ins>&amp;</ins> 2"),
+    ],
+)
+def test_edits_are_marked_word_by_word(chosen, edited, expected):
+    found = report.marked(chosen, edited)
+    assert found == expected
+    # What is left without the insertions is the chosen text, and the other way round.
+    kept = re.sub(r"<ins>.*?</ins>", "", found).replace("<del>", "").replace("</del>", "")
+    assert kept.replace("&lt;", "<").replace("&amp;", "&").split() == chosen.split()
+
+
+def examples():
+    base = synthetic((0.5, 0.4, 0.6), source="toy")
+    texts = pd.DataFrame(
+        [
+            (1, "prompt", "why? " * 100, float("nan"), float("nan")),
+            (1, "edited", "a <b> d", 0.1, 1.234),
+            (1, "chosen", "a c d", 0.05, 0.5),
+            (1, "rejected", "e & f", 0.2, -2.0),
+        ],
+        columns=["example", "role", "text", "before", "after"],
+    )
+    moves = pd.DataFrame(
+        [(1, kind, 1.0, 0.123456, -0.5) for kind in KINDS],
+        columns=["example", "pair", "edited", "chosen", "rejected"],
+    )
+    accuracy = pd.DataFrame(
+        [(kind, 0.5 + 0.1 * k, 0.4, 0.9) for k, kind in enumerate(KINDS)],
+        columns=["metric", "estimate", "low", "high"],
+    )
+    return replace(base, tables={"examples": texts, "moves": moves, "accuracy": accuracy})
+
+
+def test_examples_show_texts_scores_and_marks():
+    found = report.examples_html(examples())
+    assert "a <del>c</del> <ins>&lt;b&gt;</ins> d" in found
+    assert "e &amp; f" in found
+    assert re.findall(r"<td[^>]*>([+−][0-9.]+)</td>", found) == [
+        "+0.10", "+1.23", "+0.05", "+0.50", "+0.20", "−2.00",
+    ]  # fmt: skip
+    prompt = re.search(r"<i>(.*?)</i>", found)[1]
+    assert len(prompt) == report.LONGEST_PROMPT + 1
+    assert prompt.startswith("…")
+
+
+def test_moves_and_what_was_learned_are_the_records():
+    moves = report.moves_table(examples())
+    assert moves.loc[(1, RATED)].tolist() == [1.0, 0.12, -0.5]
+    learned = report.learned_table([examples()])
+    assert learned.loc["toy", "edited > rejected"] == with_interval((0.7, 0.4, 0.9), sign=False)
+
+
+def test_all_metrics_of_the_synthetic_records_exist():
+    assert set(KINDS) | set(GOLD) <= set(METRICS)

@@ -1,0 +1,74 @@
+"""What objectives of an edited group push, against hand-made derivatives."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit
+
+from posttrain.studies.edits.theory import (
+    OBJECTIVES,
+    PLACKETT_LUCE,
+    group_loss,
+    identity_table,
+    push_table,
+)
+
+PLACES = st.floats(-6, 6)
+
+
+def pushes_by_hand(first, second):
+    """Up-pushes on edited, chosen and rejected, pair by pair."""
+    closer, lower, both = expit(-first), expit(-second), expit(-first - second)
+    rated = np.array([0, lower, -lower])
+    over_chosen, over_rejected = np.array([closer, -closer, 0]), np.array([both, 0, -both])
+    # Plackett-Luce: edited is chosen from all three, then chosen from two.
+    odds = np.exp([0.0, -first, -first - second])
+    shares = odds / odds.sum()
+    ranking = np.array([1.0, 0, 0]) - shares + rated
+    return {
+        "edits ignored": rated,
+        "adding edited > chosen": rated + over_chosen,
+        "adding edited > rejected": rated + over_rejected,
+        "edited over both": over_chosen + over_rejected,
+        "all pairs": rated + over_chosen + over_rejected,
+        "all pairs, by prompt": (rated + over_chosen + over_rejected) / 3,
+        PLACKETT_LUCE: ranking,
+    }
+
+
+@given(PLACES, PLACES)
+def test_pushes_are_those_of_derivatives_by_hand(first, second):
+    table = push_table([(first, second)]).set_index("objective")
+    expected = pushes_by_hand(first, second)
+    assert list(table.index) == list(expected)
+    for objective, pushes in expected.items():
+        found = table.loc[objective, ["edited", "chosen", "rejected"]].to_numpy(float)
+        np.testing.assert_allclose(found, pushes, atol=1e-12)
+        assert found.sum() == pytest.approx(0, abs=1e-12)
+
+
+def test_at_equal_scores_all_pairs_leave_the_chosen_response_alone():
+    table = push_table([(0.0, 0.0)]).set_index("objective")
+    assert table.loc["all pairs", ["edited", "chosen", "rejected"]].tolist() == [1.0, 0.0, -1.0]
+    assert table.loc[PLACKETT_LUCE, "chosen"] == pytest.approx(1 / 6)
+    assert table.loc["edited over both", "chosen"] == pytest.approx(-1 / 2)
+
+
+@given(PLACES, PLACES)
+def test_plackett_luce_lies_between_adjacent_and_all_pairs(first, second):
+    row = identity_table([(first, second)]).iloc[0]
+    assert row["adjacent pairs"] <= row[PLACKETT_LUCE] + 1e-12
+    assert row[PLACKETT_LUCE] <= row["all pairs"] + 1e-12
+    assert row["all pairs less Plackett–Luce"] == pytest.approx(row["closed form"], abs=1e-10)
+    scores = torch.tensor([first + second, second, 0.0], dtype=torch.float64)
+    by_prompt = group_loss(scores, "all pairs, by prompt")
+    assert float(3 * by_prompt) == pytest.approx(row["all pairs"])
+
+
+def test_objectives_are_written_as_comparisons():
+    assert {name: len(kinds) for name, kinds in OBJECTIVES.items()} == {
+        "edits ignored": 1, "adding edited > chosen": 2, "adding edited > rejected": 2,
+        "edited over both": 2, "all pairs": 3,
+    }  # fmt: skip

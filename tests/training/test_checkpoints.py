@@ -1,0 +1,254 @@
+"""Checkpoints: a sealed one is trusted, and whatever happens to it afterwards is found out."""
+
+import json
+import logging
+import os
+import shutil
+
+import pytest
+
+from posttrain.training import checkpoints
+from posttrain.training.checkpoints import (
+    SEAL,
+    check_launcher,
+    checkpoints_in,
+    damage,
+    last_whole_checkpoint,
+    rotate,
+    seal,
+)
+
+FILES = {
+    "model.safetensors": b"weights" * 100,
+    "trainer_state.json": b'{"global_step": 5}',
+    "rng_state.pth": bytes(range(256)),
+    "empty": b"",
+    "shards/0/part.distcp": b"half of the weights",
+}
+
+
+def write(folder, sealed=True):
+    for name, content in FILES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    if sealed:
+        seal(folder)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return write(tmp_path / "checkpoint-5")
+
+
+def test_a_seal_lists_every_file_with_size_and_hash(checkpoint):
+    listed = json.loads((checkpoint / SEAL).read_text())
+    assert {name: entry["bytes"] for name, entry in listed.items()} == {
+        name: len(content) for name, content in FILES.items()
+    }
+    # printf '' | sha256sum
+    assert listed["empty"]["sha256"].startswith("e3b0c44298fc1c149afbf4c8996fb924")
+    assert len({entry["sha256"] for entry in listed.values()}) == len(FILES)
+    assert sorted(path.name for path in checkpoint.iterdir()) == sorted(
+        [SEAL, "shards", *(name for name in FILES if "/" not in name)]
+    )
+
+
+def test_a_sealed_checkpoint_is_whole(checkpoint):
+    assert damage(checkpoint) is None
+
+
+def test_a_checkpoint_may_be_moved(checkpoint, tmp_path):
+    assert damage(shutil.move(checkpoint, tmp_path / "elsewhere")) is None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(checkpoint, name):
+    (checkpoint / name).unlink()
+    assert damage(checkpoint) == f"{checkpoint / name} is missing"
+
+
+@pytest.mark.parametrize("name", [name for name, content in FILES.items() if content])
+def test_a_truncated_file_is_named(checkpoint, name):
+    size = len(FILES[name])
+    for left in (0, size - 1):
+        with (checkpoint / name).open("r+b") as file:
+            file.truncate(left)
+        assert damage(checkpoint) == f"{checkpoint / name} has {left} bytes instead of {size}"
+
+
+@pytest.mark.parametrize("name", [name for name, content in FILES.items() if content])
+def test_changed_bytes_are_found(checkpoint, name):
+    content = bytearray(FILES[name])
+    content[len(content) // 2] ^= 1
+    (checkpoint / name).write_bytes(content)
+    assert damage(checkpoint) == f"{checkpoint / name} has other contents than were written"
+
+
+def test_sizes_are_readable(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(bytes(1234567))
+    seal(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(bytes(4096))
+    assert damage(tmp_path).endswith("has 4,096 bytes instead of 1,234,567")
+
+
+def test_a_file_in_place_of_a_folder_is_found(checkpoint):
+    (checkpoint / "empty").unlink()
+    (checkpoint / "empty").mkdir()
+    assert damage(checkpoint) == f"{checkpoint / 'empty'} is missing"
+
+
+def test_a_missing_seal_says_that_writing_was_interrupted(tmp_path):
+    folder = write(tmp_path / "checkpoint-5", sealed=False)
+    assert damage(folder) == f"{folder / SEAL} is missing: writing it was interrupted"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"empty": {"bytes": 0,', b"\xff\xfe", b"null", b"[]", b"{}", b"7", b'"seal"',
+     b'{"empty": 3}', b'{"empty": {}}', b'{"empty": {"bytes": 0}}', b'{"empty": {"sha256": ""}}'],
+)  # fmt: skip
+def test_a_broken_seal_is_named(checkpoint, content):
+    (checkpoint / SEAL).write_bytes(content)
+    assert damage(checkpoint).startswith(f"{checkpoint / SEAL} ")
+
+
+def test_a_seal_that_is_cut_anywhere_is_broken(checkpoint):
+    content = (checkpoint / SEAL).read_bytes()
+    for size in range(0, len(content), 7):
+        (checkpoint / SEAL).write_bytes(content[:size])
+        assert damage(checkpoint).startswith(f"{checkpoint / SEAL} ")
+
+
+def test_a_seal_that_could_not_be_written_does_not_spoil_the_next_one(monkeypatch, tmp_path):
+    folder = write(tmp_path / "checkpoint-5", sealed=False)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.os, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            seal(folder)
+    assert damage(folder) == f"{folder / SEAL} is missing: writing it was interrupted"
+    assert [path.name for path in folder.glob(".*")] == [f".{SEAL}.partial"]
+    seal(folder)
+    assert damage(folder) is None
+    assert set(json.loads((folder / SEAL).read_text())) == set(FILES)
+
+
+def test_a_checkpoint_that_is_written_again_is_sealed_again(checkpoint):
+    (checkpoint / "trainer_state.json").write_bytes(b'{"global_step": 10}')
+    assert damage(checkpoint) is not None
+    seal(checkpoint)
+    assert damage(checkpoint) is None
+
+
+def test_checkpoints_come_latest_first_by_number(tmp_path):
+    for name in ("checkpoint-5", "checkpoint-100", "checkpoint-20", "checkpoint-final", "runs",
+                 "checkpoint-", "checkpoint-7b", "my-checkpoint-9"):  # fmt: skip
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-300").touch()
+    found = [path.name for path in checkpoints_in(tmp_path)]
+    assert found == ["checkpoint-100", "checkpoint-20", "checkpoint-5"]
+    assert checkpoints_in(tmp_path / "gone") == []
+
+
+def test_the_latest_whole_checkpoint_is_resumed_from(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for step in (5, 10, 100):
+        write(tmp_path / f"checkpoint-{step}")
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+    assert caplog.messages == [f"resuming from {tmp_path / 'checkpoint-100'}"]
+
+
+def test_damaged_checkpoints_are_passed_over_and_named(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for step in (5, 10, 15, 100):
+        write(tmp_path / f"checkpoint-{step}", sealed=step != 100)
+    (tmp_path / "checkpoint-15" / "rng_state.pth").unlink()
+    os.truncate(tmp_path / "checkpoint-10" / "model.safetensors", 3)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+    hundred, fifteen, ten, five = caplog.records
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3 + ["INFO"]
+    for record, step, problem in (
+        (hundred, 100, f"{tmp_path}/checkpoint-100/{SEAL} is missing: writing it was interrupted"),
+        (fifteen, 15, f"{tmp_path}/checkpoint-15/rng_state.pth is missing"),
+        (ten, 10, f"{tmp_path}/checkpoint-10/model.safetensors has 3 bytes instead of 700"),
+    ):
+        assert record.getMessage() == f"not resuming from {tmp_path}/checkpoint-{step}: {problem}"
+    assert five.getMessage() == f"resuming from {tmp_path}/checkpoint-5"
+
+
+@pytest.mark.parametrize("steps", [(), (5, 10)])
+def test_without_a_whole_checkpoint_a_run_starts_at_its_beginning(tmp_path, caplog, steps):
+    caplog.set_level(logging.INFO)
+    for step in steps:
+        write(tmp_path / f"checkpoint-{step}", sealed=False)
+    assert last_whole_checkpoint(tmp_path) is None
+    assert len(caplog.messages) == len(steps) + 1
+    assert caplog.messages[-1] == (
+        f"{tmp_path} holds no whole checkpoint; starting at the beginning"
+    )
+
+
+def names(folder):
+    return {path.name for path in checkpoints_in(folder)}
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"),
+    [
+        (None, {5, 10, 15, 20}),
+        (0, {5, 10, 15, 20}),
+        (5, {5, 10, 15, 20}),
+        (3, {10, 15, 20}),
+        (2, {15, 20}),
+        (1, {20}),
+    ],
+)
+def test_the_oldest_checkpoints_are_removed(tmp_path, limit, left):
+    for step in (5, 10, 15, 20):
+        write(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "runs").mkdir()
+    rotate(tmp_path, limit, keep={tmp_path / "checkpoint-20"})
+    assert names(tmp_path) == {f"checkpoint-{step}" for step in left}
+    assert (tmp_path / "runs").exists()
+
+
+def test_checkpoints_without_a_seal_are_removed_first_whatever_their_number(tmp_path):
+    for step in (5, 10, 15, 20):
+        write(tmp_path / f"checkpoint-{step}", sealed=step != 20)
+    rotate(tmp_path, 3, keep={tmp_path / "checkpoint-15"})
+    assert names(tmp_path) == {"checkpoint-5", "checkpoint-10", "checkpoint-15"}
+    rotate(tmp_path, 2, keep={tmp_path / "checkpoint-15"})
+    assert names(tmp_path) == {"checkpoint-10", "checkpoint-15"}
+
+
+def test_what_is_to_be_kept_counts_and_stays_beyond_the_limit(tmp_path):
+    for step in (5, 10, 15):
+        write(tmp_path / f"checkpoint-{step}")
+    rotate(tmp_path, 1, keep={tmp_path / "checkpoint-5", tmp_path / "checkpoint-15"})
+    assert names(tmp_path) == {"checkpoint-5", "checkpoint-15"}
+
+
+@pytest.mark.parametrize(
+    ("state", "by_fsdp"),
+    [("optimizer_0/a", True), ("optimizer.bin", True), ("optimizer.pt", False)],
+)
+def test_a_checkpoint_is_read_by_what_wrote_it(tmp_path, state, by_fsdp):
+    (tmp_path / state).parent.mkdir(exist_ok=True)
+    (tmp_path / state).touch()
+    check_launcher(tmp_path, sharded=by_fsdp)
+    with pytest.raises(ValueError, match="was written with") as refused:
+        check_launcher(tmp_path, sharded=not by_fsdp)
+    fsdp = "with FSDP (accelerate launch --config_file runs/accelerate/fsdp2.yaml)"
+    writer, reader = str(refused.value).split(" and cannot be read ")
+    assert fsdp in (writer if by_fsdp else reader)
+    assert "with one process or DDP" in (reader if by_fsdp else writer)
+
+
+def test_a_checkpoint_without_an_optimiser_is_not_gone_on_from(tmp_path):
+    with pytest.raises(ValueError, match="holds no state of the optimiser"):
+        check_launcher(write(tmp_path / "checkpoint-5"), sharded=False)

@@ -1,0 +1,186 @@
+"""Settings of training: the papers' recipe by default, and refusals of what contradicts it."""
+
+import json
+import math
+
+import pytest
+import torch
+from transformers import Trainer
+from transformers.utils import logging
+
+from posttrain.training.config import RankingConfig
+
+logging.set_verbosity_error()
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(**settings):
+        return RankingConfig(str(tmp_path), use_cpu=True, report_to="none", **settings)
+
+    return make
+
+
+def test_defaults_are_those_of_llama_2(make):
+    # Section 3.2.2 and, for AdamW, section 3.1.
+    found = make()
+    expected = {
+        "learning_rate": 1e-5,
+        "num_train_epochs": 1.0,
+        "weight_decay": 0.1,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.95,
+        "adam_epsilon": 1e-5,
+        "warmup_steps": 0.03,
+        "min_warmup_steps": 5,
+        "min_learning_rate_share": 0.1,
+        "groups_per_step": 512,
+        "objective": "pairs",
+        "centring": 0.0,
+        "auxiliary_weight": 0.0,
+        "max_grad_norm": 1.0,
+    }
+    assert {name: getattr(found, name) for name in expected} == expected
+    assert found.lr_scheduler_type == "cosine_with_min_lr"
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "expected"),
+    [
+        ({}, 1000, 30),
+        ({}, 1001, 31),
+        ({}, 167, 6),
+        ({}, 166, 5),
+        ({}, 100, 5),
+        ({}, 3, 5),
+        ({"min_warmup_steps": 0}, 100, 3),
+        ({"min_warmup_steps": 40}, 1000, 40),
+        ({"warmup_steps": 0.5}, 100, 50),
+        # Where it is a number, or none is wanted, nothing is added.
+        ({"warmup_steps": 2}, 1000, 2),
+        ({"warmup_steps": 1}, 1000, 1),
+        ({"warmup_steps": 0}, 1000, 0),
+        ({"warmup_steps": 40}, 10, 40),
+    ],
+)
+def test_warm_up_is_three_percent_and_at_least_five_steps(make, settings, steps, expected):
+    assert make(**settings).get_warmup_steps(steps) == expected
+
+
+def learning_rates(config, steps):
+    """What the optimiser's learning rate is at each step, and after the last one."""
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
+    scheduler = Trainer(model, config).create_scheduler(steps, optimizer)
+    found = []
+    for _ in range(steps + 1):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize("share", [0.1, 0.0, 0.5])
+@pytest.mark.parametrize("steps", [100, 400])
+def test_the_learning_rate_falls_along_a_cosine_to_its_share(make, steps, share):
+    found = learning_rates(make(learning_rate=2e-3, min_learning_rate_share=share), steps)
+    warm = max(5, math.ceil(0.03 * steps))
+    for step, rate in enumerate(found):
+        if step < warm:
+            expected = 2e-3 * step / warm
+        else:
+            cosine = (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2
+            expected = 2e-3 * (share + (1 - share) * cosine)
+        assert rate == pytest.approx(expected, rel=1e-9, abs=1e-15)
+    assert max(found) == found[warm] == 2e-3
+    assert found[-1] == pytest.approx(share * 2e-3, abs=1e-15)
+
+
+def test_another_schedule_may_be_chosen(make):
+    found = learning_rates(make(lr_scheduler_type="linear", warmup_steps=0), 10)
+    assert found == pytest.approx([1e-5 * (10 - step) / 10 for step in range(11)])
+    lowest = make(lr_scheduler_kwargs={"min_lr": 3e-6}, warmup_steps=0)
+    assert learning_rates(lowest, 10)[-1] == pytest.approx(3e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"objective": "luck"}, "unknown objective 'luck'; known: pairs, plackett-luce"),
+        ({"objective": "plackett-luce", "centring": 0.1}, "centring is defined on pairs"),
+        ({"groups_per_step": 0}, "groups_per_step must be at least 1, not 0"),
+        ({"num_train_epochs": 0}, "num_train_epochs must be above 0, not 0"),
+        ({"num_train_epochs": -1.0}, "num_train_epochs must be above 0, not -1.0"),
+        ({"part_tokens": 0}, "part_tokens must be at least 1, not 0"),
+        ({"centring": -0.1}, "centring must not be negative, not -0.1"),
+        ({"auxiliary_weight": -0.1}, "auxiliary_weight must not be negative, not -0.1"),
+        ({"auxiliary_weight": math.nan}, "auxiliary_weight must be finite, not nan"),
+        ({"min_warmup_steps": -1}, "min_warmup_steps must not be negative, not -1"),
+        ({"part_tokens": -5}, "part_tokens must be at least 1, not -5"),
+        ({"per_device_train_batch_size": 8}, "have no say here: set groups_per_step"),
+        ({"gradient_accumulation_steps": 2}, "have no say here: set groups_per_step"),
+        ({"train_sampling_strategy": "group_by_length"}, "is not random or sequential"),
+        ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint='x' has no effect .*--resume"),
+        (
+            {"label_smoothing_factor": 0.1},
+            "label_smoothing_factor=0.1 has no .*no labels to smooth",
+        ),
+        ({"dataloader_drop_last": True}, "dataloader_drop_last=True has no effect .*what is left"),
+        ({"auto_find_batch_size": True}, "auto_find_batch_size=True has no effect .*part_tokens"),
+    ],
+)
+def test_settings_that_contradict_or_cannot_be_are_refused(make, settings, problem):
+    with pytest.raises(ValueError, match=problem):
+        make(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "plackett-luce"},
+        {"centring": 0.1},
+        {"objective": "plackett-luce", "auxiliary_weight": 0.1},
+        {"part_tokens": None},
+        {"groups_per_step": 1, "part_tokens": 1},
+        {"train_sampling_strategy": "sequential"},
+    ],
+)
+def test_settings_that_go_together_are_kept(make, settings):
+    found = make(**settings)
+    assert {name: getattr(found, name) for name in settings} == settings
+
+
+def test_transformers_own_account_of_a_step_is_its_number_of_groups(make):
+    found = make(groups_per_step=48)
+    assert found.train_batch_size * found.world_size * found.gradient_accumulation_steps == 48
+
+
+def test_columns_of_a_training_set_are_always_kept(make):
+    assert not make().remove_unused_columns
+    assert not make(remove_unused_columns=True).remove_unused_columns
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"groups_per_step": 48, "part_tokens": None, "objective": "plackett-luce"},
+        {"min_learning_rate_share": 0.3, "warmup_steps": 7, "seed": 3, "data_seed": 4},
+        {"lr_scheduler_type": "linear", "bf16": True, "optim": "sgd"},
+    ],
+)
+def test_settings_come_back_from_their_dictionary(make, settings):
+    found = make(**settings)
+    # As run.json has it.
+    stored = json.loads(json.dumps(found.to_dict()))
+    again = RankingConfig(**stored)
+    assert again.to_dict() == found.to_dict() == stored
+    assert {name: stored[name] for name in settings} == settings
+    assert learning_rates(again, 20) == learning_rates(found, 20)
+
+
+def test_every_setting_of_the_recipe_is_explained():
+    own = set(RankingConfig.__annotations__)
+    fields = RankingConfig.__dataclass_fields__
+    assert own >= {"groups_per_step", "part_tokens", "learning_rate", "warmup_steps"}
+    assert all(fields[name].metadata["help"] for name in own)

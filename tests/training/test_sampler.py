@@ -1,0 +1,356 @@
+"""Steps: every group once an epoch, whatever computes it; parts that fit; orders that repeat."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from posttrain.rows.layout import LAYOUTS, lay_out
+from posttrain.rows.tokenization import TokenizedGroup
+from posttrain.training.collator import TrainingGroup, training_set
+from posttrain.training.sampler import Part, Sizes, StepSampler, cut
+
+SEPARATE, EXACT = LAYOUTS["separate"], LAYOUTS["exact"]
+
+
+def sizes_of(*groups, padded=True):
+    """Sizes of groups given as (rows, longest row, pairs)."""
+    rows, longest, pairs = (np.array(column) for column in zip(*groups, strict=True))
+    return Sizes(rows, longest, pairs, padded)
+
+
+#: Of 12, 5, 8, 20, 5 and 9 tokens.
+SIX = sizes_of((1, 12, 1), (1, 5, 3), (1, 8, 1), (1, 20, 3), (1, 5, 1), (1, 9, 3))
+
+SIZES = st.builds(
+    lambda groups, padded: sizes_of(*groups, padded=padded),
+    st.lists(
+        st.tuples(st.integers(1, 3), st.integers(2, 30), st.integers(1, 3)),
+        min_size=1,
+        max_size=30,
+    ),
+    st.booleans(),
+)
+LIMITS = st.none() | st.integers(1, 150)
+IDS = st.lists(st.integers(1, 9), min_size=1, max_size=6).map(tuple)
+GROUPS = st.lists(
+    st.builds(TokenizedGroup, IDS, st.lists(IDS, min_size=2, max_size=3).map(tuple)),
+    min_size=1,
+    max_size=8,
+)
+
+
+def samplers(sizes, processes, **options):
+    """One for each process."""
+    return [
+        StepSampler(sizes, processes=processes, process=process, **options)
+        for process in range(processes)
+    ]
+
+
+def planned(sizes, processes, *, epoch=0, **options):
+    """The steps of an epoch, each as one step a process."""
+    found = samplers(sizes, processes, **options)
+    for sampler in found:
+        sampler.epoch = epoch
+    return list(zip(*found, strict=True))
+
+
+def groups_of(steps, *, idle=False):
+    """Groups of one step of all processes that count, or that do not."""
+    return [
+        group
+        for step in steps
+        for part in step.parts
+        if part.counts != idle
+        for group in part.groups
+    ]
+
+
+def order(sizes, *, epoch=0, **options):
+    """Steps of an epoch as sorted groups, which is what optimisation depends on."""
+    return [sorted(groups_of(steps)) for steps in planned(sizes, 1, epoch=epoch, **options)]
+
+
+def test_a_step_on_one_process_without_a_limit_is_one_part():
+    found = list(StepSampler(SIX, groups_per_step=4, shuffle=False, seed=7))
+    assert [step.parts for step in found] == [(Part((1, 2, 0, 3)),), (Part((4, 5)),)]
+    assert [(step.groups, step.pairs) for step in found] == [(4, 8), (2, 4)]
+    assert [step.seed for step in found] == [(7, 0), (7, 0)]
+
+
+def test_a_step_counts_its_labels_on_all_processes():
+    assert [step.labels for step in StepSampler(SIX, groups_per_step=4)] == [0, 0]
+    labelled = replace(SIX, labels=np.array([0, 3, 0, 1, 2, 0]))
+    for steps in zip(*samplers(labelled, 3, groups_per_step=4, shuffle=False), [4, 2], strict=True):
+        *processes, expected = steps
+        assert [step.labels for step in processes] == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    ("part_tokens", "parts"),
+    [
+        # Padded to the longest: 5 + 5 and 8; 9 and 12; 20.
+        (24, [(2, 1, 4), (5, 0), (3,)]),
+        # A part may be full to the last token.
+        (23, [(2, 5), (1, 4), (0,), (3,)]),
+        (10, [(1, 4), (2,), (5,), (0,), (3,)]),
+        (9, [(1,), (4,), (2,), (5,), (0,), (3,)]),
+        (1, [(1,), (4,), (2,), (5,), (0,), (3,)]),
+        (120, [(1, 4, 2, 5, 0, 3)]),
+        (119, [(1, 4, 2, 5, 0), (3,)]),
+    ],
+)
+def test_parts_by_hand(part_tokens, parts):
+    found = cut(np.arange(6), SIX, part_tokens)
+    assert {frozenset(part.groups) for part in found} == set(map(frozenset, parts))
+    assert all(part.counts for part in found)
+
+
+def test_rows_that_groups_share_are_not_padded_to_the_longest():
+    shared = replace(SIX, padded=False)
+    assert (SIX.tokens([1, 3]), shared.tokens([1, 3])) == (40, 25)
+    found = [part.groups for part in cut(np.arange(6), shared, 30)]
+    assert found == [(1, 4, 2, 5), (3,), (0,)]
+
+
+def test_parts_come_largest_first_and_are_dealt_in_turn():
+    parts = cut(np.arange(6), SIX, 10, 2)
+    # The one part of two groups is halved, because five do not make two equal shares.
+    assert [part.groups for part in parts] == [(3,), (0,), (5,), (2,), (1,), (4,)]
+    first, second = planned(SIX, 2, groups_per_step=6, part_tokens=10, shuffle=False)[0]
+    assert [part.groups for part in first.parts] == [(3,), (5,), (1,)]
+    assert [part.groups for part in second.parts] == [(0,), (2,), (4,)]
+
+
+def test_a_part_is_halved_so_that_every_process_has_one():
+    # Short and long groups go into both halves.
+    parts = cut(np.arange(6), SIX, None, 2)
+    assert [part.groups for part in parts] == [(4, 5, 3), (1, 2, 0)]
+
+
+def test_processes_without_a_group_of_their_own_compute_one_that_does_not_count():
+    parts = cut(np.array([3, 1]), SIX, None, 5)
+    assert [(part.groups, part.counts) for part in parts] == [
+        ((3,), True), ((1,), True), ((1,), False), ((1,), False), ((1,), False),
+    ]  # fmt: skip
+    (steps,) = planned(sizes_of((2, 7, 1)), 3, groups_per_step=4)
+    assert [step.parts for step in steps] == [
+        (Part((0,)),), (Part((0,), counts=False),), (Part((0,), counts=False),),
+    ]  # fmt: skip
+    assert {(step.groups, step.pairs) for step in steps} == {(1, 1)}
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(1, 12), LIMITS, st.integers(1, 5), st.integers(0, 3), st.booleans())
+def test_every_group_counts_once_an_epoch(
+    sizes, groups_per_step, part_tokens, processes, epoch, shuffle
+):
+    steps = planned(
+        sizes,
+        processes,
+        epoch=epoch,
+        groups_per_step=groups_per_step,
+        part_tokens=part_tokens,
+        shuffle=shuffle,
+    )
+    found = [groups_of(one) for one in steps]
+    count = len(sizes.pairs)
+    assert sorted(group for groups in found for group in groups) == list(range(count))
+    full, rest = divmod(count, groups_per_step)
+    assert [len(groups) for groups in found] == [groups_per_step] * full + [rest] * (rest > 0)
+    for one, groups in zip(steps, found, strict=True):
+        assert {step.groups for step in one} == {len(groups)}
+        assert {step.pairs for step in one} == {sum(sizes.pairs[groups].tolist())}
+    assert len(StepSampler(sizes, groups_per_step=groups_per_step)) == len(steps)
+    # A part that only keeps a process busy computes a group of its own step.
+    for one, groups in zip(steps, found, strict=True):
+        assert set(groups_of(one, idle=True)) <= set(groups)
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(1, 12), LIMITS, st.integers(1, 5))
+def test_all_processes_have_equally_many_parts_within_the_limit(
+    sizes, groups_per_step, part_tokens, processes
+):
+    for steps in planned(
+        sizes, processes, groups_per_step=groups_per_step, part_tokens=part_tokens
+    ):
+        parts = [part for step in steps for part in step.parts]
+        assert len({len(step.parts) for step in steps}) == 1
+        assert len(steps[0].parts) >= 1
+        assert all(part.groups for part in parts)
+        if part_tokens is None:
+            assert {len(step.parts) for step in steps} == {1}
+        else:
+            over = [part for part in parts if sizes.tokens(part.groups) > part_tokens]
+            assert all(len(part.groups) == 1 for part in over)
+        # One process is idle only if no part could be cut once more.
+        idle = sum(not part.counts for part in parts)
+        assert idle < processes
+        assert not idle or all(len(part.groups) == 1 for part in parts)
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(1, 12), LIMITS, LIMITS, st.integers(1, 5), st.integers(0, 3))
+def test_what_a_step_holds_does_not_depend_on_processes_or_parts(
+    sizes, groups_per_step, part_tokens, other, processes, epoch
+):
+    expected = order(
+        sizes, epoch=epoch, groups_per_step=groups_per_step, part_tokens=part_tokens, seed=3
+    )
+    found = planned(
+        sizes,
+        processes,
+        epoch=epoch,
+        groups_per_step=groups_per_step,
+        part_tokens=other,
+        seed=3,
+    )
+    assert [sorted(groups_of(steps)) for steps in found] == expected
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(1, 40), st.integers(1, 4))
+def test_parts_hold_groups_of_like_length(sizes, part_tokens, processes):
+    # Sorted by length, the parts of one process do not overlap.
+    parts = cut(np.arange(len(sizes.pairs)), sizes, part_tokens)
+    ends = sorted(
+        (min(sizes.longest[list(p.groups)]), max(sizes.longest[list(p.groups)])) for p in parts
+    )
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ends))
+    tokens = [
+        sizes.tokens(part.groups)
+        for part in cut(np.arange(len(sizes.pairs)), sizes, part_tokens, processes)
+        if part.counts
+    ]
+    assert tokens == sorted(tokens, reverse=True)
+
+
+MANY = sizes_of(*[(1, 5 + number % 7, 1) for number in range(40)])
+
+
+def test_the_order_is_new_each_epoch_and_for_each_seed_and_repeats_for_the_same():
+    found = {
+        (seed, epoch): order(MANY, groups_per_step=8, seed=seed, epoch=epoch)
+        for seed in (0, 1, 2)
+        for epoch in (0, 1, 2)
+    }
+    assert len(set(map(str, found.values()))) == 9
+    for (seed, epoch), expected in found.items():
+        assert order(MANY, groups_per_step=8, seed=seed, epoch=epoch) == expected
+
+
+def test_a_sampler_repeats_an_epoch_until_it_is_told_of_the_next():
+    sampler = StepSampler(MANY, groups_per_step=8)
+    first = list(sampler)
+    assert list(sampler) == first
+    sampler.epoch = 1
+    assert list(sampler) != first
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_without_shuffling_groups_come_in_their_order(epoch):
+    found = order(MANY, groups_per_step=15, shuffle=False, epoch=epoch)
+    assert found == [list(range(15)), list(range(15, 30)), list(range(30, 40))]
+
+
+def test_all_steps_of_an_epoch_have_its_seed():
+    seeds = [
+        step.seed
+        for epoch in (0, 1)
+        for steps in planned(MANY, 3, groups_per_step=8, epoch=epoch, seed=5)
+        for step in steps
+    ]
+    assert seeds == [(5, 0)] * 15 + [(5, 1)] * 15
+
+
+def laid_out(groups, layout, row_tokens=None):
+    return lay_out(groups, layout, pad_token_id=0, row_tokens=row_tokens).input_ids
+
+
+def data_of(groups):
+    return training_set([TrainingGroup.with_all_pairs(tokens) for tokens in groups])
+
+
+def test_sizes_by_hand():
+    data = data_of(
+        [TokenizedGroup((5,), ((6, 7), (8,))), TokenizedGroup((9, 10), ((11,), (12, 13), (14,)))]
+    )
+    for layout, shared_rows, rows, longest, padded in (
+        (EXACT, False, [1, 1], [4, 6], True),
+        (EXACT, True, [1, 1], [4, 6], False),
+        (SEPARATE, False, [2, 3], [3, 4], True),
+        # 3 + 3 for 3 + 2, and 4 + 4 + 4 for 3 + 4 + 3.
+        (SEPARATE, True, [1, 1], [6, 12], False),
+    ):
+        found = Sizes.of(data, layout, shared_rows=shared_rows)
+        assert (found.rows.tolist(), found.longest.tolist()) == (rows, longest)
+        assert found.pairs.tolist() == [1, 3]
+        assert found.padded == padded
+        assert found.labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("shared_rows", [False, True])
+def test_sizes_count_labelled_responses(layout, shared_rows):
+    tokens = TokenizedGroup((9, 10), ((11,), (12, 13), (14,)))
+    group = TrainingGroup.with_all_pairs(tokens)
+    labels = [(True, False, None), (), (None, None, True)]
+    data = training_set([replace(group, labels=given) for given in labels])
+    assert Sizes.of(data, layout, shared_rows=shared_rows).labels.tolist() == [2, 0, 1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(GROUPS, st.data())
+def test_sizes_are_those_of_the_rows_that_are_laid_out_padding_included(groups, data):
+    for layout in LAYOUTS.values():
+        sizes = Sizes.of(data_of(groups), layout, shared_rows=False)
+        for chosen in (
+            range(len(groups)),
+            data.draw(st.lists(st.integers(0, len(groups) - 1), min_size=1, unique=True)),
+        ):
+            rows = laid_out([groups[k] for k in chosen], layout)
+            assert sizes.tokens(chosen) == rows.numel()
+            assert sizes.rows[list(chosen)].sum() == len(rows)
+            assert sizes.longest[list(chosen)].max() == rows.shape[1]
+
+
+@settings(deadline=None, max_examples=30)
+@given(GROUPS, st.integers(0, 30))
+def test_sizes_in_rows_that_groups_share_are_those_of_their_tokens(groups, more):
+    data = data_of(groups)
+    for layout in LAYOUTS.values():
+        sizes = Sizes.of(data, layout, shared_rows=True)
+        tokens = sum(map(layout.tokens, groups))
+        found = sizes.tokens(range(len(groups)))
+        if layout.rows == "single":
+            assert found == tokens
+        else:
+            assert found == sum(len(group.responses) * group.longest for group in groups) >= tokens
+        # Two rows together hold more than one has room for; otherwise they would be one row.
+        largest = max(g.longest if layout.rows == "separate" else g.total for g in groups)
+        rows = laid_out(groups, layout, largest + more)
+        assert tokens <= rows.numel() < 2 * tokens or len(rows) == 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(GROUPS, st.sampled_from(list(LAYOUTS)), st.integers(1, 60), st.integers(1, 3))
+def test_rows_of_a_part_keep_to_the_limit(groups, layout, part_tokens, processes):
+    layout = LAYOUTS[layout]
+    sizes = Sizes.of(data_of(groups), layout, shared_rows=False)
+    torch.manual_seed(0)
+    for part in cut(np.arange(len(groups)), sizes, part_tokens, processes):
+        rows = laid_out([groups[k] for k in part.groups], layout)
+        assert rows.numel() <= part_tokens or len(part.groups) == 1
+
+
+def test_a_plan_needs_as_many_steps_as_it_says():
+    for count in (1, 7, 8, 9, 40):
+        sampler = StepSampler(sizes_of(*[(1, 3, 1)] * count), groups_per_step=8)
+        assert len(list(sampler)) == len(sampler) == math.ceil(count / 8)
