@@ -17,6 +17,7 @@ import pandas as pd
 from transformers.utils import logging
 from trl import TrlParser
 
+from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.evidence import records
 from posttrain.studies.throughput import study
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         (settings,) = parser.parse_args_and_config(args=rest)
-        record = study.run(settings, profile=known.profile, label=known.label)
+        record = study.STUDY.run(known.label or SIMULATOR, settings, profile=known.profile)
     except (ValueError, OSError) as error:
         print(f"throughput: {error}", file=sys.stderr)
         return 1

@@ -260,7 +260,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def tiny(monkeypatch, tiny_checkpoint):
-    monkeypatch.setattr(groups.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(groups.embedded, "tiny", lambda: tiny_checkpoint)
 
 
 def test_study_margin_takes_its_settings_from_yaml(tiny, config, tmp_path, capsys):
@@ -454,7 +454,7 @@ def test_study_packing_refuses_what_does_not_fit(tiny, packing_config, tmp_path,
 
 def test_study_packing_without_human_data_says_what_to_do(monkeypatch, tiny_checkpoint, capsys):
     monkeypatch.delenv("POSTTRAIN_DATA", raising=False)
-    monkeypatch.setattr(groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(groups.embedded, "smollm2", lambda: tiny_checkpoint)
     assert run("study", "packing", "--source", "ukpconvarg") == 1
     assert "POSTTRAIN_DATA is not set" in capsys.readouterr().err
 

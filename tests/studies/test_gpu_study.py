@@ -16,7 +16,7 @@ from posttrain.studies.edits import study as edits
 from posttrain.studies.edits.claims import EDIT_CLAIMS
 from posttrain.studies.margin import study as margin
 from posttrain.studies.margin.claims import MARGIN_CLAIMS
-from posttrain.studies.packing import full, rows
+from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing_study
 from posttrain.studies.packing.claims import PACKING_CLAIMS
 from posttrain.studies.throughput import study as throughput
@@ -78,26 +78,26 @@ def found(tmp_path_factory, tiny_checkpoint):
 def _margin():
     shared = SMALL | {"sizes": [30], "shared_learning_rate": 1e-3}
     runs = {name: settings | shared for name, settings in MARGIN["runs"].items()}
-    for source, settings in margin.planned(runs):
-        yield margin.run(source, profile=MARGIN["profile"], settings=settings)
+    for source, settings in margin.STUDY.parse_runs(runs):
+        yield margin.STUDY.run(source, profile=MARGIN["profile"], settings=settings)
 
 
 def _packing():
     small = SMALL | {"size": 30, "tuning_seeds": 1}
     for source, given in PACKING["runs"].items():
-        settings = full.settings_for(source)(**given | small)
-        yield packing_study.run(source, profile=PACKING["profile"], settings=settings)
+        settings = packing_study.STUDY.settings_for(source)(**given | small)
+        yield packing_study.STUDY.run(source, profile=PACKING["profile"], settings=settings)
 
 
 def _edits():
     shared = SMALL | {"sizes": [12], "shared_learning_rate": 1e-3}
     runs = {name: settings | shared for name, settings in EDITS["runs"].items()}
-    for source, settings in edits.planned(runs):
-        yield edits.run(source, profile=EDITS["profile"], settings=settings)
+    for source, settings in edits.STUDY.parse_runs(runs):
+        yield edits.STUDY.run(source, profile=EDITS["profile"], settings=settings)
     for source, given in EDITS["examples"].items():
         small = {"gpu": False, "bf16": False, "size": 30, "test_size": 20, "batch_size": 8}
-        settings = examples.settings_for(source)(**given | small)
-        yield examples.run(source, profile=EDITS["profile"], settings=settings)
+        settings = examples.STUDY.settings_for(source)(**given | small)
+        yield examples.STUDY.run(source, profile=EDITS["profile"], settings=settings)
 
 
 def _tradeoff():
@@ -108,14 +108,14 @@ def _tradeoff():
         "max_tokens": 128,
     }  # fmt: skip
     runs = {name: settings | small for name, settings in TRADEOFF["runs"].items()}
-    for source, settings in tradeoff.planned(runs):
-        yield tradeoff.run(source, profile=TRADEOFF["profile"], settings=settings)
+    for source, settings in tradeoff.STUDY.parse_runs(runs):
+        yield tradeoff.STUDY.run(source, profile=TRADEOFF["profile"], settings=settings)
 
 
 def _speed():
     for given in PACKING["speed"]:
         settings = throughput.ThroughputSettings(**given | SPEED)
-        yield throughput.run(settings, profile=PACKING["profile"])
+        yield throughput.STUDY.run("simulator", settings, profile=PACKING["profile"])
 
 
 def test_every_run_is_recorded_as_the_gpus(found):
@@ -171,8 +171,8 @@ def test_one_command_starts_it():
 def test_without_a_gpu_it_says_so(tmp_path, tiny_checkpoint, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(embedded, "tiny", lambda: tiny_checkpoint)
-    settings = margin.settings_for("simulator")(
+    settings = margin.STUDY.settings_for("simulator")(
         gpu=True, groups=80, sizes=[20], learning_rates=[1e-3], shared_learning_rate=1e-3
     )
     with pytest.raises(ValueError, match="gpu is set, but torch finds no GPU"):
-        margin.run("simulator", settings=settings)
+        margin.STUDY.run("simulator", settings=settings)

@@ -332,7 +332,7 @@ def changed(monkeypatch, module):
 
 @pytest.mark.parametrize(
     "module",
-    [dataset, preferences, conversations, reading, named, annotators, tasks, hub, converters,
+    [store, preferences, conversations, reading, named, annotators, tasks, hub, converters,
      hub_rows, registry, hh_rlhf],
     ids=lambda module: module.__name__,
 )  # fmt: skip

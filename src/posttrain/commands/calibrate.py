@@ -3,13 +3,13 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from posttrain.commands.common import LAYOUT_HELP, folder_of, refuse_overwriting
+from posttrain.commands.common import LAYOUT_HELP, folder_of, parse, refuse_overwriting
 from posttrain.commands.score import ScoringSettings, groups_of, load_scorer
 from posttrain.config.fields import setting
 from posttrain.data.preferences import RankedGroup
@@ -84,6 +84,24 @@ class Account:
             f"log-likelihood of a held-out pair: {self.before:.4f} nats before, {self.after:.4f} "
             f"after (a coin flip gives {-math.log(2):.4f})"
         )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``posttrain calibrate`` and return its exit code."""
+    (settings,) = parse(
+        "calibrate",
+        (CalibrateSettings,),
+        "Fit on held-out pairs what the scores of a reward model mean: a scale with which a "
+        "difference of scores is the log odds of being preferred, and a zero, which is the score "
+        "of an average response. Thresholds, and scores combined of two models, need it. Settings "
+        "come from --config FILE (YAML) and from options, which win.",
+        arguments,
+    )
+    account = run(settings)
+    print(f"{account}\nwrote {settings.path}")
+    if account.counts:
+        print(", ".join(f"{number:,} {what}" for what, number in account.counts.items()))
+    return 0
 
 
 def run(settings: CalibrateSettings) -> Account:

@@ -1,9 +1,11 @@
 """Settings that several commands share, and what they mean."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -13,7 +15,10 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations import get_reporting_integration_callbacks
+from transformers.utils import logging as transformers_logging
+from trl import TrlParser
 
+from posttrain.config import yaml
 from posttrain.config.fields import at_least_one, setting
 from posttrain.evaluation.scoring import limits_for
 from posttrain.models import embedded, reward_model
@@ -27,6 +32,22 @@ LAYOUT_HELP = (
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 #: Names that mean an embedded model, also beside a folder of that name.
 EMBEDDED = ("smollm2", "tiny")
+
+
+def parse(
+    command: str, kinds: tuple[type, ...], description: str, arguments: Sequence[str]
+) -> list[Any]:
+    """Settings of a command, an object of each kind, and quiet libraries.
+
+    Raises:
+        ValueError: See :func:`.config.yaml.parse`.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("posttrain").setLevel(logging.INFO)
+    transformers_logging.set_verbosity_error()
+    kinds_for_parser: Any = kinds
+    parser = TrlParser(kinds_for_parser, prog=f"posttrain {command}", description=description)
+    return yaml.parse(parser, arguments)
 
 
 @dataclass(frozen=True)

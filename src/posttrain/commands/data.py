@@ -3,19 +3,56 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from posttrain.data.check import check
+from posttrain.data.preferences import RankedGroup, from_record
+from posttrain.data.reading import write_groups
+from posttrain.data.sources.originals.registry import ORIGINALS
+from posttrain.data.sources.simulator.annotators import simulate
+
+OUTPUT = ".jsonl, .jsonl.gz, .parquet"
 
 
-def _data_check(known: argparse.Namespace, rest: Sequence[str]) -> int:
-    from posttrain.data_report import check
+def main(arguments: Sequence[str]) -> int:
+    """Run ``posttrain data`` and return its exit code."""
+    known = _parser().parse_args(arguments)
+    return known.run(known)
 
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="posttrain data", description=__doc__)
+    kinds = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = kinds.add_parser("check", help="summarise files and list their bad records")
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    check.add_argument("--skip-bad", action="store_true", help="list bad records, but succeed")
+    check.set_defaults(run=_check)
+
+    convert = kinds.add_parser("convert", help="convert a public original to preference records")
+    convert.add_argument("name", metavar="NAME", help=", ".join(ORIGINALS))
+    convert.add_argument("path", type=Path, metavar="PATH", help="what was downloaded")
+    convert.add_argument("output", type=Path, metavar="OUTPUT", help=OUTPUT)
+    convert.set_defaults(run=_convert)
+
+    simulated = kinds.add_parser("simulate", help="write simulated preference records")
+    simulated.add_argument("output", type=Path, metavar="OUTPUT", help=OUTPUT)
+    simulated.add_argument("--groups", type=int, default=1000)
+    simulated.add_argument("--seed", type=int, default=0)
+    simulated.add_argument("--domain", choices=["helpfulness", "safety"], default="helpfulness")
+    simulated.add_argument("--edited-share", type=float, default=0.0)
+    simulated.add_argument(
+        "--sensitive", type=float, default=0.0, help="share of prompts that are or look unsafe"
+    )
+    simulated.set_defaults(run=_simulate)
+    return parser
+
+
+def _check(known: argparse.Namespace) -> int:
     return check(known.files, skip_bad=known.skip_bad)
 
 
-def _data_convert(known: argparse.Namespace, rest: Sequence[str]) -> int:
-    from posttrain.preferences import RankedGroup, from_record
-    from posttrain.reading import write_groups
-    from posttrain.sources.originals import ORIGINALS
-
+def _convert(known: argparse.Namespace) -> int:
     if known.name not in ORIGINALS:
         raise ValueError(f"unknown original {known.name!r}; known: {', '.join(ORIGINALS)}")
     dropped: Counter[str] = Counter()
@@ -34,10 +71,7 @@ def _data_convert(known: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
-def _data_simulate(known: argparse.Namespace, rest: Sequence[str]) -> int:
-    from posttrain.reading import write_groups
-    from posttrain.sources.simulator import simulate
-
+def _simulate(known: argparse.Namespace) -> int:
     simulated = simulate(
         known.groups,
         seed=known.seed,

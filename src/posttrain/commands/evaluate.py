@@ -3,9 +3,11 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from posttrain.commands.common import parse
 from posttrain.commands.score import ScoreSettings, scored_groups
 from posttrain.config.fields import at_least_one, setting
 from posttrain.evaluation.report import report
@@ -22,6 +24,22 @@ class EvaluateSettings(ScoreSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(self, "resamples")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``posttrain evaluate`` and return its exit code."""
+    (settings,) = parse(
+        "evaluate",
+        (EvaluateSettings,),
+        "Report, as JSON, how well a reward model ranks held-out responses: accuracy over all and "
+        "by strength and domain, calibration, ties, and the length baseline, with 95 %% intervals. "
+        "With a safety_model it is about the combined score, of which only the order of responses "
+        "means anything; its log-likelihood and calibration mean little. Settings come from "
+        "--config FILE (YAML) and from options, which win.",
+        arguments,
+    )
+    run(settings)
+    return 0
 
 
 def run(settings: EvaluateSettings) -> dict[str, Any]:

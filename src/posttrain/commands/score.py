@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from posttrain.commands.common import (
     find_device,
     folder_of,
     load_model,
+    parse,
     refuse_overwriting,
     refuse_repeated,
 )
@@ -159,6 +160,22 @@ class ScoreSettings(ScoringSettings):
             "weight": self.safety_weight,
         }
         return Rule(**{name: value for name, value in given.items() if value is not None})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``posttrain score`` and return its exit code."""
+    (settings,) = parse(
+        "score",
+        (ScoreSettings,),
+        "Score every response of files of any size, with one reward model, or with one of "
+        "helpfulness and one of safety, whose calibrated scores a rule combines. Settings come "
+        "from --config FILE (YAML) and from options, which win.",
+        arguments,
+    )
+    counts = run(settings)
+    print(f"wrote {counts.pop('responses', 0):,} scores to {settings.output}")
+    print(", ".join(f"{number:,} {what}" for what, number in counts.items()))
+    return 0
 
 
 def run(settings: ScoreSettings) -> Counter[str]:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from posttrain.commands.common import (
     RowSettings,
     check_packages,
     load_model,
+    parse,
     refuse_repeated,
 )
 from posttrain.commands.run_folder import claim, claim_data
@@ -113,6 +115,22 @@ class TrainSettings(RowSettings, ModelSettings):
             self.edit_margins,  # type: ignore[arg-type]
             self.min_strength,
         )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``posttrain train`` and return its exit code."""
+    settings, config = parse(
+        "train",
+        (TrainSettings, RankingConfig),
+        "Train a reward model on ranked responses and save it in --output_dir, a folder that "
+        "transformers, TRL and posttrain load. Settings come from --config FILE (YAML; see runs/) "
+        "and from options, which win. Beside those listed first, every one of transformers' "
+        "TrainingArguments is understood.",
+        arguments,
+    )
+    if run(settings, config):
+        print(f"wrote {config.output_dir}: the model, its card README.md, and run.json")
+    return 0
 
 
 def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:

@@ -137,12 +137,12 @@ def _compute_features(
     model.norm = nn.Identity()
     pooled = []
     start = 0
-    while start < len(layout):
+    while start < len(rows):
         # Rows are sorted by length, so the longest of a batch is its last.
         stop = start + 1
-        while stop < len(layout) and (stop + 1 - start) * layout[stop].total <= batch_tokens:
+        while stop < len(rows) and (stop + 1 - start) * rows[stop].total <= batch_tokens:
             stop += 1
-        pooled.append(_pool(model, layout[start:stop], settings.pooling))
+        pooled.append(_pool(model, rows[start:stop], settings.pooling))
         start = stop
     found = torch.cat(pooled)
     if not torch.isfinite(found).all():
@@ -151,7 +151,7 @@ def _compute_features(
 
 
 def _pool(model: PreTrainedModel, rows: Sequence[TokenizedGroup], pooling: Pooling) -> Tensor:
-    batch = lay_out(layout, LAYOUTS["exact"], pad_token_id=0)
+    batch = lay_out(rows, LAYOUTS["exact"], pad_token_id=0)
     hidden = model(
         input_ids=batch.input_ids,
         attention_mask=mask_for(model, batch),
@@ -161,7 +161,7 @@ def _pool(model: PreTrainedModel, rows: Sequence[TokenizedGroup], pooling: Pooli
     if pooling == "last":
         return hidden.flatten(0, 1)[batch.score_index]
     means = []
-    for states, row in zip(hidden, layout, strict=True):
+    for states, row in zip(hidden, rows, strict=True):
         ends = np.cumsum([len(row.prompt), *map(len, row.responses)])
         prompt = states[: ends[0]]
         for start, stop in pairwise(ends):

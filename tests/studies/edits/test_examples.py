@@ -14,12 +14,11 @@ from posttrain.rows.layout import LAYOUTS, lay_out
 from posttrain.studies.common import groups as study_groups
 from posttrain.studies.edits.data import load_edits
 from posttrain.studies.edits.examples import (
+    STUDY,
     ExampleSettings,
     HumanExampleSettings,
     pair_moves,
-    run,
     score_kernel,
-    settings_for,
 )
 from posttrain.training.losses import ranking_loss
 
@@ -31,8 +30,8 @@ SETTINGS = ExampleSettings(
 @pytest.fixture(scope="module")
 def record(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
-        return run("simulator", profile="test", settings=SETTINGS)
+        patch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
+        return STUDY.run("simulator", profile="test", settings=SETTINGS)
 
 
 @pytest.mark.parametrize("top_layers", [0, 1])
@@ -101,8 +100,8 @@ def test_moves_are_scaled_and_raise_winners_over_losers(record):
 
 
 def test_the_source_decides_the_settings():
-    assert settings_for("simulator") is ExampleSettings
-    assert settings_for("seeda") is HumanExampleSettings
+    assert STUDY.settings_for("simulator") is ExampleSettings
+    assert STUDY.settings_for("seeda") is HumanExampleSettings
 
 
 @pytest.mark.parametrize(
@@ -113,9 +112,9 @@ def test_the_source_decides_the_settings():
     ],
 )
 def test_data_that_does_not_suffice_is_refused(changes, message, tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
     with pytest.raises(ValueError, match=message):
-        run("simulator", settings=ExampleSettings(**asdict(SETTINGS) | changes))
+        STUDY.run("simulator", settings=ExampleSettings(**asdict(SETTINGS) | changes))
 
 
 def test_a_number_out_of_range_is_refused():

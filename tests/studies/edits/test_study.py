@@ -14,7 +14,7 @@ from posttrain.studies.edits import full
 from posttrain.studies.edits.full import FullSettings, HumanFullSettings
 from posttrain.studies.edits.heads import HeadSettings
 from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE
-from posttrain.studies.edits.study import planned, run, settings_for
+from posttrain.studies.edits.study import STUDY
 
 SETTINGS = FullSettings(
     sizes=[12],
@@ -45,8 +45,8 @@ TABLES = ["tuning", "metrics", "gains", "contrasts", "trends", "costs", "baselin
 @pytest.fixture(scope="module")
 def simulated(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
-        return run("simulator", profile="test", settings=SETTINGS)
+        patch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
+        return STUDY.run("simulator", profile="test", settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def human(tiny_checkpoint, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POSTTRAIN_DATA", str(folder))
         patch.setenv("POSTTRAIN_CACHE", str(folder / "cache"))
-        patch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
-        return run("mine", profile="test", settings=HEADS)
+        patch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
+        return STUDY.run("mine", profile="test", settings=HEADS)
 
 
 @pytest.mark.parametrize("name", ["simulated", "human"])
@@ -113,17 +113,19 @@ def test_groups_are_accounted_for(simulated, human):
 
 
 def test_the_source_decides_the_settings_unless_told_otherwise():
-    assert settings_for("simulator") is settings_for("simulator", "full") is FullSettings
-    assert settings_for("seeda") is settings_for("seeda", "heads") is HeadSettings
-    assert settings_for("seeda", "full") is HumanFullSettings
+    assert (
+        STUDY.settings_for("simulator") is STUDY.settings_for("simulator", "full") is FullSettings
+    )
+    assert STUDY.settings_for("seeda") is STUDY.settings_for("seeda", "heads") is HeadSettings
+    assert STUDY.settings_for("seeda", "full") is HumanFullSettings
     with pytest.raises(ValueError, match="whole models take seconds to train"):
-        settings_for("simulator", "heads")
+        STUDY.settings_for("simulator", "heads")
     with pytest.raises(ValueError, match="unknown training 'magic'; known: heads, full"):
-        settings_for("seeda", "magic")
+        STUDY.settings_for("seeda", "magic")
 
 
 def test_runs_are_planned_by_the_names_of_their_records():
-    found = planned(
+    found = STUDY.parse_runs(
         {
             "simulator": {"seeds": 2},
             "simulator-careless": {"editor_error": 0.2},
@@ -140,7 +142,7 @@ def test_runs_are_planned_by_the_names_of_their_records():
     assert found[2][1].epochs == 3
     for name, given in (("simulator-careless", {}), ("simulator", {"editor_error": 0.1})):
         with pytest.raises(ValueError, match=f"the run named '{name}' would give a record named"):
-            planned({name: given})
+            STUDY.parse_runs({name: given})
 
 
 def test_full_training_on_human_data_has_a_record_of_its_own(
@@ -152,12 +154,12 @@ def test_full_training_on_human_data_has_a_record_of_its_own(
     ]
     write_groups(tmp_path / "mine.jsonl", groups)
     monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
-    monkeypatch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
     settings = HumanFullSettings(
         arms=[IGNORE, "all pairs"], sizes=[16], test_size=10, seeds=1, top_layers=1,
         learning_rates=[1e-3], shared_learning_rate=1e-3, resamples=5,
     )  # fmt: skip
-    record = run("mine", settings=settings)
+    record = STUDY.run("mine", settings=settings)
     assert record.name == "edits-mine-full"
     assert record.data["test groups"] == 10
     costs = record.tables["costs"].set_index("arm")
@@ -166,11 +168,11 @@ def test_full_training_on_human_data_has_a_record_of_its_own(
 
 
 def test_finished_cells_are_not_trained_again(tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
     machine = records.machine()
     monkeypatch.setattr(records, "machine", lambda: machine | {"commit": "abc"})
     few = replace(SETTINGS, arms=[IGNORE, "all pairs"], shares=[1.0])
-    whole = run("simulator", settings=few)
+    whole = STUDY.run("simulator", settings=few)
     trained = []
     true_train = full.train
 
@@ -182,11 +184,11 @@ def test_finished_cells_are_not_trained_again(tiny_checkpoint, tmp_path, monkeyp
 
     monkeypatch.setattr(full, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run("simulator", settings=few, finished=tmp_path)
-    again = run("simulator", settings=few, finished=tmp_path)
+        STUDY.run("simulator", settings=few, cache_dir=tmp_path)
+    again = STUDY.run("simulator", settings=few, cache_dir=tmp_path)
     # The first of two cells was finished: two rates tried, and two seeds at one or two rates.
     before = len(trained)
-    run("simulator", settings=few, finished=tmp_path)
+    STUDY.run("simulator", settings=few, cache_dir=tmp_path)
     assert len(trained) == before
     for name in TABLES:
         pd.testing.assert_frame_equal(again.tables[name], whole.tables[name])

@@ -52,8 +52,8 @@ HEADS = HeadSettings(
 @pytest.fixture(scope="module")
 def record(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
-        return study.run(study.SIMULATOR, profile="test", settings=FULL)
+        patch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
+        return study.STUDY.run(study.SIMULATOR, profile="test", settings=FULL)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def human_data(monkeypatch, tmp_path, tiny_checkpoint):
     write_groups(tmp_path / "mine.jsonl", groups)
     monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
     monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
     return groups
 
 
@@ -85,15 +85,15 @@ def interrupted(monkeypatch):
 
 
 def test_the_source_decides_the_settings_unless_told_otherwise():
-    assert study.settings_for("simulator") is FullSettings
-    assert study.settings_for("simulator", "full") is FullSettings
-    assert study.settings_for("ukpconvarg") is HeadSettings
-    assert study.settings_for("ukpconvarg", "heads") is HeadSettings
-    assert study.settings_for("ukpconvarg", "full") is HumanFullSettings
+    assert study.STUDY.settings_for("simulator") is FullSettings
+    assert study.STUDY.settings_for("simulator", "full") is FullSettings
+    assert study.STUDY.settings_for("ukpconvarg") is HeadSettings
+    assert study.STUDY.settings_for("ukpconvarg", "heads") is HeadSettings
+    assert study.STUDY.settings_for("ukpconvarg", "full") is HumanFullSettings
 
 
 def test_runs_are_planned_by_the_names_of_their_records():
-    found = study.planned(
+    found = study.STUDY.parse_runs(
         {"simulator": {"seeds": 2}, "seeda": {"folds": 4}, "seeda-full": {"top_layers": 0}}
     )
     assert found == [
@@ -104,7 +104,7 @@ def test_runs_are_planned_by_the_names_of_their_records():
     with pytest.raises(
         ValueError, match=r"run named 'simulator-full' would .*'simulator'; name it"
     ):
-        study.planned({"simulator-full": {}})
+        study.STUDY.parse_runs({"simulator-full": {}})
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_runs_are_planned_by_the_names_of_their_records():
 )
 def test_settings_of_the_other_class_are_refused(source, settings, name):
     with pytest.raises(ValueError, match=f"source '{source}' takes {name}"):
-        study.run(source, settings=settings)
+        study.STUDY.run(source, settings=settings)
 
 
 def test_a_simulator_record_says_what_was_run(record):
@@ -155,7 +155,7 @@ def test_claims_about_trends_are_inconclusive_after_a_run_of_one_size(record, tm
 
 
 def test_human_data_are_studied_with_heads(human_data):
-    record = study.run("mine", profile="test", settings=HEADS)
+    record = study.STUDY.run("mine", profile="test", settings=HEADS)
     assert record.name == "margin-mine"
     assert record.settings == asdict(HEADS)
     assert record.data == {
@@ -177,7 +177,7 @@ def test_whole_models_are_trained_on_human_data_if_asked_for(human_data, tmp_pat
         return true_train(checkpoint, groups, layout, recipe, **options)
 
     monkeypatch.setattr(full, "train", train)
-    record = study.run("mine", profile="gpu", settings=HUMAN)
+    record = study.STUDY.run("mine", profile="gpu", settings=HUMAN)
     assert (record.name, record.source) == ("margin-mine-full-gpu", "mine-full")
     assert record.settings == asdict(HUMAN)
     assert record.data == {
@@ -206,14 +206,14 @@ def test_whole_models_are_trained_on_human_data_if_asked_for(human_data, tmp_pat
 def test_finished_runs_are_not_trained_again(human_data, interrupted, tmp_path):
     few = replace(HUMAN, sizes=[40])
     with pytest.raises(KeyboardInterrupt):
-        study.run("mine", settings=few, finished=tmp_path / "finished")
+        study.STUDY.run("mine", settings=few, cache_dir=tmp_path / "finished")
     assert len(interrupted) == 7
-    resumed = study.run("mine", settings=few, finished=tmp_path / "finished")
+    resumed = study.STUDY.run("mine", settings=few, cache_dir=tmp_path / "finished")
     # Six runs were kept; those of all eight arms are two rates tried and two reported.
     assert len(interrupted) == 7 + 8 * 4 - 6
-    again = study.run("mine", settings=few, finished=tmp_path / "finished")
+    again = study.STUDY.run("mine", settings=few, cache_dir=tmp_path / "finished")
     assert len(interrupted) == 7 + 8 * 4 - 6
-    whole = study.run("mine", settings=few)
+    whole = study.STUDY.run("mine", settings=few)
     for name in TABLES:
         pd.testing.assert_frame_equal(resumed.tables[name], whole.tables[name], check_exact=True)
         pd.testing.assert_frame_equal(again.tables[name], whole.tables[name], check_exact=True)
@@ -222,6 +222,6 @@ def test_finished_runs_are_not_trained_again(human_data, interrupted, tmp_path):
 def test_unrated_human_data_are_refused(human_data, tmp_path):
     write_groups(tmp_path / "mine.jsonl", [replace(group, strength=None) for group in human_data])
     with pytest.raises(ValueError, match="150 of 150 groups have no strength"):
-        study.run("mine", settings=HEADS)
+        study.STUDY.run("mine", settings=HEADS)
     with pytest.raises(ValueError, match="150 of 150 groups have no strength"):
-        study.run("mine", settings=HUMAN)
+        study.STUDY.run("mine", settings=HUMAN)

@@ -28,13 +28,12 @@ from posttrain.studies.packing.full import (
     Prepared,
     prepare,
     score_differences,
-    settings_for,
     train_and_test,
     tune,
 )
 from posttrain.studies.packing.outcome import ARMS, TESTS, chosen_rates, order_metrics
 from posttrain.studies.packing.rows import RowSettings
-from posttrain.studies.packing.study import run
+from posttrain.studies.packing.study import STUDY
 from posttrain.studies.throughput.bench import ThroughputSettings
 
 FOUR_ARMS = ["separate", "exact", "llama3", "llama3, ranked"]
@@ -66,15 +65,15 @@ CAUSAL = TESTS["llama3"]
 @pytest.fixture(scope="module")
 def record(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
-        return run("simulator", profile="test", settings=SETTINGS)
+        patch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
+        return STUDY.run("simulator", profile="test", settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def single_rate(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
-        return run("simulator", settings=ONE_RATE)
+        patch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
+        return STUDY.run("simulator", settings=ONE_RATE)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +95,7 @@ def human_data(monkeypatch, tmp_path, tiny_checkpoint):
     groups.insert(20, unknown)
     write_groups(tmp_path / "mine.jsonl", groups)
     monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
-    monkeypatch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
     return groups
 
 
@@ -117,9 +116,9 @@ def value(table, **where):
 
 
 def test_the_source_decides_the_settings():
-    assert settings_for("simulator") is PackingSettings
-    assert settings_for("ukpconvarg") is HumanPackingSettings
-    assert settings_for("mine") is HumanPackingSettings
+    assert STUDY.settings_for("simulator") is PackingSettings
+    assert STUDY.settings_for("ukpconvarg") is HumanPackingSettings
+    assert STUDY.settings_for("mine") is HumanPackingSettings
     assert PackingSettings().arms == list(ARMS)
     assert HumanPackingSettings().arms == FOUR_ARMS
     assert PackingSettings().tests == list(TESTS)
@@ -441,9 +440,9 @@ def test_reversed_pairs_swap_first_and_last(tiny_model, tiny_groups):
 @pytest.mark.parametrize("source", ["simulator", "ukpconvarg"])
 def test_unknown_names_and_missing_references_are_refused(monkeypatch, source, changes, message):
     for name in ("tiny", "smollm2"):
-        monkeypatch.setattr(study_groups.checkpoints, name, lambda: pytest.fail("too late"))
+        monkeypatch.setattr(study_groups.embedded, name, lambda: pytest.fail("too late"))
     with pytest.raises(ValueError, match=message):
-        run(source, settings=replace(settings_for(source)(), **changes))
+        STUDY.run(source, settings=replace(STUDY.settings_for(source)(), **changes))
 
 
 def test_a_record_says_what_was_run(record, prepared):
@@ -530,7 +529,7 @@ def test_human_data_train_the_top_layers_of_smollm2(human_data, monkeypatch):
         return model, pad_token_id
 
     monkeypatch.setattr(full, "train", record_call)
-    record = run("mine", profile="test", settings=HUMAN)
+    record = STUDY.run("mine", profile="test", settings=HUMAN)
     assert record.name == "packing-mine"
     assert record.settings == asdict(HUMAN)
     assert record.data["file"] == "mine.jsonl"
@@ -553,7 +552,7 @@ def test_human_data_has_settings_of_its_own_by_default(human_data, monkeypatch):
 
     monkeypatch.setattr(full, "prepare", stop)
     with pytest.raises(ValueError, match="stopped here"):
-        run("mine")
+        STUDY.run("mine")
     assert seen == [("mine", HumanPackingSettings())]
 
 
@@ -568,7 +567,7 @@ def test_garbage_collection_goes_on_as_before(monkeypatch, tiny_checkpoint, fail
             raise ValueError("stopped here")
         return pd.DataFrame(columns=["trained", "learning rate", "accuracy"])
 
-    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
     monkeypatch.setattr(full, "tune", stop)
     monkeypatch.setattr(full, "chosen_rates", lambda tuning: {})
     monkeypatch.setattr(full, "train_and_test", lambda *arguments: None)
@@ -576,9 +575,9 @@ def test_garbage_collection_goes_on_as_before(monkeypatch, tiny_checkpoint, fail
     settings = replace(SETTINGS, resamples=2)
     if fails:
         with pytest.raises(ValueError, match="stopped here"):
-            run("simulator", settings=settings)
+            STUDY.run("simulator", settings=settings)
     else:
-        run("simulator", settings=settings)
+        STUDY.run("simulator", settings=settings)
     assert frozen[0] > 1000
     assert gc.get_freeze_count() == 0
 
@@ -596,7 +595,7 @@ def trainings(monkeypatch, tiny_checkpoint):
         )
 
     monkeypatch.setattr(full, "train", train)
-    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
     monkeypatch.setattr(records, "_commit", lambda: "0123456789ab")
     return seen
 
@@ -611,25 +610,25 @@ def test_an_interrupted_study_goes_on_where_it_stopped(record, trainings, tmp_pa
 
     monkeypatch.setattr(full, "score_differences", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run("simulator", settings=SETTINGS, finished=tmp_path)
+        STUDY.run("simulator", settings=SETTINGS, cache_dir=tmp_path)
     before = [*trainings]
     # Four arms at two rates to choose from, and three of the runs to judge; the last did not end.
     assert len(before) == 11
     trainings.clear()
-    again = run("simulator", settings=SETTINGS, finished=tmp_path)
+    again = STUDY.run("simulator", settings=SETTINGS, cache_dir=tmp_path)
     assert len(trainings) == 4 * 2 + 4 * 2 - 10
     assert trainings[0] == before[-1]
     assert not {*trainings[1:]} & {*before}
     for name, table in record.tables.items():
         pd.testing.assert_frame_equal(again.tables[name], table)
     trainings.clear()
-    run("simulator", settings=SETTINGS, finished=tmp_path)
+    STUDY.run("simulator", settings=SETTINGS, cache_dir=tmp_path)
     assert trainings == []
 
 
 @pytest.mark.parametrize("changed", ["settings", "data", "commit"])
 def test_finished_runs_of_something_else_are_not_taken(trainings, tmp_path, monkeypatch, changed):
-    run("simulator", settings=ONE_RATE, finished=tmp_path)
+    STUDY.run("simulator", settings=ONE_RATE, cache_dir=tmp_path)
     assert len(trainings) == 2
     settings = ONE_RATE
     if changed == "settings":
@@ -644,18 +643,18 @@ def test_finished_runs_of_something_else_are_not_taken(trainings, tmp_path, monk
         monkeypatch.setattr(full, "load_groups", other)
     else:
         monkeypatch.setattr(records, "_commit", lambda: "ba9876543210")
-    run("simulator", settings=settings, finished=tmp_path)
+    STUDY.run("simulator", settings=settings, cache_dir=tmp_path)
     assert len(trainings) == 4
 
 
 def test_runs_of_code_that_may_still_change_are_not_kept(trainings, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "_commit", lambda: "0123456789ab+")
     with pytest.raises(ValueError, match="cannot keep finished runs of code that is not committed"):
-        run("simulator", settings=ONE_RATE, finished=tmp_path)
+        STUDY.run("simulator", settings=ONE_RATE, cache_dir=tmp_path)
     assert (trainings, [*tmp_path.iterdir()]) == ([], [])
     # Outside a checkout the versions of the packages say which code it was.
     monkeypatch.setattr(records, "_commit", lambda: None)
-    run("simulator", settings=ONE_RATE, finished=tmp_path)
+    STUDY.run("simulator", settings=ONE_RATE, cache_dir=tmp_path)
     assert len(trainings) == 2
 
 
@@ -674,7 +673,7 @@ def test_the_profiles_hold_settings_that_exist(profile):
     path = Path(__file__).parents[3] / "notebooks" / "params" / f"{profile}.yaml"
     values = read_params(path).notebooks["02_single_row_packing"]
     for source, settings in values["runs"].items():
-        assert settings_for(source)(**settings).size == settings["size"]
+        assert STUDY.settings_for(source)(**settings).size == settings["size"]
     for settings in values["rows"].values():
         assert RowSettings(**settings).row_tokens == 4096
     for settings in values.get("speed", []):

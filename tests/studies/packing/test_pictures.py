@@ -34,11 +34,11 @@ def test_there_are_four_pictures(drawn):
 def test_pictures_are_of_the_tiny_llamas_words_unless_told_otherwise(
     monkeypatch, tiny_checkpoint, drawn
 ):
-    monkeypatch.setattr(packing_pictures.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(packing_pictures.embedded, "tiny", lambda: tiny_checkpoint)
     assert [picture.labels for picture in pictures()] == [
         picture.labels for picture in drawn.values()
     ]
-    monkeypatch.setattr(packing_pictures.checkpoints, "tiny", lambda: pytest.fail("not asked for"))
+    monkeypatch.setattr(packing_pictures.embedded, "tiny", lambda: pytest.fail("not asked for"))
     assert len(pictures(tiny_checkpoint)) == 4
 
 

@@ -19,12 +19,11 @@ from posttrain.studies.common.groups import load_groups
 from posttrain.studies.packing import rows
 from posttrain.studies.packing.distance import distances
 from posttrain.studies.packing.rows import (
+    STUDY,
     WAYS,
     RowSettings,
     equality,
     padding,
-    run,
-    settings_for,
     token_table,
 )
 
@@ -200,8 +199,8 @@ SETTINGS = RowSettings(
 @pytest.fixture(scope="module")
 def record(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
-        return run("simulator", profile="test", settings=SETTINGS)
+        patch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
+        return STUDY.run("simulator", profile="test", settings=SETTINGS)
 
 
 def test_a_record_holds_what_needs_no_training(record, tiny_checkpoint, tmp_path):
@@ -233,7 +232,7 @@ def test_models_are_compared_on_random_groups(record, tiny_checkpoint):
 
 
 def test_every_source_has_the_same_settings(monkeypatch):
-    assert settings_for("simulator") is settings_for("seeda") is RowSettings
+    assert STUDY.settings_for("simulator") is STUDY.settings_for("seeda") is RowSettings
     seen = []
 
     def stop(source, checkpoint, settings):
@@ -243,7 +242,7 @@ def test_every_source_has_the_same_settings(monkeypatch):
     monkeypatch.setattr(rows, "checkpoint_for", lambda source: source)
     monkeypatch.setattr(rows, "load_groups", stop)
     with pytest.raises(ValueError, match="stopped here"):
-        run("mine")
+        STUDY.run("mine")
     assert seen == [("mine", RowSettings())]
 
 

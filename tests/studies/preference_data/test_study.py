@@ -42,7 +42,7 @@ def simulated():
 
 
 def test_summary_of_a_rated_set(folder):
-    record = study.run("seeda", resamples=50)
+    record = study.STUDY.run("seeda", settings=study.DataSettings(50), profile="real")
     (row,) = record.tables["summary"].to_dict("records")
     assert row == {
         "rows": 4,
@@ -63,7 +63,11 @@ def test_summary_of_a_rated_set(folder):
 
 
 def test_length_accuracy_by_strength(folder):
-    length = study.run("seeda", resamples=200).tables["length"].set_index("strength")
+    length = (
+        study.STUDY.run("seeda", settings=study.DataSettings(200), profile="real")
+        .tables["length"]
+        .set_index("strength")
+    )
     assert length.index.tolist() == ["all", "1", "4"]
     assert length["estimate"].tolist() == pytest.approx([2.5 / 4, 1.0, 0.5])
     assert (length["low"] <= length["estimate"]).all()
@@ -72,7 +76,7 @@ def test_length_accuracy_by_strength(folder):
 
 def test_record_survives_saving_and_names_no_folder(folder):
     for source in ("seeda", "hh_harmless"):
-        record = study.run(source, resamples=50)
+        record = study.STUDY.run(source, settings=study.DataSettings(50), profile="real")
         path = records.save(record, folder / "results")
         assert str(folder) not in path.read_text()
         loaded = records.load(path)
@@ -86,7 +90,10 @@ def test_record_survives_saving_and_names_no_folder(folder):
 
 def test_page_tables_of_human_data(folder):
     for source in ("hh_harmless", "seeda"):
-        records.save(study.run(source, resamples=50), folder / "results")
+        records.save(
+            study.STUDY.run(source, settings=study.DataSettings(50), profile="real"),
+            folder / "results",
+        )
     found = records.load_all(folder / "results", "data")
     sizes, lengths = report.size_table(found), report.length_table(found)
     assert sizes.index.tolist() == lengths.index.tolist() == ["hh_harmless", "seeda"]
@@ -101,7 +108,10 @@ def test_page_tables_of_human_data(folder):
 
 
 def test_answer_holds_the_computed_numbers(folder, simulated):
-    found = [study.run(source, resamples=50) for source in ("hh_harmless", "seeda")]
+    found = [
+        study.STUDY.run(source, settings=study.DataSettings(50), profile="real")
+        for source in ("hh_harmless", "seeda")
+    ]
     answer = report.answer(simulated, found)
     reachable = reachable_accuracy([group.difference for group in simulated])
     assert "4,000 simulated groups" in answer
@@ -110,14 +120,14 @@ def test_answer_holds_the_computed_numbers(folder, simulated):
 
 
 def test_dropped_judgements_are_shown(folder):
-    record = study.run("seeda", resamples=50)
+    record = study.STUDY.run("seeda", settings=study.DataSettings(50), profile="real")
     record.data["dropped"] = {"tied": 2, "empty": 1}
     assert report.size_table([record])["dropped"].tolist() == ["3"]
 
 
 def test_unknown_source_is_refused(folder):
     with pytest.raises(ValueError, match=r"no nothing\.jsonl"):
-        study.run("nothing")
+        study.STUDY.run("nothing")
 
 
 def test_judgements_follow_the_formulas(simulated):

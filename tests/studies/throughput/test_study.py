@@ -30,7 +30,7 @@ from posttrain.studies.throughput.methods import (
     make_trainer,
     pair_set,
 )
-from posttrain.studies.throughput.study import matmul_flops, measure, measure_memory, summarise
+from posttrain.studies.throughput.study import matmul_flops, measure_memory, rounds, summarise
 
 BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "throughput.py"
 WORDS = range(1, 30)
@@ -194,7 +194,7 @@ def test_the_timer_times_from_end_to_end_without_logging(monkeypatch):
 
 
 def test_all_methods_take_turns_on_the_same_groups(bench):
-    steps = measure(bench)
+    steps = rounds(bench)
     settings = bench.settings
     assert len(steps) == len(METHODS) * settings.rounds * settings.steps
     order = steps[["round", "method"]].drop_duplicates()["method"].tolist()
@@ -215,7 +215,7 @@ def test_all_methods_take_turns_on_the_same_groups(bench):
 @pytest.mark.parametrize("part_tokens", [None, 60])
 def test_methods_that_compute_the_same_have_the_same_losses(bench, part_tokens):
     settings = replace(bench.settings, part_tokens=part_tokens)
-    steps = measure(replace(bench, settings=settings))
+    steps = rounds(replace(bench, settings=settings))
     losses = steps.sort_values(["round", "step"]).groupby("method")["loss"].apply(np.array)
     for values in losses:
         # A turn starts from the initial weights, so training repeats itself.

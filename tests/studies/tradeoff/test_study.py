@@ -18,7 +18,7 @@ from posttrain.studies.tradeoff.data import CONFLICTS, HUMAN_SOURCES, CandidateS
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
 from posttrain.studies.tradeoff.outcome import HELPFUL, JOINT, SAFE
-from posttrain.studies.tradeoff.study import examples, planned, run, settings_for
+from posttrain.studies.tradeoff.study import STUDY, examples
 
 SETTINGS = FullSettings(
     arms=[HELPFUL, SAFE, JOINT],
@@ -72,8 +72,8 @@ def human_files(folder):
 @pytest.fixture(scope="module")
 def simulated(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
-        return run("simulator", profile="test", settings=SETTINGS)
+        patch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
+        return STUDY.run("simulator", profile="test", settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def human(tiny_checkpoint, human_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POSTTRAIN_DATA", str(human_folder))
         patch.setenv("POSTTRAIN_CACHE", str(human_folder / "cache"))
-        patch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
-        return run("human", profile="test", settings=HEADS)
+        patch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
+        return STUDY.run("human", profile="test", settings=HEADS)
 
 
 @pytest.mark.parametrize("name", ["simulated", "human"])
@@ -165,7 +165,7 @@ def test_readers_can_be_shown_every_record(simulated, human):
 
 
 def test_finished_arms_are_not_trained_again(simulated, tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(study_groups.checkpoints, "tiny", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
     machine = records.machine()
     monkeypatch.setattr(records, "machine", lambda: machine | {"commit": "abc"})
     trained = []
@@ -179,11 +179,11 @@ def test_finished_arms_are_not_trained_again(simulated, tiny_checkpoint, tmp_pat
 
     monkeypatch.setattr(full, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run("simulator", settings=SETTINGS, finished=tmp_path)
-    again = run("simulator", settings=SETTINGS, finished=tmp_path)
+        STUDY.run("simulator", settings=SETTINGS, cache_dir=tmp_path)
+    again = STUDY.run("simulator", settings=SETTINGS, cache_dir=tmp_path)
     # Two of three arms were finished.
     assert len(trained) == 4
-    run("simulator", settings=SETTINGS, finished=tmp_path)
+    STUDY.run("simulator", settings=SETTINGS, cache_dir=tmp_path)
     assert len(trained) == 4
     for name in TABLES:
         pd.testing.assert_frame_equal(again.tables[name], simulated.tables[name])
@@ -193,38 +193,42 @@ def test_full_training_on_human_data_has_a_record_of_its_own(
     tiny_checkpoint, human_folder, monkeypatch
 ):
     monkeypatch.setenv("POSTTRAIN_DATA", str(human_folder))
-    monkeypatch.setattr(study_groups.checkpoints, "smollm2", lambda: tiny_checkpoint)
+    monkeypatch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
     settings = HumanFullSettings(
         arms=[HELPFUL, SAFE], size=16, seeds=1, pairs=30, test_size=4, calibration_size=12,
         top_layers=1, learning_rates=[1e-4], shared_learning_rate=1e-4, resamples=5,
     )  # fmt: skip
     monkeypatch.setattr(full.calibration, "fit", lambda winners, losers: calibrations(1.0)[0])
-    record = run("human", settings=settings)
+    record = STUDY.run("human", settings=settings)
     assert record.name == "tradeoff-human-full"
     assert record.data["test pairs"] == 4 * len(HUMAN_SOURCES)
     assert report.choice_table(record).shape[1] == 3
 
 
 def test_the_source_decides_the_settings_unless_told_otherwise():
-    assert settings_for("simulator") is settings_for("simulator", "full") is FullSettings
-    assert settings_for("human") is settings_for("human", "heads") is HeadSettings
-    assert settings_for("human", "full") is HumanFullSettings
+    assert (
+        STUDY.settings_for("simulator") is STUDY.settings_for("simulator", "full") is FullSettings
+    )
+    assert STUDY.settings_for("human") is STUDY.settings_for("human", "heads") is HeadSettings
+    assert STUDY.settings_for("human", "full") is HumanFullSettings
     with pytest.raises(ValueError, match="whole models take seconds to train"):
-        settings_for("simulator", "heads")
+        STUDY.settings_for("simulator", "heads")
     for source in ("seeda", "xstest"):
         with pytest.raises(ValueError, match=f"unknown source '{source}'; this study takes"):
-            settings_for(source)
+            STUDY.settings_for(source)
 
 
 def test_runs_are_planned_by_the_names_of_their_records():
-    found = planned({"simulator": {"seeds": 2}, "human": {"folds": 4}, "human-full": {"size": 7}})
+    found = STUDY.parse_runs(
+        {"simulator": {"seeds": 2}, "human": {"folds": 4}, "human-full": {"size": 7}}
+    )
     assert [source for source, _ in found] == ["simulator", "human", "human"]
     assert [type(settings) for _, settings in found] == [
         FullSettings, HeadSettings, HumanFullSettings,
     ]  # fmt: skip
     assert (found[0][1].seeds, found[1][1].folds, found[2][1].size) == (2, 4, 7)
     with pytest.raises(ValueError, match="the run named 'simulator-full' would give a record"):
-        planned({"simulator-full": {}})
+        STUDY.parse_runs({"simulator-full": {}})
 
 
 def test_examples_are_the_first_prompts_on_which_the_specialists_disagree(monkeypatch):

@@ -44,7 +44,7 @@ def runs(tmp_path_factory, tiny_checkpoint):
 @pytest.fixture
 def record(runs, monkeypatch):
     monkeypatch.setenv("POSTTRAIN_CACHE", str(runs / "cache"))
-    return study.run("mine", settings=TrainingRunSettings(str(runs), **SETTINGS))
+    return study.STUDY.run("mine", settings=TrainingRunSettings(str(runs), **SETTINGS))
 
 
 def estimates(table, scorer):
@@ -107,17 +107,17 @@ def test_the_record_can_be_saved_and_read(record, tmp_path):
 def test_a_run_that_is_not_there_or_not_its_own_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("POSTTRAIN_CACHE", str(runs / "cache"))
     with pytest.raises(ValueError, match=r"none holds no finished run; posttrain train makes one"):
-        study.run("none", settings=TrainingRunSettings(str(runs)))
+        study.STUDY.run("none", settings=TrainingRunSettings(str(runs)))
     shutil.copytree(runs / "mine", tmp_path / "mine")
     account = json.loads((tmp_path / "mine" / "run.json").read_text())
     account["evaluation"]["accuracy"]["estimate"] += 0.05
     (tmp_path / "mine" / "run.json").write_text(json.dumps(account))
     with pytest.raises(ValueError, match="when it was trained: the data have changed"):
-        study.run("mine", settings=TrainingRunSettings(str(tmp_path), **SETTINGS))
+        study.STUDY.run("mine", settings=TrainingRunSettings(str(tmp_path), **SETTINGS))
     account["settings"]["eval_fraction"] = 0.0
     (tmp_path / "mine" / "run.json").write_text(json.dumps(account))
     with pytest.raises(ValueError, match="held nothing out"):
-        study.run("mine", settings=TrainingRunSettings(str(tmp_path), **SETTINGS))
+        study.STUDY.run("mine", settings=TrainingRunSettings(str(tmp_path), **SETTINGS))
 
 
 def test_groups_that_were_too_long_are_left_out_again(tmp_path, monkeypatch, tiny_checkpoint):
@@ -130,7 +130,7 @@ def test_groups_that_were_too_long_are_left_out_again(tmp_path, monkeypatch, tin
     assert cli.main(words.split()) == 0
     account = json.loads((tmp_path / "short" / "run.json").read_text())
     settings = TrainingRunSettings(str(tmp_path), penalties=[1.0], resamples=5)
-    record = study.run("short", settings=settings)
+    record = study.STUDY.run("short", settings=settings)
     assert account["data"]["evaluation"]["groups"] < 60
     assert record.tables["groups"]["pairs"].sum() == account["evaluation"]["pairs"]
     assert record.settings["study"]["layer"] == 1, "four fifths of two layers"

@@ -9,8 +9,8 @@ on winner w over loser l with score difference Δ changes the score of response 
 where ∇r_j is the gradient of the score of response j by all trained weights.
 """
 
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,13 @@ from transformers import PreTrainedModel
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.preferences import RESPONSES
-from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.data.splits import split
 from posttrain.evaluation.bootstrap import Resamples, interval
-from posttrain.evidence import records
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.groups import DataSettings, checkpoint_for
+from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.training import Recipe, train
 from posttrain.studies.edits.data import EditGroups, choose, load_edits, training_groups
 from posttrain.studies.edits.metrics import KINDS, edit_metrics
@@ -69,23 +68,11 @@ class HumanExampleSettings(ExampleSettings):
     learning_rate: float = setting(1e-4, "Peak learning rate.")
 
 
-def settings_for(source: str) -> type[ExampleSettings]:
-    """The settings class of a source."""
-    return ExampleSettings if source == SIMULATOR else HumanExampleSettings
-
-
-def run(
-    source: str, *, profile: str = "quick", settings: ExampleSettings | None = None
-) -> records.Record:
+def measure(source: str, settings: ExampleSettings, cache_dir: Path | None) -> Measured:
     """Train on all pairs of edited groups, and look at a few held-out ones before and after.
 
-    Args:
-        source: ``simulator``, or the name of human preference data (see :mod:`.sources.human`).
-        profile: Label of how much was run.
-        settings: Those of :func:`settings_for` the source if not given.
-
     Returns:
-        The record, not yet saved, with the tables
+        The tables
 
         - ``accuracy``: after training, by ``metric``, on all test groups with an edit, with 95 %
           intervals over split groups;
@@ -97,8 +84,6 @@ def run(
     Raises:
         ValueError: If the data has too few edited groups, or none that is short enough to show.
     """
-    started = time.time()
-    settings = settings or settings_for(source)()
     checkpoint = checkpoint_for(source)
     groups = load_edits(source, checkpoint, settings)
     training, test = split(
@@ -139,11 +124,7 @@ def run(
             both = (scores[stage][first + k] for stage in ("before", "after"))
             texts.append((number, role, text, *both))
         moves += [(number, *row) for row in _moves(before, groups.tokens[i], pad_token_id)]
-    return records.Record(
-        study="edit-examples",
-        source=source,
-        profile=profile,
-        settings=asdict(settings),
+    return Measured(
         data=groups.account
         | {"test groups with an edit": len(judged), "edits trained on": len(chosen.edited)},
         tables={
@@ -151,7 +132,6 @@ def run(
             "examples": pd.DataFrame(texts, columns=["example", "role", "text", "before", "after"]),
             "moves": pd.DataFrame(moves, columns=["example", "pair", *RESPONSES]),
         },
-        environment=records.environment(started),
     )
 
 
@@ -229,3 +209,12 @@ def _accuracy(
     measured = draws.measure(pairs.sums(scores)[None], edit_metrics)
     rows = [(kind, *interval(measured[kind])) for kind in KINDS]
     return pd.DataFrame(rows, columns=["metric", *ESTIMATE])
+
+
+STUDY = Study(
+    "edit-examples",
+    "what training on edits does to single triples",
+    measure,
+    simulated=ExampleSettings,
+    human=HumanExampleSettings,
+)

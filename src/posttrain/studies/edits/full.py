@@ -243,12 +243,12 @@ def train_cell(bench: Bench, cell: Cell) -> CellOutcome:
     return CellOutcome(sums, shared, costs, rates)
 
 
-def run(bench: Bench, *, finished: Path | None = None) -> tuple[Outcome, pd.DataFrame]:
+def run(bench: Bench, *, cache_dir: Path | None = None) -> tuple[Outcome, pd.DataFrame]:
     """Train and test all cells.
 
     Args:
         bench: What all training runs share.
-        finished: Folder that keeps finished cells (see :func:`.training.kept`).
+        cache_dir: Folder that keeps finished cells (see :func:`.training.kept`).
 
     Returns:
         The outcome, and the accuracies of :func:`tune`: ``arm``, ``size``, ``share``, ``learning
@@ -261,8 +261,8 @@ def run(bench: Bench, *, finished: Path | None = None) -> tuple[Outcome, pd.Data
     # Before hours of training, not after.
     for seed, cell in product(range(settings.seeds), settings.cells):
         choose(bench.order(seed), bench.groups.edits, ARMS[cell.arm], cell.size, cell.share)
-    one = train_cell if finished is None else kept(
-        train_cell, finished, settings=asdict(settings), data=bench.groups.account, ignore=["bench"]
+    one = train_cell if cache_dir is None else kept(
+        train_cell, cache_dir, settings=asdict(settings), data=bench.groups.account, ignore=["bench"]
     )  # fmt: skip
     # The longest first, so that no process is left alone with one at the end. Ignoring edits is
     # trained at every share, because how many steps all arms take depends on the edits.

@@ -85,7 +85,7 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
 
 
 def run(
-    checkpoint: Path, settings: FullSettings, prepared: Prepared, *, finished: Path | None = None
+    checkpoint: Path, settings: FullSettings, prepared: Prepared, *, cache_dir: Path | None = None
 ) -> Outcome:
     """Train and test all arms.
 
@@ -93,14 +93,14 @@ def run(
         checkpoint: Folder of the language model.
         settings: Those of the study.
         prepared: What :func:`prepare` gives for them.
-        finished: Folder that keeps finished training runs (see :func:`.training.kept`).
+        cache_dir: Folder that keeps finished training runs (see :func:`.training.kept`).
 
     Raises:
         ValueError: If Llama 3's filter leaves no pair to train on, or finished runs of code that is
             not committed are to be kept.
     """
-    scores: Scores = train_and_score if finished is None else kept(
-        train_and_score, finished, settings=asdict(settings), data=prepared.account,
+    scores: Scores = train_and_score if cache_dir is None else kept(
+        train_and_score, cache_dir, settings=asdict(settings), data=prepared.account,
         ignore=["checkpoint", "prepared", "settings"],
     )  # fmt: skip
     with many_runs():

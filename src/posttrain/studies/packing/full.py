@@ -15,7 +15,6 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from posttrain.config.fields import at_least_one, setting
-from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.data.splits import split
 from posttrain.models import reward_model
 from posttrain.rows.layout import Layout
@@ -86,11 +85,6 @@ class HumanPackingSettings(PackingSettings):
     seeds: int = setting(3, "Repetitions, each with other training groups, order and score head.")
     learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
     tuning_seeds: int = setting(1, "Repetitions over which each arm's learning rate is chosen.")
-
-
-def settings_for(source: str) -> type[PackingSettings]:
-    """The settings class of a source."""
-    return PackingSettings if source == SIMULATOR else HumanPackingSettings
 
 
 def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepared:

@@ -5,9 +5,8 @@ what a single row saves, how much padding batches of them need, how closely scor
 exact rows equal those in separate rows, and how far other rows are off.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from posttrain.config.fields import at_least_one, setting
-from posttrain.evidence import records
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.groups import DataSettings, checkpoint_for, load_groups
+from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.packing.distance import distances
 from posttrain.training.collator import GroupCollator, TrainingGroup, training_set
 from posttrain.training.losses import ranking_loss
@@ -57,54 +56,6 @@ class RowSettings(DataSettings):
         at_least_one(
             self, "groups", "batch_size", "distance_groups", "equality_groups", "resamples"
         )
-
-
-def settings_for(source: str) -> type[RowSettings]:
-    """The settings class, the same for every source."""
-    return RowSettings
-
-
-def run(
-    source: str, *, profile: str = "quick", settings: RowSettings | None = None
-) -> records.Record:
-    """Run the study on one source.
-
-    Args:
-        source: ``simulator``, or the name of human preference data (see :mod:`.sources.human`).
-        profile: Label of how much was run.
-        settings: Default ones if not given.
-
-    Returns:
-        The record, not yet saved, with the tables of :func:`token_table` (``tokens``),
-        :func:`padding`, :func:`equality` and :func:`.packing.distance.distances`.
-
-    Raises:
-        ValueError: If the data cannot be used, or a group exceeds ``row_tokens``.
-    """
-    started = time.time()
-    settings = settings or RowSettings()
-    checkpoint = checkpoint_for(source)
-    found = load_groups(source, checkpoint, settings)
-    # A random part, because records of one group tend to stand together.
-    order = np.random.default_rng(settings.data_seed).permutation(len(found.tokens))
-    compared = [found.tokens[i] for i in order[: settings.distance_groups]]
-    tables = {
-        "tokens": token_table(found.tokens),
-        "padding": padding(
-            found.tokens, batch_groups=settings.batch_size, row_tokens=settings.row_tokens
-        ),
-        "equality": equality(checkpoint, compared[: settings.equality_groups]),
-        "distances": distances(checkpoint, compared, resamples=settings.resamples),
-    }
-    return records.Record(
-        study="rows",
-        source=source,
-        profile=profile,
-        settings=asdict(settings),
-        data=found.account,
-        tables=tables,
-        environment=records.environment(started),
-    )
 
 
 def equality(
@@ -215,3 +166,38 @@ def token_table(groups: Sequence[TokenizedGroup]) -> pd.DataFrame:
         rows.append((count, share, prompt, response, separate, single, separate / single))
     columns = ["responses", "share", "prompt", "response", "separate", "single", "saving"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def measure(source: str, settings: RowSettings, cache_dir: Path | None) -> Measured:
+    """Look at rows before any training.
+
+    Returns:
+        The tables of :func:`token_table` (``tokens``), :func:`padding`, :func:`equality` and
+        :func:`.packing.distance.distances`.
+
+    Raises:
+        ValueError: If the data cannot be used, or a group exceeds ``row_tokens``.
+    """
+    checkpoint = checkpoint_for(source)
+    found = load_groups(source, checkpoint, settings)
+    # A random part, because records of one group tend to stand together.
+    order = np.random.default_rng(settings.data_seed).permutation(len(found.tokens))
+    compared = [found.tokens[i] for i in order[: settings.distance_groups]]
+    tables = {
+        "tokens": token_table(found.tokens),
+        "padding": padding(
+            found.tokens, batch_groups=settings.batch_size, row_tokens=settings.row_tokens
+        ),
+        "equality": equality(checkpoint, compared[: settings.equality_groups]),
+        "distances": distances(checkpoint, compared, resamples=settings.resamples),
+    }
+    return Measured(found.account, tables)
+
+
+STUDY = Study(
+    "rows",
+    "what rows are like before any training",
+    measure,
+    simulated=RowSettings,
+    human=RowSettings,
+)

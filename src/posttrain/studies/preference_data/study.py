@@ -4,49 +4,45 @@
 the repository does not contain. The other functions make the tables of the book's page on data.
 """
 
-import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from posttrain.config.fields import setting
 from posttrain.data import check
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.reading import ReadResult
 from posttrain.data.sources import human
 from posttrain.evaluation.length import length_accuracy
-from posttrain.evidence import records
+from posttrain.studies.common.study import Measured, Study
 
 
-def run(source: str, *, resamples: int = 1000) -> records.Record:
+@dataclass(frozen=True)
+class DataSettings:
+    """Settings of the study."""
+
+    resamples: int = setting(1000, "Bootstrap replicates over groups.")
+
+
+def measure(source: str, settings: DataSettings, cache_dir: Path | None) -> Measured:
     """Summarise one human data set.
 
-    Args:
-        source: A name that :func:`posttrain.sources.human.load` knows.
-        resamples: Bootstrap replicates over groups for the intervals.
-
     Returns:
-        The record, not yet saved. Table ``summary`` has one row: the columns of
-        :func:`.data.check.summarise` that concern accepted rows, ``texts`` (distinct
-        responses) and ``edited_longer`` (share of edits with more characters than chosen, ties
-        counted half, NaN without edits). Table ``length`` has how often the longer response is the
-        chosen one, over all and by strength, with 95 % intervals.
+        Table ``summary`` has one row: the columns of :func:`.data.check.summarise` that concern
+        accepted rows, ``texts`` (distinct responses) and ``edited_longer`` (share of edits with
+        more characters than chosen, ties counted half, NaN without edits). Table ``length`` has how
+        often the longer response is the chosen one, over all and by strength, with 95 % intervals.
 
     Raises:
         ValueError: If there is no such data, or a record is bad.
     """
-    started = time.time()
     groups, data = human.load(source)
-    return records.Record(
-        study="data",
-        source=source,
-        profile="real",
-        settings={"resamples": resamples},
-        data=data,
-        tables={"summary": summary(groups), "length": length_accuracy(groups, resamples)},
-        environment=records.environment(started),
-    )
+    tables = {"summary": summary(groups), "length": length_accuracy(groups, settings.resamples)}
+    return Measured(data, tables)
 
 
 def summary(groups: Sequence[RankedGroup]) -> pd.DataFrame:
@@ -59,3 +55,12 @@ def summary(groups: Sequence[RankedGroup]) -> pd.DataFrame:
     return table.assign(
         texts=len(texts), edited_longer=np.mean(longer) if longer else np.nan
     ).reset_index(drop=True)
+
+
+STUDY = Study(
+    "data",
+    "what a set of human preference data holds (--source: its name)",
+    measure,
+    simulated=DataSettings,
+    human=DataSettings,
+)

@@ -5,10 +5,8 @@ random tokens, for each number of responses and each ratio of the prompt's lengt
 The methods take turns, a few steps at a time, so that a machine that slows down slows all of them.
 """
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,44 +16,39 @@ import pandas as pd
 import torch
 from transformers.utils import logging
 
-from posttrain.evidence import records
+from posttrain.data.sources.simulator.annotators import SIMULATOR
+from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.throughput.bench import Bench, ThroughputSettings, now
 from posttrain.studies.throughput.methods import METHODS, SEPARATE, TRL, Method
 
 
-def run(
-    settings: ThroughputSettings | None = None, *, profile: str = "custom", label: str | None = None
-) -> records.Record:
-    """Run the study.
+def measure(source: str, settings: ThroughputSettings, cache_dir: Path | None) -> Measured:
+    """Time all methods.
 
     Args:
-        settings: Default ones if not given.
-        profile: Label of how much was run.
-        label: Tells this record from others of the same checkpoint and device.
+        source: Tells this record from others of the same checkpoint and device; ``simulator``, the
+            default of all studies, is left out, for what is computed are random tokens.
+        settings: Those of the study.
+        cache_dir: Not used.
 
     Returns:
-        The record, not yet saved. Its source is checkpoint, label and device, for instance
-        ``smollm2-cpu``. Its tables are those of :func:`measure` (``steps``), :func:`summarise`
-        (``speed``) and, if settings ask for it, :func:`measure_memory` (``memory``). Its data holds
-        ``parameters`` of the model and ``matmul_flops``, see :func:`matmul_flops`.
+        The source is checkpoint, label and device, for instance ``smollm2-cpu``. Tables are those
+        of :func:`rounds` (``steps``), :func:`summarise` (``speed``) and, if settings ask for it,
+        :func:`measure_memory` (``memory``). Data are ``parameters`` of the model and
+        ``matmul_flops``, see :func:`matmul_flops`.
     """
-    started = time.time()
-    settings = settings or ThroughputSettings()
+    label = None if source == SIMULATOR else source
     bench = Bench.load(settings)
     peak = matmul_flops(bench.model.dtype)
-    steps = measure(bench)
+    steps = rounds(bench)
     tables = {"steps": steps, "speed": summarise(steps, peak)}
     if settings.memory:
         tables["memory"] = measure_memory(bench)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return records.Record(
-        study="throughput",
-        source="-".join(filter(None, (Path(settings.checkpoint).name, label, device))),
-        profile=profile,
-        settings=asdict(settings),
+    return Measured(
         data={"parameters": bench.model.num_parameters(), "matmul_flops": float(f"{peak:.4g}")},
         tables=tables,
-        environment=records.environment(started),
+        source="-".join(filter(None, (Path(settings.checkpoint).name, label, device))),
     )
 
 
@@ -79,7 +72,7 @@ def matmul_flops(dtype: torch.dtype, *, trials: int = 5) -> float:
     return 2 * size**3 / min(seconds() for _ in range(trials))
 
 
-def measure(bench: Bench) -> pd.DataFrame:
+def rounds(bench: Bench) -> pd.DataFrame:
     """Time all methods in all configurations.
 
     Returns:
@@ -197,3 +190,12 @@ def _load_and_peak_memory(settings: ThroughputSettings, method: Method, response
 def _peak_memory(bench: Bench, method: Method, responses: int) -> int:
     groups = bench.groups(bench.settings.memory_ratio, responses, steps=3)
     return bench.peak_memory(method, groups)
+
+
+STUDY = Study(
+    "throughput",
+    "how fast row layouts train, against TRL's RewardTrainer (--source: a label)",
+    measure,
+    simulated=ThroughputSettings,
+    human=ThroughputSettings,
+)

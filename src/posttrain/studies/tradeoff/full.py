@@ -294,19 +294,19 @@ def train_arm(bench: Bench, arm: str) -> tuple[ArmOutcome, list[tuple[float, flo
     return outcome, rates
 
 
-def run(bench: Bench, *, finished: Path | None = None) -> Outcome:
+def run(bench: Bench, *, cache_dir: Path | None = None) -> Outcome:
     """Train and test all arms.
 
     Args:
         bench: What all training runs share.
-        finished: Folder that keeps finished arms (see :func:`.training.kept`).
+        cache_dir: Folder that keeps finished arms (see :func:`.training.kept`).
 
     Raises:
         ValueError: See :func:`.training.kept` and :func:`.calibration.fit`.
     """
     settings = bench.settings
-    one = train_arm if finished is None else kept(
-        train_arm, finished, settings=asdict(settings), data=bench.world.account, ignore=["bench"]
+    one = train_arm if cache_dir is None else kept(
+        train_arm, cache_dir, settings=asdict(settings), data=bench.world.account, ignore=["bench"]
     )  # fmt: skip
     # The longest first, so that no process is left alone with it at the end.
     order = sorted(settings.arms, key=lambda arm: -ARMS[arm].scale)

@@ -10,9 +10,6 @@ frozen SmolLM2 features of human data) and :mod:`.tradeoff.full` (whole models: 
 simulated data, and SmolLM2 on human data).
 """
 
-import time
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +17,8 @@ import pandas as pd
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.evaluation.combining import THRESHOLD, Rule
-from posttrain.evidence import records
-from posttrain.studies.common import planning
 from posttrain.studies.common.groups import checkpoint_for
-from posttrain.studies.common.planning import Training, trains_whole_models
+from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.tradeoff import full, heads
 from posttrain.studies.tradeoff.data import HUMAN, KINDS, human_world
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
@@ -42,101 +37,6 @@ from posttrain.studies.tradeoff.rules import calibrated, choice_tables, conflict
 EXAMPLES, CHARACTERS = 1, 280
 #: Stands for what people wrote in answer to an unsafe request.
 WITHHELD = "(an answer to the request, not shown here)"
-
-
-def settings_for(
-    source: str, training: Training | None = None
-) -> type[FullSettings] | type[HeadSettings]:
-    """The settings class of a source: by default full training for the simulator, heads otherwise.
-
-    Raises:
-        ValueError: If the source is neither, or see :func:`.planning.trains_whole_models`.
-    """
-    if source not in (SIMULATOR, HUMAN):
-        raise ValueError(f"unknown source {source!r}; this study takes {SIMULATOR} or {HUMAN}")
-    if not trains_whole_models(source, training):
-        return HeadSettings
-    return FullSettings if source == SIMULATOR else HumanFullSettings
-
-
-def planned(
-    runs: Mapping[str, Mapping[str, Any]],
-) -> list[tuple[str, FullSettings | HeadSettings]]:
-    """Sources and settings of runs (see :func:`.planning.planned`).
-
-    Args:
-        runs: Settings by name: ``simulator``, ``human`` or ``human-full`` (see :func:`run`).
-
-    Raises:
-        ValueError: If a name and its settings do not fit.
-    """
-    return planning.planned(runs, settings_for, _name)
-
-
-def run(
-    source: str,
-    *,
-    profile: str = "quick",
-    settings: FullSettings | HeadSettings | None = None,
-    finished: Path | None = None,
-) -> records.Record:
-    """Run the study on one source.
-
-    Args:
-        source: ``simulator``, or ``human`` for the sets that :mod:`.tradeoff.data` names.
-        profile: Label of how much was run.
-        settings: Those of :func:`settings_for` the source if not given. Their class decides how
-            models are trained.
-        finished: Folder that keeps every finished arm of full training, so that the study goes on
-            where it was interrupted; of the same code, settings, data and machine only.
-
-    Returns:
-        The record, not yet saved. Tables: those of :func:`.tradeoff.outcome.accuracy_tables` and
-        :func:`.tradeoff.rules.choice_tables`; ``conflicts``, ``calibration``, ``sources`` and
-        ``tuning``; and ``examples``, a few prompts with their candidates' calibrated scores. Its
-        source is ``human-full`` for full training on human data.
-
-    Raises:
-        ValueError: If an arm is unknown or missing, the data does not suffice, or finished arms of
-            code that is not committed are to be kept.
-    """
-    started = time.time()
-    settings = settings or settings_for(source)()
-    checkpoint = checkpoint_for(source)
-    if isinstance(settings, FullSettings):
-        world = full.world_for(source, checkpoint, settings)
-        outcome = full.run(full.Bench.of(checkpoint, world, settings), finished=finished)
-    else:
-        world = human_world(
-            checkpoint,
-            pairs=settings.pairs,
-            max_tokens=settings.max_tokens,
-            seed=settings.data_seed,
-        )
-        outcome = heads.run(checkpoint, world, settings)
-    resamples = settings.resamples
-    return records.Record(
-        study="tradeoff",
-        source=_name(source, settings),
-        profile=profile,
-        settings=asdict(settings),
-        data=outcome.account,
-        tables=accuracy_tables(outcome, resamples=resamples)
-        | choice_tables(
-            outcome,
-            weights=settings.weights,
-            thresholds=settings.thresholds,
-            resamples=resamples,
-        )
-        | {
-            "conflicts": conflict_table(outcome, resamples=resamples),
-            "calibration": calibration_table(outcome, THRESHOLD),
-            "sources": world.overview,
-            "tuning": outcome.tuning,
-            "examples": examples(outcome),
-        },
-        environment=records.environment(started),
-    )
 
 
 def examples(outcome: Outcome) -> pd.DataFrame:
@@ -194,6 +94,57 @@ def _short(text: str) -> str:
     return flat if len(flat) <= CHARACTERS else flat[: CHARACTERS - 1] + "…"
 
 
-def _name(source: str, settings: FullSettings | HeadSettings) -> str:
-    """Name of a record's source: records of one name would replace each other."""
-    return f"{source}-full" if isinstance(settings, HumanFullSettings) else source
+def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path | None) -> Measured:
+    """Train and test all arms, and choose responses with them.
+
+    Returns:
+        Tables: those of :func:`.tradeoff.outcome.accuracy_tables` and
+        :func:`.tradeoff.rules.choice_tables`; ``conflicts``, ``calibration``, ``sources`` and
+        ``tuning``; and ``examples``, a few prompts with their candidates' calibrated scores.
+
+    Raises:
+        ValueError: If the source is neither ``simulator`` nor ``human`` (the sets that
+            :mod:`.tradeoff.data` names), an arm is unknown or missing, or the data does not
+            suffice.
+    """
+    if source not in (SIMULATOR, HUMAN):
+        raise ValueError(f"unknown source {source!r}; this study takes {SIMULATOR} or {HUMAN}")
+    checkpoint = checkpoint_for(source)
+    if isinstance(settings, FullSettings):
+        world = full.world_for(source, checkpoint, settings)
+        outcome = full.run(full.Bench.of(checkpoint, world, settings), cache_dir=cache_dir)
+    else:
+        world = human_world(
+            checkpoint,
+            pairs=settings.pairs,
+            max_tokens=settings.max_tokens,
+            seed=settings.data_seed,
+        )
+        outcome = heads.run(checkpoint, world, settings)
+    resamples = settings.resamples
+    choices = choice_tables(
+        outcome, weights=settings.weights, thresholds=settings.thresholds, resamples=resamples
+    )
+    return Measured(
+        outcome.account,
+        accuracy_tables(outcome, resamples=resamples)
+        | choices
+        | {
+            "conflicts": conflict_table(outcome, resamples=resamples),
+            "calibration": calibration_table(outcome, THRESHOLD),
+            "sources": world.overview,
+            "tuning": outcome.tuning,
+            "examples": examples(outcome),
+        },
+    )
+
+
+STUDY = Study(
+    "tradeoff",
+    "helpfulness and safety: two reward models or one (--source simulator, human)",
+    measure,
+    simulated=FullSettings,
+    human=HeadSettings,
+    human_full=HumanFullSettings,
+    memoizes=True,
+)

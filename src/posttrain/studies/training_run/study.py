@@ -31,6 +31,7 @@ from posttrain.models.features import FeatureSettings, Pooling, features
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
 from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.common.study import Measured, Study
 
 TRAINED = "the trained model"
 LENGTH = "the longer response"
@@ -57,23 +58,16 @@ class TrainingRunSettings:
     resamples: int = setting(1000, "Bootstrap replicates.")
 
 
-def settings_for(source: str) -> type[TrainingRunSettings]:
-    """The settings, whatever the run."""
-    return TrainingRunSettings
-
-
-def run(
-    source: str, *, settings: TrainingRunSettings | None = None, profile: str = "custom"
-) -> records.Record:
+def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) -> Measured:
     """Judge a finished run.
 
     Args:
         source: Name of the run's folder.
-        settings: Default ones if not given.
-        profile: Label of how much was run.
+        settings: Those of the study.
+        cache_dir: Not used.
 
     Returns:
-        The record, not yet saved. Tables: ``history`` (what each log said, by ``step``),
+        Tables: ``history`` (what each log said, by ``step``),
         ``accuracy`` (each of :data:`METRICS` of the trained model and the baselines, with
         intervals), ``differences`` (the trained model minus each baseline), ``groups`` (accuracy by
         held-out ``group``). Data: the run's own account. Environment: the run's own, with the
@@ -84,7 +78,6 @@ def run(
             not reproduce the accuracy that it reported.
     """
     started = time.time()
-    settings = settings or TrainingRunSettings()
     folder = Path(settings.runs) / source
     try:
         account = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -107,10 +100,7 @@ def run(
     measured, by_group = _measure(scores, ranked, settings.resamples)
     _check_reproduced(measured[TRAINED]["accuracy"][0], account["evaluation"], folder)
     state = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime)
-    return records.Record(
-        study="training",
-        source=source,
-        profile=profile,
+    return Measured(
         settings={
             "run": account["settings"],
             "training": account["training"],
@@ -270,3 +260,12 @@ def _history(state: dict[str, Any]) -> pd.DataFrame:
     columns += ["score_std", "ties", "pairs_per_second", "tokens_per_second", "padding"]
     logs = [entry for entry in state["log_history"] if "loss" in entry]
     return pd.DataFrame(logs).reindex(columns=columns)
+
+
+STUDY = Study(
+    "training",
+    "what a finished run of posttrain train bought (--source: the run's name)",
+    measure,
+    simulated=TrainingRunSettings,
+    human=TrainingRunSettings,
+)

@@ -1,0 +1,19 @@
+"""All studies by name: what the command line, the notebooks and the scoreboard go by."""
+
+from posttrain.studies.common.study import Study
+from posttrain.studies.edits import examples
+from posttrain.studies.edits import study as edits
+from posttrain.studies.margin import study as margin
+from posttrain.studies.packing import rows
+from posttrain.studies.packing import study as packing
+from posttrain.studies.preference_data import study as preference_data
+from posttrain.studies.throughput import study as throughput
+from posttrain.studies.tradeoff import study as tradeoff
+from posttrain.studies.training_run import study as training_run
+
+STUDIES: dict[str, Study] = {
+    module.STUDY.name: module.STUDY
+    for module in (
+        preference_data, margin, rows, packing, throughput, edits, examples, tradeoff, training_run,
+    )
+}  # fmt: skip
