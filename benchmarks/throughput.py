@@ -3,8 +3,8 @@
 Run: python benchmarks/throughput.py [--checkpoint smollm2] [--ratios 1 2.67 6] [--responses 2 3]
 
 Random tokens, exact lengths. See posttrain.studies.throughput.study for what is measured and
---help for all settings; --config FILE reads them from YAML. Prints tables and writes a run record to the
-folder that --output names.
+--help for all settings; --config FILE reads them from YAML. Prints tables and writes a run record
+to the folder that --output names.
 """
 
 import argparse

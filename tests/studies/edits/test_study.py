@@ -113,9 +113,8 @@ def test_groups_are_accounted_for(simulated, human):
 
 
 def test_the_source_decides_the_settings_unless_told_otherwise():
-    assert (
-        STUDY.settings_for("simulator") is STUDY.settings_for("simulator", "full") is FullSettings
-    )
+    assert STUDY.settings_for("simulator") is FullSettings
+    assert STUDY.settings_for("simulator", "full") is FullSettings
     assert STUDY.settings_for("seeda") is STUDY.settings_for("seeda", "heads") is HeadSettings
     assert STUDY.settings_for("seeda", "full") is HumanFullSettings
     with pytest.raises(ValueError, match="whole models take seconds to train"):

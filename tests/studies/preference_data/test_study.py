@@ -26,6 +26,10 @@ RATED = [
 UNRATED = [{"prompt": "a b", "chosen": "one two", "rejected": "of"}]
 
 
+def run_study(source, resamples):
+    return study.STUDY.run(source, study.DataSettings(resamples), profile="real")
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder of two human data sets."""
@@ -42,7 +46,7 @@ def simulated():
 
 
 def test_summary_of_a_rated_set(folder):
-    record = study.STUDY.run("seeda", settings=study.DataSettings(50), profile="real")
+    record = run_study("seeda", 50)
     (row,) = record.tables["summary"].to_dict("records")
     assert row == {
         "rows": 4,
@@ -63,11 +67,7 @@ def test_summary_of_a_rated_set(folder):
 
 
 def test_length_accuracy_by_strength(folder):
-    length = (
-        study.STUDY.run("seeda", settings=study.DataSettings(200), profile="real")
-        .tables["length"]
-        .set_index("strength")
-    )
+    length = run_study("seeda", 200).tables["length"].set_index("strength")
     assert length.index.tolist() == ["all", "1", "4"]
     assert length["estimate"].tolist() == pytest.approx([2.5 / 4, 1.0, 0.5])
     assert (length["low"] <= length["estimate"]).all()
@@ -76,7 +76,7 @@ def test_length_accuracy_by_strength(folder):
 
 def test_record_survives_saving_and_names_no_folder(folder):
     for source in ("seeda", "hh_harmless"):
-        record = study.STUDY.run(source, settings=study.DataSettings(50), profile="real")
+        record = run_study(source, 50)
         path = records.save(record, folder / "results")
         assert str(folder) not in path.read_text()
         loaded = records.load(path)
@@ -91,7 +91,7 @@ def test_record_survives_saving_and_names_no_folder(folder):
 def test_page_tables_of_human_data(folder):
     for source in ("hh_harmless", "seeda"):
         records.save(
-            study.STUDY.run(source, settings=study.DataSettings(50), profile="real"),
+            run_study(source, 50),
             folder / "results",
         )
     found = records.load_all(folder / "results", "data")
@@ -108,10 +108,7 @@ def test_page_tables_of_human_data(folder):
 
 
 def test_answer_holds_the_computed_numbers(folder, simulated):
-    found = [
-        study.STUDY.run(source, settings=study.DataSettings(50), profile="real")
-        for source in ("hh_harmless", "seeda")
-    ]
+    found = [run_study(source, 50) for source in ("hh_harmless", "seeda")]
     answer = report.answer(simulated, found)
     reachable = reachable_accuracy([group.difference for group in simulated])
     assert "4,000 simulated groups" in answer
@@ -120,7 +117,7 @@ def test_answer_holds_the_computed_numbers(folder, simulated):
 
 
 def test_dropped_judgements_are_shown(folder):
-    record = study.STUDY.run("seeda", settings=study.DataSettings(50), profile="real")
+    record = run_study("seeda", 50)
     record.data["dropped"] = {"tied": 2, "empty": 1}
     assert report.size_table([record])["dropped"].tolist() == ["3"]
 

@@ -206,9 +206,8 @@ def test_full_training_on_human_data_has_a_record_of_its_own(
 
 
 def test_the_source_decides_the_settings_unless_told_otherwise():
-    assert (
-        STUDY.settings_for("simulator") is STUDY.settings_for("simulator", "full") is FullSettings
-    )
+    assert STUDY.settings_for("simulator") is FullSettings
+    assert STUDY.settings_for("simulator", "full") is FullSettings
     assert STUDY.settings_for("human") is STUDY.settings_for("human", "heads") is HeadSettings
     assert STUDY.settings_for("human", "full") is HumanFullSettings
     with pytest.raises(ValueError, match="whole models take seconds to train"):

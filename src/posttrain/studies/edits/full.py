@@ -262,7 +262,8 @@ def run(bench: Bench, *, cache_dir: Path | None = None) -> tuple[Outcome, pd.Dat
     for seed, cell in product(range(settings.seeds), settings.cells):
         choose(bench.order(seed), bench.groups.edits, ARMS[cell.arm], cell.size, cell.share)
     one = train_cell if cache_dir is None else kept(
-        train_cell, cache_dir, settings=asdict(settings), data=bench.groups.account, ignore=["bench"]
+        train_cell, cache_dir, settings=asdict(settings), data=bench.groups.account,
+        ignore=["bench"],
     )  # fmt: skip
     # The longest first, so that no process is left alone with one at the end. Ignoring edits is
     # trained at every share, because how many steps all arms take depends on the edits.
