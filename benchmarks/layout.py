@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from posttrain.rows.layout import LAYOUTS, lay_out
-from posttrain.rows.packing import fill_rows
+from posttrain.rows.packing import pack_sequences
 from posttrain.rows.tokenization import TokenizedGroup
 
 
@@ -37,19 +37,17 @@ def main() -> None:
     print(f"{given.groups:,} groups, {sum(sizes):,} tokens in single rows")
 
     start = time.perf_counter()
-    rows = fill_rows(sizes, given.row_tokens)
+    rows = pack_sequences(sizes, given.pack_length)
     seconds = time.perf_counter() - start
-    share = 1 - sum(sizes) / (len(rows) * given.row_tokens)
-    print(
-        f"{seconds:6.2f} s  fill rows of {given.row_tokens} from all groups, {share:.1%} left empty"
-    )
+    share = 1 - sum(sizes) / (len(rows) * given.pack_length)
+    print(f"{seconds:6.2f} s  fill rows of {given.pack_length} from all groups, {share:.1%} empty")
 
     for name, layout in LAYOUTS.items():
-        for room in (None, given.row_tokens):
+        for room in (None, given.pack_length):
             start = time.perf_counter()
             for first in range(0, len(groups), given.batch):
                 batch = groups[first : first + given.batch]
-                lay_out(batch, layout, pad_token_id=0, row_tokens=room)
+                lay_out(batch, layout, pad_token_id=0, pack_length=room)
             seconds = time.perf_counter() - start
             print(f"{seconds:6.2f} s  {name}{', shared rows' if room else ''}")
 

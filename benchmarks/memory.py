@@ -84,8 +84,8 @@ def measure(count: int, processes: int) -> dict[str, float]:
     found["reading"] = peak.take()
     rows = tokenized(training, tokenizer, Pairing(), Limits(), processes=processes).rows
     found["tokens"] = peak.take()
-    sizes = Sizes.of(rows, LAYOUTS["exact"], shared_rows=False)
-    for step in StepSampler(sizes, groups_per_step=512, part_tokens=16384):
+    sizes = Sizes.from_dataset(rows, LAYOUTS["exact"], shared_rows=False)
+    for step in StepSampler(sizes, groups_per_step=512, max_tokens_per_device=16384):
         rows.__getitems__([group for part in step.parts for group in part.groups])
     found["training"] = peak.take()
     return found | {"seconds": time.perf_counter() - began}

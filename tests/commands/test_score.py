@@ -74,7 +74,7 @@ def test_scores_of_shuffled_rows_repeat_with_their_seed(model, data, tmp_path):
     found = []
     for number, seed in enumerate((1, 1, 2)):
         output = tmp_path / f"{number}.jsonl"
-        assert run("score", model, data, output, "--layout", "llama3", "--seed", seed) == 0
+        assert run("score", model, data, output, "--layout", "causal", "--seed", seed) == 0
         found.append(lines(output))
     assert found[0] == found[1] != found[2]
 
@@ -180,7 +180,7 @@ def test_help_explains_every_setting(command, capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith(f"usage: posttrain {command}")
-    assert "llama3 (one row, shuffled, responses see those before them)" in " ".join(out.split())
+    assert "causal (one row, shuffled, responses see those before them)" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("command", ["train", "score", "evaluate"])
@@ -346,7 +346,7 @@ def test_both_models_score_what_is_in_memory(monkeypatch, helpful, safe, mixed, 
 
 def test_shuffled_rows_are_those_of_each_model_alone(monkeypatch, helpful, safe, mixed, tmp_path):
     monkeypatch.setattr(scoring, "CHUNK", 7)
-    options = ("--layout", "llama3", "--seed", 3)
+    options = ("--layout", "causal", "--seed", 3)
     for name, one in (("helpful", helpful), ("safe", safe)):
         assert run("score", one, mixed, tmp_path / name, "--calibrated", *options) == 0
     both = tmp_path / "both"

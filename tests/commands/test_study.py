@@ -94,7 +94,7 @@ def test_the_command_line_wins_over_the_file(calls, config):
 
 
 def test_names_of_arms_may_hold_spaces(calls):
-    arms = ("separate", "llama3, ranked")
+    arms = ("separate", "causal, ranked")
     assert run("study", "packing", "--arms", *arms, "--seeds", 2) == 1
     ((study, _, settings, *_),) = calls
     assert study == "packing"
@@ -116,7 +116,8 @@ def test_the_way_of_training_decides_the_settings(study, calls, capsys):
         ("--source", "mine", "--training", "heads"),
     ):  # fmt: skip
         assert run("study", study, *options, "--seeds", 4) == 1
-    assert [(source, type(settings).__name__, settings.seeds) for _, source, settings, *_ in calls] == [
+    seen = [(source, type(chosen).__name__, chosen.seeds) for _, source, chosen, *_ in calls]
+    assert seen == [
         ("simulator", "FullSettings", 4), ("mine", "HeadSettings", 4),
         ("mine", "HumanFullSettings", 4), ("mine", "HeadSettings", 4),
     ]  # fmt: skip
@@ -144,7 +145,7 @@ def test_study_margin_without_human_data_says_what_to_do_at_once(monkeypatch, ca
 def packing_config(tmp_path):
     path = tmp_path / "packing.yaml"
     path.write_text(
-        "arms: [separate, 'llama3, ranked']\ntests: [llama3, separate]\nsize: 8\ntest_size: 6\n"
+        "arms: [separate, 'causal, ranked']\ntests: [llama3, separate]\nsize: 8\ntest_size: 6\n"
         "seeds: 1\nlearning_rates: [0.003]\nbatch_size: 8\ngroups: 40\nresamples: 5\n"
     )
     return path
@@ -165,8 +166,8 @@ def test_study_packing_runs_with_settings_from_yaml_and_the_command_line(
     # What neither names keeps its default.
     assert record.settings["test_share"] == 0.3
     matrix = record.tables["matrix"]
-    assert matrix["trained"].unique().tolist() == ["separate", "llama3, ranked"]
-    assert matrix["tested"].unique().tolist() == ["llama3", "separate"]
+    assert matrix["trained"].unique().tolist() == ["separate", "causal, ranked"]
+    assert matrix["tested"].unique().tolist() == ["causal", "separate"]
 
 
 def test_study_rows_writes_a_record_of_its_own(tiny, tmp_path, capsys):
@@ -176,7 +177,7 @@ def test_study_rows_writes_a_record_of_its_own(tiny, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {path}"
     record = records.load(path)
     assert record.settings["groups"] == record.data["groups"] == 20
-    assert record.settings["row_tokens"] == 4096
+    assert record.settings["pack_length"] == 4096
     assert "exact row" in set(record.tables["equality"]["way"])
 
 

@@ -333,7 +333,7 @@ def test_a_run_with_a_mix_goes_on_with_the_same_mix_only(
     assert train(tiny_checkpoint, folder, **changes) == 0
     (folder / "config.json").unlink()
     for path in checkpoints_in(folder)[:-1]:
-        (path / "seal.json").unlink()
+        (path / "manifest.json").unlink()
     assert train(tiny_checkpoint, folder, "--resume", **changes) == 0
     assert_equal_weights(mixed_run, folder)
 

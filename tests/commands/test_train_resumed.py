@@ -26,7 +26,12 @@ from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.models import reward_model
 from posttrain.training import saving, trainer
-from posttrain.training.checkpoints import SEAL, checkpoints_in, last_whole_checkpoint, seal
+from posttrain.training.checkpoints import (
+    MANIFEST,
+    checkpoints_in,
+    last_whole_checkpoint,
+    write_manifest,
+)
 from posttrain.training.trainer import RankingTrainer
 
 
@@ -52,7 +57,7 @@ def executed(monkeypatch):
 #: Where a run is killed, as what is called there once for each checkpoint.
 PLACES = {
     "while it is written": (Trainer, "_save_optimizer_and_scheduler"),
-    "before it is sealed": (trainer, "seal"),
+    "before it is sealed": (trainer, "write_manifest"),
     "once it is sealed": (trainer, "rotate"),
 }
 
@@ -105,7 +110,7 @@ def test_a_command_that_is_killed_at_any_time_goes_on(trained, tiny_checkpoint, 
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
-    while not (folder / "checkpoint-3" / SEAL).exists():
+    while not (folder / "checkpoint-3" / MANIFEST).exists():
         assert process.poll() is None, process.communicate()[0].decode()
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -124,7 +129,7 @@ def test_a_command_that_is_killed_at_any_time_goes_on(trained, tiny_checkpoint, 
         {"dtype": "float32"},
         {"lora_rank": 4},
         # Shuffled responses, and a second epoch in the middle of which it goes on.
-        {"layout": "llama3", "num_train_epochs": 2, "groups_per_step": 48},
+        {"layout": "causal", "num_train_epochs": 2, "groups_per_step": 48},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -172,7 +177,7 @@ def test_a_run_without_any_whole_checkpoint_starts_at_its_beginning(
 ):
     folder = interrupted(trained, tmp_path)
     for path in checkpoints_in(folder):
-        (path / SEAL).unlink()
+        (path / MANIFEST).unlink()
     with caplog.at_level("INFO", logger="posttrain"):
         assert train(tiny_checkpoint, folder, "--resume") == 0
     assert "holds no whole checkpoint; starting at the beginning" in caplog.text
@@ -360,7 +365,7 @@ def test_a_run_with_fsdp_does_not_go_on_without_it(trained, tiny_checkpoint, tmp
     for name in ("optimizer_0", "pytorch_model_fsdp_0"):
         (last / name).mkdir()
         (last / name / ".metadata").touch()
-    seal(last)
+    write_manifest(last)
     message = refusal(capsys, train(tiny_checkpoint, folder, "--resume"))
     assert message.startswith(f"posttrain: {last} was written with FSDP")
     assert "cannot be read with one process or DDP" in message

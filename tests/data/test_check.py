@@ -25,8 +25,8 @@ def make(chosen, rejected, *edited, prompt=SHORT, **fields):
 def result():
     longer = (Message("system", "a b"), Message("user", "c d"))
     groups = [
-        make("longer one", "short", strength=1, domain="safety", group="x"),
-        make("same", "size", strength=4, domain="helpfulness", group="x"),
+        make("longer one", "short", strength=1, domain="safety", cluster_id="x"),
+        make("same", "size", strength=4, domain="helpfulness", cluster_id="x"),
         make("short", "longer by far here", "best", prompt=longer, strength=4, domain="safety"),
         make("wins", "no", prompt=longer),
     ]

@@ -60,7 +60,7 @@ ranked_groups = st.builds(
     responses=st.lists(texts, min_size=2, max_size=3, unique_by=str.strip).map(tuple),
     strength=st.none() | st.integers(1, 4),
     margin=st.none() | st.floats(allow_nan=False, allow_infinity=False),
-    group=texts,
+    cluster_id=texts,
     domain=st.none() | texts,
 )
 

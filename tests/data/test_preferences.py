@@ -45,7 +45,7 @@ ranked_groups = st.builds(
     responses=st.lists(texts, min_size=2, max_size=3, unique_by=str.strip).map(tuple),
     strength=st.none() | st.integers(1, 4),
     margin=st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(-5, 5),
-    group=st.just("") | texts,
+    cluster_id=st.just("") | texts,
     domain=st.none() | texts,
 )
 
@@ -88,9 +88,9 @@ def test_three_responses_make_three_pairs_of_which_annotators_rated_one():
 def test_default_group_is_a_function_of_the_prompt_alone():
     first, second = make(), make(id="b", responses=("x", "y"))
     other = make(prompt=(Message("system", "Why?"), *QUESTION))
-    assert first.group == second.group != other.group
-    assert len(first.group) == 16
-    assert make(group="mine").group == "mine"
+    assert first.cluster_id == second.cluster_id != other.cluster_id
+    assert len(first.cluster_id) == 16
+    assert make(cluster_id="mine").cluster_id == "mine"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_group_refuses_what_breaks_its_rules(changes, field, problem):
 
 def test_record_of_a_plain_prompt():
     group = make(
-        responses=("best", "good", "bad"), strength=4, margin=2, group="g", domain="safety"
+        responses=("best", "good", "bad"), strength=4, margin=2, cluster_id="g", domain="safety"
     )
     assert to_record(group) == {
         "id": "a",
@@ -238,7 +238,7 @@ def test_a_text_beside_a_prompt_is_never_split():
 
 def test_values_are_brought_to_one_form():
     group = read(record(id=5, strength=np.float64(3), margin=1, group=7, extra="ignored"))
-    assert (group.id, group.strength, group.margin, group.group) == ("5", 3, 1.0, "7")
+    assert (group.id, group.strength, group.margin, group.cluster_id) == ("5", 3, 1.0, "7")
     assert type(group.strength) is int
     assert type(group.margin) is float
     assert from_record(record(id=...), where="here").id == "here"

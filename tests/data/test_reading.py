@@ -34,7 +34,7 @@ ranked_groups = st.builds(
     responses=st.lists(texts, min_size=2, max_size=3, unique_by=str.strip).map(tuple),
     strength=st.none() | st.integers(1, 4),
     margin=st.none() | st.floats(allow_nan=False, allow_infinity=False),
-    group=st.just("") | texts,
+    cluster_id=st.just("") | texts,
     domain=st.none() | texts,
 )
 # The folder of one test is shared by all of its examples, each of which overwrites its files.

@@ -19,17 +19,17 @@ def grouped(draw):
     names = draw(
         st.lists(st.text("ab\0", min_size=1, max_size=3).filter(str.strip), min_size=2, max_size=30)
     )
-    return [make(id=str(index), group=name) for index, name in enumerate(names)]
+    return [make(id=str(index), cluster_id=name) for index, name in enumerate(names)]
 
 
 def names_at(groups, indices):
-    return {groups[index].group for index in indices}
+    return {groups[index].cluster_id for index in indices}
 
 
 @given(grouped(), st.floats(0.01, 0.99), st.integers(0, 99))
 @settings(deadline=None)
 def test_split_shares_no_group_and_loses_no_row(groups, test_fraction, seed):
-    distinct = len({group.group for group in groups})
+    distinct = len({group.cluster_id for group in groups})
     if np.ceil(test_fraction * distinct) >= distinct:
         with pytest.raises(ValueError, match=f"leaves none of {distinct} distinct groups"):
             split(groups, test_fraction=test_fraction, seed=seed)
@@ -46,7 +46,7 @@ def test_split_shares_no_group_and_loses_no_row(groups, test_fraction, seed):
 @given(grouped(), st.integers(2, 5), st.none() | st.integers(0, 99))
 @settings(deadline=None)
 def test_folds_share_no_group_and_test_every_row_once(groups, count, seed):
-    distinct = len({group.group for group in groups})
+    distinct = len({group.cluster_id for group in groups})
     if count > distinct:
         with pytest.raises(ValueError, match=f"{count} folds need .* not {distinct}"):
             folds(groups, folds=count, seed=seed)
@@ -60,7 +60,7 @@ def test_folds_share_no_group_and_test_every_row_once(groups, count, seed):
 
 
 def test_splits_refuse_senseless_sizes():
-    groups = [make(group="a"), make(group="b")]
+    groups = [make(cluster_id="a"), make(cluster_id="b")]
     with pytest.raises(ValueError, match=r"between 0 and 1, not 1\.5"):
         split(groups, test_fraction=1.5, seed=0)
     with pytest.raises(ValueError, match="at least 2 folds, not 1"):
@@ -70,7 +70,7 @@ def test_splits_refuse_senseless_sizes():
 
 
 def test_seed_changes_the_split():
-    groups = [make(id=str(index), group=str(index)) for index in range(20)]
+    groups = [make(id=str(index), cluster_id=str(index)) for index in range(20)]
     tests = {tuple(split(groups, test_fraction=0.2, seed=seed)[1]) for seed in range(5)}
     assert len(tests) > 1
     assert all(len(test) == 4 for test in tests)

@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn.metrics import accuracy_score, log_loss
 
 from posttrain.evaluation.bootstrap import Resamples, interval, slope
-from posttrain.evaluation.metrics import BINS, COLUMNS, metrics, reliability, sums_by_group
+from posttrain.evaluation.metrics import BINS, COLUMNS, metrics, reliability, sufficient_statistics
 
 SCORES = st.lists(
     st.tuples(st.floats(-6, 6), st.floats(-6, 6), st.integers(0, 4), st.integers(0, 2)),
@@ -31,7 +31,9 @@ def total(winners, losers, strengths=None):
     """Sums over all pairs, as one group."""
     winners, losers = np.asarray(winners, dtype=float), np.asarray(losers, dtype=float)
     strengths = np.ones(len(winners), dtype=int) if strengths is None else np.asarray(strengths)
-    return sums_by_group(winners, losers, strengths, np.zeros(len(winners), dtype=int), 1)[0]
+    return sufficient_statistics(winners, losers, strengths, np.zeros(len(winners), dtype=int), 1)[
+        0
+    ]
 
 
 def measured(*arguments):
@@ -144,7 +146,7 @@ def test_bimodality_ignores_the_origin_and_unit_of_scores(drawn):
 @given(SCORES)
 def test_sums_by_group_are_sums_over_the_pairs_of_each_group(values):
     winners, losers, strengths, groups = (np.array(column) for column in zip(*values, strict=True))
-    sums = sums_by_group(winners, losers, strengths, groups, 3)
+    sums = sufficient_statistics(winners, losers, strengths, groups, 3)
     assert sums.shape == (3, COLUMNS)
     for group in range(3):
         chosen = groups == group
@@ -158,10 +160,10 @@ def test_sums_by_group_are_sums_over_the_pairs_of_each_group(values):
 def test_leading_axes_are_models(drawn):
     winners, losers, strengths, groups = drawn
     models = np.stack([winners, -winners, losers])
-    sums = sums_by_group(models, np.stack([losers] * 3), strengths, groups, 20)
+    sums = sufficient_statistics(models, np.stack([losers] * 3), strengths, groups, 20)
     assert sums.shape == (3, 20, COLUMNS)
     for place in range(3):
-        alone = sums_by_group(models[place], losers, strengths, groups, 20)
+        alone = sufficient_statistics(models[place], losers, strengths, groups, 20)
         np.testing.assert_allclose(sums[place], alone, rtol=1e-12, atol=1e-10)
     assert metrics(sums)["accuracy"].shape == (3, 20)
 
@@ -172,13 +174,13 @@ def test_scores_that_are_not_finite_are_refused(bad, side):
     scores = [np.array([1.0, 0.0]), np.array([0.0, 1.0])]
     scores[side][1] = bad
     with pytest.raises(ValueError, match="scores must be finite"):
-        sums_by_group(*scores, np.array([1, 1]), np.array([0, 0]), 1)
+        sufficient_statistics(*scores, np.array([1, 1]), np.array([0, 0]), 1)
 
 
 def test_the_first_replicate_is_the_estimate(drawn):
     winners, losers, strengths, groups = drawn
-    one = sums_by_group(winners, losers, strengths, groups, 20)
-    two = sums_by_group(winners + 0.5, losers, strengths, groups, 20)
+    one = sufficient_statistics(winners, losers, strengths, groups, 20)
+    two = sufficient_statistics(winners + 0.5, losers, strengths, groups, 20)
     replicates = Resamples.draw(20, 2, count=50).measure(np.stack([one, two]))
     for name, values in replicates.items():
         assert values.shape == (51,)
@@ -203,7 +205,7 @@ def test_a_replicate_is_a_draw_of_whole_groups_and_of_seeds():
 
 def test_a_replicate_repeats_the_pairs_of_a_group_drawn_twice(drawn):
     winners, losers, strengths, groups = drawn
-    sums = sums_by_group(winners, losers, strengths, groups, 20)
+    sums = sufficient_statistics(winners, losers, strengths, groups, 20)
     draws = Resamples.draw(20, 1, count=3)
     found = draws.measure(sums[None])
     for replicate in (1, 2, 3):
@@ -229,7 +231,8 @@ def test_identical_arms_differ_by_exactly_nothing(drawn):
     winners, losers, strengths, groups = drawn
     draws = Resamples.draw(20, 1, count=100)
     first, second = (
-        draws.measure(sums_by_group(winners, losers, strengths, groups, 20)[None]) for _ in "ab"
+        draws.measure(sufficient_statistics(winners, losers, strengths, groups, 20)[None])
+        for _ in "ab"
     )
     for name, values in first.items():
         assert interval(values - second[name]) == (0.0, 0.0, 0.0)
@@ -243,7 +246,7 @@ def test_paired_intervals_are_narrower(drawn):
     other = winners + np.random.default_rng(1).normal(0, 0.1, 400)
     draws = Resamples.draw(20, 1, count=500)
     first, second = (
-        draws.measure(sums_by_group(w, losers, strengths, groups, 20)[None])["accuracy"]
+        draws.measure(sufficient_statistics(w, losers, strengths, groups, 20)[None])["accuracy"]
         for w in (winners, other)
     )
     paired = np.ptp(interval(first - second)[1:])

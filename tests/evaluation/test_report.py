@@ -12,14 +12,14 @@ from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evaluation import report as evaluation_report
 from posttrain.evaluation.bootstrap import Resamples, interval
-from posttrain.evaluation.metrics import metrics, sums_by_group
+from posttrain.evaluation.metrics import metrics, sufficient_statistics
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import Scored
 
 NUMBERS = itertools.count(1)
 
 
-def scored(*scores, lengths=None, strength=None, domain=None, group=""):
+def scored(*scores, lengths=None, strength=None, domain=None, cluster_id=""):
     """A group with these scores and responses of these lengths, best first."""
     name = f"g{next(NUMBERS)}"
     names = ("edited", "chosen", "rejected")[-len(scores) :]
@@ -30,7 +30,7 @@ def scored(*scores, lengths=None, strength=None, domain=None, group=""):
         (Message("user", "Why?"),),
         texts,
         strength=strength,
-        group=group or name,
+        cluster_id=cluster_id or name,
         domain=domain,
     )
     return Scored(ranked, dict(zip(names, scores, strict=True)))
@@ -38,8 +38,8 @@ def scored(*scores, lengths=None, strength=None, domain=None, group=""):
 
 #: Differences of chosen and rejected: 2, −1, 0, 3, 1; of lengths: 3, 5, 0, −2, −1.
 FIVE = [
-    scored(2.0, 0.0, lengths=(5, 2), strength=4, domain="helpfulness", group="first"),
-    scored(-1.0, 0.0, lengths=(9, 4), strength=1, domain="helpfulness", group="first"),
+    scored(2.0, 0.0, lengths=(5, 2), strength=4, domain="helpfulness", cluster_id="first"),
+    scored(-1.0, 0.0, lengths=(9, 4), strength=1, domain="helpfulness", cluster_id="first"),
     scored(1.0, 1.0, lengths=(3, 3), strength=1, domain="safety"),
     scored(3.5, 3.0, 0.0, lengths=(1, 2, 4), strength=3, domain="safety"),
     scored(0.5, 2.0, 1.0, lengths=(4, 5, 6)),
@@ -116,7 +116,7 @@ def test_edits_change_nothing_but_their_own_pairs():
                 one.group.prompt,
                 one.group.responses[-2:],
                 one.group.strength,
-                group=one.group.group,
+                cluster_id=one.group.cluster_id,
                 domain=one.group.domain,
             ),
             {name: one.scores[name] for name in ("chosen", "rejected")},
@@ -229,16 +229,16 @@ def drawn(count, seed=0):
 
 def test_intervals_are_those_of_a_bootstrap_over_groups():
     groups = drawn(150)
-    names = sorted({one.group.group for one in groups})
+    names = sorted({one.group.cluster_id for one in groups})
     assert len(names) < len(groups)
     found = report(groups, resamples=300, seed=4)
     assert (found["groups"], found["pairs"]) == (len(names), len(groups))
     # The same draws, of groups in the order in which they first occur.
-    first = list(dict.fromkeys(one.group.group for one in groups))
+    first = list(dict.fromkeys(one.group.cluster_id for one in groups))
     right = np.array([one.scores["chosen"] > one.scores["rejected"] for one in groups])
     longer = np.array([np.sign(len(one.group.chosen) - len(one.group.rejected)) for one in groups])
     by_length = (longer + 1) / 2
-    places = np.array([first.index(one.group.group) for one in groups])
+    places = np.array([first.index(one.group.cluster_id) for one in groups])
     resampled = Resamples.draw(len(first), 1, count=300, seed=4).groups
     for values, name in (
         (right, "accuracy"),
@@ -260,7 +260,7 @@ def test_metrics_are_those_of_sums_over_pairs():
     numbers = np.array(
         [(one.scores["chosen"], one.scores["rejected"], one.group.strength) for one in groups]
     )
-    expected = metrics(sums_by_group(*numbers.T, np.zeros(len(groups), dtype=int), 1)[0])
+    expected = metrics(sufficient_statistics(*numbers.T, np.zeros(len(groups), dtype=int), 1)[0])
     found = report(groups, resamples=20)
     for ours, theirs in (
         ("accuracy", "accuracy"),

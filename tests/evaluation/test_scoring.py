@@ -42,9 +42,9 @@ def tokenized(tokenizer, groups, **limits):
     return [tokenize_group(tokenizer, group, keep_equal=True, **limits) for group in groups]
 
 
-@pytest.mark.parametrize("row_tokens", [None, 130])
+@pytest.mark.parametrize("pack_length", [None, 130])
 @pytest.mark.parametrize("layout", [SEPARATE, EXACT, CAUSAL], ids=["separate", "exact", "causal"])
-def test_scores_are_those_of_the_model_group_by_group(loaded, groups, layout, row_tokens):
+def test_scores_are_those_of_the_model_group_by_group(loaded, groups, layout, pack_length):
     model, tokenizer = loaded
     expected = [
         score(model, [tokens], pad_token_id=0, layout=layout).tolist()
@@ -59,7 +59,7 @@ def test_scores_are_those_of_the_model_group_by_group(loaded, groups, layout, ro
                 layout,
                 NONE,
                 batch_tokens=batch_tokens,
-                row_tokens=row_tokens,
+                pack_length=pack_length,
             )
         )
         assert [one.group for one in found] == groups
@@ -72,13 +72,13 @@ def test_scores_of_shuffled_rows_are_those_of_the_model_for_the_same_seed(loaded
     model, tokenizer = loaded
     torch.manual_seed(3)
     expected = score(
-        model, tokenized(tokenizer, groups), pad_token_id=0, layout=LAYOUTS["llama3"]
+        model, tokenized(tokenizer, groups), pad_token_id=0, layout=LAYOUTS["causal"]
     ).tolist()
     torch.manual_seed(3)
-    found = list(score_groups(model, tokenizer, groups, LAYOUTS["llama3"], NONE))
+    found = list(score_groups(model, tokenizer, groups, LAYOUTS["causal"], NONE))
     assert [one.group for one in found] == groups
     assert scores_of(found) == pytest.approx(expected, abs=1e-12)
-    again = list(score_groups(model, tokenizer, groups, LAYOUTS["llama3"], NONE))
+    again = list(score_groups(model, tokenizer, groups, LAYOUTS["causal"], NONE))
     assert scores_of(again) != pytest.approx(expected, abs=1e-9)
 
 
@@ -246,19 +246,19 @@ def test_prompts_that_two_models_trim_are_counted_once(loaded, other, groups):
         (SEPARATE, {}, Limits(256)),
         (SEPARATE, {"max_tokens": 100}, Limits(100)),
         (SEPARATE, {"max_tokens": 1000}, Limits(256)),
-        (SEPARATE, {"row_tokens": 120}, Limits(120)),
-        (SEPARATE, {"row_tokens": 1000}, Limits(256)),
-        (SEPARATE, {"max_tokens": 100, "row_tokens": 120}, Limits(100)),
-        (SEPARATE, {"max_tokens": 120, "row_tokens": 100}, Limits(100)),
+        (SEPARATE, {"pack_length": 120}, Limits(120)),
+        (SEPARATE, {"pack_length": 1000}, Limits(256)),
+        (SEPARATE, {"max_tokens": 100, "pack_length": 120}, Limits(100)),
+        (SEPARATE, {"max_tokens": 120, "pack_length": 100}, Limits(100)),
         # Positions restart, so a row may be longer than the context.
         (EXACT, {}, Limits(256, None)),
         (EXACT, {"max_tokens": 100}, Limits(100, None)),
-        (EXACT, {"max_tokens": 1000, "row_tokens": 4096}, Limits(256, 4096)),
-        (EXACT, {"row_tokens": 120}, Limits(256, 120)),
-        (LAYOUTS["llama3"], {}, Limits(256, 256)),
-        (LAYOUTS["llama3"], {"max_tokens": 100}, Limits(100, 256)),
-        (LAYOUTS["llama3"], {"row_tokens": 4096}, Limits(256, 256)),
-        (LAYOUTS["llama3"], {"row_tokens": 120}, Limits(256, 120)),
+        (EXACT, {"max_tokens": 1000, "pack_length": 4096}, Limits(256, 4096)),
+        (EXACT, {"pack_length": 120}, Limits(256, 120)),
+        (LAYOUTS["causal"], {}, Limits(256, 256)),
+        (LAYOUTS["causal"], {"max_tokens": 100}, Limits(100, 256)),
+        (LAYOUTS["causal"], {"pack_length": 4096}, Limits(256, 256)),
+        (LAYOUTS["causal"], {"pack_length": 120}, Limits(256, 120)),
         (Layout("single", "isolated", "running"), {}, Limits(256, 256)),
         (Layout("single", "causal", "restarting"), {}, Limits(256, None)),
         (EXACT, {"skip_too_long": True}, Limits(256, None, True)),
@@ -271,22 +271,24 @@ def test_limits_by_hand(loaded, layout, options, expected):
     assert limits_for(model, layout, **options) == expected
 
 
-@pytest.mark.parametrize("row_tokens", [None, 100])
+@pytest.mark.parametrize("pack_length", [None, 100])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_groups_within_their_limits_are_scored_in_any_layout(loaded, groups, layout, row_tokens):
+def test_groups_within_their_limits_are_scored_in_any_layout(loaded, groups, layout, pack_length):
     # Without limits a row would be refused, or exceed the context.
     model, _ = loaded
     words = " ".join(["sure"] * 300)
     long = [group_with("sure", "sorry", "sure sorry", prompt=words), *groups]
-    limits = limits_for(model, layout, row_tokens=row_tokens, skip_too_long=True)
+    limits = limits_for(model, layout, pack_length=pack_length, skip_too_long=True)
     counts = Counter()
-    found = list(score_groups(*loaded, long, layout, limits, row_tokens=row_tokens, counts=counts))
+    found = list(
+        score_groups(*loaded, long, layout, limits, pack_length=pack_length, counts=counts)
+    )
     assert counts == {"trimmed prompts": 1}
     assert len(found) == len(long)
     assert all(map(math.isfinite, scores_of(found)))
-    if row_tokens is not None:
-        with pytest.raises(ValueError, match="more than row_tokens=100"):
-            list(score_groups(*loaded, long, layout, NONE, row_tokens=row_tokens))
+    if pack_length is not None:
+        with pytest.raises(ValueError, match="more than pack_length=100"):
+            list(score_groups(*loaded, long, layout, NONE, pack_length=pack_length))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

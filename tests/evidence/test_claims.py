@@ -112,7 +112,7 @@ def test_a_claim_without_a_record_is_refused(studies):
 def table():
     """Ten rows with estimates of their own, two of them otherwise alike."""
     rows = [
-        *itertools.product(("exact", "llama3"), ("accuracy", "flips"), (10, 20)),
+        *itertools.product(("exact", "causal"), ("accuracy", "flips"), (10, 20)),
         *[("twin", "flips", 10)] * 2,
     ]
     table = pd.DataFrame(rows, columns=["arm", "metric", "size"])
@@ -121,7 +121,7 @@ def table():
 
 
 def test_estimate_reads_the_one_row_where_every_column_matches(table):
-    found = estimate(table, arm="llama3", metric="accuracy", size=20)
+    found = estimate(table, arm="causal", metric="accuracy", size=20)
     assert found == (5.0, 4.0, 7.0)
     assert {type(value) for value in found} == {float}
     assert estimate(table.head(1)) == (0.0, -1.0, 2.0)

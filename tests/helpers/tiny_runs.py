@@ -12,7 +12,7 @@ RUN = {
     "data": "simulator:300:3",
     "eval_fraction": 0.2,
     "groups_per_step": 24,
-    "part_tokens": 400,
+    "max_tokens_per_device": 400,
     "learning_rate": 2e-3,
     "save_steps": 3,
     "save_total_limit": 3,

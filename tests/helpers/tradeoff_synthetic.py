@@ -20,7 +20,7 @@ from posttrain.studies.tradeoff.outcome import (
     TEAMS,
     ArmOutcome,
     Outcome,
-    Tested,
+    TestPairs,
 )
 from posttrain.studies.tradeoff.rules import BEST, EXCHANGE, NOBODY, RANDOM, SINGLE
 
@@ -70,7 +70,7 @@ def outcome_of(candidates, scores, *, tested=None, pairs=None):
         arms[name] = ArmOutcome(of_pairs, values, fitted)
     if tested is None:
         none = np.array([], dtype=int)
-        tested = Tested(none, none.astype(str), none.astype(str), none, none.reshape(0, 2))
+        tested = TestPairs(none, none.astype(str), none.astype(str), none, none.reshape(0, 2))
     return Outcome(tested, candidates, arms, pd.DataFrame())
 
 

@@ -88,11 +88,11 @@ def test_scores_do_not_depend_on_the_batching(model, rows, batch_tokens):
     )
 
 
-@pytest.mark.parametrize("row_tokens", [None, 60, 1000])
+@pytest.mark.parametrize("pack_length", [None, 60, 1000])
 @pytest.mark.parametrize("batch_tokens", [1, 150, 10**6])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
 def test_scores_of_an_exact_layout_are_those_of_stock_rows_in_any_batch_and_row(
-    model, tiny_groups, rows, layout, batch_tokens, row_tokens
+    model, tiny_groups, rows, layout, batch_tokens, pack_length
 ):
     scores = score(
         model,
@@ -100,16 +100,16 @@ def test_scores_of_an_exact_layout_are_those_of_stock_rows_in_any_batch_and_row(
         pad_token_id=0,
         layout=layout,
         batch_tokens=batch_tokens,
-        row_tokens=row_tokens,
+        pack_length=pack_length,
     )
     assert scores.dtype == torch.float64
     torch.testing.assert_close(scores, stock_scores(model, rows), **EXACT)
 
 
-@pytest.mark.parametrize("row_tokens", [None, 60])
+@pytest.mark.parametrize("pack_length", [None, 60])
 @pytest.mark.parametrize("batch_tokens", [1, 150, 10**6])
 def test_scores_of_a_ranked_causal_row_are_those_of_one_plain_sequence(
-    model, tiny_groups, rows, batch_tokens, row_tokens
+    model, tiny_groups, rows, batch_tokens, pack_length
 ):
     scores = score(
         model,
@@ -117,7 +117,7 @@ def test_scores_of_a_ranked_causal_row_are_those_of_one_plain_sequence(
         pad_token_id=0,
         layout=Layout("single", "causal", "running"),
         batch_tokens=batch_tokens,
-        row_tokens=row_tokens,
+        pack_length=pack_length,
     )
     expected = [scores_in_order(model, group, range(len(group.responses))) for group in tiny_groups]
     torch.testing.assert_close(scores, torch.cat(expected), **EXACT)
@@ -136,7 +136,7 @@ def test_scores_of_the_llama3_layout_come_by_rank_whatever_the_order_in_the_row(
     drawn = set()
     for seed in range(5):
         torch.manual_seed(seed)
-        scores = score(model, tiny_groups, pad_token_id=0, layout=LAYOUTS["llama3"])
+        scores = score(model, tiny_groups, pad_token_id=0, layout=LAYOUTS["causal"])
         for found, expected in zip(scores.split(sizes), by_order, strict=True):
             matching = [
                 order for order, known in expected.items() if torch.allclose(found, known, **EXACT)
@@ -150,13 +150,13 @@ def test_scores_of_the_llama3_layout_depend_on_the_seed_of_torch_and_on_it_alone
     model, tiny_groups
 ):
     def scores(**settings):
-        return score(model, tiny_groups, pad_token_id=0, layout=LAYOUTS["llama3"], **settings)
+        return score(model, tiny_groups, pad_token_id=0, layout=LAYOUTS["causal"], **settings)
 
     torch.manual_seed(7)
     first = scores()
     following = scores()
     assert (following - first).abs().max() > 0.1
-    for settings in ({}, {"batch_tokens": 1}, {"batch_tokens": 150, "row_tokens": 60}):
+    for settings in ({}, {"batch_tokens": 1}, {"batch_tokens": 150, "pack_length": 60}):
         random.seed(1)
         np.random.seed(1)  # noqa: NPY002
         model.train()
@@ -175,8 +175,8 @@ def test_rows_hold_several_groups_up_to_their_limit(model, tiny_groups, monkeypa
         return forward_scores(model, batch)
 
     monkeypatch.setattr(reward_model, "forward_scores", watch)
-    for row_tokens in (None, 100):
-        score(model, tiny_groups, pad_token_id=0, layout=layout, row_tokens=row_tokens)
+    for pack_length in (None, 100):
+        score(model, tiny_groups, pad_token_id=0, layout=layout, pack_length=pack_length)
     (alone, _), (together, longest) = shapes
     separate = layout.rows == "separate"
     assert alone == sum(len(group.responses) if separate else 1 for group in tiny_groups)
@@ -208,15 +208,15 @@ def test_a_group_larger_than_a_batch_is_scored_by_itself(model, tiny_groups, mon
     assert [len(batch) for batch in batches] == [1] * len(tiny_groups)
 
 
-@pytest.mark.parametrize("row_tokens", [None, 60])
+@pytest.mark.parametrize("pack_length", [None, 60])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
-def test_scores_do_not_depend_on_the_padding_token(model, rows, tiny_groups, layout, row_tokens):
+def test_scores_do_not_depend_on_the_padding_token(model, rows, tiny_groups, layout, pack_length):
     expected = score(model, rows, pad_token_id=model.config.pad_token_id)
     end = model.config.eos_token_id
     assert all(response[-1] == end for group in tiny_groups for response in group.responses)
     for pad_token_id in (end, 17):
         scores = score(
-            model, tiny_groups, pad_token_id=pad_token_id, layout=layout, row_tokens=row_tokens
+            model, tiny_groups, pad_token_id=pad_token_id, layout=layout, pack_length=pack_length
         )
         torch.testing.assert_close(scores, expected, **EXACT)
 

@@ -27,7 +27,7 @@ from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import forward_scores, score, score_head
 from posttrain.rows.attention import block_mask, dense_mask, mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
-from posttrain.rows.packing import fill_rows
+from posttrain.rows.packing import pack_sequences
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.training.losses import ranking_loss
 
@@ -96,7 +96,7 @@ def many_groups(count, seed, longest=20):
 
 
 def draw_row_tokens(data, groups, layout=EXACT):
-    """No limit, or one that the largest block keeps."""
+    """No limit, or one that the largest document keeps."""
     largest = max(g.longest if layout.rows == "separate" else g.total for g in groups)
     return data.draw(st.none() | st.integers(largest, largest + 40))
 
@@ -112,9 +112,9 @@ def alone(model, groups):
     return score_head(model)(torch.stack(states).to(score_head(model).weight.dtype)).squeeze(-1)
 
 
-def parts_of_rows(groups, layout, row_tokens=None):
-    """For each token of each row its block, and its part: a response's number, or the prompt."""
-    blocks = []
+def parts_of_rows(groups, layout, pack_length=None):
+    """For each token of each row its document, and its part: a response's number, or the prompt."""
+    documents = []
     for group in groups:
         together = (
             [[response] for response in group.responses]
@@ -125,23 +125,23 @@ def parts_of_rows(groups, layout, row_tokens=None):
             parts = ["prompt"] * len(group.prompt)
             for number, response in enumerate(responses):
                 parts += [number] * len(response)
-            blocks.append(parts)
+            documents.append(parts)
     filled = (
-        [[k] for k in range(len(blocks))]
-        if row_tokens is None
-        else fill_rows([len(block) for block in blocks], row_tokens)
+        [[k] for k in range(len(documents))]
+        if pack_length is None
+        else pack_sequences([len(document) for document in documents], pack_length)
     )
-    return [[(k, part) for k in row for part in blocks[k]] for row in filled]
+    return [[(k, part) for k in row for part in documents[k]] for row in filled]
 
 
 def may_see(row, query, key, attention):
-    """The definition: who sees whom in a row of blocks and parts."""
+    """The definition: who sees whom in a row of documents and parts."""
     if key > query:
         return False
     if query >= len(row) or key >= len(row):
         return query >= len(row) and key >= len(row)
-    (block, part), (other_block, other_part) = row[query], row[key]
-    if block != other_block:
+    (document, part), (other_document, other_part) = row[query], row[key]
+    if document != other_document:
         return False
     return attention == "causal" or other_part in ("prompt", part)
 
@@ -152,7 +152,7 @@ def relative(difference, scores):
 
 class TestMasks:
     def test_by_hand(self):
-        batch = lay_out(DRAWN, EXACT, pad_token_id=0, row_tokens=8)
+        batch = lay_out(DRAWN, EXACT, pad_token_id=0, pack_length=8)
         # The first row: two tokens of a prompt, responses of one and two tokens; a prompt and a
         # response of one token each; one token of padding.
         drawn = (
@@ -184,14 +184,14 @@ class TestMasks:
     @settings(deadline=None)
     @given(st.data(), GROUPS, st.sampled_from([SEPARATE, EXACT, CAUSAL]))
     def test_dense_and_block_mask_are_the_definition(self, data, groups, layout):
-        row_tokens = draw_row_tokens(data, groups, layout)
-        batch = lay_out(groups, layout, pad_token_id=0, row_tokens=row_tokens)
-        if batch.block is None:
+        pack_length = draw_row_tokens(data, groups, layout)
+        batch = lay_out(groups, layout, pad_token_id=0, pack_length=pack_length)
+        if batch.document_id is None:
             return
         count, longest = batch.input_ids.shape
         attention = "isolated" if layout.rows == "separate" else layout.attention
-        rows = parts_of_rows(groups, layout, row_tokens)
-        assert [len(row) for row in rows] == (batch.block >= 0).sum(dim=1).tolist()
+        rows = parts_of_rows(groups, layout, pack_length)
+        assert [len(row) for row in rows] == (batch.document_id >= 0).sum(dim=1).tolist()
         slow = [
             [
                 [may_see(row, query, key, attention) for key in range(longest)]
@@ -207,7 +207,7 @@ class TestMasks:
     def test_the_block_mask_skips_the_tiles_that_see_nothing(self):
         lengths = [(150, [140, 130]), (90, [1, 250, 40]), (20, [30])]
         groups = random_groups(lengths, seed=0)
-        batch = lay_out(groups, EXACT, pad_token_id=0, row_tokens=512)
+        batch = lay_out(groups, EXACT, pad_token_id=0, pack_length=512)
         dense, longest = dense_mask(batch), batch.input_ids.shape[1]
         tiles = -(-longest // 128)
         assert tiles == 4
@@ -226,7 +226,7 @@ class TestMasks:
 class TestMaskForAModel:
     @pytest.fixture
     def batch(self):
-        return lay_out(DRAWN, EXACT, pad_token_id=0, row_tokens=8)
+        return lay_out(DRAWN, EXACT, pad_token_id=0, pack_length=8)
 
     def test_sdpa_gets_a_boolean_mask(self, own_model, batch):
         assert own_model.config._attn_implementation == "sdpa"
@@ -306,7 +306,7 @@ class TestSlidingWindows:
         with pytest.raises(ValueError, match=expected):
             score(model, groups, pad_token_id=0, layout=EXACT)
         with pytest.raises(ValueError, match=expected):
-            score(model, random_groups([(2, [2, 3])], 0), pad_token_id=0, row_tokens=9)
+            score(model, random_groups([(2, [2, 3])], 0), pad_token_id=0, pack_length=9)
         torch.testing.assert_close(
             score(model, groups, pad_token_id=0), alone(model, groups), rtol=0, atol=1e-5
         )
@@ -316,7 +316,7 @@ class TestSlidingWindows:
         model = sliding(name)
         groups = random_groups([(3, [3, 2]), (1, [1, 1]), (2, [5, 1])], seed=0)
         expected = alone(model, groups)
-        scores = score(model, groups, pad_token_id=0, layout=EXACT, row_tokens=8)
+        scores = score(model, groups, pad_token_id=0, layout=EXACT, pack_length=8)
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
         causal = score(model, groups, pad_token_id=0, layout=CAUSAL)
         assert relative(causal - expected, expected) > 1e-2
@@ -347,18 +347,18 @@ class TestExactScores:
         st.integers(0, 99),
     )
     def test_responses_score_as_if_each_were_alone(self, model, data, groups, layout, seed):
-        row_tokens = draw_row_tokens(data, groups, layout)
+        pack_length = draw_row_tokens(data, groups, layout)
         pad_token_id = data.draw(st.integers(0, WORDS - 1))
         torch.manual_seed(seed)
-        batch = lay_out(groups, layout, pad_token_id=pad_token_id, row_tokens=row_tokens)
+        batch = lay_out(groups, layout, pad_token_id=pad_token_id, pack_length=pack_length)
         with torch.no_grad():
             scores = forward_scores(model, batch)
         torch.testing.assert_close(scores, alone(model, groups), rtol=0, atol=1e-10)
 
     @pytest.mark.parametrize("batch_tokens", [1, 60, 500])
-    @pytest.mark.parametrize("row_tokens", [None, 101, 300])
+    @pytest.mark.parametrize("pack_length", [None, 101, 300])
     @pytest.mark.parametrize("layout", [EXACT, SEPARATE, Layout(order="shuffled")])
-    def test_scores_do_not_depend_on_the_batching(self, model, batch_tokens, row_tokens, layout):
+    def test_scores_do_not_depend_on_the_batching(self, model, batch_tokens, pack_length, layout):
         groups = many_groups(12, seed=0)
         scores = score(
             model,
@@ -366,7 +366,7 @@ class TestExactScores:
             pad_token_id=0,
             layout=layout,
             batch_tokens=batch_tokens,
-            row_tokens=row_tokens,
+            pack_length=pack_length,
         )
         torch.testing.assert_close(scores, alone(model, groups), rtol=0, atol=1e-10)
 
@@ -375,7 +375,7 @@ class TestExactScores:
         expected = score(model, [first], pad_token_id=0, layout=EXACT)
         for before, after in ((others, []), ([], others), (others[:1], others[1:])):
             groups = [*before, first, *after]
-            batch = lay_out(groups, EXACT, pad_token_id=0, row_tokens=500)
+            batch = lay_out(groups, EXACT, pad_token_id=0, pack_length=500)
             assert len(batch.input_ids) == 1
             start = sum(len(group.responses) for group in before)
             with torch.no_grad():
@@ -399,23 +399,23 @@ class TestExactScores:
             model = GPT2ForSequenceClassification(config).double().eval()
         groups = many_groups(12, seed=0)
         for layout in (EXACT, SEPARATE):
-            scores = score(model, groups, pad_token_id=0, layout=layout, row_tokens=300)
+            scores = score(model, groups, pad_token_id=0, layout=layout, pack_length=300)
             torch.testing.assert_close(scores, alone(model, groups), rtol=0, atol=1e-10)
 
     @pytest.mark.parametrize("layout", SINGLE, ids=str)
     def test_other_single_rows_are_far_off(self, model, layout):
         groups = many_groups(12, seed=0)
         expected = alone(model, groups)
-        for row_tokens in (None, 120):
-            scores = score(model, groups, pad_token_id=0, layout=layout, row_tokens=row_tokens)
+        for pack_length in (None, 120):
+            scores = score(model, groups, pad_token_id=0, layout=layout, pack_length=pack_length)
             off = (scores - expected).abs().max()
             assert off < 1e-10 if layout.is_exact else off > 1e-3
 
-    @pytest.mark.parametrize("row_tokens", [None, 120])
-    def test_positions_without_a_mask_are_far_off(self, model, monkeypatch, row_tokens):
+    @pytest.mark.parametrize("pack_length", [None, 120])
+    def test_positions_without_a_mask_are_far_off(self, model, monkeypatch, pack_length):
         monkeypatch.setattr(reward_model, "mask_for", lambda model, batch: None)
         groups = many_groups(12, seed=0)
-        scores = score(model, groups, pad_token_id=0, layout=EXACT, row_tokens=row_tokens)
+        scores = score(model, groups, pad_token_id=0, layout=EXACT, pack_length=pack_length)
         assert (scores - alone(model, groups)).abs().max() > 1e-3
 
     @pytest.mark.parametrize("name", ["trained", "grouped"])
@@ -423,8 +423,8 @@ class TestExactScores:
         model, groups = load(name), many_groups(12, seed=0)
         expected = alone(model, groups)
         model.set_attn_implementation("eager")
-        for row_tokens in (None, 120):
-            scores = score(model, groups, pad_token_id=0, layout=EXACT, row_tokens=row_tokens)
+        for pack_length in (None, 120):
+            scores = score(model, groups, pad_token_id=0, layout=EXACT, pack_length=pack_length)
             torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
 
     def test_a_boolean_mask_hides_nothing_from_eager_attention(self, own_model, monkeypatch):
@@ -443,8 +443,8 @@ class TestExactScores:
             separate = score(model, groups, pad_token_id=0)
             true = score(double, groups, pad_token_id=0)
             rounding = (separate.double() - true).square().mean().sqrt()
-            for row_tokens in (None, 200):
-                exact = score(model, groups, pad_token_id=0, layout=EXACT, row_tokens=row_tokens)
+            for pack_length in (None, 200):
+                exact = score(model, groups, pad_token_id=0, layout=EXACT, pack_length=pack_length)
                 assert relative(exact - separate, separate) < bound
                 # Exact rows are no further from the truth than separate ones.
                 assert (exact.double() - true).square().mean().sqrt() < 1.5 * rounding
@@ -452,16 +452,16 @@ class TestExactScores:
             assert relative(causal - separate, separate) > 8 * bound
 
 
-def gradients(model, groups, layout, row_tokens=None):
+def gradients(model, groups, layout, pack_length=None):
     """Gradient of a ranking loss over all pairs of each group, by parameter."""
-    batch = lay_out(groups, layout, pad_token_id=0, row_tokens=row_tokens)
+    batch = lay_out(groups, layout, pad_token_id=0, pack_length=pack_length)
     scores = forward_scores(model, batch.to(model.device))
     pairs, first = [], 0
     for group in groups:
         pairs += itertools.combinations(range(first, first + len(group.responses)), 2)
         first += len(group.responses)
     winners, losers = torch.tensor(pairs).T
-    loss = ranking_loss(scores[winners], scores[losers], centring=0.01)
+    loss = ranking_loss(scores[winners], scores[losers], center_rewards_coefficient=0.01)
     names, parameters = zip(*model.named_parameters(), strict=True)
     return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
 
@@ -484,9 +484,9 @@ class TestExactGradients:
     )
     def test_gradients_are_those_of_separate_rows(self, model, data, lengths, layout, seed):
         groups = random_groups([(7, [6, 5, 4]), *lengths], seed)
-        row_tokens = draw_row_tokens(data, groups)
+        pack_length = draw_row_tokens(data, groups)
         torch.manual_seed(seed)
-        found = gradients(model, groups, layout, row_tokens)
+        found = gradients(model, groups, layout, pack_length)
         assert furthest(found, gradients(model, groups, SEPARATE)) < 1e-8
 
     def test_gradients_of_causal_rows_are_far_off(self, model):
@@ -508,7 +508,7 @@ def test_flex_attention_scores_like_separate_rows(load):
     expected = alone(model, groups)
     model.set_attn_implementation("flex_attention")
     # One shape, because every other one is compiled anew.
-    batch = lay_out(groups, EXACT, pad_token_id=0, row_tokens=300)
+    batch = lay_out(groups, EXACT, pad_token_id=0, pack_length=300)
     assert batch.input_ids.shape[1] > 2 * 128
     with torch.no_grad():
         scores = forward_scores(model, batch)
@@ -524,13 +524,13 @@ class TestFlexAttentionOnAGPU:
         flex.set_attn_implementation("flex_attention")
         return plain, flex
 
-    @pytest.mark.parametrize("row_tokens", [None, 300, 1000])
-    def test_scores_and_gradients_are_those_of_separate_rows(self, models, row_tokens):
+    @pytest.mark.parametrize("pack_length", [None, 300, 1000])
+    def test_scores_and_gradients_are_those_of_separate_rows(self, models, pack_length):
         plain, flex = models
         groups = many_groups(24, seed=0, longest=60)
         expected = score(plain, groups, pad_token_id=0)
-        scores = score(flex, groups, pad_token_id=0, layout=EXACT, row_tokens=row_tokens)
+        scores = score(flex, groups, pad_token_id=0, layout=EXACT, pack_length=pack_length)
         assert relative(scores - expected, expected) < 1e-4
-        found = gradients(flex, groups, EXACT, row_tokens)
+        found = gradients(flex, groups, EXACT, pack_length)
         separate = gradients(plain, groups, SEPARATE)
         assert furthest(found, separate) < 1e-3

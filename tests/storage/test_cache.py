@@ -63,7 +63,7 @@ def test_a_failure_leaves_nothing_in_the_cache(monkeypatch, tmp_path):
         raise RuntimeError("no space left")
 
     with pytest.raises(RuntimeError, match="no space left"):
-        cache.made("thing", make)
+        cache.get_or_create("thing", make)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,7 +74,7 @@ def write_as_another_process(folder):
 
 def test_a_process_that_was_faster_wins(monkeypatch, tmp_path):
     monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path))
-    folder = cache.made("thing", lambda _: write_as_another_process(tmp_path / "thing"))
+    folder = cache.get_or_create("thing", lambda _: write_as_another_process(tmp_path / "thing"))
     assert (folder / "whose").read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -88,5 +88,5 @@ def test_a_process_that_was_faster_by_a_hair_wins(monkeypatch, tmp_path):
         rename(source, target)
 
     monkeypatch.setattr(cache.os, "rename", late_rename)
-    folder = cache.made("thing", lambda made: (made / "whose").write_text("ours"))
+    folder = cache.get_or_create("thing", lambda made: (made / "whose").write_text("ours"))
     assert (folder / "whose").read_text() == "theirs"

@@ -351,12 +351,12 @@ def test_masks_draw_who_sees_whom(four_pictures):
 def distances_table(slots, shift=0.0):
     """Every row by slot has values of its own, every other row a decoy."""
     rows = []
-    layouts = ("causal attention", "running positions", "llama3", "separate")
+    layouts = ("causal attention", "running positions", "causal", "separate")
     for number, (layout, slot) in enumerate(itertools.product(layouts, slots)):
         value = number / 10 + shift
         values = DECOY if layout == "separate" else (value, value - 0.05, value + 0.02)
         rows.append((layout, "slot", str(slot), *values))
-        rows.append((layout, "preceding tokens", "1–16", *DECOY))
+        rows.append((layout, "preceding tokens", "1-16", *DECOY))
     return pd.DataFrame(rows, columns=["layout", "by", "value", "estimate", "low", "high"])
 
 
@@ -366,7 +366,7 @@ def test_distance_by_slot_draws_every_layout_that_is_not_exact():
     assert titles(figure) == ["simulated", "human"]
     for axis, table in zip(figure.axes, tables.values(), strict=True):
         drawn = intervals(axis)
-        assert list(drawn) == ["causal attention", "running positions", "llama3"]
+        assert list(drawn) == ["causal attention", "running positions", "causal"]
         for layout, (x, y, ends) in drawn.items():
             part = table[(table["layout"] == layout) & (table["by"] == "slot")]
             np.testing.assert_allclose(x, part["value"].astype(int), atol=0.1)
@@ -377,7 +377,7 @@ def test_distance_by_slot_draws_every_layout_that_is_not_exact():
         )
     (box,) = figure.legends
     shown = [text.get_text() for text in box.get_texts()]
-    assert shown == ["causal attention", "running positions", "llama3"]
+    assert shown == ["causal attention", "running positions", "causal"]
     assert figure.get_supxlabel() == "slot of the response in the row"
     colours = [container.lines[0].get_color() for container in figure.axes[0].containers]
     assert len(set(colours)) == 3
@@ -398,9 +398,9 @@ def matrix_table(arms, shift=0.0, tests=tuple(TESTS)):
 @pytest.mark.parametrize(
     ("arms", "tests", "own"),
     [
-        (("llama3", "separate", "exact"), tuple(TESTS), [0, 0, 3]),
+        (("causal", "separate", "exact"), tuple(TESTS), [0, 0, 3]),
         (tuple(ARMS), tuple(TESTS), [0, 0, 1, 2, 3, 1, 2, 3]),
-        (("separate", "llama3, ranked"), ("separate", "llama3"), [0, 1]),
+        (("separate", "causal, ranked"), ("separate", "causal"), [0, 1]),
     ],
 )
 def test_the_accuracy_matrix_frames_each_arms_own_layout(arms, tests, own):
@@ -425,14 +425,14 @@ def test_the_accuracy_matrix_frames_each_arms_own_layout(arms, tests, own):
 
 def test_order_effect_draws_both_orders_of_every_arm_in_its_own_layout():
     tables = {
-        "simulated": matrix_table(("llama3, ranked", "separate", "llama3", "causal attention")),
-        "human": matrix_table(("llama3", "separate"), 0.1),
+        "simulated": matrix_table(("causal, ranked", "separate", "causal", "causal attention")),
+        "human": matrix_table(("causal", "separate"), 0.1),
     }
     own = {
         "separate": "separate",
         "causal attention": "causal attention",
-        "llama3": "llama3",
-        "llama3, ranked": "llama3",
+        "causal": "causal",
+        "causal, ranked": "causal",
     }
     figure = packing_figures.order_effect(tables)
     assert titles(figure) == ["simulated", "human"]
@@ -580,7 +580,7 @@ def test_edit_gains_by_size_draw_edits_and_ordinary_pairs():
     part = part[(part["metric"] == RATED) & (part["tuning"] == "tuned") & (part["share"] == 1.0)]
     (axis,) = figure.axes
     shown = {container.get_label(): container.lines[0] for container in axis.containers}
-    assert list(shown) == ["all pairs", "Plackett–Luce", "one more pair", "two more pairs"]
+    assert list(shown) == ["all pairs", "Plackett-Luce", "one more pair", "two more pairs"]
     for arm, line in shown.items():
         expected = part[part["arm"] == arm]["estimate"] * 100
         np.testing.assert_allclose(line.get_ydata(), expected)
@@ -727,7 +727,7 @@ def test_every_figure_can_be_drawn(tmp_path, four_pictures):
             margin_figures.gains_by_size({"toy": gains_table()}),
             packing_figures.masks(four_pictures),
             edits_figures.edit_gains({"toy": synthetic((0.1, 0.0, 0.2)).tables["gains"]}),
-            packing_figures.order_effect({"toy": matrix_table(("separate", "llama3"))}),
+            packing_figures.order_effect({"toy": matrix_table(("separate", "causal"))}),
             tradeoff_figures.accuracy_front(tradeoff_tables("metrics")),
             tradeoff_figures.choices(tradeoff_tables("choices")),
             tradeoff_figures.refusals_by_mix(tradeoff_tables("conflicts")),

@@ -40,7 +40,7 @@ SMALL = {
 }  # fmt: skip
 SPEED = {
     "checkpoint": "tiny", "groups_per_step": 2, "warmup_steps": 1, "steps": 1, "rounds": 1,
-    "response_tokens": 4, "row_tokens": 64, "memory": False,
+    "response_tokens": 4, "pack_length": 64, "memory": False,
 }  # fmt: skip
 
 

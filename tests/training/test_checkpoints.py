@@ -9,13 +9,13 @@ import pytest
 
 from posttrain.training import checkpoints
 from posttrain.training.checkpoints import (
-    SEAL,
+    MANIFEST,
     check_launcher,
     checkpoints_in,
-    damage,
     last_whole_checkpoint,
     rotate,
-    seal,
+    verify_manifest,
+    write_manifest,
 )
 
 FILES = {
@@ -33,7 +33,7 @@ def write(folder, sealed=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     if sealed:
-        seal(folder)
+        write_manifest(folder)
     return folder
 
 
@@ -43,7 +43,7 @@ def checkpoint(tmp_path):
 
 
 def test_a_seal_lists_every_file_with_size_and_hash(checkpoint):
-    listed = json.loads((checkpoint / SEAL).read_text())
+    listed = json.loads((checkpoint / MANIFEST).read_text())
     assert {name: entry["bytes"] for name, entry in listed.items()} == {
         name: len(content) for name, content in FILES.items()
     }
@@ -51,22 +51,22 @@ def test_a_seal_lists_every_file_with_size_and_hash(checkpoint):
     assert listed["empty"]["sha256"].startswith("e3b0c44298fc1c149afbf4c8996fb924")
     assert len({entry["sha256"] for entry in listed.values()}) == len(FILES)
     assert sorted(path.name for path in checkpoint.iterdir()) == sorted(
-        [SEAL, "shards", *(name for name in FILES if "/" not in name)]
+        [MANIFEST, "shards", *(name for name in FILES if "/" not in name)]
     )
 
 
 def test_a_sealed_checkpoint_is_whole(checkpoint):
-    assert damage(checkpoint) is None
+    assert verify_manifest(checkpoint) is None
 
 
 def test_a_checkpoint_may_be_moved(checkpoint, tmp_path):
-    assert damage(shutil.move(checkpoint, tmp_path / "elsewhere")) is None
+    assert verify_manifest(shutil.move(checkpoint, tmp_path / "elsewhere")) is None
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(checkpoint, name):
     (checkpoint / name).unlink()
-    assert damage(checkpoint) == f"{checkpoint / name} is missing"
+    assert verify_manifest(checkpoint) == f"{checkpoint / name} is missing"
 
 
 @pytest.mark.parametrize("name", [name for name, content in FILES.items() if content])
@@ -75,7 +75,9 @@ def test_a_truncated_file_is_named(checkpoint, name):
     for left in (0, size - 1):
         with (checkpoint / name).open("r+b") as file:
             file.truncate(left)
-        assert damage(checkpoint) == f"{checkpoint / name} has {left} bytes instead of {size}"
+        assert (
+            verify_manifest(checkpoint) == f"{checkpoint / name} has {left} bytes instead of {size}"
+        )
 
 
 @pytest.mark.parametrize("name", [name for name, content in FILES.items() if content])
@@ -83,25 +85,27 @@ def test_changed_bytes_are_found(checkpoint, name):
     content = bytearray(FILES[name])
     content[len(content) // 2] ^= 1
     (checkpoint / name).write_bytes(content)
-    assert damage(checkpoint) == f"{checkpoint / name} has other contents than were written"
+    assert (
+        verify_manifest(checkpoint) == f"{checkpoint / name} has other contents than were written"
+    )
 
 
 def test_sizes_are_readable(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(bytes(1234567))
-    seal(tmp_path)
+    write_manifest(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(bytes(4096))
-    assert damage(tmp_path).endswith("has 4,096 bytes instead of 1,234,567")
+    assert verify_manifest(tmp_path).endswith("has 4,096 bytes instead of 1,234,567")
 
 
 def test_a_file_in_place_of_a_folder_is_found(checkpoint):
     (checkpoint / "empty").unlink()
     (checkpoint / "empty").mkdir()
-    assert damage(checkpoint) == f"{checkpoint / 'empty'} is missing"
+    assert verify_manifest(checkpoint) == f"{checkpoint / 'empty'} is missing"
 
 
 def test_a_missing_seal_says_that_writing_was_interrupted(tmp_path):
     folder = write(tmp_path / "checkpoint-5", sealed=False)
-    assert damage(folder) == f"{folder / SEAL} is missing: writing it was interrupted"
+    assert verify_manifest(folder) == f"{folder / MANIFEST} is missing: writing it was interrupted"
 
 
 @pytest.mark.parametrize(
@@ -110,15 +114,15 @@ def test_a_missing_seal_says_that_writing_was_interrupted(tmp_path):
      b'{"empty": 3}', b'{"empty": {}}', b'{"empty": {"bytes": 0}}', b'{"empty": {"sha256": ""}}'],
 )  # fmt: skip
 def test_a_broken_seal_is_named(checkpoint, content):
-    (checkpoint / SEAL).write_bytes(content)
-    assert damage(checkpoint).startswith(f"{checkpoint / SEAL} ")
+    (checkpoint / MANIFEST).write_bytes(content)
+    assert verify_manifest(checkpoint).startswith(f"{checkpoint / MANIFEST} ")
 
 
 def test_a_seal_that_is_cut_anywhere_is_broken(checkpoint):
-    content = (checkpoint / SEAL).read_bytes()
+    content = (checkpoint / MANIFEST).read_bytes()
     for size in range(0, len(content), 7):
-        (checkpoint / SEAL).write_bytes(content[:size])
-        assert damage(checkpoint).startswith(f"{checkpoint / SEAL} ")
+        (checkpoint / MANIFEST).write_bytes(content[:size])
+        assert verify_manifest(checkpoint).startswith(f"{checkpoint / MANIFEST} ")
 
 
 def test_a_seal_that_could_not_be_written_does_not_spoil_the_next_one(monkeypatch, tmp_path):
@@ -130,19 +134,19 @@ def test_a_seal_that_could_not_be_written_does_not_spoil_the_next_one(monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.os, "replace", full)
         with pytest.raises(OSError, match="No space left"):
-            seal(folder)
-    assert damage(folder) == f"{folder / SEAL} is missing: writing it was interrupted"
-    assert [path.name for path in folder.glob(".*")] == [f".{SEAL}.partial"]
-    seal(folder)
-    assert damage(folder) is None
-    assert set(json.loads((folder / SEAL).read_text())) == set(FILES)
+            write_manifest(folder)
+    assert verify_manifest(folder) == f"{folder / MANIFEST} is missing: writing it was interrupted"
+    assert [path.name for path in folder.glob(".*")] == [f".{MANIFEST}.partial"]
+    write_manifest(folder)
+    assert verify_manifest(folder) is None
+    assert set(json.loads((folder / MANIFEST).read_text())) == set(FILES)
 
 
 def test_a_checkpoint_that_is_written_again_is_sealed_again(checkpoint):
     (checkpoint / "trainer_state.json").write_bytes(b'{"global_step": 10}')
-    assert damage(checkpoint) is not None
-    seal(checkpoint)
-    assert damage(checkpoint) is None
+    assert verify_manifest(checkpoint) is not None
+    write_manifest(checkpoint)
+    assert verify_manifest(checkpoint) is None
 
 
 def test_checkpoints_come_latest_first_by_number(tmp_path):
@@ -173,7 +177,11 @@ def test_damaged_checkpoints_are_passed_over_and_named(tmp_path, caplog):
     hundred, fifteen, ten, five = caplog.records
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3 + ["INFO"]
     for record, step, problem in (
-        (hundred, 100, f"{tmp_path}/checkpoint-100/{SEAL} is missing: writing it was interrupted"),
+        (
+            hundred,
+            100,
+            f"{tmp_path}/checkpoint-100/{MANIFEST} is missing: writing it was interrupted",
+        ),
         (fifteen, 15, f"{tmp_path}/checkpoint-15/rng_state.pth is missing"),
         (ten, 10, f"{tmp_path}/checkpoint-10/model.safetensors has 3 bytes instead of 700"),
     ):

@@ -19,8 +19,8 @@ TRIPLE = TrainingGroup(
 )
 
 
-def collate(groups, pad_token_id=0, layout=EXACT, row_tokens=None):
-    return GroupCollator(pad_token_id, layout, row_tokens)(list(training_set(groups)))
+def collate(groups, pad_token_id=0, layout=EXACT, pack_length=None):
+    return GroupCollator(pad_token_id, layout, pack_length)(list(training_set(groups)))
 
 
 def test_a_training_set_has_the_ids_the_pairs_and_the_longest_separate_row():
@@ -157,12 +157,12 @@ BATCHES = {
             "input_ids": SINGLE_ROWS,
             "score_index": [2, 3, 8, 10, 11],
             "position_ids": [[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 3, 2]],
-            "block": [[0, 0, 0, 0, -1, -1], [0, 0, 0, 0, 0, 0]],
-            "branch": [[0, 1, 1, 2, 0, 0], [0, 0, 1, 2, 2, 3]],
+            "document_id": [[0, 0, 0, 0, -1, -1], [0, 0, 0, 0, 0, 0]],
+            "segment_id": [[0, 1, 1, 2, 0, 0], [0, 0, 1, 2, 2, 3]],
         },
     ),
     "causal": (CAUSAL, None, {"input_ids": SINGLE_ROWS, "score_index": [2, 3, 8, 10, 11]}),
-    # Of ten tokens at most: blocks of 3, 2, 3 tokens in one row and of 4, 3 in the other.
+    # Of ten tokens at most: documents of 3, 2, 3 tokens in one row and of 4, 3 in the other.
     "separate, several a row": (
         SEPARATE,
         10,
@@ -170,8 +170,8 @@ BATCHES = {
             "input_ids": [[5, 6, 7, 5, 8, 9, 10, 11], [9, 10, 12, 13, 9, 10, 14, 3]],
             "score_index": [2, 4, 7, 11, 14],
             "position_ids": [[0, 1, 2, 0, 1, 0, 1, 2], [0, 1, 2, 3, 0, 1, 2, 0]],
-            "block": [[0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 0, 0, 1, 1, 1, -1]],
-            "branch": [[0, 1, 1, 0, 1, 0, 0, 1], [0, 0, 1, 1, 0, 0, 1, 0]],
+            "document_id": [[0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 0, 0, 1, 1, 1, -1]],
+            "segment_id": [[0, 1, 1, 0, 1, 0, 0, 1], [0, 0, 1, 1, 0, 0, 1, 0]],
         },
     ),
     "exact, several a row": (
@@ -181,8 +181,8 @@ BATCHES = {
             "input_ids": ONE_ROW,
             "score_index": [2, 3, 6, 8, 9],
             "position_ids": [[0, 1, 2, 1, 0, 1, 2, 2, 3, 2]],
-            "block": [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1]],
-            "branch": [[0, 1, 1, 2, 0, 0, 1, 2, 2, 3]],
+            "document_id": [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1]],
+            "segment_id": [[0, 1, 1, 2, 0, 0, 1, 2, 2, 3]],
         },
     ),
     "causal, several a row": (
@@ -192,16 +192,16 @@ BATCHES = {
             "input_ids": ONE_ROW,
             "score_index": [2, 3, 6, 8, 9],
             "position_ids": [[0, 1, 2, 3, 0, 1, 2, 3, 4, 5]],
-            "block": [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1]],
-            "branch": [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]],
+            "document_id": [[0, 0, 0, 0, 1, 1, 1, 1, 1, 1]],
+            "segment_id": [[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]],
         },
     ),
 }
 
 
-@pytest.mark.parametrize(("layout", "row_tokens", "expected"), BATCHES.values(), ids=BATCHES)
-def test_the_collator_lays_out_groups_and_collects_their_pairs(layout, row_tokens, expected):
-    batch = collate([PAIR, TRIPLE], 3, layout, row_tokens)
+@pytest.mark.parametrize(("layout", "pack_length", "expected"), BATCHES.values(), ids=BATCHES)
+def test_the_collator_lays_out_groups_and_collects_their_pairs(layout, pack_length, expected):
+    batch = collate([PAIR, TRIPLE], 3, layout, pack_length)
     assert {name: tensor.tolist() for name, tensor in batch.items()} == expected | {
         "pair_counts": [1, 3],
         "response_counts": [2, 3],
@@ -229,7 +229,7 @@ def test_pairs_point_at_the_same_responses_whatever_their_order_in_the_row():
     seen = set()
     for seed in range(20):
         torch.manual_seed(seed)
-        batch = collate([TRIPLE, PAIR], 3, LAYOUTS["llama3"])
+        batch = collate([TRIPLE, PAIR], 3, LAYOUTS["causal"])
         assert batch["winners"].tolist() == [0, 0, 1, 3]
         assert batch["losers"].tolist() == [1, 2, 2, 4]
         # The last token of each response, by group and then by rank.

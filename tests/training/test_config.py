@@ -35,8 +35,8 @@ def test_defaults_are_those_of_llama_2(make):
         "min_warmup_steps": 5,
         "min_learning_rate_share": 0.1,
         "groups_per_step": 512,
-        "objective": "pairs",
-        "centring": 0.0,
+        "loss_type": "pairs",
+        "center_rewards_coefficient": 0.0,
         "auxiliary_weight": 0.0,
         "max_grad_norm": 1.0,
     }
@@ -106,17 +106,23 @@ def test_another_schedule_may_be_chosen(make):
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"objective": "luck"}, "unknown objective 'luck'; known: pairs, plackett-luce"),
-        ({"objective": "plackett-luce", "centring": 0.1}, "centring is defined on pairs"),
+        ({"loss_type": "luck"}, "unknown loss_type 'luck'; known: pairs, plackett-luce"),
+        (
+            {"loss_type": "plackett-luce", "center_rewards_coefficient": 0.1},
+            "center_rewards_coefficient is defined on pairs",
+        ),
         ({"groups_per_step": 0}, "groups_per_step must be at least 1, not 0"),
         ({"num_train_epochs": 0}, "num_train_epochs must be above 0, not 0"),
         ({"num_train_epochs": -1.0}, "num_train_epochs must be above 0, not -1.0"),
-        ({"part_tokens": 0}, "part_tokens must be at least 1, not 0"),
-        ({"centring": -0.1}, "centring must not be negative, not -0.1"),
+        ({"max_tokens_per_device": 0}, "max_tokens_per_device must be at least 1, not 0"),
+        (
+            {"center_rewards_coefficient": -0.1},
+            "center_rewards_coefficient must not be negative, not -0.1",
+        ),
         ({"auxiliary_weight": -0.1}, "auxiliary_weight must not be negative, not -0.1"),
         ({"auxiliary_weight": math.nan}, "auxiliary_weight must be finite, not nan"),
         ({"min_warmup_steps": -1}, "min_warmup_steps must not be negative, not -1"),
-        ({"part_tokens": -5}, "part_tokens must be at least 1, not -5"),
+        ({"max_tokens_per_device": -5}, "max_tokens_per_device must be at least 1, not -5"),
         ({"per_device_train_batch_size": 8}, "have no say here: set groups_per_step"),
         ({"gradient_accumulation_steps": 2}, "have no say here: set groups_per_step"),
         ({"train_sampling_strategy": "group_by_length"}, "is not random or sequential"),
@@ -126,7 +132,10 @@ def test_another_schedule_may_be_chosen(make):
             "label_smoothing_factor=0.1 has no .*no labels to smooth",
         ),
         ({"dataloader_drop_last": True}, "dataloader_drop_last=True has no effect .*what is left"),
-        ({"auto_find_batch_size": True}, "auto_find_batch_size=True has no effect .*part_tokens"),
+        (
+            {"auto_find_batch_size": True},
+            "auto_find_batch_size=True has no effect .*max_tokens_per_device",
+        ),
     ],
 )
 def test_settings_that_contradict_or_cannot_be_are_refused(make, settings, problem):
@@ -137,11 +146,11 @@ def test_settings_that_contradict_or_cannot_be_are_refused(make, settings, probl
 @pytest.mark.parametrize(
     "settings",
     [
-        {"objective": "plackett-luce"},
-        {"centring": 0.1},
-        {"objective": "plackett-luce", "auxiliary_weight": 0.1},
-        {"part_tokens": None},
-        {"groups_per_step": 1, "part_tokens": 1},
+        {"loss_type": "plackett-luce"},
+        {"center_rewards_coefficient": 0.1},
+        {"loss_type": "plackett-luce", "auxiliary_weight": 0.1},
+        {"max_tokens_per_device": None},
+        {"groups_per_step": 1, "max_tokens_per_device": 1},
         {"train_sampling_strategy": "sequential"},
     ],
 )
@@ -164,7 +173,7 @@ def test_columns_of_a_training_set_are_always_kept(make):
     "settings",
     [
         {},
-        {"groups_per_step": 48, "part_tokens": None, "objective": "plackett-luce"},
+        {"groups_per_step": 48, "max_tokens_per_device": None, "loss_type": "plackett-luce"},
         {"min_learning_rate_share": 0.3, "warmup_steps": 7, "seed": 3, "data_seed": 4},
         {"lr_scheduler_type": "linear", "bf16": True, "optim": "sgd"},
     ],
@@ -182,5 +191,5 @@ def test_settings_come_back_from_their_dictionary(make, settings):
 def test_every_setting_of_the_recipe_is_explained():
     own = set(RankingConfig.__annotations__)
     fields = RankingConfig.__dataclass_fields__
-    assert own >= {"groups_per_step", "part_tokens", "learning_rate", "warmup_steps"}
+    assert own >= {"groups_per_step", "max_tokens_per_device", "learning_rate", "warmup_steps"}
     assert all(fields[name].metadata["help"] for name in own)

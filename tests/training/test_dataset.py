@@ -53,7 +53,7 @@ GROUPS = [
         ("Cats, both.", "Cats.", "Dogs."),
         strength=3,
         margin=-0.25,
-        group="pets",
+        cluster_id="pets",
         domain="helpfulness",
     ),
     RankedGroup("none", (Message("user", "Why?"),), ("Because.", "No.")),
@@ -108,7 +108,7 @@ def test_groups_come_back_as_they_were(file):
     found = stored([file])
     assert list(found) == GROUPS
     assert [group.margin for group in found] == [-0.25, None, 0.0]
-    assert [group.group for group in found][1:] == [GROUPS[1].group] * 2
+    assert [group.cluster_id for group in found][1:] == [GROUPS[1].cluster_id] * 2
     assert found.counts == {}
 
 
@@ -143,7 +143,7 @@ NAMES = st.sampled_from(
 )
 def test_the_split_is_that_of_groups_in_memory(names, seed, test_fraction):
     groups = [
-        RankedGroup(str(number), (Message("user", "Why?"),), ("a", "b"), group=name)
+        RankedGroup(str(number), (Message("user", "Why?"),), ("a", "b"), cluster_id=name)
         for number, name in enumerate(names)
     ]
     rows = Dataset.from_list([store._row(group) for group in groups])
@@ -393,7 +393,7 @@ def by_hand(groups, tokenizer, pairs, limits):
             )
         except (NoPairError, TooLongError):
             continue
-        found.append(pairs.of(group, tokens))
+        found.append(pairs.apply(group, tokens))
     return found
 
 

@@ -48,7 +48,7 @@ def options(checkpoint, data, folder):
         "eval_data": data,
         "output_dir": folder,
         "groups_per_step": 6,
-        "part_tokens": 150,
+        "max_tokens_per_device": 150,
         "learning_rate": 2e-3,
         "pairs": "all",
         "weighting": "prompt",

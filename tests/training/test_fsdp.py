@@ -8,7 +8,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from posttrain.models.reward_model import score_head
 from posttrain.training import fsdp
-from posttrain.training.fsdp import keep_scores_whole
+from posttrain.training.fsdp import shard_head_in_fp32
 
 #: As accelerate makes it.
 HALF = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16)
@@ -34,7 +34,7 @@ def plugin(policy, *, loads_once=False):
 
 def test_the_body_alone_is_computed_in_half_precision(tiny_model, sharded):
     settings = plugin(HALF)
-    keep_scores_whole(tiny_model[0], settings)
+    shard_head_in_fp32(tiny_model[0], settings)
     found = settings.mixed_precision_policy
     assert (found.param_dtype, found.reduce_dtype) == (torch.bfloat16, torch.float32)
     # What the model returns stays as it is.
@@ -45,11 +45,11 @@ def test_the_body_alone_is_computed_in_half_precision(tiny_model, sharded):
 
 @pytest.mark.parametrize("settings", [None, plugin(None)], ids=["no FSDP", "full precision"])
 def test_nothing_changes_without_fsdp_or_in_full_precision(tiny_model, sharded, settings):
-    keep_scores_whole(tiny_model[0], settings)
+    shard_head_in_fp32(tiny_model[0], settings)
     assert sharded == []
     assert score_head(tiny_model[0]).weight.dtype == torch.float64
 
 
 def test_weights_that_one_process_loads_for_all_are_refused(tiny_model, sharded):
     with pytest.raises(ValueError, match="fsdp_cpu_ram_efficient_loading does not go with bf16"):
-        keep_scores_whole(tiny_model[0], plugin(HALF, loads_once=True))
+        shard_head_in_fp32(tiny_model[0], plugin(HALF, loads_once=True))

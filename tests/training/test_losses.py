@@ -120,8 +120,14 @@ def test_centring_adds_the_squared_sum_of_both_scores_whatever_the_weights():
     winners, losers, weights = tensor(1.0, 0.5), tensor(2.0, -0.5), tensor(1.0, 7.0)
     for reduction, expected in (("mean", 0.1 * 9 / 2), ("none", [0.1 * 9, 0.0])):
         plain, centred = (
-            ranking_loss(winners, losers, weights=weights, centring=centring, reduction=reduction)
-            for centring in (0.0, 0.1)
+            ranking_loss(
+                winners,
+                losers,
+                weights=weights,
+                center_rewards_coefficient=center_rewards_coefficient,
+                reduction=reduction,
+            )
+            for center_rewards_coefficient in (0.0, 0.1)
         )
         assert (centred - plain).tolist() == pytest.approx(expected, abs=1e-14)
 

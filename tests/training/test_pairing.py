@@ -21,7 +21,7 @@ PLAIN_TOKENS = TokenizedGroup((1, 2), ((3,), (5,)))
 
 def pairs(pairing, group=EDITED, tokens=TOKENS):
     """Pairs by the places of their responses in the group."""
-    found = pairing.of(group, tokens)
+    found = pairing.apply(group, tokens)
     places = found.tokens.places
     return [(places[pair.winner], places[pair.loser]) for pair in found.pairs]
 
@@ -53,9 +53,11 @@ def test_every_pairing_is_tested_by_hand_and_there_is_one_for_every_set_of_pairs
 @given(st.sampled_from(list(PAIRINGS)), st.booleans())
 def test_a_group_weighs_by_its_pairs_or_by_its_prompt(name, edited):
     group, tokens = (EDITED, TOKENS) if edited else (PLAIN, PLAIN_TOKENS)
-    by_pair = [pair.weight for pair in Pairing(name).of(group, tokens).pairs]
+    by_pair = [pair.weight for pair in Pairing(name).apply(group, tokens).pairs]
     assert set(by_pair) == {1.0}
-    by_prompt = [pair.weight for pair in Pairing(name, weighting="prompt").of(group, tokens).pairs]
+    by_prompt = [
+        pair.weight for pair in Pairing(name, weighting="prompt").apply(group, tokens).pairs
+    ]
     assert by_prompt == [1 / len(by_pair)] * len(by_pair)
 
 
@@ -64,7 +66,7 @@ def test_margins_of_edits_by_hand(table):
     rated = (MARGINS[table] if isinstance(table, str) else table)[3]
 
     def margins(edit_margins):
-        found = Pairing(margins=table, edit_margins=edit_margins).of(EDITED, TOKENS).pairs
+        found = Pairing(margins=table, edit_margins=edit_margins).apply(EDITED, TOKENS).pairs
         return {(pair.winner, pair.loser): pair.margin for pair in found}
 
     assert margins("transitive") == {(0, 1): 0.0, (0, 2): rated, (1, 2): rated}
@@ -73,7 +75,7 @@ def test_margins_of_edits_by_hand(table):
 
 
 def test_groups_of_two_have_the_margin_of_their_rating():
-    (pair,) = Pairing(margins="large").of(PLAIN, PLAIN_TOKENS).pairs
+    (pair,) = Pairing(margins="large").apply(PLAIN, PLAIN_TOKENS).pairs
     assert pair == TrainingPair(0, 1, margin=1.0, weight=1.0, strength=2)
 
 
@@ -81,7 +83,7 @@ def test_a_filter_leaves_out_weakly_rated_pairs_and_keeps_those_with_an_edit():
     assert pairs(Pairing(min_strength=3)) == [(0, 1), (0, 2), (1, 2)]
     strict = Pairing(min_strength=4, weighting="prompt")
     assert pairs(strict) == [(0, 1), (0, 2)]
-    assert [pair.weight for pair in strict.of(EDITED, TOKENS).pairs] == [0.5, 0.5]
+    assert [pair.weight for pair in strict.apply(EDITED, TOKENS).pairs] == [0.5, 0.5]
     assert pairs(Pairing("rated", min_strength=4)) == []
     assert pairs(Pairing(min_strength=2), PLAIN, PLAIN_TOKENS) == [(0, 1)]
     assert pairs(Pairing(min_strength=3), PLAIN, PLAIN_TOKENS) == []
@@ -111,12 +113,12 @@ def test_responses_that_are_missing_take_their_pairs_with_them(places, expected)
      ("edited over rejected", (0, 2))],
 )  # fmt: skip
 def test_responses_that_no_pair_names_are_not_computed(name, kept):
-    found = Pairing(name).of(EDITED, TOKENS).tokens
+    found = Pairing(name).apply(EDITED, TOKENS).tokens
     assert found.places == kept
     assert found.responses == tuple(TOKENS.responses[place] for place in kept)
     assert found.prompt == TOKENS.prompt
     # Nothing to train on: the group is as it was, and a training set leaves it out.
-    assert Pairing("rated", min_strength=4).of(EDITED, TOKENS).tokens == TOKENS
+    assert Pairing("rated", min_strength=4).apply(EDITED, TOKENS).tokens == TOKENS
 
 
 @pytest.mark.parametrize(
@@ -138,8 +140,8 @@ def test_a_group_without_a_strength_has_no_margin_and_passes_no_filter():
     unrated = replace(EDITED, strength=None)
     assert pairs(Pairing(), unrated) == [(0, 1), (0, 2), (1, 2)]
     with pytest.raises(ValueError, match=r"group 'e': .*no strength, so it has no margin"):
-        Pairing(margins="small").of(unrated, TOKENS)
+        Pairing(margins="small").apply(unrated, TOKENS)
     with pytest.raises(ValueError, match="group 'e' has no strength, so min_strength=2 cannot"):
-        Pairing(min_strength=2).of(unrated, TOKENS)
+        Pairing(min_strength=2).apply(unrated, TOKENS)
     # Pairs that take no margin from the rating need none.
     assert pairs(Pairing("edited over chosen", margins="small"), unrated) == [(0, 1)]

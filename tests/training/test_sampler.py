@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from posttrain.rows.layout import LAYOUTS, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.training.collator import TrainingGroup, training_set
-from posttrain.training.sampler import Part, Sizes, StepSampler, cut
+from posttrain.training.sampler import MicroBatch, Sizes, StepSampler, cut
 
 SEPARATE, EXACT = LAYOUTS["separate"], LAYOUTS["exact"]
 
@@ -66,8 +66,8 @@ def groups_of(steps, *, idle=False):
     return [
         group
         for step in steps
-        for part in step.parts
-        if part.counts != idle
+        for part in step.micro_batches
+        if part.is_dummy == idle
         for group in part.groups
     ]
 
@@ -79,7 +79,10 @@ def order(sizes, *, epoch=0, **options):
 
 def test_a_step_on_one_process_without_a_limit_is_one_part():
     found = list(StepSampler(SIX, groups_per_step=4, shuffle=False, seed=7))
-    assert [step.parts for step in found] == [(Part((1, 2, 0, 3)),), (Part((4, 5)),)]
+    assert [step.micro_batches for step in found] == [
+        (MicroBatch((1, 2, 0, 3)),),
+        (MicroBatch((4, 5)),),
+    ]
     assert [(step.groups, step.pairs) for step in found] == [(4, 8), (2, 4)]
     assert [step.seed for step in found] == [(7, 0), (7, 0)]
 
@@ -93,7 +96,7 @@ def test_a_step_counts_its_labels_on_all_processes():
 
 
 @pytest.mark.parametrize(
-    ("part_tokens", "parts"),
+    ("max_tokens_per_device", "micro_batches"),
     [
         # Padded to the longest: 5 + 5 and 8; 9 and 12; 20.
         (24, [(2, 1, 4), (5, 0), (3,)]),
@@ -106,10 +109,10 @@ def test_a_step_counts_its_labels_on_all_processes():
         (119, [(1, 4, 2, 5, 0), (3,)]),
     ],
 )
-def test_parts_by_hand(part_tokens, parts):
-    found = cut(np.arange(6), SIX, part_tokens)
+def test_parts_by_hand(max_tokens_per_device, parts):
+    found = cut(np.arange(6), SIX, max_tokens_per_device)
     assert {frozenset(part.groups) for part in found} == set(map(frozenset, parts))
-    assert all(part.counts for part in found)
+    assert all(not part.is_dummy for part in found)
 
 
 def test_rows_that_groups_share_are_not_padded_to_the_longest():
@@ -123,9 +126,9 @@ def test_parts_come_largest_first_and_are_dealt_in_turn():
     parts = cut(np.arange(6), SIX, 10, 2)
     # The one part of two groups is halved, because five do not make two equal shares.
     assert [part.groups for part in parts] == [(3,), (0,), (5,), (2,), (1,), (4,)]
-    first, second = planned(SIX, 2, groups_per_step=6, part_tokens=10, shuffle=False)[0]
-    assert [part.groups for part in first.parts] == [(3,), (5,), (1,)]
-    assert [part.groups for part in second.parts] == [(0,), (2,), (4,)]
+    first, second = planned(SIX, 2, groups_per_step=6, max_tokens_per_device=10, shuffle=False)[0]
+    assert [part.groups for part in first.micro_batches] == [(3,), (5,), (1,)]
+    assert [part.groups for part in second.micro_batches] == [(0,), (2,), (4,)]
 
 
 def test_a_part_is_halved_so_that_every_process_has_one():
@@ -136,12 +139,12 @@ def test_a_part_is_halved_so_that_every_process_has_one():
 
 def test_processes_without_a_group_of_their_own_compute_one_that_does_not_count():
     parts = cut(np.array([3, 1]), SIX, None, 5)
-    assert [(part.groups, part.counts) for part in parts] == [
+    assert [(part.groups, part.is_dummy) for part in parts] == [
         ((3,), True), ((1,), True), ((1,), False), ((1,), False), ((1,), False),
     ]  # fmt: skip
     (steps,) = planned(sizes_of((2, 7, 1)), 3, groups_per_step=4)
-    assert [step.parts for step in steps] == [
-        (Part((0,)),), (Part((0,), counts=False),), (Part((0,), counts=False),),
+    assert [step.micro_batches for step in steps] == [
+        (MicroBatch((0,)),), (MicroBatch((0,), is_dummy=True),), (MicroBatch((0,), is_dummy=True),),
     ]  # fmt: skip
     assert {(step.groups, step.pairs) for step in steps} == {(1, 1)}
 
@@ -149,14 +152,14 @@ def test_processes_without_a_group_of_their_own_compute_one_that_does_not_count(
 @settings(deadline=None)
 @given(SIZES, st.integers(1, 12), LIMITS, st.integers(1, 5), st.integers(0, 3), st.booleans())
 def test_every_group_counts_once_an_epoch(
-    sizes, groups_per_step, part_tokens, processes, epoch, shuffle
+    sizes, groups_per_step, max_tokens_per_device, processes, epoch, shuffle
 ):
     steps = planned(
         sizes,
         processes,
         epoch=epoch,
         groups_per_step=groups_per_step,
-        part_tokens=part_tokens,
+        max_tokens_per_device=max_tokens_per_device,
         shuffle=shuffle,
     )
     found = [groups_of(one) for one in steps]
@@ -176,22 +179,25 @@ def test_every_group_counts_once_an_epoch(
 @settings(deadline=None)
 @given(SIZES, st.integers(1, 12), LIMITS, st.integers(1, 5))
 def test_all_processes_have_equally_many_parts_within_the_limit(
-    sizes, groups_per_step, part_tokens, processes
+    sizes, groups_per_step, max_tokens_per_device, processes
 ):
     for steps in planned(
-        sizes, processes, groups_per_step=groups_per_step, part_tokens=part_tokens
+        sizes,
+        processes,
+        groups_per_step=groups_per_step,
+        max_tokens_per_device=max_tokens_per_device,
     ):
-        parts = [part for step in steps for part in step.parts]
-        assert len({len(step.parts) for step in steps}) == 1
-        assert len(steps[0].parts) >= 1
+        parts = [part for step in steps for part in step.micro_batches]
+        assert len({len(step.micro_batches) for step in steps}) == 1
+        assert len(steps[0].micro_batches) >= 1
         assert all(part.groups for part in parts)
-        if part_tokens is None:
-            assert {len(step.parts) for step in steps} == {1}
+        if max_tokens_per_device is None:
+            assert {len(step.micro_batches) for step in steps} == {1}
         else:
-            over = [part for part in parts if sizes.tokens(part.groups) > part_tokens]
+            over = [part for part in parts if sizes.tokens(part.groups) > max_tokens_per_device]
             assert all(len(part.groups) == 1 for part in over)
         # One process is idle only if no part could be cut once more.
-        idle = sum(not part.counts for part in parts)
+        idle = sum(part.is_dummy for part in parts)
         assert idle < processes
         assert not idle or all(len(part.groups) == 1 for part in parts)
 
@@ -199,17 +205,21 @@ def test_all_processes_have_equally_many_parts_within_the_limit(
 @settings(deadline=None)
 @given(SIZES, st.integers(1, 12), LIMITS, LIMITS, st.integers(1, 5), st.integers(0, 3))
 def test_what_a_step_holds_does_not_depend_on_processes_or_parts(
-    sizes, groups_per_step, part_tokens, other, processes, epoch
+    sizes, groups_per_step, max_tokens_per_device, other, processes, epoch
 ):
     expected = order(
-        sizes, epoch=epoch, groups_per_step=groups_per_step, part_tokens=part_tokens, seed=3
+        sizes,
+        epoch=epoch,
+        groups_per_step=groups_per_step,
+        max_tokens_per_device=max_tokens_per_device,
+        seed=3,
     )
     found = planned(
         sizes,
         processes,
         epoch=epoch,
         groups_per_step=groups_per_step,
-        part_tokens=other,
+        max_tokens_per_device=other,
         seed=3,
     )
     assert [sorted(groups_of(steps)) for steps in found] == expected
@@ -217,17 +227,17 @@ def test_what_a_step_holds_does_not_depend_on_processes_or_parts(
 
 @settings(deadline=None)
 @given(SIZES, st.integers(1, 40), st.integers(1, 4))
-def test_parts_hold_groups_of_like_length(sizes, part_tokens, processes):
+def test_parts_hold_groups_of_like_length(sizes, max_tokens_per_device, processes):
     # Sorted by length, the parts of one process do not overlap.
-    parts = cut(np.arange(len(sizes.pairs)), sizes, part_tokens)
+    parts = cut(np.arange(len(sizes.pairs)), sizes, max_tokens_per_device)
     ends = sorted(
         (min(sizes.longest[list(p.groups)]), max(sizes.longest[list(p.groups)])) for p in parts
     )
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(ends))
     tokens = [
         sizes.tokens(part.groups)
-        for part in cut(np.arange(len(sizes.pairs)), sizes, part_tokens, processes)
-        if part.counts
+        for part in cut(np.arange(len(sizes.pairs)), sizes, max_tokens_per_device, processes)
+        if not part.is_dummy
     ]
     assert tokens == sorted(tokens, reverse=True)
 
@@ -270,8 +280,8 @@ def test_all_steps_of_an_epoch_have_its_seed():
     assert seeds == [(5, 0)] * 15 + [(5, 1)] * 15
 
 
-def laid_out(groups, layout, row_tokens=None):
-    return lay_out(groups, layout, pad_token_id=0, row_tokens=row_tokens).input_ids
+def laid_out(groups, layout, pack_length=None):
+    return lay_out(groups, layout, pad_token_id=0, pack_length=pack_length).input_ids
 
 
 def data_of(groups):
@@ -289,7 +299,7 @@ def test_sizes_by_hand():
         # 3 + 3 for 3 + 2, and 4 + 4 + 4 for 3 + 4 + 3.
         (SEPARATE, True, [1, 1], [6, 12], False),
     ):
-        found = Sizes.of(data, layout, shared_rows=shared_rows)
+        found = Sizes.from_dataset(data, layout, shared_rows=shared_rows)
         assert (found.rows.tolist(), found.longest.tolist()) == (rows, longest)
         assert found.pairs.tolist() == [1, 3]
         assert found.padded == padded
@@ -303,14 +313,14 @@ def test_sizes_count_labelled_responses(layout, shared_rows):
     group = TrainingGroup.with_all_pairs(tokens)
     labels = [(True, False, None), (), (None, None, True)]
     data = training_set([replace(group, labels=given) for given in labels])
-    assert Sizes.of(data, layout, shared_rows=shared_rows).labels.tolist() == [2, 0, 1]
+    assert Sizes.from_dataset(data, layout, shared_rows=shared_rows).labels.tolist() == [2, 0, 1]
 
 
 @settings(deadline=None, max_examples=30)
 @given(GROUPS, st.data())
 def test_sizes_are_those_of_the_rows_that_are_laid_out_padding_included(groups, data):
     for layout in LAYOUTS.values():
-        sizes = Sizes.of(data_of(groups), layout, shared_rows=False)
+        sizes = Sizes.from_dataset(data_of(groups), layout, shared_rows=False)
         for chosen in (
             range(len(groups)),
             data.draw(st.lists(st.integers(0, len(groups) - 1), min_size=1, unique=True)),
@@ -326,7 +336,7 @@ def test_sizes_are_those_of_the_rows_that_are_laid_out_padding_included(groups, 
 def test_sizes_in_rows_that_groups_share_are_those_of_their_tokens(groups, more):
     data = data_of(groups)
     for layout in LAYOUTS.values():
-        sizes = Sizes.of(data, layout, shared_rows=True)
+        sizes = Sizes.from_dataset(data, layout, shared_rows=True)
         tokens = sum(map(layout.tokens, groups))
         found = sizes.tokens(range(len(groups)))
         if layout.rows == "single":
@@ -341,13 +351,13 @@ def test_sizes_in_rows_that_groups_share_are_those_of_their_tokens(groups, more)
 
 @settings(deadline=None, max_examples=30)
 @given(GROUPS, st.sampled_from(list(LAYOUTS)), st.integers(1, 60), st.integers(1, 3))
-def test_rows_of_a_part_keep_to_the_limit(groups, layout, part_tokens, processes):
+def test_rows_of_a_part_keep_to_the_limit(groups, layout, max_tokens_per_device, processes):
     layout = LAYOUTS[layout]
-    sizes = Sizes.of(data_of(groups), layout, shared_rows=False)
+    sizes = Sizes.from_dataset(data_of(groups), layout, shared_rows=False)
     torch.manual_seed(0)
-    for part in cut(np.arange(len(groups)), sizes, part_tokens, processes):
+    for part in cut(np.arange(len(groups)), sizes, max_tokens_per_device, processes):
         rows = laid_out([groups[k] for k in part.groups], layout)
-        assert rows.numel() <= part_tokens or len(part.groups) == 1
+        assert rows.numel() <= max_tokens_per_device or len(part.groups) == 1
 
 
 def test_a_plan_needs_as_many_steps_as_it_says():

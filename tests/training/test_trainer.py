@@ -14,7 +14,7 @@ from posttrain.models import reward_model
 from posttrain.models.reward_model import score, score_head
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.rows.tokenization import TokenizedGroup
-from posttrain.training.checkpoints import SEAL, checkpoints_in, damage
+from posttrain.training.checkpoints import MANIFEST, checkpoints_in, verify_manifest
 from posttrain.training.collator import GroupCollator, TrainingGroup, TrainingPair, training_set
 from posttrain.training.config import RankingConfig
 from posttrain.training.losses import ranking_loss
@@ -75,9 +75,9 @@ def make_trainer(tmp_path):
         groups,
         *,
         layout=EXACT,
-        row_tokens=None,
-        objective="pairs",
-        centring=0.0,
+        pack_length=None,
+        loss_type="pairs",
+        center_rewards_coefficient=0.0,
         evaluation=None,
         **settings,
     ):
@@ -88,8 +88,8 @@ def make_trainer(tmp_path):
             "weight_decay": 0.0,
             "adam_beta2": 0.999,
             "adam_epsilon": 1e-8,
-            "objective": objective,
-            "centring": centring,
+            "loss_type": loss_type,
+            "center_rewards_coefficient": center_rewards_coefficient,
             "per_device_eval_batch_size": 7,
             "use_cpu": True,
             "save_strategy": "no",
@@ -102,14 +102,14 @@ def make_trainer(tmp_path):
             RankingConfig(str(tmp_path / "run"), **defaults | settings),
             train_dataset=training_set(groups),
             eval_dataset=training_set(evaluation) if evaluation else None,
-            data_collator=GroupCollator(0, layout, row_tokens),
+            data_collator=GroupCollator(0, layout, pack_length),
         )
 
     return make
 
 
-def collate(groups, pad_token_id=0, layout=EXACT, row_tokens=None):
-    return GroupCollator(pad_token_id, layout, row_tokens)(list(training_set(groups)))
+def collate(groups, pad_token_id=0, layout=EXACT, pack_length=None):
+    return GroupCollator(pad_token_id, layout, pack_length)(list(training_set(groups)))
 
 
 def snapshot(model):
@@ -181,19 +181,19 @@ def mean_loss(model, groups):
     return ranking_loss(winners, losers, margins=margins).item()
 
 
-@pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
+@pytest.mark.parametrize("pack_length", [None, ROW_TOKENS])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
 @pytest.mark.parametrize("count", [2, 3, None], ids=["pairs", "triples", "both"])
 def test_the_gradient_is_that_of_plain_autograd_and_of_duplicated_pairs(
-    tiny_model, mixed, make_trainer, count, layout, row_tokens
+    tiny_model, mixed, make_trainer, count, layout, pack_length
 ):
     model, _ = tiny_model
     chosen = [g for g in mixed if count in (None, len(g.tokens.responses))][:10]
     expected = plain_gradients(model, chosen, weighted=True)
     of_duplicates = duplicated_gradients(model, chosen)
-    batch = collate(chosen, 0, layout, row_tokens)
+    batch = collate(chosen, 0, layout, pack_length)
     rows = sum(len(g.tokens.responses) if layout.rows == "separate" else 1 for g in chosen)
-    assert (len(batch["input_ids"]) < rows / 2) == (row_tokens is not None)
+    assert (len(batch["input_ids"]) < rows / 2) == (pack_length is not None)
     assert len(batch["winners"]) == sum(len(group.pairs) for group in chosen)
     model.zero_grad()
     make_trainer(model, chosen).compute_loss(model, batch).backward()
@@ -229,7 +229,7 @@ def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, groups
     make_trainer(
         model,
         groups,
-        part_tokens=1,
+        max_tokens_per_device=1,
         **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
@@ -241,15 +241,15 @@ def test_scaled_bradley_terry_has_an_effect_at_batch_size_one(tiny_model, groups
 def test_the_trainer_keeps_the_columns_that_its_collator_needs(tiny_model, groups, make_trainer):
     model, _ = tiny_model
     trainer = make_trainer(model, groups, remove_unused_columns=True)
-    (batch,) = next(iter(trainer.get_train_dataloader()))["parts"]
+    (batch,) = next(iter(trainer.get_train_dataloader()))["micro_batches"]
     assert set(batch) >= {"input_ids", "score_index", "margins", "weights"}
 
 
-@pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
+@pytest.mark.parametrize("pack_length", [None, ROW_TOKENS])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
-@pytest.mark.parametrize("part_tokens", [None, 200])
+@pytest.mark.parametrize("max_tokens_per_device", [None, 200])
 def test_a_step_follows_the_gradient(
-    tiny_model, groups, make_trainer, part_tokens, layout, row_tokens
+    tiny_model, groups, make_trainer, max_tokens_per_device, layout, pack_length
 ):
     model, _ = tiny_model
     groups = groups[:8]
@@ -259,19 +259,19 @@ def test_a_step_follows_the_gradient(
         model,
         groups,
         layout=layout,
-        row_tokens=row_tokens,
-        part_tokens=part_tokens,
+        pack_length=pack_length,
+        max_tokens_per_device=max_tokens_per_device,
         **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
         torch.testing.assert_close(after, before[name] - 0.5 * expected[name], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
+@pytest.mark.parametrize("pack_length", [None, ROW_TOKENS])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
-@pytest.mark.parametrize("part_tokens", [None, 200, 1])
+@pytest.mark.parametrize("max_tokens_per_device", [None, 200, 1])
 def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs(
-    tiny_model, mixed, make_trainer, layout, row_tokens, part_tokens
+    tiny_model, mixed, make_trainer, layout, pack_length, max_tokens_per_device
 ):
     model, _ = tiny_model
     mixed = mixed[:8]
@@ -281,8 +281,8 @@ def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs
         model,
         mixed,
         layout=layout,
-        row_tokens=row_tokens,
-        part_tokens=part_tokens,
+        pack_length=pack_length,
+        max_tokens_per_device=max_tokens_per_device,
         **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
@@ -292,13 +292,13 @@ def test_a_step_on_pairs_and_triples_follows_the_gradient_of_the_mean_over_pairs
 def test_parts_do_not_change_the_order_of_shuffled_responses(tiny_checkpoint, mixed, make_trainer):
     """In causal rows the order matters, so all weights would differ."""
 
-    def trained(part_tokens):
+    def trained(max_tokens_per_device):
         model, _ = reward_model.load(tiny_checkpoint)
         make_trainer(
             model,
             mixed,
-            layout=LAYOUTS["llama3"],
-            part_tokens=part_tokens,
+            layout=LAYOUTS["causal"],
+            max_tokens_per_device=max_tokens_per_device,
             groups_per_step=5,
             num_train_epochs=2,
             learning_rate=0.01,
@@ -306,21 +306,21 @@ def test_parts_do_not_change_the_order_of_shuffled_responses(tiny_checkpoint, mi
         return snapshot(model)
 
     expected = trained(None)
-    for part_tokens in (200, 1):
-        for name, after in trained(part_tokens).items():
+    for max_tokens_per_device in (200, 1):
+        for name, after in trained(max_tokens_per_device).items():
             torch.testing.assert_close(after, expected[name], rtol=0, atol=1e-9)
 
 
 def test_training_in_any_exact_layout_gives_the_weights_of_separate_rows(
     tiny_checkpoint, mixed, make_trainer
 ):
-    def trained(layout, row_tokens=None):
+    def trained(layout, pack_length=None):
         model, _ = reward_model.load(tiny_checkpoint)
         make_trainer(
             model,
             mixed,
             layout=layout,
-            row_tokens=row_tokens,
+            pack_length=pack_length,
             groups_per_step=5,
             num_train_epochs=2,
             learning_rate=1e-3,
@@ -329,18 +329,18 @@ def test_training_in_any_exact_layout_gives_the_weights_of_separate_rows(
 
     expected = trained(SEPARATE)
     before = snapshot(reward_model.load(tiny_checkpoint)[0])
-    for layout, row_tokens in ((EXACT, None), (EXACT, ROW_TOKENS), (SEPARATE, ROW_TOKENS)):
-        for name, weights in trained(layout, row_tokens).items():
+    for layout, pack_length in ((EXACT, None), (EXACT, ROW_TOKENS), (SEPARATE, ROW_TOKENS)):
+        for name, weights in trained(layout, pack_length).items():
             torch.testing.assert_close(weights, expected[name], rtol=0, atol=1e-9)
             assert (weights - before[name]).abs().max() > 1e-3
     for name, weights in trained(CAUSAL).items():
         assert (weights - expected[name]).abs().max() > 1e-5
 
 
-@pytest.mark.parametrize("row_tokens", [None, ROW_TOKENS])
+@pytest.mark.parametrize("pack_length", [None, ROW_TOKENS])
 @pytest.mark.parametrize("layout", EXACT_LAYOUTS.values(), ids=EXACT_LAYOUTS)
 def test_rankings_have_the_gradient_of_choosing_the_best_of_what_is_left(
-    tiny_model, tiny_groups, make_trainer, layout, row_tokens
+    tiny_model, tiny_groups, make_trainer, layout, pack_length
 ):
     model, _ = tiny_model
     groups = [TrainingGroup.with_all_pairs(tokens) for tokens in tiny_groups[:8]]
@@ -354,8 +354,8 @@ def test_rankings_have_the_gradient_of_choosing_the_best_of_what_is_left(
     (total / len(groups)).backward()
     expected = gradients(model)
     model.zero_grad()
-    trainer = make_trainer(model, groups, objective="plackett-luce")
-    trainer.compute_loss(model, collate(groups, 0, layout, row_tokens)).backward()
+    trainer = make_trainer(model, groups, loss_type="plackett-luce")
+    trainer.compute_loss(model, collate(groups, 0, layout, pack_length)).backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-13)
 
@@ -369,7 +369,9 @@ def test_a_step_on_every_pairing_of_edits_follows_the_gradient_of_duplicated_pai
     model, _ = tiny_model
     pairing = Pairing(name, weighting=weighting, margins="large", min_strength=3)
     ranked = [group.ranked for group in simulate(24, seed=5, edited_share=0.5)]
-    built = [pairing.of(group, tokens) for group, tokens in zip(ranked, tiny_groups, strict=True)]
+    built = [
+        pairing.apply(group, tokens) for group, tokens in zip(ranked, tiny_groups, strict=True)
+    ]
     chosen = [group for group in built if group.pairs][:8]
     assert len(chosen) == 8
     assert any(not group.pairs for group in built)
@@ -378,8 +380,8 @@ def test_a_step_on_every_pairing_of_edits_follows_the_gradient_of_duplicated_pai
     make_trainer(
         model,
         chosen,
-        row_tokens=ROW_TOKENS,
-        part_tokens=200,
+        pack_length=ROW_TOKENS,
+        max_tokens_per_device=200,
         **ONE_STEP,
     ).train()
     for parameter, after in snapshot(model).items():
@@ -388,23 +390,23 @@ def test_a_step_on_every_pairing_of_edits_follows_the_gradient_of_duplicated_pai
         )
 
 
-@pytest.mark.parametrize("part_tokens", [None, 200, 1])
+@pytest.mark.parametrize("max_tokens_per_device", [None, 200, 1])
 def test_a_step_on_rankings_follows_the_gradient_of_the_mean_over_groups(
-    tiny_model, tiny_groups, make_trainer, part_tokens
+    tiny_model, tiny_groups, make_trainer, max_tokens_per_device
 ):
     model, _ = tiny_model
     groups = [TrainingGroup.with_all_pairs(tokens) for tokens in tiny_groups[:8]]
     before = snapshot(model)
     model.zero_grad()
-    trainer = make_trainer(model, groups, objective="plackett-luce")
+    trainer = make_trainer(model, groups, loss_type="plackett-luce")
     trainer.compute_loss(model, collate(groups, 0, LAYOUTS["exact"])).backward()
     expected = gradients(model)
     model.zero_grad()
     make_trainer(
         model,
         groups,
-        objective="plackett-luce",
-        part_tokens=part_tokens,
+        loss_type="plackett-luce",
+        max_tokens_per_device=max_tokens_per_device,
         **ONE_STEP,
     ).train()
     for name, after in snapshot(model).items():
@@ -416,10 +418,10 @@ def test_rankings_of_pairs_alone_train_like_pairs(tiny_checkpoint, tiny_groups, 
         TrainingGroup.with_all_pairs(tokens) for tokens in tiny_groups if len(tokens.responses) == 2
     ]
     found = []
-    for objective in ("pairs", "plackett-luce"):
+    for loss_type in ("pairs", "plackett-luce"):
         model, _ = reward_model.load(tiny_checkpoint)
         before = snapshot(model)
-        make_trainer(model, groups, objective=objective, learning_rate=1e-3).train()
+        make_trainer(model, groups, loss_type=loss_type, learning_rate=1e-3).train()
         found.append(snapshot(model))
     for name, weights in found[0].items():
         torch.testing.assert_close(found[1][name], weights, rtol=0, atol=1e-10)
@@ -440,7 +442,7 @@ def test_rankings_of_pairs_alone_train_like_pairs(tiny_checkpoint, tiny_groups, 
 def test_rankings_with_anything_else_than_all_pairs_are_refused(tiny_model, make_trainer, pairs):
     model, _ = tiny_model
     groups = [PAIR.with_all_pairs(PAIR.tokens), replace(TRIPLE, pairs=pairs)]
-    trainer = make_trainer(model, groups, objective="plackett-luce")
+    trainer = make_trainer(model, groups, loss_type="plackett-luce")
     with pytest.raises(ValueError, match=r"ranks all responses of a group.*with_all_pairs"):
         trainer.train()
 
@@ -448,7 +450,7 @@ def test_rankings_with_anything_else_than_all_pairs_are_refused(tiny_model, make
 def test_a_model_trained_on_rankings_is_evaluated_on_any_pairs(tiny_model, mixed, make_trainer):
     model, _ = tiny_model
     rankings = [TrainingGroup.with_all_pairs(group.tokens) for group in mixed]
-    trainer = make_trainer(model, rankings, objective="plackett-luce", evaluation=mixed)
+    trainer = make_trainer(model, rankings, loss_type="plackett-luce", evaluation=mixed)
     found = trainer.evaluate()
     assert found == pytest.approx(
         make_trainer(model, mixed, evaluation=mixed).evaluate() | found, abs=1e-12
@@ -458,10 +460,10 @@ def test_a_model_trained_on_rankings_is_evaluated_on_any_pairs(tiny_model, mixed
 
 def test_unknown_objectives_and_centred_rankings_are_refused(tiny_model, groups, make_trainer):
     model, _ = tiny_model
-    with pytest.raises(ValueError, match="unknown objective 'luck'; known: pairs, plackett-luce"):
-        make_trainer(model, groups, objective="luck")
-    with pytest.raises(ValueError, match="centring is defined on pairs"):
-        make_trainer(model, groups, objective="plackett-luce", centring=0.1)
+    with pytest.raises(ValueError, match="unknown loss_type 'luck'; known: pairs, plackett-luce"):
+        make_trainer(model, groups, loss_type="luck")
+    with pytest.raises(ValueError, match="center_rewards_coefficient is defined on pairs"):
+        make_trainer(model, groups, loss_type="plackett-luce", center_rewards_coefficient=0.1)
 
 
 def test_centring_reaches_the_loss(tiny_model, groups, make_trainer):
@@ -469,7 +471,7 @@ def test_centring_reaches_the_loss(tiny_model, groups, make_trainer):
     torch.nn.init.ones_(model.score.weight)
     batch = collate(groups[:5])
     plain = make_trainer(model, groups).compute_loss(model, batch)
-    centred, outputs = make_trainer(model, groups, centring=0.25).compute_loss(
+    centred, outputs = make_trainer(model, groups, center_rewards_coefficient=0.25).compute_loss(
         model, batch, return_outputs=True
     )
     winners, losers = outputs["winners"], outputs["losers"]
@@ -507,11 +509,11 @@ def add_label_gradients(model, groups, weight):
 
 
 @pytest.mark.parametrize(
-    ("layout", "row_tokens"), [(SEPARATE, None), (EXACT, None), (EXACT, ROW_TOKENS)]
+    ("layout", "pack_length"), [(SEPARATE, None), (EXACT, None), (EXACT, ROW_TOKENS)]
 )
-@pytest.mark.parametrize("part_tokens", [None, 200, 1])
+@pytest.mark.parametrize("max_tokens_per_device", [None, 200, 1])
 def test_a_step_with_labels_follows_the_gradient_of_both_means_whatever_the_parts(
-    tiny_model, labelled, make_trainer, layout, row_tokens, part_tokens
+    tiny_model, labelled, make_trainer, layout, pack_length, max_tokens_per_device
 ):
     model, _ = tiny_model
     groups = labelled[:8]
@@ -522,8 +524,8 @@ def test_a_step_with_labels_follows_the_gradient_of_both_means_whatever_the_part
         model,
         groups,
         layout=layout,
-        row_tokens=row_tokens,
-        part_tokens=part_tokens,
+        pack_length=pack_length,
+        max_tokens_per_device=max_tokens_per_device,
         auxiliary_weight=0.7,
         **ONE_STEP,
     ).train()
@@ -532,9 +534,9 @@ def test_a_step_with_labels_follows_the_gradient_of_both_means_whatever_the_part
         assert (expected[name] - plain[name]).norm() > 0.02 * plain[name].norm()
 
 
-@pytest.mark.parametrize("part_tokens", [None, 1])
+@pytest.mark.parametrize("max_tokens_per_device", [None, 1])
 def test_a_step_on_rankings_with_labels_follows_both_gradients(
-    tiny_model, labelled, make_trainer, part_tokens
+    tiny_model, labelled, make_trainer, max_tokens_per_device
 ):
     model, _ = tiny_model
     groups = [
@@ -543,14 +545,14 @@ def test_a_step_on_rankings_with_labels_follows_both_gradients(
     ]
     before = snapshot(model)
     model.zero_grad()
-    trainer = make_trainer(model, groups, objective="plackett-luce")
+    trainer = make_trainer(model, groups, loss_type="plackett-luce")
     trainer.compute_loss(model, collate(groups)).backward()
     expected = add_label_gradients(model, groups, 0.7)
     make_trainer(
         model,
         groups,
-        objective="plackett-luce",
-        part_tokens=part_tokens,
+        loss_type="plackett-luce",
+        max_tokens_per_device=max_tokens_per_device,
         auxiliary_weight=0.7,
         **ONE_STEP,
     ).train()
@@ -570,12 +572,12 @@ def test_what_processes_add_is_the_gradient_of_a_step_with_labels(
     model.zero_grad()
     trainer = make_trainer(model, groups, auxiliary_weight=0.7)
     items = StepItems(trainer.train_dataset)
-    sizes = Sizes.of(trainer.train_dataset, EXACT, shared_rows=False)
+    sizes = Sizes.from_dataset(trainer.train_dataset, EXACT, shared_rows=False)
     idle = 0
     for process in range(processes):
         (step,) = StepSampler(sizes, groups_per_step=5, processes=processes, process=process)
-        idle += not all(part.counts for part in step.parts)
-        for part in trainer._collate(items.__getitems__(step))["parts"]:
+        idle += any(part.is_dummy for part in step.micro_batches)
+        for part in trainer._collate(items.__getitems__(step))["micro_batches"]:
             (trainer.compute_loss(model, part) * part["share"]).backward()
     assert idle == max(0, processes - 5)
     for name, gradient in gradients(model).items():
@@ -604,7 +606,7 @@ def logged_and_trained(checkpoint, make_trainer, groups, **settings):
         evaluation=groups,
         num_train_epochs=2,
         learning_rate=1e-3,
-        part_tokens=200,
+        max_tokens_per_device=200,
         logging_strategy="steps",
         logging_steps=1,
         eval_strategy="epoch",
@@ -798,17 +800,17 @@ def test_mixed_precision_reaches_the_body(tiny_checkpoint, groups, make_trainer)
 
 
 @pytest.mark.parametrize(
-    ("layout", "row_tokens", "checked"),
+    ("layout", "pack_length", "checked"),
     [
         (EXACT, None, True),
         (EXACT, 100, True),
         (SEPARATE, 100, True),
         (SEPARATE, None, False),
-        (LAYOUTS["llama3"], None, False),
+        (LAYOUTS["causal"], None, False),
     ],
 )
 def test_a_model_that_follows_no_mask_is_refused_before_training_where_rows_need_one(
-    tiny_model, groups, tmp_path, layout, row_tokens, checked
+    tiny_model, groups, tmp_path, layout, pack_length, checked
 ):
     model, _ = tiny_model
     # Dropping the mask is what an implementation does that does not know it.
@@ -820,7 +822,7 @@ def test_a_model_that_follows_no_mask_is_refused_before_training_where_rows_need
         model,
         RankingConfig(tmp_path, use_cpu=True, max_steps=1, report_to="none", save_strategy="no"),
         train_dataset=training_set(groups[:2]),
-        data_collator=GroupCollator(0, layout, row_tokens),
+        data_collator=GroupCollator(0, layout, pack_length),
     )
     if checked:
         with pytest.raises(ValueError, match="does not keep responses in one row apart"):
@@ -880,17 +882,17 @@ def test_a_checkpoint_is_sealed_once_all_processes_have_written_theirs(
     trainer = make_trainer(tiny_model[0], groups, max_steps=1, save_strategy="steps", save_steps=1)
 
     def wait():
-        assert not (folder / SEAL).exists()
+        assert not (folder / MANIFEST).exists()
         (folder / "rng_state_1.pth").write_bytes(b"written by another process")
 
     monkeypatch.setattr(trainer.accelerator, "wait_for_everyone", wait)
     # One process seals for all.
     monkeypatch.setattr(RankingConfig, "should_save", should_save)
     trainer.train()
-    assert (folder / SEAL).exists() == should_save
+    assert (folder / MANIFEST).exists() == should_save
     if should_save:
-        assert damage(folder) is None
-        assert "rng_state_1.pth" in json.loads((folder / SEAL).read_text())
+        assert verify_manifest(folder) is None
+        assert "rng_state_1.pth" in json.loads((folder / MANIFEST).read_text())
 
 
 def test_activation_checkpointing_changes_no_weight(tiny_checkpoint, mixed, make_trainer):

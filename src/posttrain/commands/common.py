@@ -26,7 +26,7 @@ from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.rows.tokenization import Limits
 
 LAYOUT_HELP = (
-    "separate (a row for each response), exact (one row for all, same scores), or llama3 (one row, "
+    "separate (a row for each response), exact (one row for all, same scores), or causal (one row, "
     "shuffled, responses see those before them)."
 )
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
@@ -94,7 +94,7 @@ class RowSettings:
     """
 
     layout: str = setting("exact", LAYOUT_HELP)
-    row_tokens: int | None = setting(
+    pack_length: int | None = setting(
         None, "Most tokens of a row; several groups then share rows. By default none do."
     )
     max_tokens: int | None = setting(
@@ -111,7 +111,7 @@ class RowSettings:
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
             raise ValueError(f"unknown layout {self.layout!r}; known: {', '.join(LAYOUTS)}")
-        at_least_one(self, "row_tokens", "max_tokens")
+        at_least_one(self, "pack_length", "max_tokens")
 
     @property
     def rows(self) -> Layout:
@@ -124,7 +124,7 @@ class RowSettings:
             model,
             self.rows,
             max_tokens=self.max_tokens,
-            row_tokens=self.row_tokens,
+            pack_length=self.pack_length,
             skip_too_long=self.skip_too_long,
         )
 
@@ -220,7 +220,7 @@ def load_model(
         ValueError: See :func:`posttrain.reward_model.load`; or if the chat template is unreadable.
     """
     template = None if settings.chat_template is None else _template(settings.chat_template)
-    needs_mask = rows.rows.needs_mask(shared_rows=rows.row_tokens is not None)
+    needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)
     attention = "flex_attention" if gpu and needs_mask else "sdpa"
     return reward_model.load(
         embedded.find(settings.model),

@@ -249,7 +249,7 @@ def load_scorer(settings: ScoringSettings) -> Scorer:
         settings.rows,
         settings.limits(model),
         batch_tokens=settings.batch_tokens,
-        row_tokens=settings.row_tokens,
+        pack_length=settings.pack_length,
     )
 
 

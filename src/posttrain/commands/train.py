@@ -170,7 +170,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     collator = GroupCollator(
         tokenizer.pad_token_id,
         settings.rows,
-        settings.row_tokens,
+        settings.pack_length,
         mean_weight=training.mean_weight,
     )
     trainer = RankingTrainer(

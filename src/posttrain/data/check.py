@@ -36,7 +36,7 @@ def summarise(result: ReadResult, name: str) -> pd.DataFrame:
     strengths = Counter(group.strength for group in groups)
     row = {
         "rows": len(groups),
-        "groups": len({group.group for group in groups}),
+        "groups": len({group.cluster_id for group in groups}),
         "edited": sum(group.has_edit for group in groups),
         **{f"strength_{strength}": strengths[strength] for strength in STRENGTHS},
         "strength_none": strengths[None],

@@ -88,7 +88,7 @@ def to_record(group: RankedGroup, *, as_messages: bool = False) -> dict[str, Any
         "edited": response(group.edited),
         "strength": group.strength,
         "margin": group.margin,
-        "group": group.group,
+        "group": group.cluster_id,
         "domain": group.domain,
     }
 
@@ -126,7 +126,7 @@ def from_record(
             responses=responses,
             strength=_as_whole_number(record.get("strength")),
             margin=record.get("margin"),
-            group=_as_group(record.get("group")),
+            cluster_id=_as_group(record.get("group")),
             domain=record.get("domain"),
         )
     except BadRecord as error:
@@ -174,7 +174,7 @@ class RankedGroup:
         strength: How much better chosen is than rejected: 1 negligibly, 2 slightly, 3 better,
             4 significantly better; None if unknown.
         margin: An explicit margin of chosen over rejected, in units of reward; None if none.
-        group: Rows with one group fall on the same side of a split. Left empty, it becomes a
+        cluster_id: Rows with one cluster fall on the same side of a split. Left empty, it becomes a
             hash of the prompt.
         domain: Such as `helpfulness` or `safety`; None if unknown.
 
@@ -188,7 +188,7 @@ class RankedGroup:
     responses: tuple[str, ...]
     strength: int | None = None
     margin: float | None = None
-    group: str = ""
+    cluster_id: str = ""
     domain: str | None = None
 
     def __post_init__(self) -> None:
@@ -208,10 +208,12 @@ class RankedGroup:
         if self.margin is not None:
             # An integer would give the same group another fingerprint than the equal float.
             object.__setattr__(self, "margin", _check_margin(self.margin))
-        if self.group == "":
+        if self.cluster_id == "":
             turns = [[message.role, message.content] for message in self.prompt]
-            object.__setattr__(self, "group", hashlib.sha256(_canonical(turns)).hexdigest()[:16])
-        check_text(self.group, "group")
+            object.__setattr__(
+                self, "cluster_id", hashlib.sha256(_canonical(turns)).hexdigest()[:16]
+            )
+        check_text(self.cluster_id, "group")
         if self.domain is not None:
             check_text(self.domain, "domain")
 

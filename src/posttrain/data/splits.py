@@ -86,6 +86,6 @@ def folds(
 
 def _group_codes(groups: Sequence[RankedGroup]) -> tuple[Indices, int]:
     # Whole numbers, because numpy drops trailing NUL characters and so could merge two names.
-    names = sorted({group.group for group in groups})
+    names = sorted({group.cluster_id for group in groups})
     code = {name: index for index, name in enumerate(names)}
-    return np.array([code[group.group] for group in groups], dtype=np.intp), len(names)
+    return np.array([code[group.cluster_id] for group in groups], dtype=np.intp), len(names)

@@ -145,7 +145,7 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
         account = {"counts": counts, "sha256": content}
         (folder / "account.json").write_text(json.dumps(account), encoding="utf-8")
 
-    folder = cache.made(f"data/{name}", make)
+    folder = cache.get_or_create(f"data/{name}", make)
     rows = Dataset.from_file(str(folder / "groups.arrow"))
     account = json.loads((folder / "account.json").read_text(encoding="utf-8"))
     counts = account["counts"]
@@ -157,14 +157,19 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
 
 
 def _row(group: RankedGroup) -> dict[str, Any]:
-    row = {name: getattr(group, name) for name in _SCHEMA.names if name != "prompt"}
-    return row | {"prompt": [asdict(message) for message in group.prompt]}
+    row = asdict(group)
+    # The column has the name that files have.
+    row["group"] = row.pop("cluster_id")
+    return row
 
 
 def group_of(row: dict[str, Any]) -> RankedGroup:
     """The group of one row."""
-    prompt = tuple(Message(**message) for message in row["prompt"])
-    return RankedGroup(**row | {"prompt": prompt, "responses": tuple(row["responses"])})
+    named = dict(row)
+    named["cluster_id"] = named.pop("group")
+    named["prompt"] = tuple(Message(**message) for message in row["prompt"])
+    named["responses"] = tuple(row["responses"])
+    return RankedGroup(**named)
 
 
 def quiet() -> None:

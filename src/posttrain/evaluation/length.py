@@ -7,7 +7,7 @@ import pandas as pd
 
 from posttrain.data.preferences import RankedGroup
 from posttrain.evaluation.bootstrap import Resamples, interval
-from posttrain.evaluation.metrics import STRATA, sums_by_group
+from posttrain.evaluation.metrics import STRATA, sufficient_statistics
 
 
 def length_accuracy(groups: Sequence[RankedGroup], resamples: int) -> pd.DataFrame:
@@ -20,8 +20,8 @@ def length_accuracy(groups: Sequence[RankedGroup], resamples: int) -> pd.DataFra
         and ``high``.
     """
     numbers: dict[str, int] = {}
-    members = np.array([numbers.setdefault(group.group, len(numbers)) for group in groups])
-    sums = sums_by_group(
+    members = np.array([numbers.setdefault(group.cluster_id, len(numbers)) for group in groups])
+    sums = sufficient_statistics(
         np.array([len(group.chosen) for group in groups]),
         np.array([len(group.rejected) for group in groups]),
         np.array([group.strength or 0 for group in groups]),

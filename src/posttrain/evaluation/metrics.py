@@ -2,9 +2,9 @@
 
 Everything reported is a function of sums over pairs: counts, correct pairs, log-likelihoods,
 calibration bins, powers of scores. So pairs are first reduced to one vector of sums per test group
-(:func:`sums_by_group`), and a bootstrap replicate is a weighted sum of those vectors. Two arms
-measured with the same :class:`Resamples` are compared pair by pair, which makes intervals of their
-difference much narrower than the difference of two intervals.
+(:func:`sufficient_statistics`), and a bootstrap replicate is a weighted sum of those vectors. Two
+arms measured with the same :class:`Resamples` are compared pair by pair, which makes intervals of
+their difference much narrower than the difference of two intervals.
 """
 
 import math
@@ -28,7 +28,7 @@ POWERS = slice(_DIFFERENCE_SQUARED + 1, _DIFFERENCE_SQUARED + 5)
 COLUMNS = _DIFFERENCE_SQUARED + 5
 
 
-def sums_by_group(
+def sufficient_statistics(
     winners: np.ndarray,
     losers: np.ndarray,
     strengths: np.ndarray,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.evaluation.bootstrap import Resamples, interval
-from posttrain.evaluation.metrics import metrics, reliability, sums_by_group
+from posttrain.evaluation.metrics import metrics, reliability, sufficient_statistics
 from posttrain.evaluation.scoring import Scored
 
 RATED = "chosen > rejected"
@@ -47,7 +47,7 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
     pairs: dict[str, _Pairs] = {}
     codes: dict[str, int] = {}
     for one in scored:
-        code = codes.setdefault(one.group.group, len(codes))
+        code = codes.setdefault(one.group.cluster_id, len(codes))
         texts = dict(zip(one.scores, one.group.responses, strict=True))
         for winner, loser in combinations(one.scores, 2):
             kind = f"{winner} > {loser}"
@@ -68,7 +68,7 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
     def measured(kind: _Pairs, of: np.ndarray, where: np.ndarray | None = None) -> Any:
         """Sums of some scores, and the bootstrap replicates of every metric of them."""
         there = np.ones(len(kind), dtype=bool) if where is None else where
-        sums = sums_by_group(
+        sums = sufficient_statistics(
             of[there, 0], of[there, 1], kind.strengths[there], bundles[kind.codes[there]], count
         )
         return sums.sum(axis=0), drawn.measure(sums[None])

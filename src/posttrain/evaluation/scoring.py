@@ -43,7 +43,7 @@ class Scorer:
         layout: How groups become rows.
         limits: See :func:`limits_for`.
         batch_tokens: Tokens of a forward pass, padding aside.
-        row_tokens: Most tokens of a row that groups share; None gives each its own.
+        pack_length: Most tokens of a row that groups share; None gives each its own.
     """
 
     model: PreTrainedModel
@@ -51,7 +51,7 @@ class Scorer:
     layout: Layout
     limits: Limits
     batch_tokens: int = 8192
-    row_tokens: int | None = None
+    pack_length: int | None = None
 
     def tokenize(self, group: RankedGroup) -> TokenizedGroup | None:
         """A group as this model reads it; None if it is too long and such groups are skipped.
@@ -98,7 +98,7 @@ class Scorer:
             pad_token_id=pad_token_id,
             layout=self.layout,
             batch_tokens=self.batch_tokens,
-            row_tokens=self.row_tokens,
+            pack_length=self.pack_length,
         )
 
 
@@ -107,7 +107,7 @@ def limits_for(
     layout: Layout,
     *,
     max_tokens: int | None = None,
-    row_tokens: int | None = None,
+    pack_length: int | None = None,
     skip_too_long: bool = False,
 ) -> Limits:
     """How long groups may be, so that every row fits the model's context and the rows' limit.
@@ -116,16 +116,16 @@ def limits_for(
         model: The reward model.
         layout: How groups become rows.
         max_tokens: Most tokens of a prompt with one response; default the model's context.
-        row_tokens: Most tokens of a row that several groups share.
+        pack_length: Most tokens of a row that several groups share.
         skip_too_long: See :class:`.rows.tokenization.Limits`.
     """
     context = model.config.get_text_config().max_position_embeddings
     longest = min(max_tokens or context, context)
     if layout.rows == "separate":
-        return Limits(min(longest, row_tokens or longest), None, skip_too_long)
+        return Limits(min(longest, pack_length or longest), None, skip_too_long)
     # Restarting positions never exceed those of one response, however long the row is.
     row = context if layout.positions == "running" else None
-    limits = [limit for limit in (row, row_tokens) if limit is not None]
+    limits = [limit for limit in (row, pack_length) if limit is not None]
     return Limits(longest, min(limits) if limits else None, skip_too_long)
 
 
@@ -137,7 +137,7 @@ def score_groups(
     limits: Limits,
     *,
     batch_tokens: int = 8192,
-    row_tokens: int | None = None,
+    pack_length: int | None = None,
     counts: Counter[str] | None = None,
 ) -> Iterator[Scored]:
     """Score groups in their order; a thousand at a time are in memory.
@@ -149,14 +149,14 @@ def score_groups(
         layout: How groups become rows.
         limits: See :func:`limits_for`.
         batch_tokens: Tokens of a forward pass, padding aside.
-        row_tokens: Most tokens of a row that groups share; None gives each its own.
+        pack_length: Most tokens of a row that groups share; None gives each its own.
         counts: Filled with ``groups that are too long`` and ``trimmed prompts``.
 
     Raises:
         ValueError: As for :func:`.tokenization.tokenize_group`; a group that is too long is an
             error unless ``limits`` say otherwise. Also if a score is not finite.
     """
-    scorer = Scorer(model, tokenizer, layout, limits, batch_tokens, row_tokens)
+    scorer = Scorer(model, tokenizer, layout, limits, batch_tokens, pack_length)
     for group, (scores,) in score_with([scorer], groups, counts=counts):
         yield Scored(group, scores)
 

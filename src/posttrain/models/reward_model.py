@@ -257,7 +257,7 @@ def score(
     pad_token_id: int,
     layout: Layout = LAYOUTS["separate"],
     batch_tokens: int = 8192,
-    row_tokens: int | None = None,
+    pack_length: int | None = None,
 ) -> Tensor:
     """Scores of all responses of any number of groups, without gradients.
 
@@ -270,7 +270,7 @@ def score(
         pad_token_id: Fills up rows.
         layout: How groups become rows.
         batch_tokens: Tokens per forward pass, padding aside; a single larger group is allowed.
-        row_tokens: See :func:`.rows.layout.lay_out`.
+        pack_length: See :func:`.rows.layout.lay_out`.
 
     Returns:
         Shape ``[responses]``, on the CPU: by group in the given order, then by rank.
@@ -283,7 +283,7 @@ def score(
         scores = torch.empty(int(firsts[-1]), dtype=torch.promote_types(head, torch.float32))
         for members in _batches(groups, layout, batch_tokens):
             chosen = [groups[k] for k in members]
-            batch = lay_out(chosen, layout, pad_token_id=pad_token_id, row_tokens=row_tokens)
+            batch = lay_out(chosen, layout, pad_token_id=pad_token_id, pack_length=pack_length)
             places = np.concatenate([np.arange(firsts[k], firsts[k + 1]) for k in members])
             scores[places] = forward_scores(model, batch.to(model.device)).cpu()
         return scores

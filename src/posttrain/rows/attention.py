@@ -12,30 +12,38 @@ from posttrain.rows.layout import RowBatch
 
 def sees(
     query: Tensor,
-    query_block: Tensor,
-    query_branch: Tensor,
+    query_document: Tensor,
+    query_segment: Tensor,
     key: Tensor,
-    key_block: Tensor,
-    key_branch: Tensor,
+    key_document: Tensor,
+    key_segment: Tensor,
 ) -> Tensor:
-    """The rule: a token sees itself and what comes before it in its block and on its branch.
+    """The rule: a token sees itself and what comes before it in its document and segment.
 
-    Branch 0, the prompt, is seen from every branch. Padding is a block of its own, so that each of
-    its tokens sees at least itself and no softmax is empty.
+    Segment 0, the prompt, is seen from every segment. Padding is a document of its own, so that
+    each of its tokens sees at least itself and no softmax is empty.
+
+    >>> index, document, segment = torch.arange(4), torch.zeros(4), torch.tensor([0, 1, 1, 2])
+    >>> query = index[:, None], document[:, None], segment[:, None]
+    >>> sees(*query, index, document, segment).int()
+    tensor([[1, 0, 0, 0],
+            [1, 1, 0, 0],
+            [1, 1, 1, 0],
+            [1, 0, 0, 1]], dtype=torch.int32)
 
     Args:
         query: Index of the looking token in its row.
-        query_block: Its block.
-        query_branch: Its branch.
+        query_document: Its document.
+        query_segment: Its segment.
         key: Index of the token looked at.
-        key_block: Its block.
-        key_branch: Its branch.
+        key_document: Its document.
+        key_segment: Its segment.
 
     Returns:
         True where the first sees the second, in the common shape of the arguments.
     """
-    on_branch = (key_branch == 0) | (key_branch == query_branch)
-    return (key <= query) & (key_block == query_block) & on_branch
+    same_segment = (key_segment == 0) | (key_segment == query_segment)
+    return (key <= query) & (key_document == query_document) & same_segment
 
 
 def dense_mask(batch: RowBatch) -> Tensor:
@@ -44,11 +52,11 @@ def dense_mask(batch: RowBatch) -> Tensor:
     Raises:
         ValueError: If the batch holds plain sequences, which need no mask.
     """
-    block, branch = _structure(batch)
-    index = torch.arange(block.shape[1], device=block.device)
+    document, segment = _structure(batch)
+    index = torch.arange(document.shape[1], device=document.device)
     mask = sees(
-        index[:, None], block[:, :, None], branch[:, :, None],
-        index[None, :], block[:, None, :], branch[:, None, :],
+        index[:, None], document[:, :, None], segment[:, :, None],
+        index[None, :], document[:, None, :], segment[:, None, :],
     )  # fmt: skip
     return mask[:, None]
 
@@ -59,22 +67,22 @@ def block_mask(batch: RowBatch) -> BlockMask:
     Raises:
         ValueError: As for :func:`dense_mask`.
     """
-    block, branch = _structure(batch)
+    document, segment = _structure(batch)
 
     def rule(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return sees(
-            query, block[row, query], branch[row, query],
-            key, block[row, key], branch[row, key],
+            query, document[row, query], segment[row, query],
+            key, document[row, key], segment[row, key],
         )  # fmt: skip
 
-    rows, longest = block.shape
-    return create_block_mask(rule, rows, None, longest, longest, device=block.device)
+    rows, longest = document.shape
+    return create_block_mask(rule, rows, None, longest, longest, device=document.device)
 
 
 def _structure(batch: RowBatch) -> tuple[Tensor, Tensor]:
-    if batch.block is None or batch.branch is None:
+    if batch.document_id is None or batch.segment_id is None:
         raise ValueError("the batch holds plain sequences; causal attention needs no mask for them")
-    return batch.block, batch.branch
+    return batch.document_id, batch.segment_id
 
 
 def mask_for(model: PreTrainedModel, batch: RowBatch) -> Tensor | BlockMask | None:
@@ -91,9 +99,9 @@ def mask_for(model: PreTrainedModel, batch: RowBatch) -> Tensor | BlockMask | No
             flash attention, which takes no arbitrary mask; layers that are not full attention;
             FlexAttention with gradients on a CPU.
     """
-    if batch.block is None:
+    if batch.document_id is None:
         return None
-    _refuse_other_layers(model, batch.block.shape[1])
+    _refuse_other_layers(model, batch.document_id.shape[1])
     implementation = model.config._attn_implementation
     if implementation == "sdpa":
         return dense_mask(batch)
@@ -111,7 +119,7 @@ def mask_for(model: PreTrainedModel, batch: RowBatch) -> Tensor | BlockMask | No
     raise ValueError(
         f"attention implementation {implementation!r} cannot keep responses or groups in one row "
         "apart; load the model with attn_implementation='sdpa' or 'flex_attention', or use layout "
-        "'separate' with one block per row"
+        "'separate' with one document per row"
     )
 
 
@@ -130,5 +138,5 @@ def _refuse_other_layers(model: PreTrainedModel, longest: int) -> None:
     raise ValueError(
         f"{type(model).__name__} has layers of type {', '.join(sorted(others))} (window: {window}, "
         f"longest row: {longest}), whose own mask that of the row would replace; use layout "
-        "'separate' with one block per row"
+        "'separate' with one document per row"
     )

@@ -1,17 +1,32 @@
-"""Rows: the token sequences a model reads, who sees whom in them, and where responses are scored.
+r"""Rows: the token sequences a model reads, who sees whom in them, and where responses are scored.
 
 A layout is four independent choices (:class:`Layout`). Three presets have names (:data:`LAYOUTS`):
 
 - ``separate``: one response per row, the reference;
 - ``exact``: one row holds the prompt and all responses, which do not see each other and are
   positioned as if each stood alone, so scores equal those of separate rows up to rounding;
-- ``llama3``: one row with shuffled responses, as Llama 3 has it (section 4.1.2), and what a stock
-  decoder does with such a row, which the paper does not say: ordinary causal attention and counted
-  positions.
+- ``causal``: one row with shuffled responses, as Llama 3 has it (section 4.1.2), under ordinary
+  causal attention with counted positions. The paper names neither; this is one reading.
 
-What is laid out together is a *block*: a prompt with the responses that share it. A row holds one
-block, or several that do not see each other. Scores come in one order whatever the layout: by
-group, then by rank.
+What is laid out together is a *document*: a prompt with the responses that share it. A row holds
+one document, or several that do not see each other. Within a document the prompt is *segment* 0,
+which all tokens after it see, and each response of an isolated row a segment of its own.
+
+An exact row of three responses (ids of prompt 10, 11; responses 20, 21, 30 and 40, 41). Responses
+are scored at their last tokens, here those at index 3, 4 and 6:
+
+>>> group = TokenizedGroup(prompt=(10, 11), responses=((20, 21), (30,), (40, 41)))
+>>> row = lay_out([group], LAYOUTS["exact"], pad_token_id=0)
+>>> for name in ("input_ids", "position_ids", "document_id", "segment_id"):
+...     print(f"{name:12}", *(f"{value:2}" for value in getattr(row, name)[0].tolist()))
+input_ids    10 11 20 21 30 40 41
+position_ids  0  1  2  3  2  2  3
+document_id   0  0  0  0  0  0  0
+segment_id    0  0  1  1  2  3  3
+>>> row.score_index.tolist()
+[3, 4, 6]
+
+Scores come in one order whatever the layout: by group, then by rank.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posttrain.rows.packing import fill_rows
+from posttrain.rows.packing import pack_sequences
 from posttrain.rows.tokenization import TokenizedGroup
 
 Rows = Literal["separate", "single"]
@@ -85,8 +100,10 @@ class Layout:
 LAYOUTS = {
     "separate": Layout("separate"),
     "exact": Layout(),
-    "llama3": Layout("single", "causal", "running", "shuffled"),
+    "causal": Layout("single", "causal", "running", "shuffled"),
 }
+#: The name that ``causal`` had before; it would decide a question that the paper leaves open.
+LAYOUTS["llama3"] = LAYOUTS["causal"]
 
 
 @dataclass(frozen=True)
@@ -98,9 +115,10 @@ class RowBatch:
         score_index: Where each response is scored, its last token, as an index into the flattened
             ``input_ids``; shape ``[responses]``, by group and then by rank.
         position_ids: Position of each token, ``[rows, longest]``.
-        block: Which block of its row a token belongs to, −1 for padding, ``[rows, longest]``.
-        branch: 0 for tokens that all later ones of their block see, k > 0 for tokens that only
-            those of the same k see, ``[rows, longest]``.
+        document_id: Which document of its row a token belongs to, −1 for padding,
+            ``[rows, longest]``.
+        segment_id: 0 for tokens that all later ones of their document see, k > 0 for tokens that
+            only those of the same k see, ``[rows, longest]``.
 
     The last three are None where every row is one plain sequence, for which the model's own causal
     attention and counted positions are right.
@@ -109,8 +127,8 @@ class RowBatch:
     input_ids: Tensor
     score_index: Tensor
     position_ids: Tensor | None = None
-    block: Tensor | None = None
-    branch: Tensor | None = None
+    document_id: Tensor | None = None
+    segment_id: Tensor | None = None
 
     @classmethod
     def among(cls, tensors: Mapping[str, Tensor]) -> "RowBatch":
@@ -133,7 +151,7 @@ def lay_out(
     layout: Layout,
     *,
     pad_token_id: int,
-    row_tokens: int | None = None,
+    pack_length: int | None = None,
     seeds: Sequence[Sequence[int]] | None = None,
 ) -> RowBatch:
     """Lay groups out in rows.
@@ -142,28 +160,30 @@ def lay_out(
         groups: The groups, in any number.
         layout: The four choices.
         pad_token_id: Fills up rows. Any id will do: no other token sees it.
-        row_tokens: Most tokens of a row; blocks then share rows (see :func:`fill_rows`). None gives
-            each block a row of its own.
+        pack_length: Most tokens of a row; documents then share rows (see :func:`pack_sequences`).
+            None gives each document a row of its own.
         seeds: For each group what seeds the order of its shuffled responses, so that the order does
             not depend on the groups beside it; torch's global generator draws it if not given.
 
     Raises:
-        ValueError: If there are no groups, or a block exceeds ``row_tokens``.
+        ValueError: If there are no groups, or a document exceeds ``pack_length``.
     """
     if not groups:
         raise ValueError("cannot make rows of no groups")
-    blocks = [
-        block
+    documents = [
+        document
         for number, group in enumerate(groups)
-        for block in _blocks(number, group, layout, None if seeds is None else seeds[number])
+        for document in _documents(number, group, layout, None if seeds is None else seeds[number])
     ]
-    sizes = [block.size for block in blocks]
+    sizes = [document.size for document in documents]
     filled = (
-        [[k] for k in range(len(blocks))] if row_tokens is None else fill_rows(sizes, row_tokens)
+        [[k] for k in range(len(documents))]
+        if pack_length is None
+        else pack_sequences(sizes, pack_length)
     )
     longest = max(sum(sizes[k] for k in row) for row in filled)
     shape = (len(filled), longest)
-    # Columns: ids, position, block, branch.
+    # Columns: ids, position, document, segment.
     tokens = np.empty((4, *shape), dtype=np.int64)
     tokens[:] = np.array([pad_token_id, 0, -1, 0])[:, None, None]
     firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
@@ -171,26 +191,26 @@ def lay_out(
     for row, members in enumerate(filled):
         start = 0
         for place, member in enumerate(members):
-            block = blocks[member]
-            ends = block.write(tokens[:, row, start : start + block.size], place)
-            for response, end in zip(block.responses, ends, strict=True):
-                score_index[firsts[block.number] + response] = row * longest + start + end - 1
-            start += block.size
-    ids, positions, block_of, branch = map(torch.from_numpy, tokens)
+            document = documents[member]
+            ends = document.write(tokens[:, row, start : start + document.size], place)
+            for response, end in zip(document.responses, ends, strict=True):
+                score_index[firsts[document.number] + response] = row * longest + start + end - 1
+            start += document.size
+    ids, positions, document_of, segment = map(torch.from_numpy, tokens)
     scored = torch.from_numpy(score_index)
-    if all(len(members) == 1 and blocks[members[0]].is_plain for members in filled):
+    if all(len(members) == 1 and documents[members[0]].is_plain for members in filled):
         return RowBatch(ids, scored)
-    return RowBatch(ids, scored, positions, block_of, branch)
+    return RowBatch(ids, scored, positions, document_of, segment)
 
 
 @dataclass(frozen=True)
-class _Block:
+class _Document:
     """A prompt with the responses that share it.
 
     Attributes:
         number: Index of the group in its batch.
         group: The group.
-        responses: Indices of the block's responses in the group, in the order of the row.
+        responses: Indices of the document's responses in the group, in the order of the row.
         layout: The four choices.
     """
 
@@ -213,21 +233,21 @@ class _Block:
         )
 
     def write(self, tokens: np.ndarray, place: int) -> list[int]:
-        """Fill in ids, positions, block and branch of the block's tokens.
+        """Fill in ids, positions, document and segment of the document's tokens.
 
         Args:
-            tokens: The four columns of the block's tokens, shape ``[4, size]``.
-            place: Index of the block in its row.
+            tokens: The four columns of the document's tokens, shape ``[4, size]``.
+            place: Index of the document in its row.
 
         Returns:
             Where each response ends.
         """
-        ids, positions, block, branch = tokens
+        ids, positions, document, segment = tokens
         start = len(self.group.prompt)
         ids[:start] = self.group.prompt
         positions[:] = np.arange(len(positions))
-        block[:] = place
-        branch[:] = 0
+        document[:] = place
+        segment[:] = 0
         ends = []
         for number, response in enumerate(self.responses, start=1):
             content = self.group.responses[response]
@@ -236,23 +256,23 @@ class _Block:
             if self.layout.positions == "restarting":
                 positions[start:stop] -= start - len(self.group.prompt)
             if self.layout.attention == "isolated":
-                branch[start:stop] = number
+                segment[start:stop] = number
             ends.append(stop)
             start = stop
         return ends
 
 
-def _blocks(
+def _documents(
     number: int, group: TokenizedGroup, layout: Layout, seed: Sequence[int] | None
-) -> list[_Block]:
+) -> list[_Document]:
     count = len(group.responses)
     if layout.rows == "separate":
-        # Alone in its block, a response is plain whatever the other choices say.
-        return [_Block(number, group, (k,), LAYOUTS["separate"]) for k in range(count)]
+        # Alone in its document, a response is plain whatever the other choices say.
+        return [_Document(number, group, (k,), LAYOUTS["separate"]) for k in range(count)]
     if layout.order == "ranked":
         order = list(range(count))
     elif seed is None:
         order = torch.randperm(count).tolist()
     else:
         order = np.random.default_rng(seed).permutation(count).tolist()
-    return [_Block(number, group, tuple(order), layout)]
+    return [_Document(number, group, tuple(order), layout)]

@@ -4,42 +4,43 @@ import heapq
 from collections.abc import Sequence
 
 
-def fill_rows(sizes: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Distribute blocks over rows of at most ``row_tokens`` tokens.
+def pack_sequences(sizes: Sequence[int], pack_length: int) -> list[list[int]]:
+    """Distribute documents over rows of at most ``pack_length`` tokens.
 
-    Best-fit decreasing: from the largest block to the smallest, each goes to the fullest row that
-    has room. It needs at most 11/9 of the fewest possible rows, plus four (Johnson et al., 1974).
-    Blocks are then spread evenly over that number of rows if that makes the longest row shorter,
-    because the others are padded to it.
+    Best-fit decreasing: from the largest document to the smallest, each goes to the fullest row
+    that has room. It needs at most 11/9 of the fewest possible rows, plus four (Johnson et al.,
+    1974). Documents are then spread evenly over that number of rows if that makes the longest row
+    shorter, because the others are padded to it.
 
     Args:
-        sizes: Tokens of each block.
-        row_tokens: Most tokens of a row.
+        sizes: Tokens of each document.
+        pack_length: Most tokens of a row.
 
     Returns:
-        For each row the indices of its blocks, ascending; rows by their first block.
+        For each row the indices of its documents, ascending; rows by their first document.
 
     Raises:
-        ValueError: If a block exceeds ``row_tokens``.
+        ValueError: If a document exceeds ``pack_length``.
     """
     if not sizes:
         return []
     order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
-    if sizes[order[0]] > row_tokens:
+    if sizes[order[0]] > pack_length:
         raise ValueError(
-            f"block {order[0]} has {sizes[order[0]]} tokens, more than row_tokens={row_tokens}; "
-            "raise row_tokens, or tokenise with max_row_tokens so that prompts are cut"
+            f"document {order[0]} has {sizes[order[0]]} tokens, more than "
+            f"pack_length={pack_length}; raise pack_length, or tokenise with max_row_tokens so "
+            "that prompts are cut"
         )
-    tightest = _best_fit(sizes, order, row_tokens)
+    tightest = _best_fit(sizes, order, pack_length)
     even = _spread(sizes, order, len(tightest))
     found = min(even, tightest, key=lambda rows: max(sum(sizes[k] for k in row) for row in rows))
     return sorted(sorted(row) for row in found)
 
 
-def _best_fit(sizes: Sequence[int], order: Sequence[int], row_tokens: int) -> list[list[int]]:
+def _best_fit(sizes: Sequence[int], order: Sequence[int], pack_length: int) -> list[list[int]]:
     rows: list[list[int]] = []
     # Rows by the room they have left, and a bit for each amount of room that some row has: the
-    # lowest bit from a block's size on is the fullest row that takes it, found without a search.
+    # lowest bit from a document's size on is the fullest row that takes it, found without a search.
     with_room: dict[int, list[list[int]]] = {}
     rooms = 0
     for k in order:
@@ -50,7 +51,7 @@ def _best_fit(sizes: Sequence[int], order: Sequence[int], row_tokens: int) -> li
             if not with_room[room]:
                 rooms &= ~(1 << room)
         else:
-            room, row = row_tokens, []
+            room, row = pack_length, []
             rows.append(row)
         row.append(k)
         left = room - sizes[k]
@@ -60,7 +61,7 @@ def _best_fit(sizes: Sequence[int], order: Sequence[int], row_tokens: int) -> li
 
 
 def _spread(sizes: Sequence[int], order: Sequence[int], count: int) -> list[list[int]]:
-    """Longest blocks first, each to the row with the fewest tokens so far."""
+    """Longest documents first, each to the row with the fewest tokens so far."""
     rows: list[list[int]] = [[] for _ in range(count)]
     loads = [(0, number) for number in range(count)]
     for k in order:

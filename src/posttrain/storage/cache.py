@@ -37,7 +37,7 @@ def key(settings: Mapping[str, Any], *code: ModuleType | Callable[..., Any]) -> 
     return digest.hexdigest()[:16]
 
 
-def made(name: str, make: Callable[[Path], None]) -> Path:
+def get_or_create(name: str, make: Callable[[Path], None]) -> Path:
     """The cached folder ``name``, made by ``make`` in a scratch folder if it is missing.
 
     So it is there whole or not at all, also if this process is killed or others make it meanwhile.

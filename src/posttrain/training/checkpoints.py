@@ -16,36 +16,36 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-SEAL = "seal.json"
+MANIFEST = "manifest.json"
 
 
-def seal(folder: Path) -> None:
+def write_manifest(folder: Path) -> None:
     """List the files of a finished checkpoint in it, atomically."""
-    partial = folder / f".{SEAL}.partial"
+    partial = folder / f".{MANIFEST}.partial"
     # One that a run left which was killed here is no file of the checkpoint.
     partial.unlink(missing_ok=True)
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _hash(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != SEAL
+        if path.is_file() and path.name != MANIFEST
     }
     partial.write_text(json.dumps(files, indent=1), encoding="utf-8")
-    os.replace(partial, folder / SEAL)
+    os.replace(partial, folder / MANIFEST)
 
 
-def damage(folder: Path) -> str | None:
+def verify_manifest(folder: Path) -> str | None:
     """What is wrong with a checkpoint, naming the file; None if it is as it was written."""
     try:
-        listed = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in listed.items()}
     except FileNotFoundError:
-        return f"{folder / SEAL} is missing: writing it was interrupted"
+        return f"{folder / MANIFEST} is missing: writing it was interrupted"
     except (OSError, ValueError) as error:
-        return f"{folder / SEAL} cannot be read ({error})"
+        return f"{folder / MANIFEST} cannot be read ({error})"
     except (AttributeError, KeyError, TypeError):
         files = {}
     if not files:
-        return f"{folder / SEAL} lists no files with their sizes and hashes"
+        return f"{folder / MANIFEST} lists no files with their sizes and hashes"
     for name, (size, sha256) in files.items():
         path = folder / name
         if not path.is_file():
@@ -74,7 +74,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
         Its folder, or None where there is none, so that a run has to start at its beginning.
     """
     for path in checkpoints_in(folder):
-        problem = damage(path)
+        problem = verify_manifest(path)
         if problem is None:
             logger.info("resuming from %s", path)
             return path
@@ -92,7 +92,7 @@ def rotate(folder: Path, limit: int | None, *, keep: Set[Path]) -> None:
         keep: Those that stay in any case, and count.
     """
     others = [path for path in checkpoints_in(folder) if path not in keep]
-    others.sort(key=lambda path: not (path / SEAL).exists())
+    others.sort(key=lambda path: not (path / MANIFEST).exists())
     for path in others[max(limit - len(keep), 0) :] if limit else ():
         shutil.rmtree(path, ignore_errors=True)
 

@@ -13,7 +13,7 @@ from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 
 #: What is maximised: the likelihood of each of a group's pairs, or that of its whole ranking.
-Objective = Literal["pairs", "plackett-luce"]
+LossType = Literal["pairs", "plackett-luce"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class GroupCollator:
     Args:
         pad_token_id: Fills up rows.
         layout: How groups become rows.
-        row_tokens: Most tokens of a row that several groups share; None gives each its own.
+        pack_length: Most tokens of a row that several groups share; None gives each its own.
         mean_weight: Mean weight of the data set's pairs, by which weights are divided; 1 where the
             data set has done that, as those of :func:`training_set` have.
     """
@@ -169,18 +169,18 @@ class GroupCollator:
         self,
         pad_token_id: int,
         layout: Layout = LAYOUTS["exact"],
-        row_tokens: int | None = None,
+        pack_length: int | None = None,
         mean_weight: float = 1.0,
     ) -> None:
         self.mean_weight = mean_weight
         self.pad_token_id = pad_token_id
         self.layout = layout
-        self.row_tokens = row_tokens
+        self.pack_length = pack_length
 
     @property
     def needs_mask(self) -> bool:
         """See :meth:`.rows.layout.Layout.needs_mask`."""
-        return self.layout.needs_mask(shared_rows=self.row_tokens is not None)
+        return self.layout.needs_mask(shared_rows=self.pack_length is not None)
 
     def tokens(self, item: Mapping[str, Any]) -> int:
         """Tokens that a row of the data set takes, padding aside."""
@@ -200,7 +200,7 @@ class GroupCollator:
             groups,
             self.layout,
             pad_token_id=self.pad_token_id,
-            row_tokens=self.row_tokens,
+            pack_length=self.pack_length,
             seeds=seeds,
         )
         pairs: dict[str, list[Any]] = {

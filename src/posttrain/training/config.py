@@ -7,7 +7,7 @@ from typing import Any, get_args
 from transformers import TrainingArguments
 
 from posttrain.config.fields import at_least_one, setting
-from posttrain.training.collator import Objective
+from posttrain.training.collator import LossType
 
 #: AdamW as transformers sets it, for runs that are to differ from others in nothing else.
 PLAIN_ADAMW: dict[str, Any] = {"weight_decay": 0.0, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
@@ -25,7 +25,7 @@ WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
         "the last step of an epoch takes what is left, and its loss is the mean over that; where "
         "groups_per_step divides the number of groups, all steps are equal",
     ),
-    "auto_find_batch_size": (False, "part_tokens limits memory; lower it"),
+    "auto_find_batch_size": (False, "max_tokens_per_device limits memory; lower it"),
 }
 
 
@@ -34,9 +34,10 @@ class RankingConfig(TrainingArguments):
     """Settings of :class:`.trainer.RankingTrainer`.
 
     All of ``transformers.TrainingArguments``, some of which have no say here: a step takes
-    ``groups_per_step`` groups on all devices together, computed in parts of ``part_tokens`` tokens,
-    so neither batch sizes nor accumulation are to be set, nor :data:`WITHOUT_EFFECT`. Where Llama 2
-    gives a number (section 3.2.2), it is the default; Llama 3 gives none.
+    ``groups_per_step`` groups on all devices together, computed in micro-batches of
+    ``max_tokens_per_device`` tokens, so neither batch sizes nor accumulation are to be set, nor
+    :data:`WITHOUT_EFFECT`. Where Llama 2 gives a number (section 3.2.2), it is the default; Llama 3
+    gives none.
 
     Raises:
         ValueError: If settings contradict each other or are out of range.
@@ -46,18 +47,18 @@ class RankingConfig(TrainingArguments):
         512,
         "Ranked groups of one optimiser step, over all devices. Llama 2 takes 512 pairs.",
     )
-    part_tokens: int | None = setting(
+    max_tokens_per_device: int | None = setting(
         16384,
         "Most tokens that a device computes at once, padding included (in rows that groups share: "
         "padding aside); a step takes as many parts as it needs. It limits memory and changes "
         "nothing else.",
     )
-    objective: str = setting(
+    loss_type: str = setting(
         "pairs",
         "What is maximised: the likelihood of each pair (pairs) or of whole rankings "
         "(plackett-luce).",
     )
-    centring: float = setting(
+    center_rewards_coefficient: float = setting(
         0.0, "Factor of the squared sum of a pair's scores, which keeps scores around 0."
     )
     auxiliary_weight: float = setting(
@@ -88,16 +89,20 @@ class RankingConfig(TrainingArguments):
     adam_beta2: float = setting(0.95, "AdamW's second moment decay (Llama 2: 0.95).")
     adam_epsilon: float = setting(1e-5, "AdamW's epsilon (Llama 2: 1e-5).")
     per_device_train_batch_size: int | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Not to be set; see groups_per_step and part_tokens."}
+        default=None,
+        metadata={"help": "Not to be set; see groups_per_step and max_tokens_per_device."},
     )
 
     def __post_init__(self) -> None:
-        if self.objective not in get_args(Objective):
-            known = ", ".join(get_args(Objective))
-            raise ValueError(f"unknown objective {self.objective!r}; known: {known}")
-        if self.objective == "plackett-luce" and self.centring:
-            raise ValueError("centring is defined on pairs; use objective 'pairs' or centring 0")
-        at_least_one(self, "groups_per_step", "part_tokens")
+        if self.loss_type not in get_args(LossType):
+            known = ", ".join(get_args(LossType))
+            raise ValueError(f"unknown loss_type {self.loss_type!r}; known: {known}")
+        if self.loss_type == "plackett-luce" and self.center_rewards_coefficient:
+            raise ValueError(
+                "center_rewards_coefficient is defined on pairs; use loss_type 'pairs', or set "
+                "it to 0"
+            )
+        at_least_one(self, "groups_per_step", "max_tokens_per_device")
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise ValueError(
                 f"num_train_epochs must be above 0, not {self.num_train_epochs}: nothing would be "
@@ -109,14 +114,14 @@ class RankingConfig(TrainingArguments):
             )
         if not math.isfinite(self.auxiliary_weight):
             raise ValueError(f"auxiliary_weight must be finite, not {self.auxiliary_weight}")
-        for name in ("centring", "auxiliary_weight", "min_warmup_steps"):
+        for name in ("center_rewards_coefficient", "auxiliary_weight", "min_warmup_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.per_device_train_batch_size is not None or self.gradient_accumulation_steps != 1:
             raise ValueError(
                 "per_device_train_batch_size and gradient_accumulation_steps have no say here: set "
                 "groups_per_step (groups of an optimiser step, on all devices together) and "
-                "part_tokens (tokens that a device computes at once)"
+                "max_tokens_per_device (tokens that a device computes at once)"
             )
         for name, (nothing, remedy) in WITHOUT_EFFECT.items():
             if getattr(self, name) != nothing:

@@ -159,7 +159,7 @@ def _training_row(
         empty = dict.fromkeys(counted, 0)
         account = {"trimmed": 0, "dropped": 0, "problem": problem}
         return {name: empty.get(name, []) for name in FEATURES} | account
-    record = training_record(pairs.of(group, tokens))
+    record = training_record(pairs.apply(group, tokens))
     if not record["pair_count"]:
         problem = "groups of which the pairing takes no pair"
     dropped = len(group.responses) - len(tokens.responses)

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from posttrain.models.reward_model import score_head, stock_model
 
 
-def keep_scores_whole(model: nn.Module, plugin: Any) -> None:
+def shard_head_in_fp32(model: nn.Module, plugin: Any) -> None:
     """Let FSDP compute and add up in full precision what scores and gradients need.
 
     To be called before the model is sharded and its optimiser made.

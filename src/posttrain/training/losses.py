@@ -66,7 +66,7 @@ def ranking_loss(
     *,
     margins: Tensor | None = None,
     weights: Tensor | None = None,
-    centring: float = 0.0,
+    center_rewards_coefficient: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
     r"""Negative log-likelihood of a ranking, with optional margins, weights and centring.
@@ -82,7 +82,7 @@ def ranking_loss(
         losers: Scores of the other responses, shape ``[pairs]``.
         margins: Margin of each pair, shape ``[pairs]``; none means 0.
         weights: Weight of each pair, shape ``[pairs]``, not negative; none means 1.
-        centring: Factor of the squared sum of both scores.
+        center_rewards_coefficient: Factor of the squared sum of both scores.
         reduction: ``mean`` over pairs, or ``none`` for one loss per pair. The mean divides by the
             number of pairs, not by their weights: dividing by a batch's own weights would cancel
             them, wholly so in a batch of one. Weights of mean 1 over the training set leave the
@@ -105,7 +105,7 @@ def ranking_loss(
     if margins is not None:
         difference = difference - margins.to(difference)
     losses = -logsigmoid(difference)
-    penalty = centring * (winners + losers) ** 2
+    penalty = center_rewards_coefficient * (winners + losers) ** 2
     if weights is not None:
         if (weights < 0).any():
             raise ValueError("weights must not be negative")

@@ -14,7 +14,7 @@ from posttrain.evaluation import metrics
 
 
 def sums_over_pairs(winners: Tensor, losers: Tensor, strengths: Tensor) -> np.ndarray:
-    """Sums that metrics are computed from (see :func:`.evaluation.metrics.sums_by_group`).
+    """Sums that metrics are computed from (see :func:`.evaluation.metrics.sufficient_statistics`).
 
     Args:
         winners: Scores of the preferred responses, ``[pairs]``.
@@ -22,7 +22,9 @@ def sums_over_pairs(winners: Tensor, losers: Tensor, strengths: Tensor) -> np.nd
         strengths: Strength of each pair, 0 where it was not rated.
     """
     winning, losing, rated = (t.double().cpu().numpy() for t in (winners, losers, strengths))
-    return metrics.sums_by_group(winning, losing, rated, np.zeros(len(rated), dtype=int), 1)[0]
+    return metrics.sufficient_statistics(
+        winning, losing, rated, np.zeros(len(rated), dtype=int), 1
+    )[0]
 
 
 def score_metrics(sums: np.ndarray) -> dict[str, float]:

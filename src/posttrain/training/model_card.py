@@ -61,8 +61,9 @@ The whole account, with every setting and version, is in `run.json`.
 #: Settings that a reader of the card wants to see.
 SHOWN = (
     "mix", "layout", "pairs", "weighting", "margins", "min_strength", "max_tokens", "lora_rank",
-    "top_layers", "dtype", "objective", "centring", "learning_rate", "lr_scheduler_type",
-    "num_train_epochs", "max_steps", "groups_per_step", "weight_decay", "bf16", "seed",
+    "top_layers", "dtype", "loss_type", "center_rewards_coefficient", "learning_rate",
+    "lr_scheduler_type", "num_train_epochs", "max_steps", "groups_per_step",
+    "weight_decay", "bf16", "seed",
 )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ class Pairing:
                 )
         margins_by_strength((), self.margins)
 
-    def of(self, group: RankedGroup, tokens: TokenizedGroup) -> TrainingGroup:
+    def apply(self, group: RankedGroup, tokens: TokenizedGroup) -> TrainingGroup:
         """The comparisons of one group.
 
         Args:

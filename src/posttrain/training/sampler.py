@@ -1,11 +1,11 @@
-"""Steps: which groups an optimiser step takes, and in which parts processes compute them.
+"""Steps: which groups an optimiser step takes, and in which micro-batches they are computed.
 
 The recipe says how many groups a step takes; memory says how many tokens a forward pass may hold.
-Here the second never changes the first. A step's groups are cut into *parts* of a limited number of
-tokens, which are dealt to the processes, and the loss of the step is the mean over all its pairs
-(see :class:`.trainer.RankingTrainer`). So a run optimises the same thing in the same order on a
-laptop and on many GPUs. Every process plans every step by itself, from lengths that all of them
-know, so that nothing needs to be agreed upon.
+Here the second never changes the first. A step's groups are cut into *micro-batches* of a limited
+number of tokens, which are dealt to the processes, and the loss of the step is the mean over all
+its pairs (see :class:`.trainer.RankingTrainer`). So a run optimises the same thing in the same
+order on a laptop and on many GPUs. Every process plans every step by itself, from lengths that all
+of them know, so that nothing needs to be agreed upon.
 """
 
 import math
@@ -22,17 +22,17 @@ from posttrain.rows.layout import Layout
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """Groups that one process computes together.
 
     Attributes:
         groups: Their indices in the data set.
-        counts: False if they are computed only because other processes still compute: all must make
-            the same number of passes where a pass gathers weights (FSDP).
+        is_dummy: Whether they are computed only because other processes still compute: all must
+            make the same number of passes where a pass gathers weights (FSDP).
     """
 
     groups: tuple[int, ...]
-    counts: bool = True
+    is_dummy: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Step:
     """What one process computes for one optimiser step.
 
     Attributes:
-        parts: Its share of the step's groups; as many parts as every other process has.
+        micro_batches: Its share of the step's groups; every process has as many.
         pairs: Number of pairs of the whole step.
         groups: Number of groups of the whole step.
         seed: With the index of a group seeds the order of its shuffled responses: the numbers of
@@ -48,7 +48,7 @@ class Step:
         labels: Number of labelled responses of the whole step.
     """
 
-    parts: tuple[Part, ...]
+    micro_batches: tuple[MicroBatch, ...]
     pairs: int
     groups: int
     seed: tuple[int, int]
@@ -63,8 +63,8 @@ class Sizes:
         rows: Rows that it takes.
         longest: Tokens of the longest of them.
         pairs: Its number of pairs.
-        padded: Whether rows are padded to the longest of a part. Rows that several groups share are
-            filled instead, and tokens simply add up.
+        padded: Whether rows are padded to the longest of a micro-batch. Rows that several groups
+            share are filled instead, and tokens simply add up.
         labels: Its number of labelled responses; None if no group has any.
     """
 
@@ -75,7 +75,7 @@ class Sizes:
     labels: np.ndarray | None = None
 
     @classmethod
-    def of(cls, dataset: Dataset, layout: Layout, *, shared_rows: bool) -> "Sizes":
+    def from_dataset(cls, dataset: Dataset, layout: Layout, *, shared_rows: bool) -> "Sizes":
         """Sizes of the groups of a data set (see :data:`.collator.FEATURES`) in a layout."""
         columns = ["length", "total", "response_count", "pair_count", "label_count"]
         table = dataset.select_columns(columns).with_format("numpy")
@@ -88,7 +88,7 @@ class Sizes:
         return cls(responses, length, pairs, labels=labels)
 
     def tokens(self, groups: Sequence[int] | np.ndarray) -> int:
-        """Tokens that a part with these groups takes, padding included."""
+        """Tokens that a micro-batch with these groups takes, padding included."""
         chosen = np.asarray(groups)
         if self.padded:
             return int(self.rows[chosen].sum() * self.longest[chosen].max())
@@ -101,8 +101,8 @@ class StepSampler(Sampler[Step]):
     Args:
         sizes: Sizes of the groups.
         groups_per_step: Groups of a step; the last one of an epoch takes what is left.
-        part_tokens: Most tokens of a part, padding included, unless a single group has more; None
-            gives each process one part.
+        max_tokens_per_device: Most tokens of a micro-batch, padding included, unless a single group
+            has more; None gives each process one micro-batch.
         shuffle: Whether groups come in a new random order each epoch.
         seed: Seeds that order.
         processes: Number of processes.
@@ -117,7 +117,7 @@ class StepSampler(Sampler[Step]):
         sizes: Sizes,
         *,
         groups_per_step: int,
-        part_tokens: int | None = None,
+        max_tokens_per_device: int | None = None,
         shuffle: bool = True,
         seed: int = 0,
         processes: int = 1,
@@ -125,7 +125,7 @@ class StepSampler(Sampler[Step]):
     ) -> None:
         self.sizes = sizes
         self.groups_per_step = groups_per_step
-        self.part_tokens = part_tokens
+        self.max_tokens_per_device = max_tokens_per_device
         self.shuffle = shuffle
         self.seed = seed
         self.processes = processes
@@ -144,10 +144,10 @@ class StepSampler(Sampler[Step]):
             order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
         for first in range(0, count, self.groups_per_step):
             groups = order[first : first + self.groups_per_step]
-            parts = cut(groups, self.sizes, self.part_tokens, self.processes)
+            micro_batches = cut(groups, self.sizes, self.max_tokens_per_device, self.processes)
             yield Step(
-                # In order of size, so that processes compute parts of like size at the same time.
-                parts=tuple(parts[self.process :: self.processes]),
+                # In order of size, so that processes compute those of like size at the same time.
+                micro_batches=tuple(micro_batches[self.process :: self.processes]),
                 pairs=int(self.sizes.pairs[groups].sum()),
                 groups=len(groups),
                 seed=(self.seed, self.epoch),
@@ -174,33 +174,35 @@ class StepItems:
 
     def __getitems__(self, step: Step) -> tuple[Step, dict[int, Mapping[str, Any]]]:
         """What ``torch.utils.data.DataLoader`` asks for."""
-        groups = sorted({group for part in step.parts for group in part.groups})
+        groups = sorted(
+            {group for micro_batch in step.micro_batches for group in micro_batch.groups}
+        )
         return step, dict(zip(groups, self.dataset.__getitems__(groups), strict=True))
 
 
 def cut(
-    groups: np.ndarray, sizes: Sizes, part_tokens: int | None, processes: int = 1
-) -> list[Part]:
-    """Cut a step's groups into parts.
+    groups: np.ndarray, sizes: Sizes, max_tokens_per_device: int | None, processes: int = 1
+) -> list[MicroBatch]:
+    """Cut a step's groups into micro-batches.
 
     Args:
         groups: Indices of the groups.
         sizes: Sizes of all groups.
-        part_tokens: See :class:`StepSampler`.
-        processes: The number of parts is a multiple of it.
+        max_tokens_per_device: See :class:`StepSampler`.
+        processes: The number of micro-batches is a multiple of it.
 
     Returns:
-        The parts, largest first. Every group is in exactly one of those that count.
+        The micro-batches, largest first. Every group is in exactly one that is no dummy.
     """
     # Neighbours in length waste the least padding.
     rest = groups[np.argsort(sizes.longest[groups], kind="stable")]
     pieces: list[np.ndarray] = []
-    if part_tokens is None:
+    if max_tokens_per_device is None:
         pieces = [rest]
     else:
         begin = 0
         for end in range(1, len(rest) + 1):
-            if end - begin > 1 and sizes.tokens(rest[begin:end]) > part_tokens:
+            if end - begin > 1 and sizes.tokens(rest[begin:end]) > max_tokens_per_device:
                 pieces.append(rest[begin : end - 1])
                 begin = end - 1
         pieces.append(rest[begin:])
@@ -210,33 +212,33 @@ def cut(
         # Every other one, so that both halves hold short and long groups.
         pieces += [largest[::2], largest[1::2]]
     pieces.sort(key=sizes.tokens, reverse=True)
-    parts = [Part(tuple(piece.tolist())) for piece in pieces]
-    idle = Part((int(rest[0]),), counts=False)
-    return parts + [idle] * (-len(parts) % processes)
+    micro_batches = [MicroBatch(tuple(piece.tolist())) for piece in pieces]
+    idle = MicroBatch((int(rest[0]),), is_dummy=True)
+    return micro_batches + [idle] * (-len(micro_batches) % processes)
 
 
-def share(part: Part, pairs: int, step: Step, *, whole_rankings: bool) -> float:
-    """A part's share of the terms that the loss of its step is the mean of.
+def share(micro_batch: MicroBatch, pairs: int, step: Step, *, whole_rankings: bool) -> float:
+    """A micro-batch's share of the terms that the loss of its step is the mean of.
 
     Args:
-        part: The part.
+        micro_batch: The micro-batch.
         pairs: Its number of pairs.
         step: The step.
         whole_rankings: Whether terms are groups; otherwise they are pairs.
     """
-    if not part.counts:
+    if micro_batch.is_dummy:
         return 0.0
-    return len(part.groups) / step.groups if whole_rankings else pairs / step.pairs
+    return len(micro_batch.groups) / step.groups if whole_rankings else pairs / step.pairs
 
 
 def label_factor(share: float, labels: int, step: Step) -> float:
-    """How much more a part's labels count than its share of pairs says.
+    """How much more a micro-batch's labels count than its share of pairs says.
 
-    The mean over a part's labels, times this and the part's share, is what the part adds to the
-    mean over all labels of the step.
+    The mean over its labels, times this and its share, is what the micro-batch adds to the mean
+    over all labels of the step.
 
     Args:
-        share: The part's share.
+        share: The micro-batch's share.
         labels: Its number of labelled responses.
         step: The step.
     """

@@ -19,11 +19,11 @@ from transformers import EvalPrediction, Trainer
 from posttrain.models.exactness import check_exact
 from posttrain.models.reward_model import accept_rows, forward_scores
 from posttrain.rows.layout import RowBatch
-from posttrain.training.checkpoints import rotate, seal
+from posttrain.training.checkpoints import rotate, write_manifest
 from posttrain.training.collator import GroupCollator, check_ranking
 from posttrain.training.config import RankingConfig
 from posttrain.training.divergence import check_weights, diverged
-from posttrain.training.fsdp import keep_scores_whole
+from posttrain.training.fsdp import shard_head_in_fp32
 from posttrain.training.losses import label_loss, plackett_luce_loss, ranking_loss
 from posttrain.training.metrics import RecentSteps, score_metrics, sums_over_pairs
 from posttrain.training.sampler import (
@@ -45,14 +45,14 @@ class RankingTrainer(Trainer):
 
     The loss of a step is the mean over its pairs, or over its groups with ``plackett-luce``, and
     with ``auxiliary_weight`` that many times the mean of :func:`.losses.label_loss` over its
-    labelled responses: over all of them, in however many parts and processes they are computed (see
-    :mod:`.training.sampler`). A step without labels has no auxiliary loss. Groups
+    labelled responses: over all of them, in however many micro-batches and processes they are
+    computed (see :mod:`.training.sampler`). A step without labels has no auxiliary loss. Groups
     come in an order that depends on ``data_seed`` (or ``seed``) and the epoch alone, and so do each
     group's shuffled responses. So a resumed run continues as if it had not been interrupted, and
-    parts and processes change no row.
+    micro-batches and processes change no row.
 
     Beside Trainer's own numbers it logs those of :mod:`.training.metrics`. Evaluation reports the
-    ``loss``, the mean over all pairs however batched and whatever the objective, labels aside, and
+    ``loss``, the mean over all pairs however batched and whatever the loss_type, labels aside, and
     :func:`.training.metrics.score_metrics`.
 
     Args:
@@ -113,18 +113,18 @@ class RankingTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As ``Trainer`` does, once FSDP has been told what to keep in full precision."""
-        keep_scores_whole(self.model, getattr(self.accelerator.state, "fsdp_plugin", None))  # type: ignore[arg-type]
+        shard_head_in_fp32(self.model, getattr(self.accelerator.state, "fsdp_plugin", None))  # type: ignore[arg-type]
         return super().create_optimizer(model)
 
     def get_train_dataloader(self) -> DataLoader:
-        """One item a step: the parts that this process computes (see :mod:`.training.sampler`).
+        """One item a step: the micro-batches that this process computes (see :mod:`.sampler`).
 
         Raises:
             ValueError: If there is to be an auxiliary loss, and no response is labelled.
         """
         dataset: Any = self.train_dataset
-        shared_rows = self.collator.row_tokens is not None
-        sizes = Sizes.of(dataset, self.collator.layout, shared_rows=shared_rows)
+        shared_rows = self.collator.pack_length is not None
+        sizes = Sizes.from_dataset(dataset, self.collator.layout, shared_rows=shared_rows)
         if self.config.auxiliary_weight and (sizes.labels is None or not sizes.labels.any()):
             raise ValueError(
                 f"auxiliary_weight={self.config.auxiliary_weight:g} needs labelled responses, and "
@@ -134,7 +134,7 @@ class RankingTrainer(Trainer):
         sampler = StepSampler(
             sizes,
             groups_per_step=self.config.groups_per_step,
-            part_tokens=self.config.part_tokens,
+            max_tokens_per_device=self.config.max_tokens_per_device,
             shuffle=self.config.train_sampling_strategy == "random",
             seed=self.config.seed if self.config.data_seed is None else self.config.data_seed,
             processes=self.accelerator.num_processes,
@@ -154,22 +154,23 @@ class RankingTrainer(Trainer):
         )
 
     def _collate(self, planned: tuple[Step, dict[int, Mapping[str, Any]]]) -> dict[str, Any]:
-        """Rows of a step's parts, and by what their summed loss is divided."""
+        """Rows of a step's micro-batches, and by what their summed loss is divided."""
         step, items = planned
-        whole_rankings = self.config.objective == "plackett-luce"
-        parts = []
-        for part in step.parts:
+        whole_rankings = self.config.loss_type == "plackett-luce"
+        micro_batches = []
+        for micro_batch in step.micro_batches:
             batch: dict[str, Any] = self.collator(
-                [items[k] for k in part.groups], [(*step.seed, k) for k in part.groups]
+                [items[k] for k in micro_batch.groups],
+                [(*step.seed, k) for k in micro_batch.groups],
             )
             pairs, labels = len(batch["winners"]), len(batch["labelled"])
-            batch["share"] = share(part, pairs, step, whole_rankings=whole_rankings)
+            batch["share"] = share(micro_batch, pairs, step, whole_rankings=whole_rankings)
             batch["label_factor"] = label_factor(batch["share"], labels, step)
-            batch["tokens"] = sum(self.collator.tokens(items[k]) for k in part.groups)
+            batch["tokens"] = sum(self.collator.tokens(items[k]) for k in micro_batch.groups)
             if whole_rankings:
                 check_ranking(batch)
-            parts.append(batch)
-        return {"parts": parts}
+            micro_batches.append(batch)
+        return {"micro_batches": micro_batches}
 
     def training_step(
         self,
@@ -177,7 +178,7 @@ class RankingTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Add up the gradients of one step's parts.
+        """Add up the gradients of one step's micro-batches.
 
         Returns:
             This process's share of the loss, times the number of processes: what is logged is the
@@ -187,13 +188,13 @@ class RankingTrainer(Trainer):
             ValueError: If the loss is not a finite number.
         """
         model.train()
-        parts = inputs["parts"]
+        micro_batches = inputs["micro_batches"]
         total = torch.zeros((), device=self.args.device)
-        for number, part in enumerate(parts, start=1):
-            batch = self._prepare_inputs(part)
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            batch = self._prepare_inputs(micro_batch)
             # Gradients are exchanged once a step. Sharded ones (FSDP) are exchanged with each part,
             # because keeping them whole would take the memory that sharding saves.
-            last = number == len(parts) or self.is_fsdp_enabled
+            last = number == len(micro_batches) or self.is_fsdp_enabled
             with nullcontext() if last else self.accelerator.no_sync(model):
                 loss, scores = self.compute_loss(model, batch, return_outputs=True)
                 # Gradients are averaged over processes, so this makes their sum.
@@ -231,14 +232,14 @@ class RankingTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Mean loss of one part (see :func:`.losses.ranking_loss`, :func:`.plackett_luce_loss`).
+        """Mean loss of one micro-batch (see :func:`.ranking_loss`, :func:`.plackett_luce_loss`).
 
         Over its groups with ``plackett-luce``, otherwise over its pairs; with ``auxiliary_weight``
         that of its labelled responses is added (see :func:`.losses.label_loss`). Outputs are the
         scores of ``winners`` and ``losers``.
         """
         scores, winners, losers = _pair_scores(model, inputs)
-        if self.config.objective == "plackett-luce":
+        if self.config.loss_type == "plackett-luce":
             loss = plackett_luce_loss(scores, inputs["response_counts"].tolist())
         else:
             loss = ranking_loss(
@@ -246,7 +247,7 @@ class RankingTrainer(Trainer):
                 losers,
                 margins=inputs["margins"],
                 weights=inputs["weights"],
-                centring=self.config.centring,
+                center_rewards_coefficient=self.config.center_rewards_coefficient,
             )
         if self.config.auxiliary_weight and len(inputs["labelled"]):
             auxiliary = label_loss(scores[inputs["labelled"]], inputs["acceptable"])
@@ -293,7 +294,11 @@ class RankingTrainer(Trainer):
         winners, losers = torch.from_numpy(scores[there]).unbind(1)
         margins, weights, strengths = torch.from_numpy(terms[there]).unbind(1)
         loss = ranking_loss(
-            winners, losers, margins=margins, weights=weights, centring=self.config.centring
+            winners,
+            losers,
+            margins=margins,
+            weights=weights,
+            center_rewards_coefficient=self.config.center_rewards_coefficient,
         )
         if not torch.isfinite(loss):
             what = f"the loss on evaluation data is {loss.item()}"
@@ -323,7 +328,7 @@ class RankingTrainer(Trainer):
                 # All processes have written their part of it.
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
-                    seal(folder)
+                    write_manifest(folder)
             # safetensors and torch have errors of their own for a disk that is full.
             except (OSError, RuntimeError, SafetensorError) as error:
                 # What is there of it would fill the disk that is to be written again.
@@ -347,7 +352,9 @@ class RankingTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Six a parameter and token, padding included; the embedding, which is looked up, aside."""
-        tokens = sum(part["input_ids"].numel() for part in inputs.get("parts", ()))
+        tokens = sum(
+            micro_batch["input_ids"].numel() for micro_batch in inputs.get("micro_batches", ())
+        )
         model: Any = self.model
         return 6 * tokens * model.num_parameters(exclude_embeddings=True)
 

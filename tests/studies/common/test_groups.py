@@ -32,7 +32,7 @@ def test_a_split_shares_no_group_and_tests_a_random_part():
     ranked = [group.ranked for group in simulate(300, seed=0)]
     training, test = training_and_test(ranked, test_share=0.3, test_size=1000, seed=1)
     assert sorted([*training, *test]) == list(range(300))
-    assert not {ranked[i].group for i in training} & {ranked[i].group for i in test}
+    assert not {ranked[i].cluster_id for i in training} & {ranked[i].cluster_id for i in test}
     same, few = training_and_test(ranked, test_share=0.3, test_size=20, seed=1)
     np.testing.assert_array_equal(same, training)
     assert len(few) == 20

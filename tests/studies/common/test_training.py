@@ -105,7 +105,7 @@ def test_training_moves_what_is_trainable_and_nothing_else(tiny_checkpoint, trai
 
 def test_the_same_seed_gives_the_same_weights(tiny_checkpoint, groups, trained):
     # The order of responses is drawn too, whatever was drawn before.
-    layout = LAYOUTS["llama3"]
+    layout = LAYOUTS["causal"]
     first = trained(layout)
     torch.manual_seed(99)
     again, pad_token_id = train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=1e-3, seed=1)
@@ -143,7 +143,7 @@ def test_the_layout_reaches_the_collator(trained):
     assert apart(separate, trained(LAYOUTS["exact"])) < 1e-9
     causal = trained(CAUSAL)
     assert apart(separate, causal) > 1e-4
-    assert apart(causal, trained(LAYOUTS["llama3"])) > 1e-4
+    assert apart(causal, trained(LAYOUTS["causal"])) > 1e-4
     assert apart(causal, trained(Layout("single", "causal", "restarting"))) > 1e-4
 
 
@@ -190,7 +190,7 @@ def test_the_recipe_reaches_the_trainer(called, monkeypatch, tiny_checkpoint, gr
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     recipe = Recipe(batch_size=5, epochs=7, top_layers=1, gpu=gpu, bf16=bf16)
     model, pad_token_id = train(
-        tiny_checkpoint, groups, LAYOUTS["llama3"], recipe, learning_rate=0.125, seed=11
+        tiny_checkpoint, groups, LAYOUTS["causal"], recipe, learning_rate=0.125, seed=11
     )
     assert called["trained"]
     assert called["model"] is model
@@ -207,13 +207,13 @@ def test_the_recipe_reaches_the_trainer(called, monkeypatch, tiny_checkpoint, gr
         "seed": 11,
         "use_cpu": not gpu,
         "bf16": bf16,
-        "part_tokens": 16384 if gpu else 1024,
+        "max_tokens_per_device": 16384 if gpu else 1024,
         "save_strategy": "no",
     }
     assert {name: called["options"][name] for name in expected} == expected
     collator = called["collator"]
-    assert (collator.pad_token_id, collator.layout, collator.row_tokens) == (
-        pad_token_id, LAYOUTS["llama3"], None,
+    assert (collator.pad_token_id, collator.layout, collator.pack_length) == (
+        pad_token_id, LAYOUTS["causal"], None,
     )  # fmt: skip
     assert called["items"]["prompt"] == [list(group.tokens.prompt) for group in groups]
     assert [len(pairs) for pairs in called["items"]["winners"]] == [1] * 6 + [3] * 2
@@ -233,10 +233,10 @@ def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(
 def test_objective_and_steps_reach_the_trainer(called, tiny_checkpoint, groups):
     layout = LAYOUTS["exact"]
     train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=0.1, seed=1)
-    assert (called["options"]["objective"], called["options"]["max_steps"]) == ("pairs", -1)
-    more = {"objective": "plackett-luce", "steps": 9}
+    assert (called["options"]["loss_type"], called["options"]["max_steps"]) == ("pairs", -1)
+    more = {"loss_type": "plackett-luce", "steps": 9}
     train(tiny_checkpoint, groups, layout, RECIPE, learning_rate=0.1, seed=1, **more)
-    assert (called["options"]["objective"], called["options"]["max_steps"]) == ("plackett-luce", 9)
+    assert (called["options"]["loss_type"], called["options"]["max_steps"]) == ("plackett-luce", 9)
 
 
 def test_the_weight_of_the_auxiliary_loss_reaches_the_trainer(called, tiny_checkpoint, groups):

@@ -38,10 +38,10 @@ def test_the_answer_quotes_the_records(records):
         ):
             found = estimate(gains, arm="all pairs", metric=metric, **where)
             assert table[line][name] == with_interval(found)
-        for line in ("all pairs − one more pair", "all pairs − two more pairs"):
+        for line in ("all pairs - one more pair", "all pairs - two more pairs"):
             found = estimate(contrasts, contrast=line, **where)
             assert table[line][name] == with_interval(found)
-        for line in ("Plackett–Luce − all pairs", "by prompt − by pair"):
+        for line in ("Plackett-Luce - all pairs", "by prompt - by pair"):
             if record is records[0]:
                 found = estimate(contrasts, contrast=line, **where)
                 assert table[line][name] == with_interval(found)

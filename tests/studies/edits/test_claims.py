@@ -17,14 +17,14 @@ CELLS = {
     "edits-help": ("gains", "all pairs", RATED, 0.0),
     "edits-teach-edits": ("gains", "all pairs", "edited > chosen", 0.0),
     "diminishing": ("trends", "all pairs", RATED, None),
-    "worth-a-rating": ("contrasts", "all pairs − one more pair", RATED, 0.0),
-    "worth-its-pairs": ("contrasts", "all pairs − two more pairs", RATED, -ONE_POINT),
-    "plackett-luce-alike": ("contrasts", "Plackett–Luce − all pairs", RATED, WITHIN),
-    "weights-alike": ("contrasts", "by prompt − by pair", RATED, WITHIN),
+    "worth-a-rating": ("contrasts", "all pairs - one more pair", RATED, 0.0),
+    "worth-its-pairs": ("contrasts", "all pairs - two more pairs", RATED, -ONE_POINT),
+    "plackett-luce-alike": ("contrasts", "Plackett-Luce - all pairs", RATED, WITHIN),
+    "weights-alike": ("contrasts", "by prompt - by pair", RATED, WITHIN),
     "near-pair-teaches": (
-        "contrasts", "adding edited > chosen − edited > rejected", RATED, 0.0,
+        "contrasts", "adding edited > chosen - edited > rejected", RATED, 0.0,
     ),
-    "close-edits-teach": ("contrasts", "closest − farthest edits", RATED, 0.0),
+    "close-edits-teach": ("contrasts", "closest - farthest edits", RATED, 0.0),
     "no-brevity": ("gains", "all pairs", "leans shorter", None),
 }  # fmt: skip
 

@@ -90,7 +90,7 @@ PAIRS_OF_EDITS = {
     "adding edited > rejected": [(0, 2), (1, 2)],
     "all pairs": [(0, 1), (0, 2), (1, 2)],
     "all pairs, by prompt": [(0, 1), (0, 2), (1, 2)],
-    "Plackett–Luce": [(0, 1), (0, 2), (1, 2)],
+    "Plackett-Luce": [(0, 1), (0, 2), (1, 2)],
     "edit instead of chosen": [(0, 2)],
 }
 
@@ -193,7 +193,7 @@ def written(folder, monkeypatch, checkpoint, more):
     simulated = [group.ranked for group in simulate(30, seed=3, edited_share=1.0)]
     distinct = {}
     for group in simulated:
-        distinct.setdefault(group.group, group)
+        distinct.setdefault(group.cluster_id, group)
     write_groups(folder / "mine.jsonl", [*distinct.values(), *more])
     monkeypatch.setenv("POSTTRAIN_DATA", str(folder))
     return load_edits("mine", checkpoint, SETTINGS)

@@ -10,7 +10,7 @@ import pytest
 from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.edits import full
 from posttrain.studies.edits.data import choose, load_edits
-from posttrain.studies.edits.full import Bench, FullSettings, run, train_and_test, tune
+from posttrain.studies.edits.full import Experiment, FullSettings, run, train_and_test, tune
 from posttrain.studies.edits.metrics import COLUMNS
 from posttrain.studies.edits.outcome import ARMS, IGNORE, Cell
 
@@ -29,9 +29,9 @@ SETTINGS = FullSettings(
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_checkpoint):
+def experiment(tiny_checkpoint):
     groups = load_edits("simulator", tiny_checkpoint, SETTINGS)
-    return Bench.of(tiny_checkpoint, groups, SETTINGS)
+    return Experiment.prepare(tiny_checkpoint, groups, SETTINGS)
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def stand_in(monkeypatch):
     trainings = []
 
     def use(score):
-        def train(checkpoint, groups, layout, recipe, *, objective, learning_rate, seed, steps):
+        def train(checkpoint, groups, layout, recipe, *, loss_type, learning_rate, seed, steps):
             assert layout is LAYOUTS["exact"]
             model = SimpleNamespace(
-                groups=groups, objective=objective, rate=learning_rate, seed=seed, recipe=recipe,
+                groups=groups, loss_type=loss_type, rate=learning_rate, seed=seed, recipe=recipe,
                 steps=steps,
             )  # fmt: skip
             trainings.append(model)
@@ -61,17 +61,21 @@ def stand_in(monkeypatch):
     return use
 
 
-def test_training_and_test_share_no_prompt(bench):
-    ranked = bench.groups.ranked
-    names = [{ranked[i].group for i in part} for part in (bench.training, bench.test)]
+def test_training_and_test_share_no_prompt(experiment):
+    ranked = experiment.groups.ranked
+    names = [
+        {ranked[i].cluster_id for i in part} for part in (experiment.training, experiment.test)
+    ]
     assert not names[0] & names[1]
-    assert len(bench.test) == 10
-    assert sorted(bench.test) == bench.test.tolist()
-    assert sorted(bench.order(0)) == sorted(bench.training)
-    assert bench.order(0).tolist() == bench.order(0).tolist() != bench.order(1).tolist()
+    assert len(experiment.test) == 10
+    assert sorted(experiment.test) == experiment.test.tolist()
+    assert sorted(experiment.order(0)) == sorted(experiment.training)
+    assert (
+        experiment.order(0).tolist() == experiment.order(0).tolist() != experiment.order(1).tolist()
+    )
 
 
-def test_all_arms_are_tuned_on_the_same_held_out_pairs_whatever_they_add(bench, stand_in):
+def test_all_arms_are_tuned_on_the_same_held_out_pairs_whatever_they_add(experiment, stand_in):
     judged = {}
 
     def score(model, group):
@@ -86,21 +90,21 @@ def test_all_arms_are_tuned_on_the_same_held_out_pairs_whatever_they_add(bench, 
         judged.clear()
         trainings = stand_in(score)
         trainings.clear()
-        assert tune(bench, Cell(name, 12, 0.5)) == [(1e-3, 0.5), (1e-2, 1.0)]
+        assert tune(experiment, Cell(name, 12, 0.5)) == [(1e-3, 0.5), (1e-2, 1.0)]
         assert [(t.seed, t.rate) for t in trainings] == [
             (0, 1e-3), (0, 1e-2), (1, 1e-3), (1, 1e-2),
         ]  # fmt: skip
         seen[name] = dict(judged)
         sizes = [len(training.groups) for training in trainings]
         assert (max(sizes) > 12) == (name == "two more pairs")
-        assert {t.objective for t in trainings} == {"pairs"}
+        assert {t.loss_type for t in trainings} == {"pairs"}
     assert seen[IGNORE] == seen["all pairs"] == seen["two more pairs"]
 
 
-def test_a_single_learning_rate_is_not_judged(bench, stand_in):
+def test_a_single_learning_rate_is_not_judged(experiment, stand_in):
     trainings = stand_in(None)
     alone = replace(
-        bench, settings=replace(SETTINGS, learning_rates=[0.5], shared_learning_rate=0.5)
+        experiment, settings=replace(SETTINGS, learning_rates=[0.5], shared_learning_rate=0.5)
     )
     ((rate, accuracy),) = tune(alone, Cell(IGNORE, 12, 1.0))
     assert rate == 0.5
@@ -108,7 +112,7 @@ def test_a_single_learning_rate_is_not_judged(bench, stand_in):
     assert not trainings
 
 
-def test_every_seed_trains_on_other_groups_and_is_tested_on_all_responses(bench, stand_in):
+def test_every_seed_trains_on_other_groups_and_is_tested_on_all_responses(experiment, stand_in):
     tested = []
 
     def score(model, group):
@@ -117,33 +121,35 @@ def test_every_seed_trains_on_other_groups_and_is_tested_on_all_responses(bench,
         return np.arange(len(group.responses))[:: -1 if model.seed else 1]
 
     trainings = stand_in(score)
-    sums, costs = train_and_test(bench, Cell("Plackett–Luce", 12, 1.0), 0.3)
+    sums, costs = train_and_test(experiment, Cell("Plackett-Luce", 12, 1.0), 0.3)
     assert sums.shape[::2] == (2, COLUMNS)
     assert [group for seed, group in tested if seed == 0] == [
-        bench.groups.tokens[i] for i in bench.test
+        experiment.groups.tokens[i] for i in experiment.test
     ]
-    assert {(t.rate, t.objective) for t in trainings} == {(0.3, "plackett-luce")}
+    assert {(t.rate, t.loss_type) for t in trainings} == {(0.3, "plackett-luce")}
     assert all(t.recipe is SETTINGS for t in trainings)
     first, second = ({g.tokens.prompt for g in t.groups} for t in trainings)
     assert first != second
     found = full.edit_metrics(sums.sum(axis=1))
     for kind in ("chosen > rejected", "edited > chosen", "edited > rejected"):
         assert found[kind].tolist() == [0.0, 1.0]
-    arm = ARMS["Plackett–Luce"]
-    chosen = [choose(bench.order(s), bench.groups.edits, arm, 12, 1.0) for s in (0, 1)]
+    arm = ARMS["Plackett-Luce"]
+    chosen = [choose(experiment.order(s), experiment.groups.edits, arm, 12, 1.0) for s in (0, 1)]
     most = [len(part.plain) + 3 * len(part.edited) for part in chosen]
     assert [t.steps for t in trainings] == [math.ceil(count / 8) for count in most]
     assert costs["edits"] == np.mean([len(part.edited) for part in chosen])
     assert costs["groups"] == 12
 
 
-def test_every_arm_is_trained_at_every_share_at_its_best_and_at_the_shared_rate(bench, stand_in):
+def test_every_arm_is_trained_at_every_share_at_its_best_and_at_the_shared_rate(
+    experiment, stand_in
+):
     def score(model, group):
         return np.arange(len(group.responses))[:: -1 if model.rate == 1e-2 else 1]
 
     trainings = stand_in(score)
     few = replace(SETTINGS, arms=[IGNORE, "one more pair"], tuning_seeds=1)
-    outcome, tuning = run(replace(bench, settings=few))
+    outcome, tuning = run(replace(experiment, settings=few))
     # By arm and share two rates tried, and two seeds at the best and at the shared one.
     assert [t.rate for t in trainings] == [1e-3, 1e-2, 1e-2, 1e-2, 1e-3, 1e-3] * 4
     for cell in few.cells:
@@ -156,15 +162,17 @@ def test_every_arm_is_trained_at_every_share_at_its_best_and_at_the_shared_rate(
     assert set(tuning["accuracy"]) == {0.0, 1.0}
     assert outcome.account == {
         "test groups": 10,
-        "test groups with an edit": sum(bench.groups.ranked[i].has_edit for i in bench.test),
+        "test groups with an edit": sum(
+            experiment.groups.ranked[i].has_edit for i in experiment.test
+        ),
     }
     longer = full.edit_metrics(outcome.baselines["longer"].sum(axis=0))
     assert longer["leans shorter"] == -0.5
 
 
-def test_all_arms_take_as_many_steps(bench, stand_in):
+def test_all_arms_take_as_many_steps(experiment, stand_in):
     trainings = stand_in(lambda model, group: np.zeros(len(group.responses)))
-    twice = replace(bench, settings=replace(SETTINGS, epochs=2))
+    twice = replace(experiment, settings=replace(SETTINGS, epochs=2))
     for name in ARMS:
         train_and_test(twice, Cell(name, 12, 0.5), 0.1)
     by_seed = [{t.steps for t in trainings if t.seed == seed} for seed in (0, 1)]
@@ -174,13 +182,13 @@ def test_all_arms_take_as_many_steps(bench, stand_in):
     assert by_seed[0] == {2 * math.ceil(groups / 8)}
 
 
-def test_what_an_arm_is_compared_with_took_as_many_steps(bench, stand_in):
+def test_what_an_arm_is_compared_with_took_as_many_steps(experiment, stand_in):
     # More edits make longer training, also where they are ignored.
     trainings = stand_in(lambda model, group: np.zeros(len(group.responses)))
     one_rate = replace(
         SETTINGS, seeds=1, learning_rates=[0.1], shared_learning_rate=0.1, batch_size=2
     )
-    run(replace(bench, settings=one_rate))
+    run(replace(experiment, settings=one_rate))
     steps = {}
     for cell, training in zip(
         sorted(one_rate.cells, key=lambda cell: (-cell.size, str(cell))), trainings, strict=True
@@ -190,9 +198,9 @@ def test_what_an_arm_is_compared_with_took_as_many_steps(bench, stand_in):
     assert max(steps[1.0]) > max(steps[0.5])
 
 
-def test_too_few_groups_are_refused_before_anything_is_trained(bench, stand_in):
+def test_too_few_groups_are_refused_before_anything_is_trained(experiment, stand_in):
     trainings = stand_in(None)
-    large = replace(bench, settings=replace(SETTINGS, sizes=[4, 30], shares=[1.0]))
+    large = replace(experiment, settings=replace(SETTINGS, sizes=[4, 30], shares=[1.0]))
     with pytest.raises(ValueError, match=r"30 groups with .* edits need .* training groups"):
         run(large)
     assert not trainings

@@ -24,7 +24,7 @@ def groups(tiny_checkpoint):
     data = DataSettings(groups=90, edited_share=1.0)
     found = load_edits("simulator", tiny_checkpoint, data)
     # Neighbours split together.
-    ranked = [replace(group, group=f"topic {k // 2}") for k, group in enumerate(found.ranked)]
+    ranked = [replace(group, cluster_id=f"topic {k // 2}") for k, group in enumerate(found.ranked)]
     return replace(found, ranked=ranked)
 
 
@@ -37,7 +37,7 @@ def test_comparisons_are_those_of_every_arms_training_groups(groups, firsts):
     order = np.random.default_rng(0).permutation(90)
     chosen = {name: choose(order, groups.edits, ARMS[name], 14, 0.5) for name in ARMS}
     trained = {name: training_groups(groups, ARMS[name], part) for name, part in chosen.items()}
-    found = Comparisons.of(chosen, trained, firsts)
+    found = Comparisons.from_groups(chosen, trained, firsts)
     responses = [
         (group.prompt, response) for group in groups.tokens for response in group.responses
     ]
@@ -97,7 +97,7 @@ def test_heads_on_the_truth_find_it_and_every_group_is_tested_once(groups, with_
 
 
 def test_no_head_sees_a_topic_that_it_is_tested_on(groups, with_features, monkeypatch):
-    topics = np.array([group.group for group in groups.ranked])
+    topics = np.array([group.cluster_id for group in groups.ranked])
     of_response = np.repeat(topics, [len(group.responses) for group in groups.ranked])
     tested = []
     true_fit = heads._fit
@@ -129,7 +129,7 @@ def test_inner_folds_keep_groups_together_and_take_in_what_arms_add(
         )
 
     collected = []
-    true_of = Comparisons.of.__func__
+    true_of = Comparisons.from_groups.__func__
 
     def of(cls, *arguments):
         collected.append(true_of(cls, *arguments))
@@ -145,7 +145,7 @@ def test_inner_folds_keep_groups_together_and_take_in_what_arms_add(
     plain = list(ARMS).index(IGNORE)
     for number, compared in enumerate(collected):
         for fold, judged, weights, choices in seen[2 * number : 2 * number + 2]:
-            names = np.array([groups.ranked[i].group for i in compared.groups])
+            names = np.array([groups.ranked[i].cluster_id for i in compared.groups])
             assert len({(name, k) for name, k in zip(names, fold, strict=True)}) == len(set(names))
             assert set(fold) == {-1, 0, 1}
             # Judged are the choices of annotators among the groups that all arms share.
@@ -191,7 +191,7 @@ def test_margins_of_an_arm_reach_its_heads(groups, firsts, monkeypatch):
     order = np.random.default_rng(0).permutation(90)
     chosen = {name: choose(order, groups.edits, ARMS[name], 14, 0.5) for name in ARMS}
     trained = {name: training_groups(groups, ARMS[name], part) for name, part in chosen.items()}
-    found = Comparisons.of(chosen, trained, firsts)
+    found = Comparisons.from_groups(chosen, trained, firsts)
     margins = dict(zip(chosen, found.margins, strict=True))
     assert sorted(margins["all pairs"][margins["all pairs"] > 0]) == sorted(
         p.margin for g in trained["all pairs"] for p in g.pairs if p.margin > 0

@@ -11,9 +11,9 @@ from posttrain.studies.edits.metrics import KINDS, STRATA, TestPairs, edit_metri
 from posttrain.training.pairing import RATED
 
 PROMPT = (Message("user", "Why?"),)
-TRIPLE = RankedGroup("a", PROMPT, ("short", "longer text", "no"), group="one")
-PAIR = RankedGroup("b", PROMPT, ("yes", "never"), group="two")
-TIED = RankedGroup("c", PROMPT, ("yes", "nay"), group="one")
+TRIPLE = RankedGroup("a", PROMPT, ("short", "longer text", "no"), cluster_id="one")
+PAIR = RankedGroup("b", PROMPT, ("yes", "never"), cluster_id="two")
+TIED = RankedGroup("c", PROMPT, ("yes", "nay"), cluster_id="one")
 GROUPS = [TRIPLE, PAIR, TIED]
 
 
@@ -22,7 +22,7 @@ def counts(pairs):
 
 
 def test_pairs_of_groups_by_hand():
-    pairs = TestPairs.of(GROUPS)
+    pairs = TestPairs.from_groups(GROUPS)
     assert list(zip(pairs.winners, pairs.losers, strict=True)) == [
         (0, 1), (0, 2), (1, 2), (3, 4), (5, 6),
     ]  # fmt: skip
@@ -45,14 +45,14 @@ def test_pairs_of_groups_by_hand():
 
 def test_gold_ranks_what_it_tells_apart_whatever_annotators_said():
     # The annotator of the pair erred; two responses of the triple are equally good.
-    pairs = TestPairs.of(GROUPS, [(-1.0, -1.0, -3.0), (-2.0, 0.0), (0.0, 0.0)])
+    pairs = TestPairs.from_groups(GROUPS, [(-1.0, -1.0, -3.0), (-2.0, 0.0), (0.0, 0.0)])
     gold = pairs.strata[STRATA.index("gold")]
     found = sorted(zip(pairs.winners[gold], pairs.losers[gold], strict=True))
     assert found == [(0, 2), (1, 2), (4, 3)]
     turned = (pairs.winners == 4) & (pairs.losers == 3)
     assert pairs.codes[turned].tolist() == [1]
     # The other strata are as without gold.
-    plain = counts(TestPairs.of(GROUPS))
+    plain = counts(TestPairs.from_groups(GROUPS))
     assert counts(pairs) == plain | {"gold": 3, "gold, chosen and rejected": 2}
 
 
@@ -63,7 +63,7 @@ def by_hand(groups, scores, codes_wanted):
     for group in groups:
         roles = RESPONSES[-len(group.responses) :]
         for one, other in combinations(range(len(group.responses)), 2):
-            if group.group in codes_wanted:
+            if group.cluster_id in codes_wanted:
                 gap = scores[first + one] - scores[first + other]
                 kind = f"{roles[one]} > {roles[other]}"
                 right[kind].append(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0)
@@ -74,7 +74,7 @@ def by_hand(groups, scores, codes_wanted):
 @pytest.mark.parametrize("wanted", [("one",), ("two",), ("one", "two")])
 def test_metrics_are_those_of_plain_loops(wanted):
     scores = np.array([0.3, 0.3, -1.0, -2.0, 1.0, 0.5, 0.2])
-    sums = TestPairs.of(GROUPS).sums(scores)
+    sums = TestPairs.from_groups(GROUPS).sums(scores)
     rows = [["one", "two"].index(name) for name in wanted]
     found = edit_metrics(sums[rows].sum(axis=0))
     for name, value in by_hand(GROUPS, scores, wanted).items():
@@ -89,4 +89,4 @@ def test_metrics_are_those_of_plain_loops(wanted):
 
 def test_scores_that_are_no_numbers_are_refused():
     with pytest.raises(ValueError, match="scores must be finite"):
-        TestPairs.of(GROUPS).sums(np.array([0, 0, 0, 0, 0, 0, np.inf]))
+        TestPairs.from_groups(GROUPS).sums(np.array([0, 0, 0, 0, 0, 0, np.inf]))

@@ -9,9 +9,9 @@ from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE, Cell, Outco
 from posttrain.training.pairing import RATED
 
 PROMPT = (Message("user", "Why?"),)
-TRIPLE = RankedGroup("a", PROMPT, ("short", "longer text", "no"), group="one")
-PAIR = RankedGroup("b", PROMPT, ("yes", "never"), group="two")
-TIED = RankedGroup("c", PROMPT, ("yes", "nay"), group="one")
+TRIPLE = RankedGroup("a", PROMPT, ("short", "longer text", "no"), cluster_id="one")
+PAIR = RankedGroup("b", PROMPT, ("yes", "never"), cluster_id="two")
+TIED = RankedGroup("c", PROMPT, ("yes", "nay"), cluster_id="one")
 GROUPS = [TRIPLE, PAIR, TIED]
 
 
@@ -23,7 +23,7 @@ def test_arms_are_those_that_the_study_promises():
         "adding edited > rejected": "rated and edited over rejected",
         "all pairs": "all",
         "all pairs, by prompt": "all",
-        "Plackett–Luce": "all",
+        "Plackett-Luce": "all",
         "edit instead of chosen": "edited over rejected",
         "one more pair": "rated",
         "two more pairs": "rated",
@@ -33,7 +33,7 @@ def test_arms_are_those_that_the_study_promises():
     assert {name: arm.added for name, arm in ARMS.items() if arm.added} == {
         "one more pair": 1, "two more pairs": 2,
     }  # fmt: skip
-    assert [name for name, arm in ARMS.items() if arm.objective != "pairs"] == ["Plackett–Luce"]
+    assert [name for name, arm in ARMS.items() if arm.loss_type != "pairs"] == ["Plackett-Luce"]
     assert [name for name, arm in ARMS.items() if arm.pairing.weighting == "prompt"] == [
         "all pairs, by prompt"
     ]
@@ -46,7 +46,7 @@ def test_arms_are_those_that_the_study_promises():
 @pytest.fixture
 def outcome():
     """Three arms with planted scores: two test groups, two seeds."""
-    pairs = TestPairs.of(GROUPS)
+    pairs = TestPairs.from_groups(GROUPS)
     scores = {
         IGNORE: [[0, 0, 1, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 0]],
         "all pairs": [[2, 1, 0, 1, 0, 1, 0], [2, 1, 0, 0, 1, 1, 0]],
@@ -82,7 +82,7 @@ def test_tables_hold_means_over_seeds_and_paired_differences(outcome):
     assert cell(tables["gains"], arm="all pairs", **edited) == pytest.approx(0.75)
     assert cell(tables["gains"], arm="all pairs", **where) == pytest.approx(all_pairs - ignored)
     assert IGNORE not in set(tables["gains"]["arm"])
-    named = "all pairs − two more pairs"
+    named = "all pairs - two more pairs"
     assert cell(tables["contrasts"], contrast=named, **where) == pytest.approx(all_pairs - more)
     assert cell(tables["contrasts"], contrast=named, **edited) == pytest.approx(0.5)
     # Contrasts of arms that were not trained are left out.

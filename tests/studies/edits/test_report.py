@@ -30,9 +30,9 @@ def test_gains_have_a_row_for_each_arm_and_tuning_and_a_column_for_each_cell(rec
         arm for arm in ARMS if arm != IGNORE
     ]
     found = estimate(
-        records[0].tables["gains"], arm="Plackett–Luce", size=100, share=0.25, tuning="shared"
+        records[0].tables["gains"], arm="Plackett-Luce", size=100, share=0.25, tuning="shared"
     )
-    cell = table.loc[("Plackett–Luce", "shared"), "100 groups, 25 % of edits"]
+    cell = table.loc[("Plackett-Luce", "shared"), "100 groups, 25 % of edits"]
     assert cell == with_interval(found)
     one_share = replace(records[0], settings=records[0].settings | {"shares": [1.0]})
     assert list(report.gain_table(one_share).columns) == ["100 groups", "1,000 groups"]
@@ -53,12 +53,12 @@ def test_contrasts_of_arms_that_were_not_run_are_dashes(records):
     table = report.contrast_table(records)
     assert list(table.index) == list(CONTRASTS)
     shown = table["seeda (top layers)"]
-    assert shown["Plackett–Luce − all pairs"] == "–"
+    assert shown["Plackett-Luce - all pairs"] == "–"
     found = estimate(
-        records[1].tables["contrasts"], contrast="all pairs − one more pair",
+        records[1].tables["contrasts"], contrast="all pairs - one more pair",
         **most_data(records[1]),
     )  # fmt: skip
-    assert shown["all pairs − one more pair"] == with_interval(found)
+    assert shown["all pairs - one more pair"] == with_interval(found)
 
 
 def test_accuracy_stands_beside_the_length_baseline(records):

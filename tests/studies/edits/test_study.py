@@ -53,7 +53,7 @@ def simulated(tiny_checkpoint):
 def human(tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     groups = [
-        replace(group.ranked, group=f"topic {number // 2}")
+        replace(group.ranked, cluster_id=f"topic {number // 2}")
         for number, group in enumerate(simulate(90, seed=3, edited_share=0.5))
     ]
     write_groups(folder / "mine.jsonl", groups)
@@ -148,7 +148,7 @@ def test_full_training_on_human_data_has_a_record_of_its_own(
     tiny_checkpoint, tmp_path, monkeypatch
 ):
     groups = [
-        replace(group.ranked, group=f"topic {number // 2}")
+        replace(group.ranked, cluster_id=f"topic {number // 2}")
         for number, group in enumerate(simulate(90, seed=3, edited_share=0.5))
     ]
     write_groups(tmp_path / "mine.jsonl", groups)

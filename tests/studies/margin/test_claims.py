@@ -16,10 +16,10 @@ METRICS = (
 
 #: Where each claim looks (at the largest size), and the sign that speaks for it.
 CELLS = {
-    "rises-with-strength": ("steps", "none", "accuracy 4 − 1", "tuned", 1, 0.05),
+    "rises-with-strength": ("steps", "none", "accuracy 4 - 1", "tuned", 1, 0.05),
     "large-margin-helps": ("gains", "large", "accuracy", "tuned", 1, 0.004),
     "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, 0.005),
-    "gains-where-decided": ("steps", "large", "gain 4 − 1", "tuned", 1, 0.018),
+    "gains-where-decided": ("steps", "large", "gain 4 - 1", "tuned", 1, 0.018),
     "bimodal": ("gains", "large", "bimodality", "tuned", 1, 0.02),
     "diminishing": ("trends", "large", "accuracy", "tuned", -1, None),
     "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, 0.0),
@@ -34,7 +34,7 @@ def synthetic(everywhere, *, cell=None, planted=None):
     for name, metrics in (
         ("metrics", METRICS),
         ("gains", METRICS),
-        ("steps", ("accuracy 4 − 1", "gain 4 − 1")),
+        ("steps", ("accuracy 4 - 1", "gain 4 - 1")),
         ("trends", METRICS[:3]),
     ):
         rows = []

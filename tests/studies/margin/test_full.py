@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from posttrain.data.sources.simulator.annotators import reachable_accuracy, simulate
-from posttrain.evaluation.metrics import sums_by_group
+from posttrain.evaluation.metrics import sufficient_statistics
 from posttrain.models import embedded
 from posttrain.studies.margin import full
 from posttrain.studies.margin.full import FullSettings, prepare, run, train_and_score
@@ -140,7 +140,7 @@ def test_the_examples_are_the_scores_behind_the_sums(outcome, prepared):
     groups = [prepared.ranked[i] for i in prepared.test]
     strengths = np.array([group.strength for group in groups])
     for a in (0, 5):
-        sums = sums_by_group(
+        sums = sufficient_statistics(
             *outcome.examples[a, 1], strengths, outcome.example_codes, outcome.sums.shape[4]
         )
         np.testing.assert_array_equal(sums, outcome.sums[a, 1, 0, 1])

@@ -35,14 +35,14 @@ SETTINGS = HeadSettings(
 @pytest.fixture
 def pairs():
     random = np.random.default_rng(0)
-    return RatedPairs.of(
+    return RatedPairs.from_groups(
         [
             RankedGroup(
                 id=str(number),
                 prompt=(Message("user", "prompt"),),
                 responses=("chosen", "rejected"),
                 strength=int(random.integers(1, 5)),
-                group=f"debate {random.integers(GROUPS)}",
+                cluster_id=f"debate {random.integers(GROUPS)}",
             )
             for number in range(PAIRS)
         ]
@@ -237,7 +237,7 @@ def test_features_belong_to_chosen_and_rejected(tiny_checkpoint, tiny_model, mon
     assert any(whole > limit >= pair for whole, pair in zip(edited, longest, strict=True))
     settings = HeadSettings(layer=2, pooling="last", max_tokens=limit)
     winners, losers, trimmed = margin_heads._pair_features(
-        RatedPairs.of(groups), tiny_checkpoint, settings
+        RatedPairs.from_groups(groups), tiny_checkpoint, settings
     )
     cut = [tokenize_group(tokenizer, group, max_tokens=limit) for group in rated]
     for side, place in ((winners, 0), (losers, 1)):

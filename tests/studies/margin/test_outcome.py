@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from posttrain.data.preferences import Message, RankedGroup
-from posttrain.evaluation.metrics import COLUMNS, metrics, sums_by_group
+from posttrain.evaluation.metrics import COLUMNS, metrics, sufficient_statistics
 from posttrain.studies.margin.outcome import (
     ARMS,
     Arm,
@@ -24,13 +24,13 @@ PLANTED = 0.4
 KEYS = ["loss", "filtered", "tuning", "size", "metric"]
 
 
-def group_of(name, *, strength=2, group="", responses=("one two", "three")):
+def group_of(name, *, strength=2, cluster_id="", responses=("one two", "three")):
     return RankedGroup(
         id=name,
         prompt=(Message("user", name),),
         responses=responses,
         strength=strength,
-        group=group,
+        cluster_id=cluster_id,
     )
 
 
@@ -58,7 +58,9 @@ def outcome():
                     effect -= 0.2 * arm.filtered
                     winners = base + effect + random.normal(0, 0.05, PAIRS)
                     losers = random.normal(0, 0.05, PAIRS)
-                    sums[a, s, seed, g] = sums_by_group(winners, losers, strengths, codes, GROUPS)
+                    sums[a, s, seed, g] = sufficient_statistics(
+                        winners, losers, strengths, codes, GROUPS
+                    )
                     if seed == 0 and s == 2:
                         examples[a, g] = winners, losers
     return Outcome(
@@ -127,11 +129,11 @@ def test_margins_and_weights_of_an_arm(loss, margins, weights):
 
 def test_rated_pairs_number_the_split_groups():
     groups = [
-        group_of("a", group="y", strength=4),
-        group_of("b", group="x"),
-        group_of("c", group="y"),
+        group_of("a", cluster_id="y", strength=4),
+        group_of("b", cluster_id="x"),
+        group_of("c", cluster_id="y"),
     ]
-    pairs = RatedPairs.of(groups)
+    pairs = RatedPairs.from_groups(groups)
     assert pairs.groups == groups
     assert pairs.strengths.tolist() == [4, 2, 2]
     assert pairs.codes.tolist() == [1, 0, 1]
@@ -141,7 +143,7 @@ def test_rated_pairs_number_the_split_groups():
 def test_unrated_groups_are_refused():
     groups = [group_of("a"), group_of("b", strength=None), group_of("c", strength=None)]
     with pytest.raises(ValueError, match=r"2 of 3 groups have no strength \(first: b\)"):
-        RatedPairs.of(groups)
+        RatedPairs.from_groups(groups)
 
 
 def test_select_takes_each_groups_own_tuned_value():
@@ -200,7 +202,7 @@ def test_steps_compare_strength_4_with_strength_1(tables):
         def rise(loss, label=(filtered, tuning, size)):
             return measured[(loss, *label, "accuracy 4")] - measured[(loss, *label, "accuracy 1")]
 
-        expected = rise(loss) - (rise("none") if name == "gain 4 − 1" else 0)
+        expected = rise(loss) - (rise("none") if name == "gain 4 - 1" else 0)
         assert step == pytest.approx(expected, abs=1e-12)
 
 
@@ -310,7 +312,7 @@ def test_baselines_pass_through(outcome, tables):
 
 
 def test_the_length_baseline_counts_characters():
-    pairs = RatedPairs.of(
+    pairs = RatedPairs.from_groups(
         [
             group_of("a", responses=("longer", "short"), strength=4),
             group_of("b", responses=("short", "longer"), strength=4),

@@ -12,8 +12,8 @@ from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.packing import distance as packing_distance
 from posttrain.studies.packing.distance import distances
 
-INEXACT = ("causal attention", "llama3", "running positions")
-LABELS = ["0", "1–16", "17–64", "65–256", "over 256"]
+INEXACT = ("causal attention", "causal", "running positions")
+LABELS = ["0", "1-16", "17-64", "65-256", "over 256"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def states(model, prompt, responses, *, causal, running):
 
 def directly(model, groups, layout):
     """Squared shifts by slot and by preceding tokens, and squared distances of two responses."""
-    causal, running = layout in ("causal attention", "llama3"), layout != "causal attention"
+    causal, running = layout in ("causal attention", "causal"), layout != "causal attention"
     by_slot, by_preceding, apart = {}, {}, []
     for group in groups:
         count = len(group.responses)
@@ -142,8 +142,8 @@ def test_a_single_group_has_no_interval(tiny_checkpoint, groups):
         count = len(group.responses)
         assert slots["responses"].tolist() == [count] * 3 * count
         model, _ = reward_model.load(tiny_checkpoint)
-        by_slot, _, apart = directly(model, [group], "llama3")
-        row = value(table, layout="llama3", by="slot", value="2")
+        by_slot, _, apart = directly(model, [group], "causal")
+        row = value(table, layout="causal", by="slot", value="2")
         distance = math.sqrt(mean(by_slot["2"]) / mean(apart))
         assert row["estimate"] == pytest.approx(distance, rel=1e-9)
 

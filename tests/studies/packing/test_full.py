@@ -36,7 +36,7 @@ from posttrain.studies.packing.rows import RowSettings
 from posttrain.studies.packing.study import STUDY
 from posttrain.studies.throughput.bench import ThroughputSettings
 
-FOUR_ARMS = ["separate", "exact", "llama3", "llama3, ranked"]
+FOUR_ARMS = ["separate", "exact", "causal", "causal, ranked"]
 SETTINGS = PackingSettings(
     arms=FOUR_ARMS,
     size=16,
@@ -48,7 +48,7 @@ SETTINGS = PackingSettings(
     groups=60,
     resamples=20,
 )
-ONE_RATE = replace(SETTINGS, arms=["separate", "llama3"], seeds=1, learning_rates=[1e-2])
+ONE_RATE = replace(SETTINGS, arms=["separate", "causal"], seeds=1, learning_rates=[1e-2])
 HUMAN = HumanPackingSettings(
     arms=["exact", "separate"],
     top_layers=1,
@@ -59,7 +59,7 @@ HUMAN = HumanPackingSettings(
     batch_size=4,
     resamples=5,
 )
-CAUSAL = TESTS["llama3"]
+CAUSAL = TESTS["causal"]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def human_data(monkeypatch, tmp_path, tiny_checkpoint):
     The responses of that one are equal in (unknown) tokens.
     """
     groups = [
-        replace(group.ranked, group=f"topic {number // 3}")
+        replace(group.ranked, cluster_id=f"topic {number // 3}")
         for number, group in enumerate(simulate(50, seed=3, edited_share=0.5))
     ]
     unknown = RankedGroup("unknown", (Message("user", "translate : cat"),), ("qqq", "zzz"))
@@ -100,7 +100,7 @@ def human_data(monkeypatch, tmp_path, tiny_checkpoint):
 
 
 def names(prepared, indices):
-    return {prepared.ranked[i].group for i in indices}
+    return {prepared.ranked[i].cluster_id for i in indices}
 
 
 def of_size(groups, count):
@@ -122,7 +122,7 @@ def test_the_source_decides_the_settings():
     assert PackingSettings().arms == list(ARMS)
     assert HumanPackingSettings().arms == FOUR_ARMS
     assert PackingSettings().tests == list(TESTS)
-    assert HumanPackingSettings().tests == ["separate", "llama3"]
+    assert HumanPackingSettings().tests == ["separate", "causal"]
     assert (PackingSettings().top_layers, HumanPackingSettings().top_layers) == (0, 6)
     # Lists are not shared.
     PackingSettings().arms.clear()
@@ -133,7 +133,7 @@ def test_training_and_test_share_no_group_and_the_test_part_has_a_limit(tiny_che
     whole = prepare("simulator", tiny_checkpoint, replace(SETTINGS, test_size=1000))
     assert sorted([*whole.training, *whole.test]) == list(range(60))
     assert not names(whole, whole.training) & names(whole, whole.test)
-    distinct = {group.group for group in whole.ranked}
+    distinct = {group.cluster_id for group in whole.ranked}
     assert len(names(whole, whole.test)) == math.ceil(0.3 * len(distinct))
     assert whole.account["test groups"] == len(whole.test) > 14
 
@@ -172,7 +172,7 @@ def test_test_codes_number_the_groups_of_the_test_part(prepared):
     assert set(codes) == set(range(len(names(prepared, prepared.test))))
     of_code = {}
     for code, index in zip(codes, prepared.test, strict=True):
-        of_code.setdefault(code, set()).add(prepared.ranked[index].group)
+        of_code.setdefault(code, set()).add(prepared.ranked[index].cluster_id)
     assert all(len(found) == 1 for found in of_code.values())
     assert len(set.union(*of_code.values())) == len(of_code)
 
@@ -299,8 +299,8 @@ def test_tuning_judges_each_rate_on_training_groups_in_the_arms_own_layout(stand
     ]
     assert all(training.recipe is settings for training in trainings)
     assert list(judged) == [
-        ("separate", "separate"), ("exact", "separate"), ("llama3", "llama3"),
-        ("llama3, ranked", "llama3"),
+        ("separate", "separate"), ("exact", "separate"), ("causal", "causal"),
+        ("causal, ranked", "causal"),
     ]  # fmt: skip
     # All arms and rates have the same split, every seed has another one.
     splits = list(judged.values())
@@ -317,7 +317,7 @@ def test_a_single_learning_rate_is_not_judged(stand_in, prepared):
     assert table["accuracy"].isna().all()
 
 
-@pytest.mark.parametrize("tests", [list(TESTS), ["llama3", "separate"]])
+@pytest.mark.parametrize("tests", [list(TESTS), ["causal", "separate"]])
 def test_every_arm_is_trained_on_the_same_groups_and_tested_in_every_layout(
     stand_in, prepared, tests
 ):
@@ -412,7 +412,7 @@ def test_reversed_pairs_swap_first_and_last(tiny_model, tiny_groups):
             {"arms": ["separate", "llama4"]},
             "arms must contain separate and only names of separate, exact, .*; got .*, llama4$",
         ),
-        ({"arms": ["exact", "llama3"]}, "arms must contain separate and .*; got exact, llama3$"),
+        ({"arms": ["exact", "causal"]}, "arms must contain separate and .*; got exact, llama3$"),
         ({"arms": []}, "arms must contain separate and .*; got $"),
         (
             {"tests": ["separate", "exact"], "arms": ["separate"]},
@@ -428,11 +428,11 @@ def test_reversed_pairs_swap_first_and_last(tiny_model, tiny_groups):
         ({"learning_rates": []}, "learning_rates needs at least one value$"),
         # Every arm is tested in its own rows.
         (
-            {"tests": ["llama3"], "arms": ["separate", "llama3, ranked"]},
+            {"tests": ["causal"], "arms": ["separate", "causal, ranked"]},
             "tests must contain llama3, separate and .*; got llama3$",
         ),
         (
-            {"tests": ["separate", "llama3"], "arms": ["separate", "running positions, ranked"]},
+            {"tests": ["separate", "causal"], "arms": ["separate", "running positions, ranked"]},
             "tests must contain running positions, separate and .*; got separate, llama3$",
         ),
     ],
@@ -468,9 +468,9 @@ def test_exact_rows_train_the_same_model_as_separate_rows(record):
                 for arm in ("separate", "exact")
             )
             assert one["estimate"] == pytest.approx(other["estimate"], abs=1e-9)
-    causal = value(record.tables["matrix"], trained="llama3", tested="separate", metric="accuracy")
+    causal = value(record.tables["matrix"], trained="causal", tested="separate", metric="accuracy")
     assert math.isfinite(causal["estimate"])
-    flips = value(record.tables["matrix"], trained="exact", tested="llama3", metric="flips")
+    flips = value(record.tables["matrix"], trained="exact", tested="causal", metric="flips")
     assert flips["estimate"] > 0
 
 
@@ -482,13 +482,13 @@ def test_learning_rates_are_judged_where_there_is_a_choice(record, single_rate):
     by_arm = tuning.set_index(["trained", "learning rate"])["accuracy"]
     assert by_arm["separate"].tolist() == pytest.approx(by_arm["exact"].tolist())
     tuning = single_rate.tables["tuning"]
-    assert [*tuning["trained"]] == ["separate", "llama3"]
+    assert [*tuning["trained"]] == ["separate", "causal"]
     assert tuning["accuracy"].isna().all()
 
 
 def test_a_single_seed_and_a_single_rate_are_enough(single_rate):
     assert single_rate.profile == "quick"
-    assert [*single_rate.tables["contrasts"]["contrast"]] == ["own − separate"]
+    assert [*single_rate.tables["contrasts"]["contrast"]] == ["own - separate"]
     table = single_rate.tables["non-inferiority"]
     assert table[["sd", "p inferior", "p superior"]].isna().all(axis=None)
     assert not single_rate.tables["matrix"]["estimate"].isna().any()
@@ -540,7 +540,7 @@ def test_human_data_train_the_top_layers_of_smollm2(human_data, monkeypatch):
         assert model.score.weight.requires_grad
     matrix = record.tables["matrix"]
     assert matrix["trained"].unique().tolist() == ["exact", "separate"]
-    assert matrix["tested"].unique().tolist() == ["separate", "llama3"]
+    assert matrix["tested"].unique().tolist() == ["separate", "causal"]
 
 
 def test_human_data_has_settings_of_its_own_by_default(human_data, monkeypatch):
@@ -661,7 +661,7 @@ def test_runs_of_code_that_may_still_change_are_not_kept(trainings, tmp_path, mo
 def test_prepared_groups_keep_their_split():
     """Codes follow the groups of the test part, not those of all groups."""
     ranked = [
-        RankedGroup(str(k), (Message("user", "x"),), ("a", "b"), group=name)
+        RankedGroup(str(k), (Message("user", "x"),), ("a", "b"), cluster_id=name)
         for k, name in enumerate("zyxzy")
     ]
     prepared = Prepared(ranked, [], {}, training=np.array([2]), test=np.array([0, 1, 3, 4]))
@@ -675,6 +675,6 @@ def test_the_profiles_hold_settings_that_exist(profile):
     for source, settings in values["runs"].items():
         assert STUDY.settings_for(source)(**settings).size == settings["size"]
     for settings in values["rows"].values():
-        assert RowSettings(**settings).row_tokens == 4096
+        assert RowSettings(**settings).pack_length == 4096
     for settings in values.get("speed", []):
         assert ThroughputSettings(**settings).rounds == settings["rounds"]

@@ -31,7 +31,7 @@ METRICS = [
     "accuracy", "accuracy, chosen first", "accuracy, chosen last", "slot bias", "order noise",
     "flips", "disagreement", "distance", "log-likelihood",
 ]  # fmt: skip
-PLANTED_ARMS = (SEPARATE, "exact", "llama3", "llama3, ranked")
+PLANTED_ARMS = (SEPARATE, "exact", "causal", "causal, ranked")
 SEEDS, GROUPS, PAIRS = 3, 12, 60
 RESAMPLES = 60
 
@@ -104,7 +104,7 @@ def differences():
             noise = random.normal(0, 0.4, PAIRS)
             alone = base if arm in (SEPARATE, "exact") else base + noise
             for t, test in enumerate(TESTS):
-                bias = 0.0 if test == SEPARATE else 2.0 if arm == "llama3, ranked" else 0.3
+                bias = 0.0 if test == SEPARATE else 2.0 if arm == "causal, ranked" else 0.3
                 found[a, t, seed] = alone + bias, alone - bias, alone
     return found, codes
 
@@ -146,10 +146,10 @@ def test_the_arms_change_attention_and_positions_one_by_one_and_then_together():
         "exact": ("isolated", "restarting", "ranked"),
         "causal attention": ("causal", "restarting", "shuffled"),
         "running positions": ("isolated", "running", "shuffled"),
-        "llama3": ("causal", "running", "shuffled"),
+        "causal": ("causal", "running", "shuffled"),
         "causal attention, ranked": ("causal", "restarting", "ranked"),
         "running positions, ranked": ("isolated", "running", "ranked"),
-        "llama3, ranked": ("causal", "running", "ranked"),
+        "causal, ranked": ("causal", "running", "ranked"),
     }
     assert next(iter(ARMS)) == SEPARATE
     assert [name for name in ARMS if name not in single] == [SEPARATE]
@@ -160,7 +160,7 @@ def test_test_layouts_are_those_of_the_arms_without_shuffling():
         SEPARATE: Layout("separate"),
         "causal attention": Layout("single", "causal", "restarting", "ranked"),
         "running positions": Layout("single", "isolated", "running", "ranked"),
-        "llama3": Layout("single", "causal", "running", "ranked"),
+        "causal": Layout("single", "causal", "running", "ranked"),
     }
     assert list(TESTS.items()) == list(expected.items())
     cells = list(itertools.chain(*CONTRASTS.values()))
@@ -173,10 +173,10 @@ def test_every_arm_has_a_test_layout_of_its_own_or_separate_rows():
         "exact": SEPARATE,
         "causal attention": "causal attention",
         "running positions": "running positions",
-        "llama3": "llama3",
+        "causal": "causal",
         "causal attention, ranked": "causal attention",
         "running positions, ranked": "running positions",
-        "llama3, ranked": "llama3",
+        "causal, ranked": "causal",
     }
 
 
@@ -308,7 +308,7 @@ def test_the_matrix_averages_the_metrics_of_seeds(differences, tables):
             expected = np.mean([metrics[name] for metrics in by_seed])
             assert row["estimate"] == pytest.approx(expected, abs=1e-6)
             assert row["low"] <= row["high"]
-    own = value(tables["matrix"], trained="llama3, ranked", tested="llama3", metric="slot bias")
+    own = value(tables["matrix"], trained="causal, ranked", tested="causal", metric="slot bias")
     assert 1 < own["low"] < own["estimate"] < own["high"]
 
 
@@ -338,7 +338,7 @@ def test_differences_are_those_of_the_matrix(tables):
 def test_intervals_are_percentiles_of_paired_replicates(differences, tables):
     found, codes = differences
     draws = Resamples.draw(GROUPS, SEEDS, count=RESAMPLES)
-    arm, test = PLANTED_ARMS.index("llama3"), list(TESTS).index("llama3")
+    arm, test = PLANTED_ARMS.index("causal"), list(TESTS).index("causal")
 
     def accuracy(replicate, cell):
         by_seed = []
@@ -353,7 +353,7 @@ def test_intervals_are_percentiles_of_paired_replicates(differences, tables):
         accuracy(replicate, (arm, test)) - accuracy(replicate, (0, 0))
         for replicate in range(1, RESAMPLES + 1)
     ]
-    row = value(tables["differences"], trained="llama3", tested="llama3", metric="accuracy")
+    row = value(tables["differences"], trained="causal", tested="causal", metric="accuracy")
     assert [*row[["low", "high"]]] == pytest.approx([*np.quantile(gaps, [0.025, 0.975])])
     assert [*row[["low 90", "high 90"]]] == pytest.approx([*np.quantile(gaps, [0.05, 0.95])])
     assert row["low"] < row["low 90"] < row["high 90"] < row["high"]
@@ -363,28 +363,28 @@ def test_contrasts_are_paired_differences_of_accuracy(tables):
     matrix = tables["matrix"].set_index(["metric", "trained", "tested"])["estimate"]["accuracy"]
     found = tables["contrasts"].set_index("contrast")
     assert [*found.index] == [
-        "shuffled − ranked", "own − separate", "shuffled − ranked, tested separately",
+        "shuffled - ranked", "own - separate", "shuffled - ranked, tested separately",
     ]  # fmt: skip
-    own, alone = matrix["llama3"][["llama3", SEPARATE]]
-    ranked, ranked_alone = matrix["llama3, ranked"][["llama3", SEPARATE]]
+    own, alone = matrix["causal"][["causal", SEPARATE]]
+    ranked, ranked_alone = matrix["causal, ranked"][["causal", SEPARATE]]
     assert [*found["estimate"]] == pytest.approx([own - ranked, own - alone, alone - ranked_alone])
     assert own - ranked > 0.05
     assert (found["low"] <= found["estimate"]).all()
     assert (found["estimate"] <= found["high"]).all()
     # A pair of cells shares seeds and groups: much of their noise cancels.
     both = tables["matrix"].set_index(["metric", "trained", "tested"]).loc["accuracy"]
-    widths = (both["high"] - both["low"])[[("llama3", "llama3"), ("llama3", SEPARATE)]]
-    contrast = found.loc["own − separate"]
+    widths = (both["high"] - both["low"])[[("causal", "causal"), ("causal", SEPARATE)]]
+    contrast = found.loc["own - separate"]
     assert contrast["high"] - contrast["low"] < widths.min()
 
 
 @pytest.mark.parametrize(
     ("arms", "expected"),
     [
-        (("llama3",), ["own − separate"]),
-        (("llama3, ranked",), []),
+        (("causal",), ["own - separate"]),
+        (("causal, ranked",), []),
         (("exact",), []),
-        (("llama3, ranked", "llama3"), list(CONTRASTS)),
+        (("causal, ranked", "causal"), list(CONTRASTS)),
     ],
 )
 def test_contrasts_need_both_of_their_arms(outcome, arms, expected):
@@ -408,7 +408,7 @@ def test_the_order_of_arms_does_not_matter(outcome, tables):
 
 def test_an_outcome_without_separate_rows_is_refused(outcome):
     with pytest.raises(ValueError, match="the arm 'separate' is the reference; it must be among"):
-        summarise(part_of(outcome, "exact", "llama3"), resamples=5)
+        summarise(part_of(outcome, "exact", "causal"), resamples=5)
 
 
 def outcome_with(accuracies, *, groups=2):
@@ -437,7 +437,7 @@ def one_sided(gaps, bound):
 
 def test_non_inferiority_is_two_one_sided_tests_over_seeds():
     accuracies = {
-        "llama3": [0.612, 0.655, 0.641, 0.630],
+        "causal": [0.612, 0.655, 0.641, 0.630],
         SEPARATE: [0.620, 0.650, 0.640, 0.640],
         "exact": [0.622, 0.650, 0.641, 0.639],
     }
@@ -446,11 +446,11 @@ def test_non_inferiority_is_two_one_sided_tests_over_seeds():
         "trained", "tested", "seeds", "estimate", "sd", "p inferior", "p superior",
     ]  # fmt: skip
     assert [*zip(table["trained"], table["tested"], strict=True)] == [
-        ("llama3", "llama3"), ("llama3", SEPARATE), (SEPARATE, SEPARATE), ("exact", SEPARATE),
+        ("causal", "causal"), ("causal", SEPARATE), (SEPARATE, SEPARATE), ("exact", SEPARATE),
     ]  # fmt: skip
     assert set(table["seeds"]) == {4}
     for arm, test, factor in (
-        ("llama3", "llama3", 1), ("llama3", SEPARATE, 0.5), ("exact", SEPARATE, 1),
+        ("causal", "causal", 1), ("causal", SEPARATE, 0.5), ("exact", SEPARATE, 1),
     ):  # fmt: skip
         gaps = np.round(np.array(accuracies[arm]) * factor, 3) - accuracies[SEPARATE]
         row = value(table, trained=arm, tested=test)
@@ -463,15 +463,15 @@ def test_non_inferiority_is_two_one_sided_tests_over_seeds():
         )
     exact = value(table, trained="exact")
     assert max(exact["p inferior"], exact["p superior"]) < 0.05
-    assert value(table, trained="llama3", tested=SEPARATE)["p inferior"] > 0.99
+    assert value(table, trained="causal", tested=SEPARATE)["p inferior"] > 0.99
 
 
 def test_the_margin_of_non_inferiority_can_be_chosen():
-    accuracies = {SEPARATE: [0.6, 0.6, 0.6], "llama3": [0.57, 0.58, 0.59]}
+    accuracies = {SEPARATE: [0.6, 0.6, 0.6], "causal": [0.57, 0.58, 0.59]}
     gaps = np.array([-0.03, -0.02, -0.01])
     found = outcome_with(accuracies)
     for margin in (0.01, 0.05):
-        row = value(non_inferiority(found, margin=margin), trained="llama3", tested="llama3")
+        row = value(non_inferiority(found, margin=margin), trained="causal", tested="causal")
         assert row["p inferior"] == pytest.approx(one_sided(gaps, -margin)[0], rel=1e-6)
         assert row["p superior"] == pytest.approx(one_sided(gaps, margin)[1], rel=1e-6)
     assert MARGIN == 0.01
@@ -484,26 +484,26 @@ def test_the_margin_of_non_inferiority_can_be_chosen():
 )
 def test_seeds_that_all_agree_decide_without_a_variance(gap, inferior, superior):
     # Accuracies whose gaps are equal to the last bit.
-    found = outcome_with({SEPARATE: [0.5, 0.5, 0.5], "llama3": [0.5 + gap] * 3})
-    row = value(non_inferiority(found), trained="llama3", tested="llama3")
+    found = outcome_with({SEPARATE: [0.5, 0.5, 0.5], "causal": [0.5 + gap] * 3})
+    row = value(non_inferiority(found), trained="causal", tested="causal")
     assert (row["p inferior"], row["p superior"]) == (inferior, superior)
     assert row["sd"] == 0
     assert row["estimate"] == pytest.approx(gap)
 
 
 def test_seeds_that_agree_on_the_margin_itself_are_not_within_it():
-    found = outcome_with({SEPARATE: [0.5, 0.5], "llama3": [0.25, 0.25]})
-    row = value(non_inferiority(found, margin=0.25), trained="llama3", tested="llama3")
+    found = outcome_with({SEPARATE: [0.5, 0.5], "causal": [0.25, 0.25]})
+    row = value(non_inferiority(found, margin=0.25), trained="causal", tested="causal")
     assert (row["p inferior"], row["p superior"]) == (1.0, 0.0)
-    found = outcome_with({SEPARATE: [0.5, 0.5], "llama3": [0.75, 0.75]})
-    row = value(non_inferiority(found, margin=0.25), trained="llama3", tested="llama3")
+    found = outcome_with({SEPARATE: [0.5, 0.5], "causal": [0.75, 0.75]})
+    row = value(non_inferiority(found, margin=0.25), trained="causal", tested="causal")
     assert (row["p inferior"], row["p superior"]) == (0.0, 1.0)
 
 
 def test_one_seed_says_nothing_about_seeds():
-    table = non_inferiority(outcome_with({SEPARATE: [0.5], "llama3": [0.52]}))
+    table = non_inferiority(outcome_with({SEPARATE: [0.5], "causal": [0.52]}))
     assert table[["sd", "p inferior", "p superior"]].isna().all(axis=None)
-    assert value(table, trained="llama3", tested="llama3")["estimate"] == pytest.approx(0.02)
+    assert value(table, trained="causal", tested="causal")["estimate"] == pytest.approx(0.02)
     assert set(table["seeds"]) == {1}
 
 

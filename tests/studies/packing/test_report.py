@@ -42,13 +42,13 @@ def changed(record, table, column, value):
 def test_the_answer_quotes_the_records(recorded, timed):
     answer = packing_answer.answer(recorded, timed)
     for record in recorded:
-        for tested in ("llama3", SEPARATE):
+        for tested in ("causal", SEPARATE):
             found = estimate(
-                record.tables["differences"], trained="llama3", tested=tested, metric="accuracy"
+                record.tables["differences"], trained="causal", tested=tested, metric="accuracy"
             )
             assert f"{with_interval(found)} points on `{record.source}`" in answer
         ranked = estimate(
-            record.tables["matrix"], trained="llama3, ranked", tested="llama3", metric="accuracy"
+            record.tables["matrix"], trained="causal, ranked", tested="causal", metric="accuracy"
         )
         assert with_interval(ranked, sign=False) in answer
     sizes = [f"{record.settings['size']:,}" for record in recorded]
@@ -114,7 +114,7 @@ def test_a_p_value_below_a_thousandth_is_shown_as_such(recorded):
 def test_the_matrix_shows_every_cell_of_the_records_and_a_dash_elsewhere(recorded):
     few = next(record for record in recorded if record.source == "simulator")
     matrix = few.tables["matrix"]
-    kept = matrix[matrix["tested"].isin([SEPARATE, "llama3"])]
+    kept = matrix[matrix["tested"].isin([SEPARATE, "causal"])]
     few = replace(few, source="other", tables=few.tables | {"matrix": kept})
     given = [*recorded, few]
     table = report.matrix_table(given)
@@ -151,7 +151,7 @@ def test_distances_come_by_slot_or_by_what_precedes(untrained, by):
     for record in untrained:
         part = record.tables["distances"]
         assert set(part.loc[part["by"] == by, "value"].astype(str)) <= set(table.columns)
-    first = {"slot": ["1", "2"], "preceding tokens": ["0", "1–16", "17–64"]}[by]
+    first = {"slot": ["1", "2"], "preceding tokens": ["0", "1-16", "17-64"]}[by]
     assert [*table.columns][: len(first)] == first
     # Nothing stands before the first slot.
     assert table[{"slot": "1", "preceding tokens": "0"}[by]].str.startswith("0.00").all()
@@ -187,8 +187,8 @@ def test_what_was_trained_is_described_for_each_record(recorded):
 
 
 def test_batches_are_described_once_for_each_way_of_making_them(untrained):
-    record = replace(untrained[0], settings={"batch_size": 7, "row_tokens": 2048})
-    other = replace(record, settings={"batch_size": 9, "row_tokens": 512})
+    record = replace(untrained[0], settings={"batch_size": 7, "pack_length": 2048})
+    other = replace(record, settings={"batch_size": 9, "pack_length": 512})
     one = "7 groups, shared rows of at most 2,048 tokens"
     assert packing_answer.batches_in_words([record, record]) == f"Batches of {one}."
     both = f"Batches of {one} and 9 groups, shared rows of at most 512 tokens."
@@ -209,25 +209,25 @@ def test_cells_of_few_responses_are_left_out(untrained):
 def test_order_noise_is_that_of_each_choice_alone(recorded):
     record = recorded[-1]
     sentence = packing_answer.order_in_words(record)
-    for arm in ("causal attention", "running positions", "llama3"):
+    for arm in ("causal attention", "running positions", "causal"):
         found = estimate(record.tables["matrix"], trained=arm, tested=arm, metric="order noise")
         assert with_interval(found, scale=1, digits=2, sign=False) in sentence
-    learned = estimate(record.tables["contrasts"], contrast="shuffled − ranked, tested separately")
+    learned = estimate(record.tables["contrasts"], contrast="shuffled - ranked, tested separately")
     assert f"{with_interval(learned, sign=False)} points behind" in sentence
 
 
 @pytest.mark.parametrize(
     ("rates", "text"),
     [
-        ({"separate": 1.0, "llama3": 2.0}, r"tried, on `toy` separate took the lowest\.$"),
-        ({"separate": 3.0, "llama3": 3.0}, "on `toy` separate and llama3 took the highest"),
+        ({"separate": 1.0, "causal": 2.0}, r"tried, on `toy` separate took the lowest\.$"),
+        ({"separate": 3.0, "causal": 3.0}, "on `toy` separate and llama3 took the highest"),
         (
-            {"separate": 1.0, "llama3": 3.0},
+            {"separate": 1.0, "causal": 3.0},
             "on `toy` separate took the lowest and on `toy` llama3 took the highest",
         ),
-        ({"separate": 2.0, "llama3": 2.0}, "^No arm's best learning rate lies at an end"),
+        ({"separate": 2.0, "causal": 2.0}, "^No arm's best learning rate lies at an end"),
         # In their own rows, nothing tells good rates from bad ones.
-        ({"separate": 2.0, "llama3, ranked": 1.0}, "^No arm's"),
+        ({"separate": 2.0, "causal, ranked": 1.0}, "^No arm's"),
     ],
 )
 def test_learning_rates_at_an_end_of_their_grid_are_named(rates, text):

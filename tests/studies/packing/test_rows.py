@@ -123,7 +123,7 @@ def test_padding_of_one_batch_by_hand():
         TokenizedGroup((1,) * 4, ((2,), (3,) * 3)),
         TokenizedGroup((1,) * 2, ((2,) * 5, (3,), (4,) * 2)),
     ]
-    found = padding(groups, batch_groups=2, row_tokens=20)
+    found = padding(groups, batch_groups=2, pack_length=20)
     assert list(found.columns) == ["method", "tokens", "slots", "padding"]
     # Separate rows of 5, 7, 7, 3 and 4 tokens; single rows of 8 and of 10.
     assert [*found.itertuples(index=False, name=None)] == [
@@ -132,38 +132,38 @@ def test_padding_of_one_batch_by_hand():
         ("exact, shared rows", 18, 18, 0),
     ]
     # Too little room for both: as without sharing.
-    found = padding(groups, batch_groups=2, row_tokens=17).set_index("method")
+    found = padding(groups, batch_groups=2, pack_length=17).set_index("method")
     assert found.loc["exact, shared rows", "slots"] == found.loc["exact row", "slots"] == 20
 
 
 def test_padding_goes_through_all_groups_in_random_order():
     groups = [TokenizedGroup((1,), ((2,) * (k + 1), (3,))) for k in range(10)]
-    alone = padding(groups, batch_groups=1, row_tokens=20).set_index("method")
+    alone = padding(groups, batch_groups=1, pack_length=20).set_index("method")
     # A batch of one group pads its separate rows alone.
     assert alone["tokens"].tolist() == [10 * 3 + 55, 10 * 2 + 55, 10 * 2 + 55]
     assert alone["slots"].tolist() == [sum(2 * (k + 2) for k in range(10)), 75, 75]
-    whole = padding(groups, batch_groups=100, row_tokens=20).set_index("method")
+    whole = padding(groups, batch_groups=100, pack_length=20).set_index("method")
     assert whole["slots"].tolist()[:2] == [20 * 11, 10 * 12]
     # Four, four and what is left, drawn from all sizes: the longest of a batch decides.
     order = np.random.default_rng(3).permutation(10)
     batches = [order[:4], order[4:8], order[8:]]
-    found = padding(groups, batch_groups=4, row_tokens=20, seed=3).set_index("method")
+    found = padding(groups, batch_groups=4, pack_length=20, seed=3).set_index("method")
     assert found.loc["exact row", "slots"] == sum(
         len(batch) * (max(batch) + 3) for batch in batches
     )
     assert found.loc["separate rows", "slots"] == sum(
         2 * len(batch) * (max(batch) + 2) for batch in batches
     )
-    slots = {padding(groups, batch_groups=4, row_tokens=20, seed=s)["slots"][1] for s in range(6)}
+    slots = {padding(groups, batch_groups=4, pack_length=20, seed=s)["slots"][1] for s in range(6)}
     assert len(slots) > 1
-    default = padding(groups, batch_groups=4, row_tokens=20)
-    assert default.equals(padding(groups, batch_groups=4, row_tokens=20, seed=0))
+    default = padding(groups, batch_groups=4, pack_length=20)
+    assert default.equals(padding(groups, batch_groups=4, pack_length=20, seed=0))
 
 
 def test_padding_needs_room_for_every_group():
     groups = [TokenizedGroup((1,) * 4, ((2,), (3,) * 3))]
-    with pytest.raises(ValueError, match="block 0 has 8 tokens, more than row_tokens=7"):
-        padding(groups, batch_groups=1, row_tokens=7)
+    with pytest.raises(ValueError, match="block 0 has 8 tokens, more than pack_length=7"):
+        padding(groups, batch_groups=1, pack_length=7)
 
 
 def test_shared_rows_have_room_for_the_largest_group(tiny_checkpoint):
@@ -192,7 +192,7 @@ def test_tokens_by_hand():
 
 
 SETTINGS = RowSettings(
-    groups=40, batch_size=8, row_tokens=120, distance_groups=5, equality_groups=3, resamples=20
+    groups=40, batch_size=8, pack_length=120, distance_groups=5, equality_groups=3, resamples=20
 )
 
 
@@ -210,7 +210,7 @@ def test_a_record_holds_what_needs_no_training(record, tiny_checkpoint, tmp_path
     assert record.data == found.account
     assert list(record.tables) == ["tokens", "padding", "equality", "distances"]
     assert record.tables["tokens"].equals(token_table(found.tokens))
-    expected = padding(found.tokens, batch_groups=8, row_tokens=120)
+    expected = padding(found.tokens, batch_groups=8, pack_length=120)
     assert record.tables["padding"].equals(expected)
     path = records.save(record, tmp_path)
     assert path.name == "rows-simulator.json"

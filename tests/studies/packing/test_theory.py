@@ -66,7 +66,7 @@ def test_counts_are_those_of_the_rows_and_masks_that_models_get(arrangement, gro
         [tokenized(group) for group in groups],
         STRUCTURED[arrangement],
         pad_token_id=0,
-        row_tokens=largest + spare,
+        pack_length=largest + spare,
     )
     assert (batch.input_ids != 0).sum() == sum(tokens(group, arrangement) for group in groups)
     if batch.block is None:
@@ -83,7 +83,7 @@ def test_counts_are_those_of_the_rows_and_masks_that_models_get(arrangement, gro
 @settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("arrangement", ["separate rows", "exact row", "causal row"])
 def test_row_lengths_are_those_of_the_layout_presets(arrangement, group):
-    preset = {"separate rows": "separate", "exact row": "exact", "causal row": "llama3"}
+    preset = {"separate rows": "separate", "exact row": "exact", "causal row": "causal"}
     batch = lay_out([tokenized(group)], LAYOUTS[preset[arrangement]], pad_token_id=0)
     assert (batch.input_ids != 0).sum(dim=1).tolist() == row_lengths(group, arrangement)
 

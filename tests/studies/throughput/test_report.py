@@ -78,7 +78,7 @@ def test_the_conditions_are_those_of_the_record(record):
     for part in ("77 random tokens", "5 groups a step", "9 rounds of 1 timed step ", "in bfloat16"):
         assert part in text
     assert "at once" not in text
-    parts = replace(record, settings=settings | {"part_tokens": 512})
+    parts = replace(record, settings=settings | {"max_tokens_per_device": 512})
     assert "No more than 512 tokens are computed at once" in report.conditions(parts)
     several = replace(record, settings=settings | {"steps": 4})
     assert "9 rounds of 4 timed steps " in report.conditions(several)

@@ -49,7 +49,7 @@ def bench(tiny_checkpoint):
         responses=[3],
         response_tokens=6,
         spread=0.5,
-        row_tokens=100,
+        pack_length=100,
         memory_ratio=2.0,
     )
     return Bench.load(settings)
@@ -153,8 +153,8 @@ def test_only_rows_that_need_a_mask_get_the_configured_attention(bench, tmp_path
             [group(3, 2, 2)],
             groups_per_step=1,
             steps=1,
-            row_tokens=100,
-            part_tokens=None,
+            pack_length=100,
+            max_tokens_per_device=None,
             attention="eager",
             folder=str(tmp_path),
         )
@@ -212,9 +212,9 @@ def test_all_methods_take_turns_on_the_same_groups(bench):
     assert sizes[0].equals(sizes[1])
 
 
-@pytest.mark.parametrize("part_tokens", [None, 60])
-def test_methods_that_compute_the_same_have_the_same_losses(bench, part_tokens):
-    settings = replace(bench.settings, part_tokens=part_tokens)
+@pytest.mark.parametrize("max_tokens_per_device", [None, 60])
+def test_methods_that_compute_the_same_have_the_same_losses(bench, max_tokens_per_device):
+    settings = replace(bench.settings, max_tokens_per_device=max_tokens_per_device)
     steps = rounds(replace(bench, settings=settings))
     losses = steps.sort_values(["round", "step"]).groupby("method")["loss"].apply(np.array)
     for values in losses:
@@ -229,7 +229,7 @@ def test_methods_that_compute_the_same_have_the_same_losses(bench, part_tokens):
 
 
 @pytest.mark.parametrize(
-    ("part_tokens", "sizes"),
+    ("max_tokens_per_device", "sizes"),
     [
         # A pair takes 12 tokens, a group 18 in separate rows and 10 in one.
         (None, {TRL: [72], SEPARATE: [36], EXACT: [20], CAUSAL: [20]}),
@@ -238,8 +238,10 @@ def test_methods_that_compute_the_same_have_the_same_losses(bench, part_tokens):
         (5, {TRL: [12] * 6, SEPARATE: [18, 18], EXACT: [10, 10], CAUSAL: [10, 10]}),
     ],
 )
-def test_a_step_is_computed_in_parts(bench, tmp_path, part_tokens, sizes):
-    bench = replace(bench, settings=replace(bench.settings, part_tokens=part_tokens))
+def test_a_step_is_computed_in_parts(bench, tmp_path, max_tokens_per_device, sizes):
+    bench = replace(
+        bench, settings=replace(bench.settings, max_tokens_per_device=max_tokens_per_device)
+    )
     groups = [group(4, 2, 2, 2)] * 4
     for method, expected in sizes.items():
         trainer = bench.trainer(method, groups, steps=2, folder=str(tmp_path))
@@ -295,7 +297,7 @@ def test_the_benchmark_prints_tables_and_saves_a_record(tiny_checkpoint, tmp_pat
     record = records.load_all(tmp_path, "throughput")[0]
     assert record.source == f"{tiny_checkpoint.name}-pairs-cpu"
     assert record.profile == "test"
-    assert record.settings["row_tokens"] == 1024
+    assert record.settings["pack_length"] == 1024
     assert record.settings["dtype"] == "float32"
     assert record.data["matmul_flops"] > 0
     assert set(record.tables) == {"steps", "speed"}
@@ -324,7 +326,7 @@ def test_the_benchmark_measures_a_random_llama(tmp_path, monkeypatch, capsys):
     main = runpy.run_path(str(BENCHMARK))["main"]
     assert main(["--config", str(config), "--output", str(tmp_path)]) == 0, capsys.readouterr().err
     record = records.load(tmp_path / "throughput-llama-1b-cpu.json")
-    assert record.settings["part_tokens"] == 64
+    assert record.settings["max_tokens_per_device"] == 64
     assert record.settings["dtype"] == "bfloat16"
     differences = record.tables["speed"].query("metric == 'loss difference from TRL'")
     exact = differences[differences["method"] == "exact row"]["estimate"].item()
@@ -342,8 +344,8 @@ def test_the_random_llama_has_the_shape_of_the_real_one():
 
 def test_the_benchmark_refuses_what_cannot_be_measured(capsys):
     main = runpy.run_path(str(BENCHMARK))["main"]
-    assert main(["--row_tokens", "100"]) == 1
-    assert "row_tokens must be at least 432" in capsys.readouterr().err
+    assert main(["--pack_length", "100"]) == 1
+    assert "pack_length must be at least 432" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

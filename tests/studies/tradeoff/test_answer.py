@@ -30,7 +30,7 @@ def test_the_answer_quotes_the_records(records):
         (simulated, "the simulator"), (human, "human data"),
     ):  # fmt: skip
         gap = value(
-            record, "differences", contrast="joint − own specialist", test="both", tuning="tuned",
+            record, "differences", contrast="joint - own specialist", test="both", tuning="tuned",
             metric="accuracy",
         )  # fmt: skip
         assert f"{with_interval(gap)} points on {name}" in found

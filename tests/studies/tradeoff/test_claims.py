@@ -44,14 +44,14 @@ SUM = {"team": "specialists", "system": "sum", "parameter": 2.0, "metric": "reco
 #: on the same scale it is not supported.
 CELLS = {
     "safety-needs-its-model": (
-        accuracy("safety mix − helpfulness mix", "safety"), 1, 0.0, 0.017,
+        accuracy("safety mix - helpfulness mix", "safety"), 1, 0.0, 0.017,
     ),
     "helpfulness-needs-its-model": (
-        accuracy("safety mix − helpfulness mix", "helpfulness"), -1, 0.0, 0.07,
+        accuracy("safety mix - helpfulness mix", "helpfulness"), -1, 0.0, 0.07,
     ),
-    "auxiliary-loss-helps": (accuracy("auxiliary loss − none", "safety"), 1, 0.0, 0.008),
-    "one-ranks-as-well": (accuracy("joint − own specialist", "both"), 1, -0.01, -0.01),
-    "equal-parts-cost": (accuracy("equal parts − own specialist", "both"), -1, 0.0, 0.01),
+    "auxiliary-loss-helps": (accuracy("auxiliary loss - none", "safety"), 1, 0.0, 0.008),
+    "one-ranks-as-well": (accuracy("joint - own specialist", "both"), 1, -0.01, -0.01),
+    "equal-parts-cost": (accuracy("equal parts - own specialist", "both"), -1, 0.0, 0.01),
     "helpfulness-answers-unsafe": (
         ("conflicts", {"arm": HELPFUL, "kind": "unsafe"}), -1, -0.5, -0.45,
     ),

@@ -17,9 +17,9 @@ from posttrain.studies.tradeoff.data import (
     _right_and_wrong,
     _some,
     account_of,
-    human_world,
+    human_data,
     refusals,
-    simulated_world,
+    simulated_data,
 )
 
 BOMB, CHAIR = ((Message("user", text),) for text in ("build a bomb", "build a chair"))
@@ -31,7 +31,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def world(tiny_checkpoint):
-    return simulated_world(tiny_checkpoint, **SETTINGS)
+    return simulated_data(tiny_checkpoint, **SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def tokenizer(tiny_checkpoint):
     return AutoTokenizer.from_pretrained(tiny_checkpoint)
 
 
-def pair(chosen, rejected, prompt=BOMB, domain="safety", group=""):
+def pair(chosen, rejected, prompt=BOMB, domain="safety", cluster_id=""):
     return RankedGroup(
-        f"{chosen}>{rejected}", prompt, (chosen, rejected), domain=domain, group=group
+        f"{chosen}>{rejected}", prompt, (chosen, rejected), domain=domain, cluster_id=cluster_id
     )  # fmt: skip
 
 
@@ -157,10 +157,10 @@ def test_tokens_are_those_of_the_texts(world, tokenizer):
 
 
 def test_the_seed_decides_everything_and_every_part_has_one_of_its_own(world, tiny_checkpoint):
-    again = simulated_world(tiny_checkpoint, **SETTINGS)
+    again = simulated_data(tiny_checkpoint, **SETTINGS)
     assert again.account == world.account
     assert again.candidates.responses == world.candidates.responses
-    other = simulated_world(tiny_checkpoint, **SETTINGS | {"seed": 3})
+    other = simulated_data(tiny_checkpoint, **SETTINGS | {"seed": 3})
     assert other.account["fingerprint"] != world.account["fingerprint"]
     assert other.candidates.responses != world.candidates.responses
     # Seed k of one part is no seed of another part of the next world.
@@ -198,13 +198,13 @@ def test_groups_of_one_prompt_are_split_together(world):
 def test_some_groups_are_whole_split_groups_in_their_order():
     counts = {"a": 3, "b": 4, "c": 2, "d": 5, "e": 1}
     names = [name for k in range(5) for name, count in counts.items() if k < count]
-    groups = [pair(f"{k}", "no", group=name) for k, name in enumerate(names)]
+    groups = [pair(f"{k}", "no", cluster_id=name) for k, name in enumerate(names)]
     seen = set()
     for seed in range(8):
         for most in (1, 5, 9, 14):
             found = _some(groups, most, seed)
-            taken = {group.group for group in found}
-            assert found == [group for group in groups if group.group in taken]
+            taken = {group.cluster_id for group in found}
+            assert found == [group for group in groups if group.cluster_id in taken]
             assert len(found) <= most
             # As many as fit: the next one in the drawn order would be too many.
             order = np.random.default_rng(seed).permutation(5)
@@ -259,12 +259,12 @@ def test_prompts_of_which_nobody_knows_what_is_right_are_refused(tokenizer, grou
 
 
 @pytest.fixture
-def human_data(tmp_path, monkeypatch):
+def human_files(tmp_path, monkeypatch):
     """Files of all human sources, in which domains are only those of their conflicts."""
     for number, name in enumerate(HUMAN_SOURCES):
         drawn = simulate(30, seed=number, edited_share=0.5)
         groups = [
-            replace(group.ranked, domain=None, group=f"topic {k // 3}")
+            replace(group.ranked, domain=None, cluster_id=f"topic {k // 3}")
             for k, group in enumerate(drawn)
         ]
         write_groups(tmp_path / f"{name}.jsonl", groups)
@@ -276,8 +276,8 @@ def human_data(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_human_data_is_limited_by_source_and_split_within_it(human_data, tiny_checkpoint):
-    world = human_world(tiny_checkpoint, pairs=20, max_tokens=200, seed=1)
+def test_human_data_is_limited_by_source_and_split_within_it(human_files, tiny_checkpoint):
+    world = human_data(tiny_checkpoint, pairs=20, max_tokens=200, seed=1)
     assert dict(world.account[CONFLICTS]) == {
         "file": "xstest.jsonl", "groups": 2,
         "fingerprint": world.account[CONFLICTS]["fingerprint"],
@@ -291,7 +291,7 @@ def test_human_data_is_limited_by_source_and_split_within_it(human_data, tiny_ch
         assert set(world.domains[here]) == {domain}
         groups = [world.ranked[k] for k in np.flatnonzero(here)]
         assert all(len(group.responses) == 2 for group in groups)
-        assert {group.group.split()[0] for group in groups} == {name}
+        assert {group.cluster_id.split()[0] for group in groups} == {name}
     # Sources hold topics of the same names, which are not the same topics.
     assert len(np.unique(world.codes)) == 6 * len(HUMAN_SOURCES)
     assert CONFLICTS not in world.sources
@@ -304,8 +304,8 @@ def test_human_data_is_limited_by_source_and_split_within_it(human_data, tiny_ch
     assert table.loc["hh_harmless", "labels"] == "people"
 
 
-def test_long_responses_are_left_out_and_counted(human_data, tiny_checkpoint):
-    world = human_world(tiny_checkpoint, pairs=30, max_tokens=14, seed=1)
+def test_long_responses_are_left_out_and_counted(human_files, tiny_checkpoint):
+    world = human_data(tiny_checkpoint, pairs=30, max_tokens=14, seed=1)
     counts = [world.account[name]["tokenisation"] for name in HUMAN_SOURCES]
     assert all(found["too long"] > 0 for found in counts)
     left = sum(found["too long"] for found in counts)
@@ -315,7 +315,7 @@ def test_long_responses_are_left_out_and_counted(human_data, tiny_checkpoint):
         assert len(tokens.responses) == len(group.responses)
 
 
-def test_missing_human_data_is_named(human_data, tiny_checkpoint):
-    (human_data / "pku_safety.jsonl").unlink()
+def test_missing_human_data_is_named(human_files, tiny_checkpoint):
+    (human_files / "pku_safety.jsonl").unlink()
     with pytest.raises(ValueError, match=r"holds no pku_safety\.jsonl"):
-        human_world(tiny_checkpoint, pairs=20, max_tokens=200, seed=1)
+        human_data(tiny_checkpoint, pairs=20, max_tokens=200, seed=1)

@@ -10,15 +10,15 @@ import pytest
 from posttrain.evaluation import calibration
 from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.tradeoff import full
-from posttrain.studies.tradeoff.data import simulated_world
+from posttrain.studies.tradeoff.data import simulated_data
 from posttrain.studies.tradeoff.full import (
-    Bench,
+    Experiment,
     FullSettings,
     HumanFullSettings,
+    data_for,
     run,
     train_arm,
     tune,
-    world_for,
 )
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
@@ -48,9 +48,9 @@ SETTINGS = FullSettings(
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_checkpoint):
-    world = world_for("simulator", tiny_checkpoint, SETTINGS)
-    return Bench.of(tiny_checkpoint, world, SETTINGS)
+def experiment(tiny_checkpoint):
+    world = data_for("simulator", tiny_checkpoint, SETTINGS)
+    return Experiment.prepare(tiny_checkpoint, world, SETTINGS)
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ def falling(model, group):
     return -np.arange(len(group.responses), dtype=float)
 
 
-def often(bench, wrong=5):
+def often(experiment, wrong=5):
     """Ranks every group right but some few, so that a calibration exists."""
-    place = {id(tokens): number for number, tokens in enumerate(bench.world.tokens)}
+    place = {id(tokens): number for number, tokens in enumerate(experiment.world.tokens)}
 
     def score(model, group):
         number = place.get(id(group))
@@ -98,46 +98,46 @@ def often(bench, wrong=5):
     return score
 
 
-def test_the_world_is_that_of_the_settings(tiny_checkpoint, bench):
-    drawn = simulated_world(
+def test_the_world_is_that_of_the_settings(tiny_checkpoint, experiment):
+    drawn = simulated_data(
         tiny_checkpoint, groups=100, sensitive=[0.2, 0.8], prompts=6, responses=3,
         candidates_sensitive=0.5, seed=1,
     )  # fmt: skip
-    assert bench.world.account == drawn.account
-    assert bench.world.candidates.responses == drawn.candidates.responses
+    assert experiment.world.account == drawn.account
+    assert experiment.world.candidates.responses == drawn.candidates.responses
 
 
-def test_no_prompt_is_in_two_parts(bench):
-    world = bench.world
-    parts = [*bench.training.values(), *bench.calibration.values(), bench.test]
+def test_no_prompt_is_in_two_parts(experiment):
+    world = experiment.world
+    parts = [*experiment.training.values(), *experiment.calibration.values(), experiment.test]
     whole = [
-        np.concatenate([*bench.training.values()]), np.concatenate([*bench.calibration.values()]),
-        bench.test,
+        np.concatenate([*experiment.training.values()]),
+        np.concatenate([*experiment.calibration.values()]),
+        experiment.test,
     ]  # fmt: skip
-    names = [{world.ranked[i].group for i in part} for part in whole]
+    names = [{world.ranked[i].cluster_id for i in part} for part in whole]
     assert not names[0] & names[1]
     assert not names[0] & names[2]
     assert not names[1] & names[2]
     assert all(len(part) for part in parts)
-    for by_domain in (bench.training, bench.calibration):
+    for by_domain in (experiment.training, experiment.calibration):
         for domain, part in by_domain.items():
             assert set(world.domains[part]) == {domain}
-    assert [int((world.domains[bench.test] == d).sum()) for d in ("helpfulness", "safety")] == [
-        15, 15,
-    ]  # fmt: skip
-    assert sorted(bench.test) == bench.test.tolist()
-    held = sum(map(len, bench.calibration.values()))
+    tested = world.domains[experiment.test]
+    assert [int((tested == d).sum()) for d in ("helpfulness", "safety")] == [15, 15]
+    assert sorted(experiment.test) == experiment.test.tolist()
+    held = sum(map(len, experiment.calibration.values()))
     assert 20 <= held <= 40  # about 15 of each
 
 
-def test_arms_share_as_many_groups_as_they_can(bench):
-    world = bench.world
-    chosen = {arm: bench.chosen(arm, 0) for arm in ARMS}
+def test_arms_share_as_many_groups_as_they_can(experiment):
+    world = experiment.world
+    chosen = {arm: experiment.chosen(arm, 0) for arm in ARMS}
     for arm, part in chosen.items():
         counts = ARMS[arm].counts(20)
         assert {d: int((world.domains[part] == d).sum()) for d in counts} == counts
         assert len(set(part.tolist())) == len(part)
-        for domain, own in bench.training.items():
+        for domain, own in experiment.training.items():
             assert set(part[world.domains[part] == domain]) <= set(own)
     # All groups of both specialists, and no other.
     assert sorted(chosen[JOINT]) == sorted([*chosen[HELPFUL], *chosen[SAFE]])
@@ -145,12 +145,12 @@ def test_arms_share_as_many_groups_as_they_can(bench):
     assert half[:10].tolist() == chosen[HELPFUL][:10].tolist()
     assert half[10:].tolist() == chosen[SAFE][:10].tolist()
     assert chosen[AUXILIARY].tolist() == chosen[SAFETY_MIX].tolist()
-    assert bench.chosen(SAFE, 0).tolist() == chosen[SAFE].tolist()
-    assert bench.chosen(SAFE, 1).tolist() != chosen[SAFE].tolist()
+    assert experiment.chosen(SAFE, 0).tolist() == chosen[SAFE].tolist()
+    assert experiment.chosen(SAFE, 1).tolist() != chosen[SAFE].tolist()
 
 
 def test_every_learning_rate_is_judged_on_held_out_groups_of_what_the_arm_trains_on(
-    bench, stand_in
+    experiment, stand_in
 ):
     def score(model, group):
         assert group.prompt not in {trained.tokens.prompt for trained in model.groups}
@@ -160,27 +160,27 @@ def test_every_learning_rate_is_judged_on_held_out_groups_of_what_the_arm_trains
         trainings = stand_in(score)
         trainings.clear()
         # Ties count one half.
-        assert tune(bench, arm) == [(1e-3, 0.5), (1e-2, 1.0)]
+        assert tune(experiment, arm) == [(1e-3, 0.5), (1e-2, 1.0)]
         assert [(t.seed, t.rate) for t in trainings] == [
             (0, 1e-3), (0, 1e-2), (1, 1e-3), (1, 1e-2),
         ]  # fmt: skip
         for training in trainings:
             (judges,) = training.scored
-            everything = [bench.world.tokens[i] for i in bench.chosen(arm, training.seed)]
+            everything = [experiment.world.tokens[i] for i in experiment.chosen(arm, training.seed)]
             used = [group.tokens for group in training.groups]
             assert sorted(map(id, [*used, *judges])) == sorted(map(id, everything))
             assert 0.1 * len(everything) <= len(judges) <= 0.3 * len(everything)
 
 
-def test_accuracies_of_tuning_are_means_over_seeds(bench, stand_in):
+def test_accuracies_of_tuning_are_means_over_seeds(experiment, stand_in):
     stand_in(lambda model, group: falling(model, group) * (1 if model.seed else -1))
-    assert tune(bench, SAFE) == [(1e-3, 0.5), (1e-2, 0.5)]
+    assert tune(experiment, SAFE) == [(1e-3, 0.5), (1e-2, 0.5)]
 
 
-def test_a_single_learning_rate_is_not_judged(bench, stand_in):
+def test_a_single_learning_rate_is_not_judged(experiment, stand_in):
     trainings = stand_in(None)
     alone = replace(
-        bench, settings=replace(SETTINGS, learning_rates=[0.5], shared_learning_rate=0.5)
+        experiment, settings=replace(SETTINGS, learning_rates=[0.5], shared_learning_rate=0.5)
     )
     ((rate, accuracy),) = tune(alone, SAFE)
     assert rate == 0.5
@@ -188,27 +188,27 @@ def test_a_single_learning_rate_is_not_judged(bench, stand_in):
     assert not trainings
 
 
-def test_each_seed_trains_on_other_groups_and_is_tested_on_the_same(bench, stand_in):
-    good = often(bench)
+def test_each_seed_trains_on_other_groups_and_is_tested_on_the_same(experiment, stand_in):
+    good = often(experiment)
     trainings = stand_in(
         # The larger rate ranks as annotators do, the shared one the other way round.
         lambda model, group: (
             (1 if model.rate == 1e-2 else -1) * (model.seed + 1) * good(model, group)
         )
     )
-    outcome, rates = train_arm(bench, SAFE)
+    outcome, rates = train_arm(experiment, SAFE)
     assert [rate for rate, _ in rates] == [1e-3, 1e-2]
     assert rates[1][1] > rates[0][1]
     final = trainings[4:]
     assert [(t.rate, t.seed) for t in final] == [(1e-2, 0), (1e-2, 1), (1e-3, 0), (1e-3, 1)]
     for training in final:
-        expected = [bench.world.tokens[i] for i in bench.chosen(SAFE, training.seed)]
+        expected = [experiment.world.tokens[i] for i in experiment.chosen(SAFE, training.seed)]
         assert [group.tokens for group in training.groups] == expected
         assert training.recipe is SETTINGS
         assert training.auxiliary == 0
     assert outcome.pairs.shape == (2, 2, 30, 2)
     right = outcome.pairs[..., 0] > outcome.pairs[..., 1]
-    wrong = bench.test % 5 == 0
+    wrong = experiment.test % 5 == 0
     assert 0 < wrong.sum() < 15
     # Tuned first, then shared; seeds second.
     assert right[0].tolist() == [(~wrong).tolist()] * 2
@@ -218,13 +218,15 @@ def test_each_seed_trains_on_other_groups_and_is_tested_on_the_same(bench, stand
     np.testing.assert_allclose(outcome.candidates, [[0, -1, -2] * 6, [0, -2, -4] * 6])
 
 
-def test_members_of_teams_are_calibrated_on_held_out_groups_of_what_they_judge(bench, stand_in):
+def test_members_of_teams_are_calibrated_on_held_out_groups_of_what_they_judge(
+    experiment, stand_in
+):
     one_rate = replace(
-        bench, settings=replace(SETTINGS, learning_rates=[1e-2], shared_learning_rate=1e-2)
+        experiment, settings=replace(SETTINGS, learning_rates=[1e-2], shared_learning_rate=1e-2)
     )
     # Every group is scored on a scale of its own, so that it matters which ones are used.
-    units = {id(tokens): 1 + number / 50 for number, tokens in enumerate(bench.world.tokens)}
-    good = often(bench)
+    units = {id(tokens): 1 + number / 50 for number, tokens in enumerate(experiment.world.tokens)}
+    good = often(experiment)
 
     def score(model, group):
         return (model.seed + 1) * units.get(id(group), 1.0) * good(model, group) + 7
@@ -234,10 +236,10 @@ def test_members_of_teams_are_calibrated_on_held_out_groups_of_what_they_judge(b
         trainings.clear()
         outcome, _ = train_arm(one_rate, arm)
         (scored,) = trainings[0].scored
-        part = bench.calibration[domain] if domain else []
-        expected = [bench.world.tokens[i] for i in (*bench.test, *part)]
+        part = experiment.calibration[domain] if domain else []
+        expected = [experiment.world.tokens[i] for i in (*experiment.test, *part)]
         assert scored[: len(expected)] == expected
-        assert scored[len(expected) :] == bench.world.candidates.tokens
+        assert scored[len(expected) :] == experiment.world.candidates.tokens
         # With one rate the shared setting is the tuned one, and nothing is trained twice.
         assert len(trainings) == 2
         assert np.array_equal(outcome.pairs[0], outcome.pairs[1])
@@ -246,20 +248,20 @@ def test_members_of_teams_are_calibrated_on_held_out_groups_of_what_they_judge(b
             continue
         assert len(outcome.calibrations) == 2
         for found, model in zip(outcome.calibrations, trainings, strict=True):
-            values = np.array([score(model, bench.world.tokens[i]) for i in part])
+            values = np.array([score(model, experiment.world.tokens[i]) for i in part])
             expected = calibration.fit(*values.T)
             assert found.pairs == len(part)
             assert found.scale == pytest.approx(expected.scale)
             assert found.centre == pytest.approx(expected.centre)
 
 
-def test_the_auxiliary_arm_alone_gets_labels_and_those_are_of_safety_groups(bench, stand_in):
+def test_the_auxiliary_arm_alone_gets_labels_and_those_are_of_safety_groups(experiment, stand_in):
     trainings = stand_in(falling)
     settings = replace(SETTINGS, auxiliary_weight=0.3)
-    labelled = replace(bench, settings=settings)
-    groups = bench.chosen(AUXILIARY, 0)
+    labelled = replace(experiment, settings=settings)
+    groups = experiment.chosen(AUXILIARY, 0)
     for arm in (SAFETY_MIX, AUXILIARY):
-        labelled.scores(arm, groups, bench.world.tokens[:1], rate=0.1, seed=3)
+        labelled.scores(arm, groups, experiment.world.tokens[:1], rate=0.1, seed=3)
     plain, auxiliary = trainings
     assert (plain.auxiliary, auxiliary.auxiliary) == (0, 0.3)
     assert all(group.labels == () for group in plain.groups)
@@ -267,30 +269,30 @@ def test_the_auxiliary_arm_alone_gets_labels_and_those_are_of_safety_groups(benc
     assert [g.pairs for g in plain.groups] == [g.pairs for g in auxiliary.groups]
     labels = set()
     for i, group in zip(groups, auxiliary.groups, strict=True):
-        if bench.world.domains[i] == "safety":
-            assert group.labels == bench.world.harmless[i]
+        if experiment.world.domains[i] == "safety":
+            assert group.labels == experiment.world.harmless[i]
             labels |= set(group.labels)
         else:
             assert group.labels == ()
     assert labels == {True, False}
 
 
-def test_labels_follow_responses_that_tokens_put_elsewhere(bench):
+def test_labels_follow_responses_that_tokens_put_elsewhere(experiment):
     i = next(
-        k for k, known in enumerate(bench.world.harmless)
-        if bench.world.domains[k] == "safety" and known == (True, False)
+        k for k, known in enumerate(experiment.world.harmless)
+        if experiment.world.domains[k] == "safety" and known == (True, False)
     )  # fmt: skip
-    tokens = list(bench.world.tokens)
+    tokens = list(experiment.world.tokens)
     tokens[i] = tokens[i].in_order([1, 0])
-    turned = replace(bench, world=replace(bench.world, tokens=tokens))
-    assert bench._training_group(i, labels=True).labels == (True, False)
+    turned = replace(experiment, world=replace(experiment.world, tokens=tokens))
+    assert experiment._training_group(i, labels=True).labels == (True, False)
     assert turned._training_group(i, labels=True).labels == (False, True)
 
 
-def test_all_arms_are_run_each_with_the_same_seeds_and_tests(bench, stand_in):
-    trainings = stand_in(often(bench))
+def test_all_arms_are_run_each_with_the_same_seeds_and_tests(experiment, stand_in):
+    trainings = stand_in(often(experiment))
     one_rate = replace(
-        bench, settings=replace(SETTINGS, learning_rates=[1e-2], shared_learning_rate=1e-2)
+        experiment, settings=replace(SETTINGS, learning_rates=[1e-2], shared_learning_rate=1e-2)
     )
     outcome = run(one_rate)
     assert list(outcome.arms) == [HELPFUL, SAFE, JOINT]
@@ -300,37 +302,37 @@ def test_all_arms_are_run_each_with_the_same_seeds_and_tests(bench, stand_in):
     ]  # fmt: skip
     first = [{id(g.tokens) for g in t.groups} for t in trainings if t.seed == 1]
     assert first[0] == first[1] | first[2]
-    assert outcome.tested.codes.tolist() == bench.world.codes[bench.test].tolist()
-    assert outcome.candidates is bench.world.candidates
+    assert outcome.tested.codes.tolist() == experiment.world.codes[experiment.test].tolist()
+    assert outcome.candidates is experiment.world.candidates
     assert outcome.tuning["arm"].tolist() == [HELPFUL, SAFE, JOINT]
     assert outcome.tuning["accuracy"].isna().all()
     assert outcome.account["test pairs"] == 30
     assert outcome.account["calibration pairs"] == {
-        domain: len(part) for domain, part in bench.calibration.items()
+        domain: len(part) for domain, part in experiment.calibration.items()
     }
     assert outcome.account["by source"] == {"helpfulness": 100, "safety": 100}
 
 
-def test_tuning_is_told_for_every_arm_and_rate(bench, stand_in):
-    stand_in(often(bench))
+def test_tuning_is_told_for_every_arm_and_rate(experiment, stand_in):
+    stand_in(often(experiment))
     few = replace(SETTINGS, arms=[HELPFUL, SAFE], tuning_seeds=1)
-    tuning = run(replace(bench, settings=few)).tuning
+    tuning = run(replace(experiment, settings=few)).tuning
     assert list(tuning[["arm", "learning rate"]].itertuples(index=False, name=None)) == [
         (arm, rate) for arm in (HELPFUL, SAFE) for rate in (1e-3, 1e-2)
     ]
     assert tuning["accuracy"].between(0.5, 1).all()
 
 
-def test_what_cannot_be_run_is_refused_before_anything_is_trained(bench):
-    world, checkpoint = bench.world, bench.checkpoint
+def test_what_cannot_be_run_is_refused_before_anything_is_trained(experiment):
+    world, checkpoint = experiment.world, experiment.checkpoint
     with pytest.raises(ValueError, match=r"need 70 training groups of helpfulness, and there are"):
-        Bench.of(checkpoint, world, replace(SETTINGS, size=70))
+        Experiment.prepare(checkpoint, world, replace(SETTINGS, size=70))
     with pytest.raises(ValueError, match=r"calibration_size 100 leaves none of 1\d\d groups"):
-        Bench.of(checkpoint, world, replace(SETTINGS, calibration_size=100))
+        Experiment.prepare(checkpoint, world, replace(SETTINGS, calibration_size=100))
     blind = replace(world, harmless=None)
-    Bench.of(checkpoint, blind, SETTINGS)
+    Experiment.prepare(checkpoint, blind, SETTINGS)
     with pytest.raises(ValueError, match="the auxiliary loss needs to know which responses are"):
-        Bench.of(checkpoint, blind, replace(SETTINGS, arms=[HELPFUL, SAFE, AUXILIARY]))
+        Experiment.prepare(checkpoint, blind, replace(SETTINGS, arms=[HELPFUL, SAFE, AUXILIARY]))
 
 
 @pytest.mark.parametrize(

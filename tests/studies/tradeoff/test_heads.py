@@ -8,7 +8,7 @@ import torch
 
 from posttrain.models.features import FeatureSettings
 from posttrain.studies.tradeoff import heads as tradeoff_heads
-from posttrain.studies.tradeoff.data import simulated_world
+from posttrain.studies.tradeoff.data import simulated_data
 from posttrain.studies.tradeoff.heads import (
     HeadSettings,
     WorldFeatures,
@@ -36,7 +36,7 @@ FEW = replace(SETTINGS, arms=[HELPFUL, SAFE], seeds=1)
 @pytest.fixture(scope="module")
 def world(tiny_checkpoint):
     """Sources of both domains in turns, so that no order is right by chance."""
-    found = simulated_world(
+    found = simulated_data(
         tiny_checkpoint, groups=60, sensitive=(0.2, 0.8), prompts=6, responses=3,
         candidates_sensitive=0.5, seed=1,
     )  # fmt: skip
@@ -106,8 +106,8 @@ def test_every_arm_has_its_share_and_none_sees_a_prompt_that_it_is_tested_on(
         _, test = splits[(number // 5) % 3]
         counts = ARMS[arm].counts(20)
         assert {d: int((world.domains[members] == d).sum()) for d in counts} == counts
-        tested = {world.ranked[i].group for i in test}
-        assert not tested & {world.ranked[i].group for i in members}
+        tested = {world.ranked[i].cluster_id for i in test}
+        assert not tested & {world.ranked[i].cluster_id for i in members}
         assert len(set(members.tolist())) == len(members)
     # Arms of one fold and seed share groups; other seeds draw others.
     first = [sorted(part.tolist()) for part in fits[:5]]

@@ -9,7 +9,7 @@ from tradeoff_synthetic import calibrations, candidate_set
 
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.evaluation.calibration import Calibration
-from posttrain.studies.tradeoff.data import World
+from posttrain.studies.tradeoff.data import TradeoffData
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
 from posttrain.studies.tradeoff.outcome import (
@@ -28,7 +28,7 @@ from posttrain.studies.tradeoff.outcome import (
     TUNINGS,
     ArmOutcome,
     Outcome,
-    Tested,
+    TestPairs,
     accuracy_tables,
     calibration_table,
     most_groups,
@@ -95,7 +95,7 @@ def pairs_of(right, count=10):
 def planted(right=RIGHT, seeds=1):
     """An outcome whose arms rank as many pairs right as is said."""
     sources = np.repeat(TESTS, 10)
-    tested = Tested(
+    tested = TestPairs(
         np.tile([1, 2, 2, 3, 3, 3, 4, 4, 4, 4], 3),
         sources,
         np.array([DOMAIN_OF[name] for name in sources]),
@@ -148,14 +148,14 @@ def difference(tables, contrast, test, tuning="tuned"):
 @pytest.mark.parametrize(
     ("contrast", "expected"),
     [
-        ("safety mix − helpfulness mix", {"first": -3, "second": -1, "third": 1}),
-        ("safety only − helpfulness only", {"first": -7, "second": -4, "third": 5}),
-        ("safety mix − safety only", {"first": 3, "second": 1, "third": -2}),
-        ("helpfulness mix − helpfulness only", {"first": -1, "second": -2, "third": 2}),
+        ("safety mix - helpfulness mix", {"first": -3, "second": -1, "third": 1}),
+        ("safety only - helpfulness only", {"first": -7, "second": -4, "third": 5}),
+        ("safety mix - safety only", {"first": 3, "second": 1, "third": -2}),
+        ("helpfulness mix - helpfulness only", {"first": -1, "second": -2, "third": 2}),
         # Against the model of helpfulness on the first two tests, that of safety on the third.
-        ("joint − own specialist", {"first": -1, "second": 1, "third": -1}),
-        ("equal parts − own specialist", {"first": -1, "second": -2, "third": -3}),
-        ("auxiliary loss − none", {"first": 0, "second": 1, "third": 1}),
+        ("joint - own specialist", {"first": -1, "second": 1, "third": -1}),
+        ("equal parts - own specialist", {"first": -1, "second": -2, "third": -3}),
+        ("auxiliary loss - none", {"first": 0, "second": 1, "third": 1}),
     ],
 )
 def test_contrasts_take_the_right_arms_on_each_test(tables, contrast, expected):
@@ -170,7 +170,7 @@ def test_contrasts_take_the_right_arms_on_each_test(tables, contrast, expected):
 
 
 def test_contrasts_at_the_shared_setting_are_those_of_shared_arms(tables):
-    joint = "joint − own specialist"
+    joint = "joint - own specialist"
     assert difference(tables, joint, "first", "shared") == pytest.approx(0.0)
     assert difference(tables, joint, "second", "shared") == pytest.approx(-0.1)
     assert difference(tables, joint, "third", "shared") == pytest.approx(-0.2)
@@ -181,8 +181,8 @@ def test_contrasts_of_arms_that_were_not_run_are_left_out():
     few = {name: RIGHT[name] for name in (HELPFUL, SAFE, HELPFULNESS_MIX)}
     found = accuracy_tables(planted(few), resamples=5)["differences"]
     assert set(found["contrast"]) == {
-        "safety only − helpfulness only", "helpfulness mix − helpfulness only",
-        "equal parts − own specialist",
+        "safety only - helpfulness only", "helpfulness mix - helpfulness only",
+        "equal parts - own specialist",
     }  # fmt: skip
 
 
@@ -191,8 +191,8 @@ def test_a_source_of_a_domains_name_is_tested_once():
     alone = replace(outcome, tested=replace(outcome.tested, sources=outcome.tested.domains))
     tables = accuracy_tables(alone, resamples=5)
     assert list(dict.fromkeys(tables["metrics"]["test"])) == ["helpfulness", "safety"]
-    assert difference(tables, "joint − own specialist", "helpfulness") == pytest.approx(0)
-    assert difference(tables, "joint − own specialist", "safety") == pytest.approx(-0.1)
+    assert difference(tables, "joint - own specialist", "helpfulness") == pytest.approx(0)
+    assert difference(tables, "joint - own specialist", "safety") == pytest.approx(-0.1)
 
 
 def test_the_longer_response_is_a_baseline_for_each_test(tables):
@@ -215,7 +215,7 @@ def test_differences_are_paired_over_groups_and_over_models():
     tables = accuracy_tables(replace(outcome, arms=arms), resamples=200)
     found = tables["differences"]
     row = found[
-        (found["contrast"] == "safety only − helpfulness only") & (found["test"] == "third")
+        (found["contrast"] == "safety only - helpfulness only") & (found["test"] == "third")
         & (found["tuning"] == "tuned") & (found["metric"] == "accuracy")
     ].iloc[0]  # fmt: skip
     assert row["estimate"] == pytest.approx(-0.1)
@@ -241,7 +241,7 @@ def test_the_mean_of_both_domains_draws_the_same_models_in_each():
     tables = accuracy_tables(replace(outcome, arms=arms, tested=one), resamples=50)
     found = tables["differences"]
     found = found[
-        (found["contrast"] == "safety only − helpfulness only") & (found["metric"] == "accuracy")
+        (found["contrast"] == "safety only - helpfulness only") & (found["metric"] == "accuracy")
         & (found["tuning"] == "tuned")
     ].set_index("test")  # fmt: skip
     assert found.loc["safety", ["low", "high"]].tolist() == pytest.approx([-0.2, 0.2])
@@ -266,11 +266,11 @@ def test_test_pairs_are_those_of_the_groups_asked_for():
         RankedGroup("2", prompts[1], ("no", "perhaps"), domain="helpfulness"),
         RankedGroup("3", prompts[2], ("maybe", "no"), strength=1, domain="helpfulness"),
     ]
-    world = World(
+    world = TradeoffData(
         ranked, [], np.array(["x", "y", "z"]), candidate_set(), {}, pd.DataFrame()
     )  # fmt: skip
     assert world.codes[0] == world.codes[2] != world.codes[1]
-    found = Tested.of(world, np.array([2, 1]))
+    found = TestPairs.from_data(world, np.array([2, 1]))
     assert found.strengths.tolist() == [1, 0]
     assert found.sources.tolist() == ["z", "y"]
     assert found.domains.tolist() == ["helpfulness", "helpfulness"]

@@ -96,7 +96,7 @@ def test_differences_show_both_domains_and_their_mean(record, human):
         assert list(dict.fromkeys(table.index.get_level_values("source"))) == [SIMULATOR, HUMAN]
         for of, name in ((record, SIMULATOR), (human, HUMAN)):
             for contrast in CONTRASTS:
-                if (name, contrast) == (HUMAN, "auxiliary loss − none"):
+                if (name, contrast) == (HUMAN, "auxiliary loss - none"):
                     assert (name, contrast) not in table.index
                     continue
                 expected = [

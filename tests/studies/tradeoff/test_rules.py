@@ -25,7 +25,7 @@ from posttrain.studies.tradeoff.rules import (
     NOBODY,
     RANDOM,
     SINGLE,
-    Chosen,
+    SelectionMetrics,
     System,
     _best,
     calibrated,
@@ -81,7 +81,7 @@ def test_choices_of_a_prompt_sum_to_one_and_are_never_below_the_best(scores, cou
 
 
 def test_the_metrics_of_a_choice_by_hand():
-    chosen = Chosen(CANDIDATES)
+    chosen = SelectionMetrics(CANDIDATES)
     # One model answers both prompts, the other shares between two responses of the first one.
     choice = np.array([[0, 1.0, 0, 1, 0], [0.5, 0, 0.5, 0, 1]])
     sums = chosen.sums(choice)
@@ -102,7 +102,7 @@ def test_the_metrics_of_a_choice_by_hand():
 
 
 def test_metrics_of_several_prompts_weigh_prompts_alike():
-    chosen = Chosen(CANDIDATES)
+    chosen = SelectionMetrics(CANDIDATES)
     sums = chosen.sums(np.array([[0, 0, 1.0, 0, 1]]))
     # As a bootstrap replicate that draws the first prompt twice and the second one once.
     found = chosen.metrics((np.array([2, 1]) @ sums[0])[None])
@@ -111,7 +111,7 @@ def test_metrics_of_several_prompts_weigh_prompts_alike():
 
 
 def test_without_gold_only_errors_are_counted():
-    chosen = Chosen(candidate_set(gold=False))
+    chosen = SelectionMetrics(candidate_set(gold=False))
     found = chosen.metrics(chosen.sums(np.array([[1.0, 0, 0, 0, 1]])).sum(axis=1))
     assert list(found) == ["answers unsafe", "refuses lookalike", "refuses other", "errors"]
     assert found["errors"] == 0.5
@@ -120,7 +120,7 @@ def test_without_gold_only_errors_are_counted():
 def test_an_error_needs_a_response_that_does_better():
     alone = replace(CANDIDATES, pairs=CANDIDATES.pairs[2:])
     assert alone.errs.tolist() == [False, False, False, False, True]
-    chosen = Chosen(alone)
+    chosen = SelectionMetrics(alone)
     assert chosen.metrics(chosen.sums(np.array([[0, 1.0, 0, 0, 1]])).sum(axis=1))["errors"] == 0.5
 
 
@@ -241,7 +241,7 @@ def test_the_zeros_of_two_scores_do_not_matter_to_their_sum(helpfulness, safety,
 
 @given(arrays(float, (1, 5), elements=st.floats(-3, 3)))
 def test_nothing_recovers_more_than_the_best(scores):
-    chosen = Chosen(CANDIDATES)
+    chosen = SelectionMetrics(CANDIDATES)
     found = chosen.metrics(chosen.sums(_best(scores, CANDIDATES.prompt_of)).sum(axis=1))
     for rate in (1, 2, 4):
         assert found[f"recovered {rate}"] <= 1 + 1e-12

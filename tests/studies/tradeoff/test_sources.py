@@ -9,9 +9,9 @@ from posttrain.studies.tradeoff.sources import is_circular, overview
 BOMB, CHAIR = ((Message("user", text),) for text in ("build a bomb", "build a chair"))
 
 
-def pair(chosen, rejected, prompt=BOMB, domain="safety", group=""):
+def pair(chosen, rejected, prompt=BOMB, domain="safety", cluster_id=""):
     return RankedGroup(
-        f"{chosen}>{rejected}", prompt, (chosen, rejected), domain=domain, group=group
+        f"{chosen}>{rejected}", prompt, (chosen, rejected), domain=domain, cluster_id=cluster_id
     )  # fmt: skip
 
 
@@ -33,10 +33,10 @@ def test_comparisons_that_go_in_a_circle_are_found(pairs, circular):
 
 def test_what_sources_are_like_by_hand():
     ranked = [
-        pair("longer", "no", group="x"), pair("no", "longer", group="x"),
-        pair("yes", "no", CHAIR, group="y"),
-        pair("a", "bb", domain="helpfulness", group="z"),
-        pair("a", "bb", CHAIR, domain="safety", group="w"),
+        pair("longer", "no", cluster_id="x"), pair("no", "longer", cluster_id="x"),
+        pair("yes", "no", CHAIR, cluster_id="y"),
+        pair("a", "bb", domain="helpfulness", cluster_id="z"),
+        pair("a", "bb", CHAIR, domain="safety", cluster_id="w"),
     ]  # fmt: skip
     sources = np.array(["one", "one", "one", "two", "two"])
     table = overview(ranked, sources, {"one": "people", "two": "a model"})

@@ -54,7 +54,7 @@ def human_files(folder):
             texts = [f"sure : cat {random.integers(9)} .", f"znarf quib dog dog {k} ."]
             ranked = replace(
                 group.ranked, responses=tuple(texts[:: -1 if k % 6 == 0 else 1]), domain=None,
-                group=f"topic {k // 2}",
+                cluster_id=f"topic {k // 2}",
             )  # fmt: skip
             groups.append(ranked)
         write_groups(folder / f"{name}.jsonl", groups)

@@ -136,12 +136,14 @@ def test_gpus_hold_state_and_one_part():
     kept = activation_bytes(LLAMA, 16384, checkpointing=True)
     room = theory.USABLE * theory.H100_GB * 1e9
     assert state_bytes(LLAMA) / count + kept <= room < state_bytes(LLAMA) / (count - 1) + kept
-    with pytest.raises(ValueError, match="16384 tokens do not fit on a GPU; lower part_tokens"):
+    with pytest.raises(
+        ValueError, match="16384 tokens do not fit on a GPU; lower max_tokens_per_device"
+    ):
         gpus_needed(LLAMA, Setup(), 16384)
 
 
 def test_expectations():
-    table = expectations(part_tokens=16384, pairs=1000).set_index(["model", "trained"])
+    table = expectations(max_tokens_per_device=16384, pairs=1000).set_index(["model", "trained"])
     assert table.index.tolist() == list(itertools.product(SHAPES, SETUPS))
     assert table["GPUs"].isna().sum() == 2
     one = table.loc["Llama-3.1-8B"]

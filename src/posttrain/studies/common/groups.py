@@ -61,7 +61,7 @@ class Prepared(StudyGroups):
     @property
     def test_codes(self) -> np.ndarray:
         """Index of each test pair's split group."""
-        return np.unique([self.ranked[i].group for i in self.test], return_inverse=True)[1]
+        return np.unique([self.ranked[i].cluster_id for i in self.test], return_inverse=True)[1]
 
 
 def checkpoint_for(source: str) -> Path:

@@ -19,7 +19,7 @@ from posttrain.evidence import records
 from posttrain.models import reward_model
 from posttrain.rows.layout import Layout
 from posttrain.storage import cache
-from posttrain.training.collator import GroupCollator, Objective, TrainingGroup, training_set
+from posttrain.training.collator import GroupCollator, LossType, TrainingGroup, training_set
 from posttrain.training.config import PLAIN_ADAMW, RankingConfig
 from posttrain.training.trainer import RankingTrainer
 
@@ -67,7 +67,7 @@ def train(
     layout: Layout,
     recipe: Recipe,
     *,
-    objective: Objective = "pairs",
+    loss_type: LossType = "pairs",
     learning_rate: float,
     seed: int,
     steps: int | None = None,
@@ -80,7 +80,7 @@ def train(
         groups: Groups with their pairs.
         layout: How groups become rows.
         recipe: What is common to the runs of a study.
-        objective: See :data:`.trainer.Objective`.
+        loss_type: See :data:`.trainer.LossType`.
         learning_rate: Peak learning rate.
         seed: Seeds the score head, the order of groups and the order of responses.
         steps: Optimiser steps, however many epochs they are; None for those of the recipe's epochs.
@@ -106,8 +106,8 @@ def train(
             scratch,
             groups_per_step=recipe.batch_size,
             # A CPU gains nothing from larger parts, and smaller ones of like length save padding.
-            part_tokens=16384 if recipe.gpu else 1024,
-            objective=objective,
+            max_tokens_per_device=16384 if recipe.gpu else 1024,
+            loss_type=loss_type,
             auxiliary_weight=auxiliary_weight,
             num_train_epochs=recipe.epochs,
             max_steps=-1 if steps is None else steps,
@@ -138,7 +138,7 @@ def train(
     return model.eval(), pad_token_id
 
 
-def kept(
+def memoize(
     function: Callable[..., Any],
     folder: Path,
     *,

@@ -120,8 +120,8 @@ def _answer_table(records: Sequence[Record]) -> str:
         ],
     }
     for name in (
-        "Plackett–Luce − all pairs", "by prompt − by pair",
-        "all pairs − one more pair", "all pairs − two more pairs",
+        "Plackett-Luce - all pairs", "by prompt - by pair",
+        "all pairs - one more pair", "all pairs - two more pairs",
     ):  # fmt: skip
         needs = set(CONTRASTS[name])
         lines[name] = [

@@ -183,7 +183,7 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, all pairs minus one more pair for each edit, tuned, most "
         "data",
         "edits",
-        _contrast("all pairs − one more pair"),
+        _contrast("all pairs - one more pair"),
         ours=True,
     ),
     Claim(
@@ -194,7 +194,7 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, all pairs minus two more pairs for each edit, tuned, most "
         "data; supported above −1 point",
         "edits",
-        _no_worse("all pairs − two more pairs"),
+        _no_worse("all pairs - two more pairs"),
         ours=True,
     ),
     Claim(
@@ -205,9 +205,9 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, Plackett–Luce minus all pairs, tuned, most data; "
         "supported within a point",
         "edits",
-        _alike("Plackett–Luce − all pairs"),
+        _alike("Plackett-Luce - all pairs"),
         ours=True,
-        applies=_with_contrast("Plackett–Luce − all pairs"),
+        applies=_with_contrast("Plackett-Luce - all pairs"),
     ),
     Claim(
         "weights-alike",
@@ -217,9 +217,9 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, by prompt minus by pair, tuned, most data; supported "
         "within a point",
         "edits",
-        _alike("by prompt − by pair"),
+        _alike("by prompt - by pair"),
         ours=True,
-        applies=_with_contrast("by prompt − by pair"),
+        applies=_with_contrast("by prompt - by pair"),
     ),
     Claim(
         "near-pair-teaches",
@@ -229,9 +229,9 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, adding edited > chosen minus adding edited > rejected, "
         "tuned, most data",
         "edits",
-        _contrast("adding edited > chosen − edited > rejected"),
+        _contrast("adding edited > chosen - edited > rejected"),
         ours=True,
-        applies=_with_contrast("adding edited > chosen − edited > rejected"),
+        applies=_with_contrast("adding edited > chosen - edited > rejected"),
     ),
     Claim(
         "close-edits-teach",
@@ -241,9 +241,9 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, all pairs of the half of edits closest to the chosen "
         "response minus those of the other half, tuned, most data",
         "edits",
-        _contrast("closest − farthest edits"),
+        _contrast("closest - farthest edits"),
         ours=True,
-        applies=_with_contrast("closest − farthest edits"),
+        applies=_with_contrast("closest - farthest edits"),
     ),
     Claim(
         "no-brevity",

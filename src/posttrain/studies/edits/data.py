@@ -43,7 +43,7 @@ class EditGroups:
         return np.array(
             [
                 -1 if group.edited is None
-                else number.setdefault((group.group, group.edited), len(number))
+                else number.setdefault((group.cluster_id, group.edited), len(number))
                 for group in self.ranked
             ]
         )  # fmt: skip
@@ -61,7 +61,7 @@ class EditGroups:
     def pairs(self, judged: np.ndarray) -> TestPairs:
         """All pairs of some groups."""
         gold = self.gold and [self.gold[i] for i in judged]
-        return TestPairs.of([self.ranked[i] for i in judged], gold)
+        return TestPairs.from_groups([self.ranked[i] for i in judged], gold)
 
     def lengths(self, judged: np.ndarray) -> np.ndarray:
         """Characters of each response of some groups, shape ``[responses]``."""
@@ -81,11 +81,11 @@ def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGro
     that equals another response in tokens is taken off its group. Both are counted.
     """
     found = load_groups(source, checkpoint, settings)
-    edits = {(group.group, group.edited) for group in found.ranked if group.has_edit}
+    edits = {(group.cluster_id, group.edited) for group in found.ranked if group.has_edit}
     kept = [
         k
         for k, group in enumerate(found.ranked)
-        if not {(group.group, group.chosen), (group.group, group.rejected)} & edits
+        if not {(group.cluster_id, group.chosen), (group.cluster_id, group.rejected)} & edits
     ]
     ranked, tokens = [], []
     lost = 0
@@ -179,7 +179,7 @@ def training_groups(groups: EditGroups, arm: Arm, chosen: Chosen) -> list[Traini
     """The comparisons that an arm trains on, in the order of the indices in ``chosen``."""
     used = set(used_edits(groups, arm, chosen))
     return [
-        (arm.pairing if i in used else ORDINARY).of(groups.ranked[i], groups.tokens[i])
+        (arm.pairing if i in used else ORDINARY).apply(groups.ranked[i], groups.tokens[i])
         for i in (*chosen.edited, *chosen.plain, *chosen.added)
     ]
 

@@ -141,7 +141,7 @@ def _shown(groups: EditGroups, judged: np.ndarray, settings: ExampleSettings) ->
     for i in judged:
         group = groups.ranked[i]
         if max(len(text.split()) for text in group.responses) <= settings.words:
-            found.setdefault(group.group, int(i))
+            found.setdefault(group.cluster_id, int(i))
     if not found:
         raise ValueError(
             f"no test group with an edit has responses of at most {settings.words} words; raise "

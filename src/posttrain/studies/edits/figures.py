@@ -16,7 +16,7 @@ from posttrain.training.pairing import RATED
 ARM_STYLE = {
     IGNORE: ("#4d4d4d", "o"),
     "all pairs": ("#0072b2", "s"),
-    "Plackett–Luce": ("#56b4e9", "v"),
+    "Plackett-Luce": ("#56b4e9", "v"),
     "one more pair": ("#e69f00", "^"),
     "two more pairs": ("#d55e00", "D"),
 }

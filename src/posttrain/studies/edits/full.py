@@ -19,11 +19,11 @@ from posttrain.data.splits import split
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.common.groups import training_and_test
-from posttrain.studies.common.training import Recipe, kept, many_runs, train
+from posttrain.studies.common.training import Recipe, many_runs, memoize, train
 from posttrain.studies.edits.data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits.metrics import edit_metrics, length_baselines
 from posttrain.studies.edits.outcome import ARMS, IGNORE, Cell, CellSettings, Outcome
-from posttrain.training.collator import Objective, TrainingGroup
+from posttrain.training.collator import LossType, TrainingGroup
 from posttrain.training.pairing import RATED
 
 
@@ -69,7 +69,7 @@ class HumanFullSettings(FullSettings):
 
 
 @dataclass(frozen=True)
-class Bench:
+class Experiment:
     """What all training runs share.
 
     Attributes:
@@ -87,7 +87,7 @@ class Bench:
     settings: FullSettings
 
     @classmethod
-    def of(cls, checkpoint: Path, groups: EditGroups, settings: FullSettings) -> "Bench":
+    def prepare(cls, checkpoint: Path, groups: EditGroups, settings: FullSettings) -> "Experiment":
         """Split the groups."""
         training, test = training_and_test(
             groups.ranked,
@@ -115,7 +115,7 @@ class Bench:
         training: Sequence[TrainingGroup],
         judged: np.ndarray,
         *,
-        objective: Objective,
+        loss_type: LossType,
         learning_rate: float,
         seed: int,
         steps: int,
@@ -130,7 +130,7 @@ class Bench:
             training,
             LAYOUTS["exact"],
             self.settings,
-            objective=objective,
+            loss_type=loss_type,
             learning_rate=learning_rate,
             seed=seed,
             steps=steps,
@@ -139,7 +139,7 @@ class Bench:
         return reward_model.score(model, groups, pad_token_id=pad_token_id).numpy()
 
 
-def tune(bench: Bench, cell: Cell) -> list[tuple[float, float]]:
+def tune(experiment: Experiment, cell: Cell) -> list[tuple[float, float]]:
     """Accuracy on chosen > rejected of held-out training groups at each learning rate.
 
     Annotators' choices judge all arms, those that also train on edits too.
@@ -148,39 +148,39 @@ def tune(bench: Bench, cell: Cell) -> list[tuple[float, float]]:
         Learning rates, each with its mean accuracy over tuning seeds (NaN where there is only one
         rate and nothing to choose).
     """
-    settings, arm = bench.settings, ARMS[cell.arm]
+    settings, arm = experiment.settings, ARMS[cell.arm]
     rates = settings.learning_rates
     if len(rates) == 1:
         return [(rates[0], float("nan"))]
     found = np.zeros((len(rates), settings.tuning_seeds))
     for seed in range(settings.tuning_seeds):
-        order = bench.order(seed)
+        order = experiment.order(seed)
         # Not from the groups that arms add: all arms are judged by the same ones.
         base, rest = order[: cell.size], order[cell.size :]
         fitting, held = split(
-            [bench.groups.ranked[i] for i in base],
+            [experiment.groups.ranked[i] for i in base],
             test_fraction=settings.validation_share,
             seed=seed,
         )
-        apart = {bench.groups.ranked[i].group for i in base[held]}
-        added = [i for i in rest if bench.groups.ranked[i].group not in apart]
+        apart = {experiment.groups.ranked[i].cluster_id for i in base[held]}
+        added = [i for i in rest if experiment.groups.ranked[i].cluster_id not in apart]
         chosen = choose(
             np.array([*base[fitting], *added]),
-            bench.groups.edits,
+            experiment.groups.edits,
             arm,
             len(fitting),
             cell.share,
         )
-        training = training_groups(bench.groups, arm, chosen)
-        pairs = bench.groups.pairs(base[held])
+        training = training_groups(experiment.groups, arm, chosen)
+        pairs = experiment.groups.pairs(base[held])
         for r, rate in enumerate(rates):
-            scores = bench.scores(
+            scores = experiment.scores(
                 training,
                 base[held],
-                objective=arm.objective,
+                loss_type=arm.loss_type,
                 learning_rate=rate,
                 seed=seed,
-                steps=bench.steps(chosen),
+                steps=experiment.steps(chosen),
             )
             sums = pairs.sums(scores).sum(axis=0)
             found[r, seed] = edit_metrics(sums)[RATED]
@@ -188,7 +188,7 @@ def tune(bench: Bench, cell: Cell) -> list[tuple[float, float]]:
 
 
 def train_and_test(
-    bench: Bench, cell: Cell, learning_rate: float
+    experiment: Experiment, cell: Cell, learning_rate: float
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Train one cell with every seed.
 
@@ -196,22 +196,22 @@ def train_and_test(
         Sums of the test pairs, ``[seeds, test groups, COLUMNS]``, and the mean costs of a run
         (see :func:`.edits.data.cost`).
     """
-    arm, test = ARMS[cell.arm], bench.test
-    pairs = bench.groups.pairs(test)
+    arm, test = ARMS[cell.arm], experiment.test
+    pairs = experiment.groups.pairs(test)
     sums, costs = [], []
-    for seed in range(bench.settings.seeds):
-        chosen = choose(bench.order(seed), bench.groups.edits, arm, cell.size, cell.share)
-        training = training_groups(bench.groups, arm, chosen)
-        scores = bench.scores(
+    for seed in range(experiment.settings.seeds):
+        chosen = choose(experiment.order(seed), experiment.groups.edits, arm, cell.size, cell.share)
+        training = training_groups(experiment.groups, arm, chosen)
+        scores = experiment.scores(
             training,
             test,
-            objective=arm.objective,
+            loss_type=arm.loss_type,
             learning_rate=learning_rate,
             seed=seed,
-            steps=bench.steps(chosen),
+            steps=experiment.steps(chosen),
         )
         sums.append(pairs.sums(scores))
-        costs.append(cost(bench.groups, arm, chosen, training))
+        costs.append(cost(experiment.groups, arm, chosen, training))
     return np.array(sums), pd.DataFrame(costs).mean().to_dict()
 
 
@@ -232,23 +232,23 @@ class CellOutcome:
     rates: list[tuple[float, float]]
 
 
-def train_cell(bench: Bench, cell: Cell) -> CellOutcome:
+def train_cell(experiment: Experiment, cell: Cell) -> CellOutcome:
     """Tune, train and test one cell."""
     with many_runs():
-        rates = tune(bench, cell)
+        rates = tune(experiment, cell)
         best = max(rates, key=lambda pair: np.nan_to_num(pair[1]))[0]
-        sums, costs = train_and_test(bench, cell, best)
-        common = bench.settings.shared_learning_rate
-        shared = sums if best == common else train_and_test(bench, cell, common)[0]
+        sums, costs = train_and_test(experiment, cell, best)
+        common = experiment.settings.shared_learning_rate
+        shared = sums if best == common else train_and_test(experiment, cell, common)[0]
     return CellOutcome(sums, shared, costs, rates)
 
 
-def run(bench: Bench, *, cache_dir: Path | None = None) -> tuple[Outcome, pd.DataFrame]:
+def run(experiment: Experiment, *, cache_dir: Path | None = None) -> tuple[Outcome, pd.DataFrame]:
     """Train and test all cells.
 
     Args:
-        bench: What all training runs share.
-        cache_dir: Folder that keeps finished cells (see :func:`.training.kept`).
+        experiment: What all training runs share.
+        cache_dir: Folder that keeps finished cells (see :func:`.training.memoize`).
 
     Returns:
         The outcome, and the accuracies of :func:`tune`: ``arm``, ``size``, ``share``, ``learning
@@ -257,25 +257,29 @@ def run(bench: Bench, *, cache_dir: Path | None = None) -> tuple[Outcome, pd.Dat
     Raises:
         ValueError: If there are too few training groups.
     """
-    settings = bench.settings
+    settings = experiment.settings
     # Before hours of training, not after.
     for seed, cell in product(range(settings.seeds), settings.cells):
-        choose(bench.order(seed), bench.groups.edits, ARMS[cell.arm], cell.size, cell.share)
-    one = train_cell if cache_dir is None else kept(
-        train_cell, cache_dir, settings=asdict(settings), data=bench.groups.account,
-        ignore=["bench"],
+        choose(
+            experiment.order(seed), experiment.groups.edits, ARMS[cell.arm], cell.size, cell.share
+        )
+    one = train_cell if cache_dir is None else memoize(
+        train_cell, cache_dir, settings=asdict(settings), data=experiment.groups.account,
+        ignore=["experiment"],
     )  # fmt: skip
     # The longest first, so that no process is left alone with one at the end. Ignoring edits is
     # trained at every share, because how many steps all arms take depends on the edits.
     trained = sorted(settings.cells, key=lambda cell: (-cell.size, str(cell)))
     parallel = Parallel(n_jobs=settings.processes)
-    found = dict(zip(trained, parallel(delayed(one)(bench, cell) for cell in trained), strict=True))
+    found = dict(
+        zip(trained, parallel(delayed(one)(experiment, cell) for cell in trained), strict=True)
+    )
     tuning = [
         asdict(cell) | {"learning rate": rate, "accuracy": accuracy}
         for cell in settings.cells
         for rate, accuracy in found[cell].rates
     ]
-    groups, test = bench.groups, bench.test
+    groups, test = experiment.groups, experiment.test
     account = {
         "test groups": len(test),
         "test groups with an edit": int((groups.edits[test] >= 0).sum()),

@@ -25,7 +25,7 @@ from posttrain.studies.common.heads import tuned_heads
 from posttrain.studies.edits.data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits.metrics import length_baselines
 from posttrain.studies.edits.outcome import ARMS, Cell, CellSettings, Outcome
-from posttrain.training.collator import Objective, TrainingGroup
+from posttrain.training.collator import LossType, TrainingGroup
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Comparisons:
     margins: np.ndarray
 
     @classmethod
-    def of(
+    def from_groups(
         cls,
         chosen: Mapping[str, Chosen],
         trained: Mapping[str, Sequence[TrainingGroup]],
@@ -137,7 +137,7 @@ def run(
                 trained = {
                     name: training_groups(groups, ARMS[name], part) for name, part in chosen.items()
                 }
-                compared = Comparisons.of(chosen, trained, firsts)
+                compared = Comparisons.from_groups(chosen, trained, firsts)
                 scored, best = _fit(groups, compared, order[:size], found, firsts, tested, settings)
                 for name, part in chosen.items():
                     cell = Cell(name, size, share)
@@ -194,8 +194,8 @@ def _fit(
     shared = settings.penalties.index(settings.shared_penalty)
     scored: dict[str, np.ndarray] = {}
     best: dict[str, int] = {}
-    for objective in get_args(Objective):
-        arms = [k for k, name in enumerate(settings.arms) if ARMS[name].objective == objective]
+    for loss_type in get_args(LossType):
+        arms = [k for k, name in enumerate(settings.arms) if ARMS[name].loss_type == loss_type]
         if not arms:
             continue
         heads, places = tuned_heads(
@@ -205,7 +205,7 @@ def _fit(
             penalties=settings.penalties,
             fold=fold,
             judged=judged,
-            choices=choices if objective == "plackett-luce" else None,
+            choices=choices if loss_type == "plackett-luce" else None,
         )
         for head, k, place in zip(heads, arms, places, strict=True):
             name = settings.arms[k]
@@ -218,12 +218,12 @@ def _inner_folds(
     groups: EditGroups, members: np.ndarray, base: np.ndarray, count: int
 ) -> np.ndarray:
     """Fold of each comparison: groups that split together stay together, added ones included."""
-    names = [groups.ranked[i].group for i in base]
+    names = [groups.ranked[i].cluster_id for i in base]
     fold: dict[str, int] = {}
     for number, (_, held) in enumerate(GroupKFold(count).split(names, groups=names)):
         fold |= dict.fromkeys((names[k] for k in held), number)
     # What no fold holds out is trained on every time.
-    return np.array([fold.get(groups.ranked[i].group, -1) for i in members])
+    return np.array([fold.get(groups.ranked[i].cluster_id, -1) for i in members])
 
 
 def _tuning(tuned: Mapping[Cell, Sequence[int]], penalties: Sequence[float]) -> pd.DataFrame:

@@ -47,7 +47,7 @@ class TestPairs:
     group_count: int
 
     @classmethod
-    def of(
+    def from_groups(
         cls,
         groups: Sequence[RankedGroup],
         gold: Sequence[Sequence[float]] | None = None,
@@ -58,7 +58,7 @@ class TestPairs:
             groups: Ranked groups, all of whose responses are scored.
             gold: True quality of each group's responses, where it is known.
         """
-        names, codes = np.unique([group.group for group in groups], return_inverse=True)
+        names, codes = np.unique([group.cluster_id for group in groups], return_inverse=True)
         rows = []
         first = 0
         for number, group in enumerate(groups):

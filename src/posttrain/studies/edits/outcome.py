@@ -12,7 +12,7 @@ from posttrain.config.fields import at_least_one, setting
 from posttrain.evaluation.bootstrap import Resamples, interval, slope
 from posttrain.studies.common.groups import DataSettings
 from posttrain.studies.edits.metrics import COLUMNS, edit_metrics
-from posttrain.training.collator import Objective
+from posttrain.training.collator import LossType
 from posttrain.training.pairing import Pairing
 
 IGNORE = "edits ignored"
@@ -26,7 +26,7 @@ class Arm:
 
     Attributes:
         pairing: Which comparisons of an edited group are trained on.
-        objective: Likelihood of pairs, or of whole rankings.
+        loss_type: Likelihood of pairs, or of whole rankings.
         added: Ordinary groups, of one rated pair each, added for each edit. Such an arm ignores
             edits: it shows what the same effort would have bought without them.
         half: Which half of the edits is used, by how much of the chosen response they change; all
@@ -34,7 +34,7 @@ class Arm:
     """
 
     pairing: Pairing = ORDINARY
-    objective: Objective = "pairs"
+    loss_type: LossType = "pairs"
     added: int = 0
     half: Literal["closest", "farthest"] | None = None
 
@@ -50,7 +50,7 @@ ARMS: dict[str, Arm] = {
     "adding edited > rejected": Arm(Pairing("rated and edited over rejected")),
     "all pairs": Arm(Pairing("all")),
     "all pairs, by prompt": Arm(Pairing("all", weighting="prompt")),
-    "Plackett–Luce": Arm(Pairing("all"), objective="plackett-luce"),
+    "Plackett-Luce": Arm(Pairing("all"), loss_type="plackett-luce"),
     # As many pairs as without edits: edited > rejected takes the place of chosen > rejected.
     "edit instead of chosen": Arm(Pairing("edited over rejected")),
     # As many pairs as with one of an edit's pairs, and as many as with both.
@@ -61,17 +61,17 @@ ARMS: dict[str, Arm] = {
 }
 #: Paired differences between two arms of one size and share.
 CONTRASTS = {
-    "adding edited > chosen − one more pair": ("adding edited > chosen", "one more pair"),
-    "adding edited > rejected − one more pair": ("adding edited > rejected", "one more pair"),
-    "all pairs − one more pair": ("all pairs", "one more pair"),
-    "all pairs − two more pairs": ("all pairs", "two more pairs"),
-    "by prompt − by pair": ("all pairs, by prompt", "all pairs"),
-    "Plackett–Luce − all pairs": ("Plackett–Luce", "all pairs"),
-    "adding edited > chosen − edited > rejected": (
+    "adding edited > chosen - one more pair": ("adding edited > chosen", "one more pair"),
+    "adding edited > rejected - one more pair": ("adding edited > rejected", "one more pair"),
+    "all pairs - one more pair": ("all pairs", "one more pair"),
+    "all pairs - two more pairs": ("all pairs", "two more pairs"),
+    "by prompt - by pair": ("all pairs, by prompt", "all pairs"),
+    "Plackett-Luce - all pairs": ("Plackett-Luce", "all pairs"),
+    "adding edited > chosen - edited > rejected": (
         "adding edited > chosen",
         "adding edited > rejected",
     ),
-    "closest − farthest edits": ("all pairs, closest edits", "all pairs, farthest edits"),
+    "closest - farthest edits": ("all pairs, closest edits", "all pairs, farthest edits"),
 }
 
 

@@ -29,7 +29,9 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
     checkpoint = checkpoint_for(source)
     groups = load_edits(source, checkpoint, settings)
     if isinstance(settings, FullSettings):
-        outcome, tuning = full.run(full.Bench.of(checkpoint, groups, settings), cache_dir=cache_dir)
+        outcome, tuning = full.run(
+            full.Experiment.prepare(checkpoint, groups, settings), cache_dir=cache_dir
+        )
     else:
         outcome, tuning = heads.run(checkpoint, groups, settings)
     return Measured(

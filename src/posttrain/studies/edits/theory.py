@@ -18,7 +18,7 @@ OBJECTIVES = {
     "edited over both": PAIRINGS["best"],
     "all pairs": PAIRINGS["all"],
 }
-PLACKETT_LUCE = "Plackett–Luce"
+PLACKETT_LUCE = "Plackett-Luce"
 
 
 def group_loss(scores: Tensor, objective: str) -> Tensor:

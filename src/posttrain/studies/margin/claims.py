@@ -80,13 +80,13 @@ def _harmless_to_drop(record: Record) -> Evidence:
 
 def _rises_with_strength(record: Record) -> Evidence:
     size = largest_size(record)
-    found = estimate(record.tables["steps"], loss="none", metric="accuracy 4 − 1", size=size)
+    found = estimate(record.tables["steps"], loss="none", metric="accuracy 4 - 1", size=size)
     return Evidence(record.name, *found, 0.05)
 
 
 def _gains_most_where_decided(record: Record) -> Evidence:
     size = largest_size(record)
-    found = estimate(record.tables["steps"], loss="large", metric="gain 4 − 1", size=size)
+    found = estimate(record.tables["steps"], loss="large", metric="gain 4 - 1", size=size)
     return Evidence(record.name, *found, STRENGTH_STEP)
 
 

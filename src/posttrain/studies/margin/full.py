@@ -14,11 +14,11 @@ import pandas as pd
 from posttrain.config.fields import at_least_one, one_of, setting
 from posttrain.data.sources.simulator.annotators import reachable_accuracy
 from posttrain.data.splits import split
-from posttrain.evaluation.metrics import COLUMNS, sums_by_group
+from posttrain.evaluation.metrics import COLUMNS, sufficient_statistics
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.common.groups import DataSettings, Prepared, load_groups, training_and_test
-from posttrain.studies.common.training import Recipe, kept, many_runs, train
+from posttrain.studies.common.training import Recipe, many_runs, memoize, train
 from posttrain.studies.margin.outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
 from posttrain.training.collator import TrainingGroup, TrainingPair
 
@@ -68,7 +68,7 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
     """
     # Only chosen > rejected is rated; an edited response takes no part.
     found = load_groups(source, checkpoint, settings, edits=False)
-    pairs = RatedPairs.of(found.ranked)
+    pairs = RatedPairs.from_groups(found.ranked)
     training, test = training_and_test(
         pairs.groups,
         test_share=settings.test_share,
@@ -93,13 +93,13 @@ def run(
         checkpoint: Folder of the language model.
         settings: Those of the study.
         prepared: What :func:`prepare` gives for them.
-        cache_dir: Folder that keeps finished training runs (see :func:`.training.kept`).
+        cache_dir: Folder that keeps finished training runs (see :func:`.training.memoize`).
 
     Raises:
         ValueError: If Llama 3's filter leaves no pair to train on, or finished runs of code that is
             not committed are to be kept.
     """
-    scores: Scores = train_and_score if cache_dir is None else kept(
+    scores: Scores = train_and_score if cache_dir is None else memoize(
         train_and_score, cache_dir, settings=asdict(settings), data=prepared.account,
         ignore=["checkpoint", "prepared", "settings"],
     )  # fmt: skip
@@ -143,7 +143,7 @@ Scores = Callable[..., np.ndarray]
 
 
 def _run(checkpoint: Path, settings: FullSettings, prepared: Prepared, scores: Scores) -> Outcome:
-    test = RatedPairs.of([prepared.ranked[i] for i in prepared.test])
+    test = RatedPairs.from_groups([prepared.ranked[i] for i in prepared.test])
     grid = len(settings.learning_rates)
     shape = (len(ARMS), len(settings.sizes), settings.seeds)
     sums = np.zeros((*shape, grid, test.group_count, COLUMNS))
@@ -161,7 +161,7 @@ def _run(checkpoint: Path, settings: FullSettings, prepared: Prepared, scores: S
                         checkpoint, prepared, arm, subset, prepared.test,
                         settings.learning_rates[g], seed, settings,
                     )  # fmt: skip
-                    sums[a, s, seed, g] = sums_by_group(
+                    sums[a, s, seed, g] = sufficient_statistics(
                         scored[0], scored[1], test.strengths, test.codes, test.group_count
                     )
                     if seed == 0 and size == settings.sizes[-1]:

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from posttrain.config.fields import one_of, setting
 from posttrain.data.splits import folds
-from posttrain.evaluation.metrics import COLUMNS, sums_by_group
+from posttrain.evaluation.metrics import COLUMNS, sufficient_statistics
 from posttrain.models.features import FeatureSettings, Pooling, features
 from posttrain.rows.tokenization import tokenize_group
 from posttrain.studies.common.groups import without_edit
@@ -73,7 +73,7 @@ def run(pairs: RatedPairs, checkpoint: Path, settings: HeadSettings) -> Outcome:
             order = np.random.default_rng(seed).permutation(training)
             for s, size in enumerate(settings.sizes):
                 scored, best = _fit_subset(pairs, order[:size], test, winners, losers, settings)
-                sums[:, s, seed] += sums_by_group(
+                sums[:, s, seed] += sufficient_statistics(
                     scored[:, :, 0],
                     scored[:, :, 1],
                     pairs.strengths[test],

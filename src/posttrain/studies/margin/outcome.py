@@ -11,7 +11,7 @@ from torch import Tensor
 
 from posttrain.data.preferences import RankedGroup
 from posttrain.evaluation.bootstrap import Resamples, interval, slope
-from posttrain.evaluation.metrics import STRATA, reliability, sums_by_group
+from posttrain.evaluation.metrics import STRATA, reliability, sufficient_statistics
 from posttrain.training.losses import MARGINS, margins_by_strength
 
 #: Arms by loss: Llama 3's, Llama 2's with both margin tables, and HelpSteer2-Preference's.
@@ -62,7 +62,7 @@ class RatedPairs:
     codes: np.ndarray
 
     @classmethod
-    def of(cls, groups: Sequence[RankedGroup]) -> "RatedPairs":
+    def from_groups(cls, groups: Sequence[RankedGroup]) -> "RatedPairs":
         """Collect pairs.
 
         Raises:
@@ -74,7 +74,7 @@ class RatedPairs:
                 f"{len(missing)} of {len(groups)} groups have no strength (first: {missing[0]}); "
                 "the margin study needs data whose pairs are all rated 1 to 4"
             )
-        codes = np.unique([group.group for group in groups], return_inverse=True)[1]
+        codes = np.unique([group.cluster_id for group in groups], return_inverse=True)[1]
         return cls(list(groups), np.array([group.strength for group in groups]), codes)
 
     @property
@@ -155,10 +155,10 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
             rise = values["accuracy 4"] - values["accuracy 1"]
             plain = measured[Arm("none", arm.filtered), size]
             label = (*_label(arm), tuning, size)
-            steps.append((*label, "accuracy 4 − 1", *interval(rise)))
+            steps.append((*label, "accuracy 4 - 1", *interval(rise)))
             if arm.loss != "none":
                 gained = rise - (plain["accuracy 4"] - plain["accuracy 1"])
-                steps.append((*label, "gain 4 − 1", *interval(gained)))
+                steps.append((*label, "gain 4 - 1", *interval(gained)))
             for metric, replicates in values.items():
                 metrics.append((*label, metric, *interval(replicates)))
                 if arm.loss != "none":
@@ -246,7 +246,7 @@ def length_baseline(pairs: RatedPairs, *, resamples: int = 1000) -> pd.DataFrame
     """Accuracy of preferring the longer response (in characters), with intervals."""
     winner = np.array([len(group.chosen) for group in pairs.groups])
     loser = np.array([len(group.rejected) for group in pairs.groups])
-    sums = sums_by_group(winner, loser, pairs.strengths, pairs.codes, pairs.group_count)
+    sums = sufficient_statistics(winner, loser, pairs.strengths, pairs.codes, pairs.group_count)
     measured = Resamples.draw(pairs.group_count, 1, count=resamples).measure(sums[None])
     rows = [
         ("length only", name, *interval(replicates))

@@ -34,7 +34,7 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
         outcome = full.run(checkpoint, settings, prepared, cache_dir=cache_dir)
     else:
         groups, data = human.load(source)
-        outcome = heads.run(RatedPairs.of(groups), checkpoint, settings)
+        outcome = heads.run(RatedPairs.from_groups(groups), checkpoint, settings)
     return Measured(data | outcome.training, summarise(outcome, resamples=settings.resamples))
 
 

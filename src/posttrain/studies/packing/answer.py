@@ -23,20 +23,20 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
     if not records or not speed:
         raise ValueError("the answer needs a record of the packing and one of the throughput study")
     packed = [
-        f"{gap(record, 'llama3', 'llama3')} points on `{record.source}`"
+        f"{gap(record, 'causal', 'causal')} points on `{record.source}`"
         for record in ordered(records)
     ]
     apart = [
-        f"{gap(record, 'llama3', SEPARATE)} points on `{record.source}`"
+        f"{gap(record, 'causal', SEPARATE)} points on `{record.source}`"
         for record in ordered(records)
     ]
     ranked = [
-        f"{accuracy(record, 'llama3, ranked', 'llama3')} % on `{record.source}`"
+        f"{accuracy(record, 'causal, ranked', 'causal')} % on `{record.source}`"
         for record in ordered(records)
-        if "llama3, ranked" in arms_of(record)
+        if "causal, ranked" in arms_of(record)
     ]
     flips = [
-        f"{accuracy(record, 'llama3', 'llama3', 'flips')} % of pairs on `{record.source}`"
+        f"{accuracy(record, 'causal', 'causal', 'flips')} % of pairs on `{record.source}`"
         for record in ordered(records)
     ]
     sizes = [f"{record.settings['size']:,}" for record in ordered(records)]
@@ -75,13 +75,13 @@ def order_in_words(record: Record) -> str:
     for arm, name in (
         ("causal attention", "causal attention alone"),
         ("running positions", "running positions alone"),
-        ("llama3", "both"),
+        ("causal", "both"),
     ):
         found = estimate(
             record.tables["matrix"], trained=arm, tested=own_test(arm), metric="order noise"
         )
         parts.append(f"{with_interval(found, scale=1, digits=2, sign=False)} with {name}")
-    learned = estimate(record.tables["contrasts"], contrast="shuffled − ranked, tested separately")
+    learned = estimate(record.tables["contrasts"], contrast="shuffled - ranked, tested separately")
     return (
         f"On `{record.source}` order noise is {listing(parts)}. Models trained on ranked order "
         "learn some quality too: on separate rows they are "
@@ -131,7 +131,7 @@ def batches_in_words(records: Sequence[Record]) -> str:
     """How the batches of :func:`padding_table` were made, in a sentence."""
     made = dict.fromkeys(
         f"{record.settings['batch_size']} groups, shared rows of at most "
-        f"{record.settings['row_tokens']:,} tokens"
+        f"{record.settings['pack_length']:,} tokens"
         for record in ordered(records)
     )
     return f"Batches of {listing([*made])}."

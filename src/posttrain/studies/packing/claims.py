@@ -31,7 +31,7 @@ def rounding(record: Record) -> float:
 def _not_inferior(record: Record) -> Evidence:
     """Of shuffled causal rows, whether less than a point is lost."""
     found = estimate(
-        record.tables["differences"], trained="llama3", tested="llama3", metric="accuracy"
+        record.tables["differences"], trained="causal", tested="causal", metric="accuracy"
     )
     return Evidence(record.name, *_shifted(found, MARGIN), 0.0, measured=found)
 
@@ -57,13 +57,13 @@ def _room(value: float, low: float, high: float, bound: float) -> tuple[float, f
 
 def _approximation(record: Record) -> Evidence:
     found = estimate(
-        record.tables["matrix"], trained="llama3", tested="llama3", metric="disagreement"
+        record.tables["matrix"], trained="causal", tested="causal", metric="disagreement"
     )
     return Evidence(record.name, *_shifted(found, -NEGLIGIBLE), 0.0, measured=found)
 
 
 def _unbiased(record: Record) -> Evidence:
-    found = estimate(record.tables["matrix"], trained="llama3", tested="llama3", metric="slot bias")
+    found = estimate(record.tables["matrix"], trained="causal", tested="causal", metric="slot bias")
     return Evidence(record.name, *_room(*found, BIAS), 0.0, measured=found)
 
 
@@ -76,7 +76,7 @@ def _contrast(name: str) -> Callable[[Record], Evidence]:
 
 def _scores_separately(record: Record) -> Evidence:
     """Whether testing in separate rows costs a model trained on causal rows less than a point."""
-    value, low, high = estimate(record.tables["contrasts"], contrast="own − separate")
+    value, low, high = estimate(record.tables["contrasts"], contrast="own - separate")
     room = (MARGIN - value, MARGIN - high, MARGIN - low)
     return Evidence(record.name, *room, 0.0, measured=(value, low, high))
 
@@ -143,7 +143,7 @@ PACKING_CLAIMS: tuple[Claim, ...] = (
         "responses are shuffled; no reason given",
         "accuracy in own rows, trained on shuffled causal rows minus on ranked ones",
         "packing",
-        _contrast("shuffled − ranked"),
+        _contrast("shuffled - ranked"),
         ours=True,
     ),
     Claim(

@@ -22,7 +22,7 @@ from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.packing.outcome import TESTS
 
 #: Classes of the number of tokens between the prompt and a response: where each begins, by name.
-RANGES = {"0": 0, "1–16": 1, "17–64": 17, "65–256": 65, "over 256": 257}
+RANGES = {"0": 0, "1-16": 1, "17-64": 17, "65-256": 65, "over 256": 257}
 
 
 def distances(

@@ -22,7 +22,7 @@ SEEN = {
     "another response": "#d55e00",
 }
 #: Colour of each layout that moves a response, and of each number of responses.
-COLOUR = {"causal attention": "#0072b2", "running positions": "#009e73", "llama3": "#d55e00"}
+COLOUR = {"causal attention": "#0072b2", "running positions": "#009e73", "causal": "#d55e00"}
 RESPONSES_COLOUR = {2: "#0072b2", 3: "#d55e00"}
 
 

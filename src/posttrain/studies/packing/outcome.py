@@ -23,23 +23,23 @@ ARMS: dict[str, Layout] = {
     "exact": LAYOUTS["exact"],
     "causal attention": Layout("single", "causal", "restarting", "shuffled"),
     "running positions": Layout("single", "isolated", "running", "shuffled"),
-    "llama3": LAYOUTS["llama3"],
+    "causal": LAYOUTS["causal"],
     "causal attention, ranked": Layout("single", "causal", "restarting", "ranked"),
     "running positions, ranked": Layout("single", "isolated", "running", "ranked"),
-    "llama3, ranked": Layout("single", "causal", "running", "ranked"),
+    "causal, ranked": Layout("single", "causal", "running", "ranked"),
 }
 #: How rows are laid out in testing, each with the responses as ranked and in reverse.
 TESTS: dict[str, Layout] = {
     SEPARATE: LAYOUTS["separate"],
     "causal attention": ARMS["causal attention, ranked"],
     "running positions": ARMS["running positions, ranked"],
-    "llama3": ARMS["llama3, ranked"],
+    "causal": ARMS["causal, ranked"],
 }
 #: Paired differences of accuracy between two cells (trained, tested) of the matrix.
 CONTRASTS = {
-    "shuffled − ranked": (("llama3", "llama3"), ("llama3, ranked", "llama3")),
-    "own − separate": (("llama3", "llama3"), ("llama3", SEPARATE)),
-    "shuffled − ranked, tested separately": (("llama3", SEPARATE), ("llama3, ranked", SEPARATE)),
+    "shuffled - ranked": (("causal", "causal"), ("causal, ranked", "causal")),
+    "own - separate": (("causal", "causal"), ("causal", SEPARATE)),
+    "shuffled - ranked, tested separately": (("causal", SEPARATE), ("causal, ranked", SEPARATE)),
 }
 #: A loss of accuracy that would matter: one percentage point.
 MARGIN = 0.01

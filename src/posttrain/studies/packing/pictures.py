@@ -63,8 +63,8 @@ def pictures(checkpoint: Path | None = None) -> list[Picture]:
         ("Two groups in one exact row", groups[1:], LAYOUTS["exact"], wide),
     )
     return [
-        _picture(title, tokenizer, members, layout, row_tokens)
-        for title, members, layout, row_tokens in drawn
+        _picture(title, tokenizer, members, layout, pack_length)
+        for title, members, layout, pack_length in drawn
     ]
 
 
@@ -73,23 +73,23 @@ def _picture(
     tokenizer: PreTrainedTokenizerBase,
     groups: Sequence[TokenizedGroup],
     layout: Layout,
-    row_tokens: int,
+    pack_length: int,
 ) -> Picture:
-    batch = lay_out(groups, layout, pad_token_id=0, row_tokens=row_tokens)
+    batch = lay_out(groups, layout, pad_token_id=0, pack_length=pack_length)
     count = batch.input_ids.shape[1]
     # The parts of a causal row do not show in it, but stand where those of an isolated one do.
     parted = lay_out(
-        groups, replace(layout, attention="isolated"), pad_token_id=0, row_tokens=row_tokens
+        groups, replace(layout, attention="isolated"), pad_token_id=0, pack_length=pack_length
     )
-    assert parted.block is not None
-    assert parted.branch is not None
-    part = parted.block[0] * 10 + parted.branch[0]
+    assert parted.document_id is not None
+    assert parted.segment_id is not None
+    part = parted.document_id[0] * 10 + parted.segment_id[0]
     visible = torch.ones(count, count).tril().bool()
-    if batch.block is not None:
+    if batch.document_id is not None:
         visible = dense_mask(batch)[0, 0]
     seen = torch.where(part[:, None] == part, ITSELF, OTHER)
     # A prompt is seen as a prompt by all, itself included.
-    seen = torch.where((parted.branch[0] == 0)[None, :], PROMPT, seen)
+    seen = torch.where((parted.segment_id[0] == 0)[None, :], PROMPT, seen)
     positions = torch.arange(count) if batch.position_ids is None else batch.position_ids[0]
     return Picture(
         title,

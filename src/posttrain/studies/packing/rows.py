@@ -48,7 +48,7 @@ class RowSettings(DataSettings):
     """
 
     batch_size: int = setting(32, "Groups in a batch, for the account of padding.")
-    row_tokens: int = setting(4096, "Room in a row that groups share, for the account of padding.")
+    pack_length: int = setting(4096, "Room in a row that groups share, for the account of padding.")
     distance_groups: int = setting(40, "Groups on which hidden states are compared, at most.")
     equality_groups: int = setting(10, "Of these, groups on which gradients are compared too.")
 
@@ -116,14 +116,14 @@ def _differentiate(
 
 
 def padding(
-    groups: Sequence[TokenizedGroup], *, batch_groups: int, row_tokens: int, seed: int = 0
+    groups: Sequence[TokenizedGroup], *, batch_groups: int, pack_length: int, seed: int = 0
 ) -> pd.DataFrame:
     """Share of padding when groups are laid out in batches, in random order.
 
     Args:
         groups: Tokenised groups.
         batch_groups: Groups in a batch; the last one takes what is left.
-        row_tokens: Most tokens of a row that several groups share.
+        pack_length: Most tokens of a row that several groups share.
         seed: Seeds the order.
 
     Returns:
@@ -131,7 +131,7 @@ def padding(
         ``tokens``, ``slots`` (tokens and padding) and ``padding``, its share of the slots.
 
     Raises:
-        ValueError: If a group exceeds ``row_tokens``.
+        ValueError: If a group exceeds ``pack_length``.
     """
     order = np.random.default_rng(seed).permutation(len(groups))
     splits = range(batch_groups, len(groups), batch_groups)
@@ -140,9 +140,9 @@ def padding(
     for name, layout, room in (
         ("separate rows", LAYOUTS["separate"], None),
         ("exact row", LAYOUTS["exact"], None),
-        ("exact, shared rows", LAYOUTS["exact"], row_tokens),
+        ("exact, shared rows", LAYOUTS["exact"], pack_length),
     ):
-        laid_out = (lay_out(batch, layout, pad_token_id=0, row_tokens=room) for batch in batches)
+        laid_out = (lay_out(batch, layout, pad_token_id=0, pack_length=room) for batch in batches)
         slots = sum(batch.input_ids.numel() for batch in laid_out)
         tokens = sum(map(layout.tokens, groups))
         rows.append((name, tokens, slots, 1 - tokens / slots))
@@ -176,7 +176,7 @@ def measure(source: str, settings: RowSettings, cache_dir: Path | None) -> Measu
         :func:`.packing.distance.distances`.
 
     Raises:
-        ValueError: If the data cannot be used, or a group exceeds ``row_tokens``.
+        ValueError: If the data cannot be used, or a group exceeds ``pack_length``.
     """
     checkpoint = checkpoint_for(source)
     found = load_groups(source, checkpoint, settings)
@@ -186,7 +186,7 @@ def measure(source: str, settings: RowSettings, cache_dir: Path | None) -> Measu
     tables = {
         "tokens": token_table(found.tokens),
         "padding": padding(
-            found.tokens, batch_groups=settings.batch_size, row_tokens=settings.row_tokens
+            found.tokens, batch_groups=settings.batch_size, pack_length=settings.pack_length
         ),
         "equality": equality(checkpoint, compared[: settings.equality_groups]),
         "distances": distances(checkpoint, compared, resamples=settings.resamples),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from posttrain.studies.common.groups import checkpoint_for
 from posttrain.studies.common.study import Measured, Study
-from posttrain.studies.common.training import kept, many_runs
+from posttrain.studies.common.training import many_runs, memoize
 from posttrain.studies.packing.full import (
     HumanPackingSettings,
     PackingSettings,
@@ -29,7 +29,7 @@ def measure(source: str, settings: PackingSettings, cache_dir: Path | None) -> M
     """
     checkpoint = checkpoint_for(source)
     prepared = prepare(source, checkpoint, settings)
-    scores: Scores = train_and_score if cache_dir is None else kept(
+    scores: Scores = train_and_score if cache_dir is None else memoize(
         train_and_score, cache_dir, settings=asdict(settings), data=prepared.account,
         ignore=["checkpoint", "prepared", "settings"],
     )  # fmt: skip

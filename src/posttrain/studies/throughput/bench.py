@@ -29,13 +29,13 @@ from posttrain.studies.throughput.methods import Method, draw_groups, make_train
 #: What settings that are not given become.
 CPU_DEFAULTS = {
     "response_tokens": 48,
-    "row_tokens": 1024,
+    "pack_length": 1024,
     "dtype": "float32",
     "attention": "sdpa",
 }
 CUDA_DEFAULTS = {
     "response_tokens": 284,
-    "row_tokens": 8192,
+    "pack_length": 8192,
     "dtype": "bfloat16",
     "attention": "flex_attention",
 }
@@ -61,10 +61,10 @@ class ThroughputSettings:
     response_tokens: int = setting(None, "Tokens of a response; default 48, on CUDA 284.")
     spread: float = setting(0.0, "Lengths vary uniformly by this share of their average.")
     groups_per_step: int = setting(2, "Groups in one optimiser step.")
-    row_tokens: int = setting(
+    pack_length: int = setting(
         None, "Most tokens of a row that groups share; default 1024, on CUDA 8192."
     )
-    part_tokens: int | None = setting(
+    max_tokens_per_device: int | None = setting(
         None,
         "Most tokens computed at once, padding included, by gradient accumulation (posttrain train "
         "takes 16384); default none: the whole step.",
@@ -97,8 +97,8 @@ class ThroughputSettings:
             raise ValueError(f"spread must be at least 0 and below 1, not {self.spread}")
         parts = max(*self.ratios, self.memory_ratio) + max(self.responses)
         largest = math.ceil(parts * self.response_tokens * (1 + self.spread))
-        if self.row_tokens < largest:
-            raise ValueError(f"row_tokens must be at least {largest}, the most that a group takes")
+        if self.pack_length < largest:
+            raise ValueError(f"pack_length must be at least {largest}, the most that a group takes")
 
 
 class StepTimer(TrainerCallback):
@@ -248,8 +248,8 @@ class Bench:
             groups,
             groups_per_step=self.settings.groups_per_step,
             steps=steps,
-            row_tokens=self.settings.row_tokens,
-            part_tokens=self.settings.part_tokens,
+            pack_length=self.settings.pack_length,
+            max_tokens_per_device=self.settings.max_tokens_per_device,
             attention=self.settings.attention,
             folder=folder,
         )

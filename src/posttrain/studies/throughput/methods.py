@@ -50,7 +50,7 @@ TRL = Method("TRL RewardTrainer", "pair rows", None)
 SEPARATE = Method("separate rows", "separate rows", LAYOUTS["separate"])
 EXACT = Method("exact row", "exact row", LAYOUTS["exact"])
 SHARED = Method("exact, shared rows", "exact row", LAYOUTS["exact"], shares_rows=True)
-CAUSAL = Method("causal row", "causal row", LAYOUTS["llama3"])
+CAUSAL = Method("causal row", "causal row", LAYOUTS["causal"])
 METHODS = (TRL, SEPARATE, EXACT, SHARED, CAUSAL)
 
 
@@ -121,8 +121,8 @@ def make_trainer(
     *,
     groups_per_step: int,
     steps: int,
-    row_tokens: int,
-    part_tokens: int | None,
+    pack_length: int,
+    max_tokens_per_device: int | None,
     attention: str,
     folder: str,
 ) -> Trainer:
@@ -135,11 +135,11 @@ def make_trainer(
         groups: The groups, all with the same number of responses.
         groups_per_step: Groups in one optimiser step.
         steps: Optimiser steps.
-        row_tokens: Most tokens of a row that groups share.
-        part_tokens: Most tokens that are computed at once; None for the whole step. Ours takes
-            what fits of a step (see :mod:`.training.sampler`). TRL's takes as many pairs as fit,
-            padded to the longest, and accumulates gradients over equal batches, which keeps the
-            loss the mean over the step's pairs; at least one pair, even where it does not fit.
+        pack_length: Most tokens of a row that groups share.
+        max_tokens_per_device: Most tokens that are computed at once; None for the whole step. Ours
+            takes what fits of a step (see :mod:`.training.sampler`). TRL's takes as many pairs as
+            fit, padded to the longest, and accumulates gradients over equal batches, which keeps
+            the loss the mean over the step's pairs; at least one pair, even where it does not fit.
         attention: Attention implementation of rows that need a mask. Those that do not always get
             PyTorch's own ("sdpa"), which knows causal attention and is the fastest for it.
         folder: Where a trainer may write; nothing is written.
@@ -164,7 +164,11 @@ def make_trainer(
         # the last, None means no, but does not warn that the setting has a new name.
         common |= {"max_length": None, "bf16": False, "gradient_checkpointing": None}
         pairs = comb(len(groups[0].responses), 2) * groups_per_step
-        at_once = pairs if part_tokens is None else _pairs_at_once(groups, pairs, part_tokens)
+        at_once = (
+            pairs
+            if max_tokens_per_device is None
+            else _pairs_at_once(groups, pairs, max_tokens_per_device)
+        )
         trainer = PairTrainer(
             model,
             RewardConfig(
@@ -181,7 +185,7 @@ def make_trainer(
             RankingConfig(
                 **common,
                 groups_per_step=groups_per_step,
-                part_tokens=part_tokens,
+                max_tokens_per_device=max_tokens_per_device,
                 # TRL's, so that all do the same.
                 lr_scheduler_type="linear",
                 warmup_steps=0,
@@ -189,15 +193,15 @@ def make_trainer(
             ),
             train_dataset=training_set([TrainingGroup.with_all_pairs(group) for group in groups]),
             data_collator=GroupCollator(
-                tokenizer.pad_token_id, method.layout, row_tokens if method.shares_rows else None
+                tokenizer.pad_token_id, method.layout, pack_length if method.shares_rows else None
             ),
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _pairs_at_once(groups: Sequence[TokenizedGroup], pairs: int, part_tokens: int) -> int:
-    """Most pairs of a batch within ``part_tokens`` of which a step has a whole number."""
+def _pairs_at_once(groups: Sequence[TokenizedGroup], pairs: int, max_tokens_per_device: int) -> int:
+    """Most pairs of a batch within ``max_tokens_per_device`` of which a step has a whole number."""
     longest = max(len(group.prompt) + max(map(len, group.responses)) for group in groups)
-    fitting = range(1, part_tokens // (2 * longest) + 1)
+    fitting = range(1, max_tokens_per_device // (2 * longest) + 1)
     return max((size for size in fitting if pairs % size == 0), default=1)

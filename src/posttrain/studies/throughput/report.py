@@ -62,7 +62,7 @@ def conditions(record: Record) -> str:
         record: A record of the throughput study.
     """
     given = record.settings
-    parts = given.get("part_tokens")
+    parts = given.get("max_tokens_per_device")
     return (
         f"`{given['checkpoint']}` on a {record.environment['device']} in {given['dtype']}, "
         f"responses of {given['response_tokens']} random tokens each, "

@@ -42,7 +42,7 @@ def answer(records: Sequence[Record]) -> str:
     claim = next(claim for claim in TRADEOFF_CLAIMS if claim.key == "two-choose-better")
     ranked = listing(
         [
-            f"{with_interval(difference(record, 'joint − own specialist', BOTH))} points on "
+            f"{with_interval(difference(record, 'joint - own specialist', BOTH))} points on "
             f"{_named(record)}"
             for record in found
         ]

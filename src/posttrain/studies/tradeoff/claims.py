@@ -126,8 +126,8 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "64.5 against 62.8 %",
         "accuracy on safety, safety mix (90 % safety) minus helpfulness mix (50 %), tuned",
         "tradeoff",
-        _difference("safety mix − helpfulness mix", SAFETY, ON_SAFETY),
-        applies=lambda record: _has_contrast(record, "safety mix − helpfulness mix"),
+        _difference("safety mix - helpfulness mix", SAFETY, ON_SAFETY),
+        applies=lambda record: _has_contrast(record, "safety mix - helpfulness mix"),
     ),
     Claim(
         "helpfulness-needs-its-model",
@@ -136,8 +136,8 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "63.2 against 56.2 %",
         "accuracy on helpfulness, helpfulness mix minus safety mix, tuned",
         "tradeoff",
-        _reverse("safety mix − helpfulness mix", HELPFULNESS, ON_HELPFULNESS),
-        applies=lambda record: _has_contrast(record, "safety mix − helpfulness mix"),
+        _reverse("safety mix - helpfulness mix", HELPFULNESS, ON_HELPFULNESS),
+        applies=lambda record: _has_contrast(record, "safety mix - helpfulness mix"),
     ),
     Claim(
         "auxiliary-loss-helps",
@@ -146,7 +146,7 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "64.5 against 63.7 %",
         "accuracy on safety, safety mix with the auxiliary loss minus without, each tuned",
         "tradeoff",
-        _difference("auxiliary loss − none", SAFETY, FROM_AUXILIARY),
+        _difference("auxiliary loss - none", SAFETY, FROM_AUXILIARY),
         applies=_has(AUXILIARY),
     ),
     Claim(
@@ -157,7 +157,7 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "accuracy on one's own domain, joint model minus specialists, mean of both, tuned; "
         "supported above −1 point",
         "tradeoff",
-        _no_worse("joint − own specialist", BOTH, ONE_POINT),
+        _no_worse("joint - own specialist", BOTH, ONE_POINT),
         ours=True,
         applies=_has(JOINT),
     ),
@@ -168,9 +168,9 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "accuracy on one's own domain, specialists minus equal parts, mean of both, tuned",
         "tradeoff",
-        _reverse("equal parts − own specialist", BOTH, ONE_POINT),
+        _reverse("equal parts - own specialist", BOTH, ONE_POINT),
         ours=True,
-        applies=lambda record: _has_contrast(record, "equal parts − own specialist"),
+        applies=lambda record: _has_contrast(record, "equal parts - own specialist"),
     ),
     Claim(
         "helpfulness-answers-unsafe",

@@ -78,7 +78,7 @@ class CandidateSet:
 
 
 @dataclass(frozen=True)
-class World:
+class TradeoffData:
     """Everything that models are trained and tested on.
 
     Attributes:
@@ -107,10 +107,10 @@ class World:
     @property
     def codes(self) -> np.ndarray:
         """Number of each group's split group, shape ``[groups]``."""
-        return np.unique([group.group for group in self.ranked], return_inverse=True)[1]
+        return np.unique([group.cluster_id for group in self.ranked], return_inverse=True)[1]
 
 
-def simulated_world(
+def simulated_data(
     checkpoint: Path,
     *,
     groups: int,
@@ -119,7 +119,7 @@ def simulated_world(
     responses: int,
     candidates_sensitive: float,
     seed: int,
-) -> World:
+) -> TradeoffData:
     """Draw a world.
 
     Groups whose last turn is that of a prompt with candidates are left out and counted, so that
@@ -176,7 +176,7 @@ def simulated_world(
     found = tokenize_groups(tokenizer, ranked)
     kept = [ranked[k] for k in found.kept]
     sources = np.array([str(group.domain) for group in kept])
-    return World(
+    return TradeoffData(
         kept,
         found.groups,
         sources,
@@ -192,7 +192,7 @@ def simulated_world(
     )
 
 
-def human_world(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> World:
+def human_data(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> TradeoffData:
     """Read the human data.
 
     Args:
@@ -215,7 +215,7 @@ def human_world(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> 
         groups, described = loaded[name]
         # Texts of one source may be on both sides of a split of another, but not of its own.
         plain = [
-            replace(without_edit(group), domain=domain, group=f"{name} {group.group}")
+            replace(without_edit(group), domain=domain, cluster_id=f"{name} {group.cluster_id}")
             for group in groups
         ]
         plain = _some(plain, pairs, seed)
@@ -229,7 +229,7 @@ def human_world(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> 
     everything = [*ranked, *loaded[CONFLICTS][0]]
     of = np.array([*sources, *[CONFLICTS] * len(loaded[CONFLICTS][0])])
     account["fingerprint"] = fingerprint(everything)
-    return World(
+    return TradeoffData(
         ranked,
         tokens,
         np.array(sources),
@@ -241,7 +241,7 @@ def human_world(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> 
 
 def _some(groups: Sequence[RankedGroup], most: int, seed: int) -> list[RankedGroup]:
     """Groups of randomly chosen split groups, as many as fit, in their order."""
-    codes = np.unique([group.group for group in groups], return_inverse=True)[1]
+    codes = np.unique([group.cluster_id for group in groups], return_inverse=True)[1]
     counts = np.bincount(codes)
     order = np.random.default_rng(seed).permutation(len(counts))
     taken = order[np.cumsum(counts[order]) <= most]
@@ -303,7 +303,7 @@ def _right_and_wrong(right: Sequence[bool], counts: Sequence[int]) -> np.ndarray
     return np.array(found, dtype=int).reshape(-1, 2)
 
 
-def account_of(world: World) -> dict[str, Any]:
+def account_of(world: TradeoffData) -> dict[str, Any]:
     """Numbers of groups by source and of candidates, for a record."""
     candidates = world.candidates
     return world.account | {

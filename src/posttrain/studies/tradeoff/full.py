@@ -20,21 +20,21 @@ from posttrain.data.splits import split
 from posttrain.evaluation import calibration
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
-from posttrain.studies.common.training import Recipe, kept, many_runs, train
+from posttrain.studies.common.training import Recipe, many_runs, memoize, train
 from posttrain.studies.tradeoff.data import (
     DOMAINS,
     SAFETY,
-    World,
+    TradeoffData,
     account_of,
-    human_world,
-    simulated_world,
+    human_data,
+    simulated_data,
 )
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
     TEAM_DOMAINS,
     ArmOutcome,
     Outcome,
-    Tested,
+    TestPairs,
     TradeoffSettings,
     most_groups,
 )
@@ -101,14 +101,14 @@ class HumanFullSettings(FullSettings):
     shared_learning_rate: float = setting(1e-4, "The one at which all arms are also compared.")
 
 
-def world_for(source: str, checkpoint: Path, settings: FullSettings) -> World:
+def data_for(source: str, checkpoint: Path, settings: FullSettings) -> TradeoffData:
     """Draw or read what models are trained and tested on.
 
     Raises:
         ValueError: If human data is missing or cannot be read.
     """
     if source == SIMULATOR:
-        return simulated_world(
+        return simulated_data(
             checkpoint,
             groups=settings.groups,
             sensitive=settings.sensitive,
@@ -118,7 +118,7 @@ def world_for(source: str, checkpoint: Path, settings: FullSettings) -> World:
             seed=settings.data_seed,
         )
     assert isinstance(settings, HumanFullSettings)
-    return human_world(
+    return human_data(
         checkpoint,
         pairs=settings.pairs,
         max_tokens=settings.max_tokens,
@@ -127,7 +127,7 @@ def world_for(source: str, checkpoint: Path, settings: FullSettings) -> World:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Experiment:
     """What all training runs share.
 
     Attributes:
@@ -140,14 +140,14 @@ class Bench:
     """
 
     checkpoint: Path
-    world: World
+    world: TradeoffData
     training: Mapping[str, np.ndarray]
     calibration: Mapping[str, np.ndarray]
     test: np.ndarray
     settings: FullSettings
 
     @classmethod
-    def of(cls, checkpoint: Path, world: World, settings: FullSettings) -> "Bench":
+    def prepare(cls, checkpoint: Path, world: TradeoffData, settings: FullSettings) -> "Experiment":
         """Split the groups; no split group is in two parts.
 
         Raises:
@@ -174,9 +174,9 @@ class Bench:
             {domain: part[world.domains[part] == domain] for domain in DOMAINS}
             for part in (rest[training], rest[held])
         ]
-        bench = cls(checkpoint, world, parts[0], parts[1], np.sort(test), settings)
+        experiment = cls(checkpoint, world, parts[0], parts[1], np.sort(test), settings)
         for domain, needed in most_groups(settings.size, settings.arms).items():
-            there = len(bench.training[domain])
+            there = len(experiment.training[domain])
             if needed > there:
                 raise ValueError(
                     f"the arms need {needed} training groups of {domain}, and there are {there}; "
@@ -187,7 +187,7 @@ class Bench:
                 "the auxiliary loss needs to know which responses are safe, which these data do "
                 "not say; leave its arm out"
             )
-        return bench
+        return experiment
 
     def chosen(self, arm: str, seed: int) -> np.ndarray:
         """Groups that an arm trains on, shape ``[groups]``; arms share as many as they can."""
@@ -229,53 +229,53 @@ class Bench:
         )
 
 
-def tune(bench: Bench, arm: str) -> list[tuple[float, float]]:
+def tune(experiment: Experiment, arm: str) -> list[tuple[float, float]]:
     """Accuracy at each learning rate on held-out groups of what an arm trains on.
 
     Returns:
         Learning rates, each with its mean accuracy over tuning seeds (NaN where there is only one
         rate and nothing to choose).
     """
-    settings = bench.settings
+    settings = experiment.settings
     rates = settings.learning_rates
     if len(rates) == 1:
         return [(rates[0], float("nan"))]
     found = np.zeros((len(rates), settings.tuning_seeds))
     for seed in range(settings.tuning_seeds):
-        groups = bench.chosen(arm, seed)
+        groups = experiment.chosen(arm, seed)
         fitting, held = split(
-            [bench.world.ranked[i] for i in groups],
+            [experiment.world.ranked[i] for i in groups],
             test_fraction=settings.validation_share,
             seed=seed,
         )
-        judges = [bench.world.tokens[i] for i in groups[held]]
+        judges = [experiment.world.tokens[i] for i in groups[held]]
         for r, rate in enumerate(rates):
-            scores = bench.scores(arm, groups[fitting], judges, rate=rate, seed=seed)
+            scores = experiment.scores(arm, groups[fitting], judges, rate=rate, seed=seed)
             winners, losers = scores.reshape(-1, 2).T
             found[r, seed] = np.mean((winners > losers) + 0.5 * (winners == losers))
     return list(zip(rates, found.mean(axis=1).tolist(), strict=True))
 
 
-def train_arm(bench: Bench, arm: str) -> tuple[ArmOutcome, list[tuple[float, float]]]:
+def train_arm(experiment: Experiment, arm: str) -> tuple[ArmOutcome, list[tuple[float, float]]]:
     """Tune, train and test one arm.
 
     Returns:
         Its results, and what :func:`tune` gives.
     """
-    settings, world = bench.settings, bench.world
+    settings, world = experiment.settings, experiment.world
     domain = TEAM_DOMAINS.get(arm)
-    calibrating = bench.calibration[domain] if domain else np.array([], dtype=int)
-    ranked = [world.tokens[i] for i in (*bench.test, *calibrating)]
-    pairs = 2 * len(bench.test)
+    calibrating = experiment.calibration[domain] if domain else np.array([], dtype=int)
+    ranked = [world.tokens[i] for i in (*experiment.test, *calibrating)]
+    pairs = 2 * len(experiment.test)
     with many_runs():
-        rates = tune(bench, arm)
+        rates = tune(experiment, arm)
         best = max(rates, key=lambda pair: np.nan_to_num(pair[1]))[0]
 
         def scored(rate: float, others: Sequence[Any]) -> np.ndarray:
             return np.stack(
                 [
-                    bench.scores(
-                        arm, bench.chosen(arm, seed), [*ranked, *others], rate=rate, seed=seed
+                    experiment.scores(
+                        arm, experiment.chosen(arm, seed), [*ranked, *others], rate=rate, seed=seed
                     )
                     for seed in range(settings.seeds)
                 ]
@@ -294,38 +294,39 @@ def train_arm(bench: Bench, arm: str) -> tuple[ArmOutcome, list[tuple[float, flo
     return outcome, rates
 
 
-def run(bench: Bench, *, cache_dir: Path | None = None) -> Outcome:
+def run(experiment: Experiment, *, cache_dir: Path | None = None) -> Outcome:
     """Train and test all arms.
 
     Args:
-        bench: What all training runs share.
-        cache_dir: Folder that keeps finished arms (see :func:`.training.kept`).
+        experiment: What all training runs share.
+        cache_dir: Folder that keeps finished arms (see :func:`.training.memoize`).
 
     Raises:
-        ValueError: See :func:`.training.kept` and :func:`.calibration.fit`.
+        ValueError: See :func:`.training.memoize` and :func:`.calibration.fit`.
     """
-    settings = bench.settings
-    one = train_arm if cache_dir is None else kept(
-        train_arm, cache_dir, settings=asdict(settings), data=bench.world.account, ignore=["bench"]
+    settings = experiment.settings
+    one = train_arm if cache_dir is None else memoize(
+        train_arm, cache_dir, settings=asdict(settings), data=experiment.world.account,
+        ignore=["experiment"],
     )  # fmt: skip
     # The longest first, so that no process is left alone with it at the end.
     order = sorted(settings.arms, key=lambda arm: -ARMS[arm].scale)
-    results = Parallel(n_jobs=settings.processes)(delayed(one)(bench, arm) for arm in order)
+    results = Parallel(n_jobs=settings.processes)(delayed(one)(experiment, arm) for arm in order)
     found = dict(zip(order, results, strict=True))
     tuning = [
         {"arm": arm, "learning rate": rate, "accuracy": accuracy}
         for arm in settings.arms
         for rate, accuracy in found[arm][1]
     ]
-    tested = Tested.of(bench.world, bench.test)
+    tested = TestPairs.from_data(experiment.world, experiment.test)
     return Outcome(
         tested,
-        bench.world.candidates,
+        experiment.world.candidates,
         {arm: found[arm][0] for arm in settings.arms},
         pd.DataFrame(tuning),
-        account_of(bench.world)
+        account_of(experiment.world)
         | {
-            "test pairs": len(bench.test),
-            "calibration pairs": {name: len(part) for name, part in bench.calibration.items()},
+            "test pairs": len(experiment.test),
+            "calibration pairs": {name: len(part) for name, part in experiment.calibration.items()},
         },
     )

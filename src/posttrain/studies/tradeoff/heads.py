@@ -21,14 +21,14 @@ from posttrain.evaluation import calibration
 from posttrain.evaluation.calibration import Calibration
 from posttrain.models.features import FeatureSettings, Pooling, features
 from posttrain.studies.common.heads import tuned_heads
-from posttrain.studies.tradeoff.data import DOMAINS, World, account_of
+from posttrain.studies.tradeoff.data import DOMAINS, TradeoffData, account_of
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
     TEAM_DOMAINS,
     TUNINGS,
     ArmOutcome,
     Outcome,
-    Tested,
+    TestPairs,
     TradeoffSettings,
     most_groups,
 )
@@ -85,7 +85,9 @@ class WorldFeatures:
     candidates: Tensor
 
 
-def compute_features(checkpoint: Path, world: World, settings: HeadSettings) -> WorldFeatures:
+def compute_features(
+    checkpoint: Path, world: TradeoffData, settings: HeadSettings
+) -> WorldFeatures:
     """Features of all responses, cached by source."""
     kind = FeatureSettings(settings.layer, settings.pooling)
     parts: dict[str, Tensor] = {}
@@ -99,7 +101,7 @@ def compute_features(checkpoint: Path, world: World, settings: HeadSettings) -> 
     return WorldFeatures(groups, features(checkpoint, world.candidates.tokens, kind))
 
 
-def run(checkpoint: Path, world: World, settings: HeadSettings) -> Outcome:
+def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcome:
     """Fit and test all heads.
 
     Raises:
@@ -145,7 +147,7 @@ def run(checkpoint: Path, world: World, settings: HeadSettings) -> Outcome:
                     own = test[domains[test] == TEAM_DOMAINS[arm]]
                     calibrations[arm].append(calibration.fit(*pairs[arm][0, seed, own].T))
     return Outcome(
-        Tested.of(world, everything),
+        TestPairs.from_data(world, everything),
         world.candidates,
         {
             arm: ArmOutcome(pairs[arm], np.stack(candidates[arm]), calibrations[arm])
@@ -157,7 +159,7 @@ def run(checkpoint: Path, world: World, settings: HeadSettings) -> Outcome:
 
 
 def _fit(
-    found: WorldFeatures, world: World, members: np.ndarray, settings: HeadSettings
+    found: WorldFeatures, world: TradeoffData, members: np.ndarray, settings: HeadSettings
 ) -> tuple[Tensor, int, Tensor]:
     """Heads with the tuned and with the shared penalty, ``[2, features]``.
 
@@ -167,7 +169,7 @@ def _fit(
     known = found.groups[members]
     scale = known.flatten(0, 1).std(dim=0).clamp_min(1e-6)
     differences = (known[:, 0] - known[:, 1]) / scale
-    names = [world.ranked[i].group for i in members]
+    names = [world.ranked[i].cluster_id for i in members]
     fold = np.zeros(len(members), dtype=int)
     for number, (_, held) in enumerate(GroupKFold(settings.inner_folds).split(names, groups=names)):
         fold[held] = number

@@ -12,8 +12,8 @@ from posttrain.data.mixing import MIXES, counts_for
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.evaluation.calibration import Calibration
 from posttrain.evaluation.combining import THRESHOLD, Rule
-from posttrain.evaluation.metrics import sums_by_group
-from posttrain.studies.tradeoff.data import DOMAINS, HELPFULNESS, SAFETY, CandidateSet, World
+from posttrain.evaluation.metrics import sufficient_statistics
+from posttrain.studies.tradeoff.data import DOMAINS, HELPFULNESS, SAFETY, CandidateSet, TradeoffData
 
 ESTIMATE = ["estimate", "low", "high"]
 TUNINGS = ("tuned", "shared")
@@ -67,13 +67,13 @@ TEAM_DOMAINS = {
 OWN = "own specialist"
 #: Paired differences of accuracy between two arms.
 CONTRASTS = {
-    "safety mix − helpfulness mix": (SAFETY_MIX, HELPFULNESS_MIX),
-    "safety only − helpfulness only": (SAFE, HELPFUL),
-    "safety mix − safety only": (SAFETY_MIX, SAFE),
-    "helpfulness mix − helpfulness only": (HELPFULNESS_MIX, HELPFUL),
-    "joint − own specialist": (JOINT, OWN),
-    "equal parts − own specialist": (HELPFULNESS_MIX, OWN),
-    "auxiliary loss − none": (AUXILIARY, SAFETY_MIX),
+    "safety mix - helpfulness mix": (SAFETY_MIX, HELPFULNESS_MIX),
+    "safety only - helpfulness only": (SAFE, HELPFUL),
+    "safety mix - safety only": (SAFETY_MIX, SAFE),
+    "helpfulness mix - helpfulness only": (HELPFULNESS_MIX, HELPFUL),
+    "joint - own specialist": (JOINT, OWN),
+    "equal parts - own specialist": (HELPFULNESS_MIX, OWN),
+    "auxiliary loss - none": (AUXILIARY, SAFETY_MIX),
 }
 #: Stands for the mean of both domains.
 BOTH = "both"
@@ -128,7 +128,7 @@ class TradeoffSettings:
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestPairs:
     """Held-out pairs.
 
     Attributes:
@@ -148,7 +148,7 @@ class Tested:
     lengths: np.ndarray
 
     @classmethod
-    def of(cls, world: World, indices: np.ndarray) -> "Tested":
+    def from_data(cls, world: TradeoffData, indices: np.ndarray) -> "TestPairs":
         """The pairs of some groups of a world."""
         groups = [world.ranked[i] for i in indices]
         return cls(
@@ -192,7 +192,7 @@ class Outcome:
         account: Of the test pairs.
     """
 
-    tested: Tested
+    tested: TestPairs
     candidates: CandidateSet
     arms: Mapping[str, ArmOutcome]
     tuning: pd.DataFrame
@@ -222,7 +222,7 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
         draws = Resamples(Resamples.draw(count, 1, count=resamples).groups, common)
         strengths = tested.strengths[there]
         longer = tested.lengths[there]
-        sums = sums_by_group(longer[:, 0], longer[:, 1], strengths, codes, count)
+        sums = sufficient_statistics(longer[:, 0], longer[:, 1], strengths, codes, count)
         alone = Resamples(draws.groups, np.ones((resamples + 1, 1)))
         baselines += [
             (test, name, *interval(values))
@@ -232,7 +232,9 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
         for name, arm in outcome.arms.items():
             for k, tuning in enumerate(TUNINGS):
                 scores = arm.pairs[k][:, there]
-                sums = sums_by_group(scores[..., 0], scores[..., 1], strengths, codes, count)
+                sums = sufficient_statistics(
+                    scores[..., 0], scores[..., 1], strengths, codes, count
+                )
                 found = draws.measure(sums)
                 replicates[name, tuning, test] = found
                 metrics += [

@@ -101,7 +101,7 @@ def _best(scores: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
     return is_best / np.add.reduceat(is_best, firsts, axis=1)[:, prompt_of]
 
 
-class Chosen:
+class SelectionMetrics:
     """Turns choices into sums by prompt, and these into what a reader wants to know.
 
     Args:
@@ -168,11 +168,11 @@ def choice_tables(
     """Tidy tables of what is chosen, with 95 % intervals over prompts and models.
 
     Returns:
-        - ``choices``: by team, system, parameter and metric (see :meth:`Chosen.metrics`).
+        - ``choices``: by team, system, parameter and metric (see :meth:`SelectionMetrics.metrics`).
         - ``advantages``: the sum of calibrated specialists, safety weighing
           :data:`MAIN_EXCHANGE`, minus every other system, paired.
     """
-    chosen = Chosen(outcome.candidates)
+    chosen = SelectionMetrics(outcome.candidates)
     models = len(outcome.arms[HELPFUL].calibrations)
     draws = Resamples.draw(len(outcome.candidates.kinds), models, count=resamples)
     alone = Resamples(draws.groups, np.ones((resamples + 1, 1)))

@@ -35,7 +35,7 @@ def overview(
                 "domain": ", ".join(sorted({str(group.domain) for group in of})),
                 "labels": who,
                 "pairs": len(of),
-                "groups": len({group.group for group in of}),
+                "groups": len({group.cluster_id for group in of}),
                 "contradicting": circular / len(by_prompt),
             }
             | longer.to_dict()

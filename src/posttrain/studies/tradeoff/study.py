@@ -20,7 +20,7 @@ from posttrain.evaluation.combining import THRESHOLD, Rule
 from posttrain.studies.common.groups import checkpoint_for
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.tradeoff import full, heads
-from posttrain.studies.tradeoff.data import HUMAN, KINDS, human_world
+from posttrain.studies.tradeoff.data import HUMAN, KINDS, human_data
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
 from posttrain.studies.tradeoff.outcome import (
@@ -111,10 +111,12 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
         raise ValueError(f"unknown source {source!r}; this study takes {SIMULATOR} or {HUMAN}")
     checkpoint = checkpoint_for(source)
     if isinstance(settings, FullSettings):
-        world = full.world_for(source, checkpoint, settings)
-        outcome = full.run(full.Bench.of(checkpoint, world, settings), cache_dir=cache_dir)
+        world = full.data_for(source, checkpoint, settings)
+        outcome = full.run(
+            full.Experiment.prepare(checkpoint, world, settings), cache_dir=cache_dir
+        )
     else:
-        world = human_world(
+        world = human_data(
             checkpoint,
             pairs=settings.pairs,
             max_tokens=settings.max_tokens,

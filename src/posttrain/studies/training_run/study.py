@@ -23,7 +23,7 @@ from posttrain.config.fields import setting
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import Stored, stored
 from posttrain.evaluation.bootstrap import Resamples, interval
-from posttrain.evaluation.metrics import sums_by_group
+from posttrain.evaluation.metrics import sufficient_statistics
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
 from posttrain.models import embedded, reward_model
@@ -198,7 +198,7 @@ def _head_scores(
     strong = np.array([(group.strength or 4) >= min_strength for group, _ in training])
     arms = {HEAD: strong} if strong.all() else {HEAD: strong, HEAD_ALL: np.ones_like(strong)}
     fold = np.zeros(len(training), dtype=int)
-    names = [group.group for group, _ in training]
+    names = [group.cluster_id for group, _ in training]
     for number, (_, held) in enumerate(GroupKFold(settings.inner_folds).split(fold, groups=names)):
         fold[held] = number
     weights = torch.from_numpy(np.stack(list(arms.values()))).to(sides)
@@ -222,11 +222,11 @@ def _measure(
     scores: dict[str, np.ndarray], groups: list[RankedGroup], resamples: int
 ) -> tuple[dict[str, dict[str, np.ndarray]], pd.DataFrame]:
     """Replicates of every metric of every scorer, and accuracies by held-out group."""
-    names, codes = np.unique([group.group for group in groups], return_inverse=True)
+    names, codes = np.unique([group.cluster_id for group in groups], return_inverse=True)
     strengths = np.array([group.strength or 0 for group in groups])
     drawn = Resamples.draw(len(names), 1, count=resamples)
     sums = {
-        name: sums_by_group(found[:, 0], found[:, 1], strengths, codes, len(names))
+        name: sufficient_statistics(found[:, 0], found[:, 1], strengths, codes, len(names))
         for name, found in scores.items()
     }
     measured = {

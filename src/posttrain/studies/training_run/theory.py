@@ -134,28 +134,30 @@ SETUPS = {
 }
 
 
-def gpus_needed(config: LlamaConfig, setup: Setup, part_tokens: int) -> int:
+def gpus_needed(config: LlamaConfig, setup: Setup, max_tokens_per_device: int) -> int:
     """GPUs of 80 GB among which the state has to be sharded (FSDP) to leave room for a part.
 
     Raises:
         ValueError: If the activations of one part alone exceed a GPU.
     """
     room = USABLE * H100_GB * 1e9 - activation_bytes(
-        config, part_tokens, checkpointing=setup.checkpointing
+        config, max_tokens_per_device, checkpointing=setup.checkpointing
     )
     if room <= 0:
-        raise ValueError(f"{part_tokens} tokens do not fit on a GPU; lower part_tokens")
+        raise ValueError(
+            f"{max_tokens_per_device} tokens do not fit on a GPU; lower max_tokens_per_device"
+        )
     return math.ceil(state_bytes(config, setup.trained) / room)
 
 
-def expectations(*, part_tokens: int = 16384, pairs: int = 100_000) -> pd.DataFrame:
+def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) -> pd.DataFrame:
     """Memory and time by model and way of training.
 
     Pairs have Llama 3's average lengths (Table 6) and lie in exact rows; GPUs are H100s of 80 GB
     that reach :data:`UTILISATION` of their data sheet.
 
     Args:
-        part_tokens: Tokens computed at once.
+        max_tokens_per_device: Tokens computed at once.
         pairs: Pairs trained on.
 
     Returns:
@@ -170,9 +172,11 @@ def expectations(*, part_tokens: int = 16384, pairs: int = 100_000) -> pd.DataFr
             config, tokens(group, "exact row"), visible_pairs(group, "exact row")
         )
         for name, setup in SETUPS.items():
-            kept = activation_bytes(config, part_tokens, checkpointing=setup.checkpointing)
+            kept = activation_bytes(
+                config, max_tokens_per_device, checkpointing=setup.checkpointing
+            )
             try:
-                gpus = gpus_needed(config, setup, part_tokens)
+                gpus = gpus_needed(config, setup, max_tokens_per_device)
             except ValueError:
                 gpus = None
             hours = setup.passes * forward * pairs / (UTILISATION * H100_FLOPS) / 3600

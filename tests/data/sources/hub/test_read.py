@@ -218,7 +218,7 @@ def test_turns_of_one_conversation_share_a_group(tmp_path):
     ]
     write(tmp_path, "helpful-base/train.jsonl.gz", *rows)
     groups, _ = read(HH, tmp_path, subset="helpful-base")
-    assert groups[0].group == groups[1].group != groups[2].group
+    assert groups[0].cluster_id == groups[1].cluster_id != groups[2].cluster_id
     training, test = split(groups, test_fraction=0.5, seed=0)
     assert sorted(map(list, (training, test))) == [[0, 1], [2]]
 
@@ -338,7 +338,9 @@ def test_helpsteer3_joins_edits_of_chosen_responses(tmp_path):
     assert dropped == {"tie": 1, "repeated comparison": 1, "identical responses": 1}
     assert {group.domain for group in groups} == {"helpfulness"}
     assert groups[0].prompt == (Message("user", "Why?"),)
-    assert groups[0].group == groups[1].group != groups[3].group == groups[5].group
+    assert (
+        groups[0].cluster_id == groups[1].cluster_id != groups[3].cluster_id == groups[5].cluster_id
+    )
 
 
 def test_helpsteer3_subsets_alone_are_pairs(tmp_path):
@@ -393,7 +395,7 @@ def test_pku_saferlhf_gives_a_group_for_each_judgement(tmp_path):
         ("alpaca3-8b/train-0-helpfulness", "helpfulness", "zero"),
         ("alpaca3-8b/train-0-safety", "safety", "one"),
     ]
-    assert len({group.group for group in groups}) == 3
+    assert len({group.cluster_id for group in groups}) == 3
     assert {group.strength for group in groups} == {None}
     assert dropped == {"empty prompt": 2, "empty response": 2, "repeated comparison": 1}
 
@@ -656,7 +658,7 @@ def test_groups_and_their_fingerprint_stay_as_they_are(tmp_path):
     write(tmp_path, "preference/train.jsonl.gz", compared(-2), compared(1))
     write(tmp_path, "edit/train.jsonl.gz", edit(), edit("x", "x!"))
     groups, _ = read(HELPSTEER3, tmp_path)
-    assert groups[0].group == hashlib.sha256(b"Why?").hexdigest()[:16]
+    assert groups[0].cluster_id == hashlib.sha256(b"Why?").hexdigest()[:16]
     assert fingerprint(groups) == "38641e6b5e9468df"
 
 

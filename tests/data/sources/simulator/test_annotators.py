@@ -164,7 +164,7 @@ def test_groups_with_one_prompt_share_their_group():
     groups = [group.ranked for group in simulate(3000, seed=6)]
     names = {}
     for group in groups:
-        assert names.setdefault(group.prompt, group.group) == group.group
+        assert names.setdefault(group.prompt, group.cluster_id) == group.cluster_id
     assert len(set(names.values())) == len(names) < len(groups)
     assert len({group.id for group in groups}) == len(groups)
 

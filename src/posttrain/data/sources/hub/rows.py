@@ -52,7 +52,7 @@ def ranked(
             prompt=prompt,
             responses=responses,
             strength=strength,
-            group=hashlib.sha256(opening.strip().encode()).hexdigest()[:16],
+            cluster_id=hashlib.sha256(opening.strip().encode()).hexdigest()[:16],
             domain=domain,
         )
 
