@@ -18,7 +18,7 @@ help:
 	@echo 'make gpu-study            train SmolLM2 in full for every study, measure throughput: hours on'
 	@echo '                          a GPU, with POSTTRAIN_DATA; writes the records of the GPU column'
 	@echo 'make test                 lint, unit tests, committed notebooks compared with a new run'
-	@echo 'make lint                 ruff and mypy'
+	@echo 'make lint                 ruff, mypy, and who may import whom'
 	@echo 'make notebooks            re-run the committed notebooks in place, before committing'
 	@echo 'make clean                remove everything that these targets made'
 	@echo
@@ -52,6 +52,7 @@ lint: .venv/.stamp
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	.venv/bin/lint-imports --no-logo
 
 notebooks: .venv/.stamp
 	$(RUN) posttrain.notebooks refresh --params notebooks/params/quick.yaml

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from posttrain.errors import UserError
+
 #: What each command does; its module, of the same name, has ``main(arguments) -> exit code``.
 #: Modules are imported when they are called, so that --help answers at once.
 COMMANDS = {
@@ -54,7 +56,7 @@ def _explained(error: BaseException) -> tuple[int | None, str]:
         if isinstance(cause, KeyboardInterrupt):
             return 130, "interrupted"
         cause = cause.__context__
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, UserError | OSError):
         return 1, str(error)
     if isinstance(error, TemplateError):
         return 1, f"the chat template cannot render a conversation: {error}; see chat_template"

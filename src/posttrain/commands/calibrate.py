@@ -13,6 +13,7 @@ from posttrain.commands.common import LAYOUT_HELP, folder_of, parse, refuse_over
 from posttrain.commands.score import ScoringSettings, groups_of, load_scorer
 from posttrain.config.fields import setting
 from posttrain.data.preferences import RankedGroup
+from posttrain.errors import UserError
 from posttrain.evaluation import calibration
 from posttrain.evaluation.calibration import Calibration
 from posttrain.evaluation.scoring import score_with
@@ -24,7 +25,7 @@ class CalibrateSettings(ScoringSettings):
     """Settings of ``posttrain calibrate``.
 
     Raises:
-        ValueError: If a value is unknown or missing.
+        UserError: If a value is unknown or missing.
     """
 
     layout: str = setting(
@@ -43,7 +44,7 @@ class CalibrateSettings(ScoringSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.output is None and folder_of(self.model) is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.model} is no folder, so its calibration cannot stand beside it; say where "
                 "to write it (--output PATH)"
             )
@@ -108,13 +109,13 @@ def run(settings: CalibrateSettings) -> Account:
     """Fit a calibration on chosen and rejected of some data, and write it beside the model.
 
     Raises:
-        ValueError: If the model cannot be loaded or has no trained head, data cannot be read or
+        UserError: If the model cannot be loaded or has no trained head, data cannot be read or
             scored, or no calibration fits them (see :func:`posttrain.calibration.fit`).
         OSError: If the file cannot be written.
     """
     scorer = load_scorer(settings)
     if reward_model.has_fresh_head(scorer.model):
-        raise ValueError(
+        raise UserError(
             f"{settings.model} has no score head, and a random one's scores have no meaning that "
             "could be calibrated; train a reward model first (posttrain train)"
         )
@@ -125,7 +126,7 @@ def run(settings: CalibrateSettings) -> Account:
         losers.append(scores["rejected"])
     if not winners:
         left_out = ", ".join(f"{number:,} {what}" for what, number in (+counts).items())
-        raise ValueError(
+        raise UserError(
             f"no pair is left to calibrate on in {', '.join(settings.data)}; left out: "
             f"{left_out or 'nothing'}"
         )

@@ -20,6 +20,7 @@ from trl import TrlParser
 
 from posttrain.config import yaml
 from posttrain.config.fields import at_least_one, setting
+from posttrain.errors import UserError
 from posttrain.evaluation.scoring import limits_for
 from posttrain.models import embedded, reward_model
 from posttrain.rows.layout import LAYOUTS, Layout
@@ -40,7 +41,7 @@ def parse(
     """Settings of a command, an object of each kind, and quiet libraries.
 
     Raises:
-        ValueError: See :func:`.config.yaml.parse`.
+        UserError: See :func:`.config.yaml.parse`.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("posttrain").setLevel(logging.INFO)
@@ -55,7 +56,7 @@ class ModelSettings:
     """Which model, and how it is computed.
 
     Raises:
-        ValueError: If a value is unknown.
+        UserError: If a value is unknown.
     """
 
     model: str = setting(
@@ -80,9 +81,9 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise ValueError("give a model: a folder, a name on the hub, or smollm2 or tiny")
+            raise UserError("give a model: a folder, a name on the hub, or smollm2 or tiny")
         if self.dtype not in PRECISIONS:
-            raise ValueError(f"unknown dtype {self.dtype!r}; known: {', '.join(PRECISIONS)}")
+            raise UserError(f"unknown dtype {self.dtype!r}; known: {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class RowSettings:
     """How groups become rows, and how long they may be.
 
     Raises:
-        ValueError: If the layout is unknown.
+        UserError: If the layout is unknown.
     """
 
     layout: str = setting("exact", LAYOUT_HELP)
@@ -110,7 +111,7 @@ class RowSettings:
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
-            raise ValueError(f"unknown layout {self.layout!r}; known: {', '.join(LAYOUTS)}")
+            raise UserError(f"unknown layout {self.layout!r}; known: {', '.join(LAYOUTS)}")
         at_least_one(self, "pack_length", "max_tokens")
 
     @property
@@ -138,14 +139,14 @@ def refuse_repeated(name: str, sources: Sequence[str]) -> None:
     """Refuse sources of which one is named twice, also by another path.
 
     Raises:
-        ValueError: If one is; the message names it.
+        UserError: If one is; the message names it.
     """
     seen: dict[str, str] = {}
     for source in sources:
         place = os.path.realpath(source) if Path(source).exists() else source
         if place in seen:
             other = "" if seen[place] == source else f" (the other time as {seen[place]})"
-            raise ValueError(
+            raise UserError(
                 f"{name} names {source} twice{other}, so its records would count double; name it "
                 "once"
             )
@@ -156,13 +157,13 @@ def refuse_overwriting(output: str | Path, inputs: Sequence[str]) -> None:
     """Refuse an output that is a folder, or one of the files that are read, also by another path.
 
     Raises:
-        ValueError: If it is; the message names both.
+        UserError: If it is; the message names both.
     """
     if Path(output).is_dir():
-        raise ValueError(f"output {output} is a folder; give the path of a file in it")
+        raise UserError(f"output {output} is a folder; give the path of a file in it")
     for source in inputs:
         if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
-            raise ValueError(
+            raise UserError(
                 f"output {output} is {source}, which is read and would be overwritten; write to "
                 "another file"
             )
@@ -172,17 +173,17 @@ def check_packages(config: TrainingArguments) -> None:
     """Refuse settings of which the packages are not installed, before data and model are prepared.
 
     Raises:
-        ValueError: If one is missing; the message names the setting and the package.
+        UserError: If one is missing; the message names the setting and the package.
     """
     for kind in get_reporting_integration_callbacks(config.report_to):
         try:
             kind()
         except (ImportError, RuntimeError) as error:
-            raise ValueError(f"report_to: {error} Or set report_to to none") from None
+            raise UserError(f"report_to: {error} Or set report_to to none") from None
     try:
         Trainer.get_optimizer_cls_and_kwargs(config)
     except ImportError as error:
-        raise ValueError(f"optim: {error}. Or take another optim") from None
+        raise UserError(f"optim: {error}. Or take another optim") from None
     except ValueError:
         pass  # some can be made with the model only, and say later what is wrong
 
@@ -191,7 +192,7 @@ def find_device(name: str | None) -> torch.device:
     """The device of a setting; by default a GPU if there is one.
 
     Raises:
-        ValueError: If there is no such device.
+        UserError: If there is no such device.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -200,7 +201,7 @@ def find_device(name: str | None) -> torch.device:
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f"device {name!r} cannot be used here ({reason}); set device to cpu, or leave it out"
         ) from None
 
@@ -217,7 +218,7 @@ def load_model(
         gpu: Whether it will be computed on a GPU.
 
     Raises:
-        ValueError: See :func:`posttrain.reward_model.load`; or if the chat template is unreadable.
+        UserError: See :func:`posttrain.reward_model.load`; or if the chat template is unreadable.
     """
     template = None if settings.chat_template is None else _template(settings.chat_template)
     needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)
@@ -237,4 +238,4 @@ def _template(path: str) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "not UTF-8 text")
-        raise ValueError(f"chat_template {path}: cannot be read ({reason})") from None
+        raise UserError(f"chat_template {path}: cannot be read ({reason})") from None

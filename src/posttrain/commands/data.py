@@ -10,6 +10,7 @@ from posttrain.data.preferences import RankedGroup, from_record
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.originals.registry import ORIGINALS
 from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.errors import UserError
 
 OUTPUT = ".jsonl, .jsonl.gz, .parquet"
 
@@ -54,7 +55,7 @@ def _check(known: argparse.Namespace) -> int:
 
 def _convert(known: argparse.Namespace) -> int:
     if known.name not in ORIGINALS:
-        raise ValueError(f"unknown original {known.name!r}; known: {', '.join(ORIGINALS)}")
+        raise UserError(f"unknown original {known.name!r}; known: {', '.join(ORIGINALS)}")
     dropped: Counter[str] = Counter()
     written = 0
 

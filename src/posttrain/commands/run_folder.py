@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from posttrain.errors import UserError
 from posttrain.storage.files import whole_file
 from posttrain.training import saving
 from posttrain.training.checkpoints import checkpoints_in
@@ -31,12 +32,12 @@ def claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: boo
         main: Whether this process writes; the others only compare.
 
     Raises:
-        ValueError: If it holds a run that is not to be resumed, none that could be, or another.
+        UserError: If it holds a run that is not to be resumed, none that could be, or another.
     """
     if not resume:
         if (folder / saving.CONFIG).exists() or checkpoints_in(folder):
             if main:
-                raise ValueError(
+                raise UserError(
                     f"{folder} holds a run already; go on with it (--resume), choose another "
                     "output_dir, or remove the folder"
                 )
@@ -53,7 +54,7 @@ def claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: boo
         and before[part].get(name) != value
     ]
     if changed:
-        raise ValueError(
+        raise UserError(
             f"the run in {folder} was started with other settings: {', '.join(changed)}; resume it "
             f"with its own, or {_ANOTHER}"
         )
@@ -69,7 +70,7 @@ def claim_data(folder: Path, found: Mapping[str, str | None], *, resume: bool, m
         main: See :func:`claim`.
 
     Raises:
-        ValueError: If something has changed.
+        UserError: If something has changed.
     """
     if not (resume or main):
         return
@@ -82,7 +83,7 @@ def claim_data(folder: Path, found: Mapping[str, str | None], *, resume: bool, m
         return
     changed = [name for name, content in found.items() if before.get(name) != content]
     if changed:
-        raise ValueError(
+        raise UserError(
             f"{' and '.join(changed)} of the run in {folder} have other contents than when it was "
             f"started, under the same names; resume it with what they were, or {_ANOTHER}"
         )
@@ -99,13 +100,13 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{folder} holds no run to resume; start one without --resume") from None
+        raise UserError(f"{folder} holds no run to resume; start one without --resume") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); restore it, or {_ANOTHER}") from None
+        raise UserError(f"{path} cannot be read ({error}); restore it, or {_ANOTHER}") from None
     parts = ("settings", "training", "data")
     # Data are noted once they have been read.
     if not isinstance(found, dict) or not all(
         isinstance(found.get(part, {} if part == "data" else None), dict) for part in parts
     ):
-        raise ValueError(f"{path} does not hold the settings of a run; restore it, or {_ANOTHER}")
+        raise UserError(f"{path} does not hold the settings of a run; restore it, or {_ANOTHER}")
     return found

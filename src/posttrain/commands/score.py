@@ -25,6 +25,7 @@ from posttrain.commands.common import (
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.sources import named
+from posttrain.errors import UserError
 from posttrain.evaluation import calibration
 from posttrain.evaluation.calibration import FILE, Calibration
 from posttrain.evaluation.combining import THRESHOLD, Rule
@@ -49,7 +50,7 @@ class ScoringSettings(RowSettings, ModelSettings):
     """What is scored, with which model, and how.
 
     Raises:
-        ValueError: If a value is unknown or missing.
+        UserError: If a value is unknown or missing.
     """
 
     layout: str = setting("separate", LAYOUT_HELP)
@@ -65,7 +66,7 @@ class ScoringSettings(RowSettings, ModelSettings):
         super().__post_init__()
         ModelSettings.__post_init__(self)
         if not self.data:
-            raise ValueError("give data to score: files or other sources")
+            raise UserError("give data to score: files or other sources")
         refuse_repeated("data", self.data)
         at_least_one(self, "batch_tokens")
 
@@ -79,7 +80,7 @@ class ScoreSettings(ScoringSettings):
     """Settings of ``posttrain score``.
 
     Raises:
-        ValueError: If a value is unknown, missing or out of range, or would have no effect.
+        UserError: If a value is unknown, missing or out of range, or would have no effect.
     """
 
     output: str = setting(
@@ -134,7 +135,7 @@ class ScoreSettings(ScoringSettings):
             idle = [name for name in given if not (self.calibrated and name == "calibration")]
             if idle:
                 also = ", or calibrated for one model's" if "calibration" in idle else ""
-                raise ValueError(
+                raise UserError(
                     f"{', '.join(idle)}: given without safety_model, so it would have no effect; "
                     f"set safety_model to combine two models' scores{also}, or leave it out"
                 )
@@ -142,7 +143,7 @@ class ScoreSettings(ScoringSettings):
         chosen = self.combination()
         for name, rules in RULES.items():
             if name in given and chosen.kind not in rules:
-                raise ValueError(
+                raise UserError(
                     f"{name} has no effect with the rule {chosen.kind}; leave it out, or set rule "
                     f"to {' or '.join(rules)}"
                 )
@@ -189,7 +190,7 @@ def run(settings: ScoreSettings) -> Counter[str]:
         Numbers of ``groups`` and ``responses``, and of what was cut or left out.
 
     Raises:
-        ValueError: If a model cannot be loaded or lacks a calibration that is needed, or data
+        UserError: If a model cannot be loaded or lacks a calibration that is needed, or data
             cannot be read or scored.
     """
     counts: Counter[str] = Counter()
@@ -213,7 +214,7 @@ def scored_groups(settings: ScoreSettings, counts: Counter[str]) -> Iterator[Sco
         counts: Filled with what was cut or left out.
 
     Raises:
-        ValueError: As for :func:`run`.
+        UserError: As for :func:`run`.
     """
     models = [(settings.model, "calibration", settings.calibration)]
     if settings.safety_model is not None:
@@ -285,7 +286,7 @@ def _scored(
         try:
             combined = rule.combine(helpfulness, safety, flagged).tolist()
         except ValueError as error:
-            raise ValueError(f"group {group.id!r}: {error}") from None
+            raise UserError(f"group {group.id!r}: {error}") from None
         named_parts = dict(zip(("helpfulness", "safety"), parts, strict=True))
         yield Scored(group, dict(zip(scores[0], combined, strict=True)), named_parts)
 
@@ -296,7 +297,7 @@ def _path(model: str, name: str, given: str | None) -> Path:
         return Path(given)
     folder = folder_of(model)
     if folder is None:
-        raise ValueError(
+        raise UserError(
             f"{model} is no folder that could hold its calibration; give its path as {name}. "
             f"{calibration.WHY}; {calibration.REMEDY} --output PATH"
         )

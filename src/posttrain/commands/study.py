@@ -17,7 +17,7 @@ from posttrain.studies.registry import STUDIES
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``posttrain study`` and return its exit code."""
-    known, rest = _parser().parse_known_args(arguments)
+    known, rest = _parser().parse_known_args(yaml.present_names(arguments))
     study = STUDIES[known.study]
     kind: Any = study.settings_for(known.source, known.training)
     options = "--source NAME (simulator, or human data such as ukpconvarg in the folder that "

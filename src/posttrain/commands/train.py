@@ -23,6 +23,7 @@ from posttrain.commands.run_folder import claim, claim_data
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.mixing import parse_mix
 from posttrain.data.store import Stored, stored
+from posttrain.errors import UserError
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
@@ -46,7 +47,7 @@ class TrainSettings(RowSettings, ModelSettings):
     """Settings of ``posttrain train`` beside those of :class:`.training.config.RankingConfig`.
 
     Raises:
-        ValueError: If a value is unknown, out of range, or contradicts another.
+        UserError: If a value is unknown, out of range, or contradicts another.
     """
 
     dtype: str = setting(
@@ -95,16 +96,16 @@ class TrainSettings(RowSettings, ModelSettings):
         ModelSettings.__post_init__(self)
         self.pairing()
         if not self.data:
-            raise ValueError("give data to train on: files or other sources")
+            raise UserError("give data to train on: files or other sources")
         refuse_repeated("data", self.data)
         refuse_repeated("eval_data", self.eval_data)
         at_least_one(self, "processes", "resamples")
         if self.mix is not None:
             parse_mix(self.mix)
         if not 0 <= self.eval_fraction < 1:
-            raise ValueError(f"eval_fraction must be at least 0 and below 1: {self.eval_fraction}")
+            raise UserError(f"eval_fraction must be at least 0 and below 1: {self.eval_fraction}")
         if self.lora_rank and self.top_layers:
-            raise ValueError("lora_rank and top_layers exclude each other; set one of them to 0")
+            raise UserError("lora_rank and top_layers exclude each other; set one of them to 0")
 
     def pairing(self) -> Pairing:
         """How groups become comparisons."""
@@ -143,12 +144,12 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         The contents of ``run.json``.
 
     Raises:
-        ValueError: If settings, data, model or the folder do not allow it, or training diverges.
+        UserError: If settings, data, model or the folder do not allow it, or training diverges.
         OSError: If the folder cannot be written.
     """
     started = time.time()
     if config.auxiliary_weight:
-        raise ValueError(
+        raise UserError(
             f"auxiliary_weight={config.auxiliary_weight:g} needs labelled responses, and records "
             "carry no labels; set it to 0, or train in Python on TrainingGroup with labels"
         )
@@ -173,15 +174,19 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         settings.pack_length,
         mean_weight=training.mean_weight,
     )
-    trainer = RankingTrainer(
-        _with_adapters(model, settings, config.seed),
-        config,
-        data_collator=collator,
-        train_dataset=training.rows,
-        eval_dataset=held_out[1].rows if held_out else None,
-    )
+    try:
+        trainer = RankingTrainer(
+            _with_adapters(model, settings, config.seed),
+            config,
+            data_collator=collator,
+            train_dataset=training.rows,
+            eval_dataset=held_out[1].rows if held_out else None,
+        )
+    except ValueError as error:
+        # What transformers and peft refuse are settings that do not go together.
+        raise UserError(str(error)) from error
     if settings.lora_rank and _sharded(trainer):
-        raise ValueError(
+        raise UserError(
             f"lora_rank={settings.lora_rank} does not go with FSDP: adapters could not be merged "
             "into weights that are spread over processes; use DDP (accelerate launch --config_file "
             "runs/accelerate/ddp.yaml), where LoRA needs little memory, or set lora_rank to 0"

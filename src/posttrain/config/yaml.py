@@ -1,6 +1,7 @@
 """Settings from a YAML file (``--config``) and from options, which win; each value checked."""
 
 import argparse
+import logging
 import os
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -12,10 +13,22 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from trl import TrlParser
 
+from posttrain.errors import UserError
+
 WORDS = {
     str: "text", int: "a whole number", float: "a number", bool: "true or false",
     dict: "a mapping", type(None): "null",
 }  # fmt: skip
+#: Settings that have another name since 0.1.0; the old one goes in the next version.
+RENAMED = {
+    "centring": "center_rewards_coefficient",
+    "finished": "cache_dir",
+    "objective": "loss_type",
+    "part_tokens": "max_tokens_per_device",
+    "row_tokens": "pack_length",
+}
+
+logger = logging.getLogger(__name__)
 
 
 def parse(parser: TrlParser, arguments: Sequence[str]) -> list[Any]:
@@ -31,7 +44,7 @@ def parse(parser: TrlParser, arguments: Sequence[str]) -> list[Any]:
         An object for each of the parser's dataclasses.
 
     Raises:
-        ValueError: If the file cannot be read, is no mapping, or has an unknown setting or a value
+        UserError: If the file cannot be read, is no mapping, or has an unknown setting or a value
             of the wrong type, or settings make no sense together.
     """
     first = argparse.ArgumentParser(prog=parser.prog, add_help=False, allow_abbrev=False)
@@ -41,9 +54,13 @@ def parse(parser: TrlParser, arguments: Sequence[str]) -> list[Any]:
         parser.error(f"give one --config file, not {len(known.config)}")
     for path in known.config:
         parser.set_defaults_with_config(**_checked(path, _read(path), parser))
-    *settings, unknown = parser.parse_args_into_dataclasses(
-        args=rest, return_remaining_strings=True
-    )
+    try:
+        *settings, unknown = parser.parse_args_into_dataclasses(
+            args=present_names(rest), return_remaining_strings=True
+        )
+    except ValueError as error:
+        # Those of transformers' TrainingArguments are about what the user has set, too.
+        raise UserError(str(error)) from error
     if unknown:
         parser.error(f"unknown settings: {' '.join(unknown)}")
     return settings
@@ -53,13 +70,13 @@ def _read(path: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"the --config file {path} cannot be read ({error.strerror}); check the path"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"the --config file {path} is not YAML: {error}") from None
+        raise UserError(f"the --config file {path} is not YAML: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise ValueError(
+        raise UserError(
             f"the --config file {path} must hold a line 'name: value' for each setting, not "
             f"{'nothing' if content is None else repr(content)[:60]}"
         )
@@ -76,10 +93,11 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
         options.setdefault(option.dest, option)
     environment = content.pop("env", {})
     if not isinstance(environment, dict):
-        raise ValueError(f"{path}: env must be a mapping of environment variables to values")
+        raise UserError(f"{path}: env must be a mapping of environment variables to values")
+    content = {_present_name(name): value for name, value in content.items()}
     unknown = [name for name in content if name not in options or name not in hints]
     if unknown:
-        raise ValueError(f"{path}: unknown settings: {', '.join(unknown)}; see --help")
+        raise UserError(f"{path}: unknown settings: {', '.join(unknown)}; see --help")
     found = {}
     for name, value in content.items():
         try:
@@ -90,7 +108,7 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
                 quotes = "; put it in quotes"
                 if isinstance(value, bool):
                     quotes += " (YAML takes words such as no and on for true or false)"
-            raise ValueError(
+            raise UserError(
                 f"{path}: {name} must be {_in_words(hints[name])}, not {value!r}{quotes}"
             ) from None
     os.environ.update({name: str(value) for name, value in environment.items()})
@@ -101,7 +119,7 @@ def _converted(value: Any, hint: Any, option: argparse.Action) -> Any:
     """A value of the hint's type; text is read as on the command line, for YAML's 1e-5 is text.
 
     Raises:
-        ValueError: If it is of another type.
+        UserError: If it is of another type.
         TypeError: The same, from what reads the text.
         ArgumentTypeError: The same.
     """
@@ -145,3 +163,25 @@ def _in_words(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(map(str, get_args(hint)))
     return WORDS.get(origin or hint, getattr(hint, "__name__", str(hint)))
+
+
+def _present_name(name: str) -> str:
+    present = RENAMED.get(name.replace("-", "_"))
+    if present is None:
+        return name
+    logger.warning("%s is called %s now; its old name goes in the next version", name, present)
+    return present
+
+
+def present_names(arguments: Sequence[str]) -> list[str]:
+    """Options by their present names, each old one mentioned once."""
+    seen: dict[str, str] = {}
+    found = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--"):
+            if name not in seen:
+                seen[name] = f"--{_present_name(name[2:])}"
+            argument = seen[name] + equals + value
+        found.append(argument)
+    return found

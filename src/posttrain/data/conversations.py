@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posttrain.errors import UserError
+
 ROLES = ("system", "user", "assistant")
 # A turn starts after an empty line, or where the text starts (some copies are stripped).
 MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
@@ -220,7 +222,7 @@ def printable(name: str) -> str:
     return name if name and name.isprintable() else ascii(name)
 
 
-class BadRecord(ValueError):  # noqa: N818 - it names the thing found, as its messages do
+class BadRecord(UserError):  # noqa: N818 - it names the thing found, as its messages do
     """A record that breaks the data contract.
 
     Attributes:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from posttrain.data.splits import Indices
+from posttrain.errors import UserError
 
 #: Llama 2's mixes, by the model that they are for.
 MIXES: dict[str, dict[str, float]] = {
@@ -24,7 +25,7 @@ def parse_mix(text: str) -> dict[str, float]:
     """Shares by domain, from a key of :data:`MIXES` or from ``helpfulness:0.7,safety:0.3``.
 
     Raises:
-        ValueError: If the text is neither, a domain occurs twice, a share is negative, or shares do
+        UserError: If the text is neither, a domain occurs twice, a share is negative, or shares do
             not sum to 1.
     """
     if text in MIXES:
@@ -36,15 +37,15 @@ def parse_mix(text: str) -> dict[str, float]:
     except ValueError:
         shares = {}
     if not shares or not all(shares):
-        raise ValueError(
+        raise UserError(
             f"unknown mix {text!r}; give shares by domain, such as helpfulness:0.7,safety:0.3, or "
             f"one of Llama 2's: {', '.join(MIXES)}"
         )
     if len(shares) < len(parts):
-        raise ValueError(f"mix {text!r} names a domain twice; give each domain one share")
+        raise UserError(f"mix {text!r} names a domain twice; give each domain one share")
     total = sum(shares.values())
     if not all(share >= 0 for share in shares.values()) or not abs(total - 1) <= 1e-6:
-        raise ValueError(
+        raise UserError(
             f"mix {text!r}: shares must not be negative and must sum to 1, not to {total:g}"
         )
     return shares
@@ -87,7 +88,7 @@ def mix(
         Ascending indices into ``domains``, each at most once.
 
     Raises:
-        ValueError: If a group has no domain, a domain has no group, or too few for ``total``.
+        UserError: If a group has no domain, a domain has no group, or too few for ``total``.
     """
     known = sorted({name for name in domains if name is not None})
     place = {name: number for number, name in enumerate(known)}
@@ -118,11 +119,11 @@ def mix_codes(
         See :func:`mix`.
 
     Raises:
-        ValueError: See :func:`mix`.
+        UserError: See :func:`mix`.
     """
     without = np.flatnonzero(codes < 0)
     if len(without):
-        raise ValueError(
+        raise UserError(
             f"{len(without)} of {len(codes)} groups have no domain (the first is "
             f"{name_of(int(without[0]))}), so they belong to no share of a mix; set 'domain' in "
             "every record, or train without a mix"
@@ -132,7 +133,7 @@ def mix_codes(
     wanted = {name: share for name, share in shares.items() if share > 0}
     missing = [name for name in wanted if name not in available]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"no group has the domain {missing[0]!r} of the mix; there are: "
             f"{', '.join(sorted(available)) or 'none'}; add such data, or give other shares"
         )
@@ -141,7 +142,7 @@ def mix_codes(
     chosen = counts_for(wanted, most if total is None else total)
     if sum(chosen.values()) < 1 or any(count > available[name] for name, count in chosen.items()):
         there = {name: available[name] for name in chosen}
-        raise ValueError(
+        raise UserError(
             f"a mix of {most if total is None else total} groups needs {chosen}, and there are "
             f"{there}; take from 1 to {most} groups, or other shares"
         )

@@ -179,7 +179,7 @@ class RankedGroup:
         domain: Such as `helpfulness` or `safety`; None if unknown.
 
     Raises:
-        BadRecord: (a ValueError) A value breaks these rules, a text is blank, or two responses
+        BadRecord: (a UserError) A value breaks these rules, a text is blank, or two responses
             are equal apart from outer whitespace.
     """
 

@@ -26,6 +26,7 @@ from posttrain.data.formats import (
     write_parquet,
 )
 from posttrain.data.preferences import COLUMNS, BadRecord, RankedGroup, from_record
+from posttrain.errors import UserError
 
 
 def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
@@ -64,11 +65,11 @@ def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = Fa
     Raises:
         BadRecord: The first bad record, unless `skip_bad`.
         BadFile: A file cannot be read to its end or has no rows, even with `skip_bad`.
-        ValueError: No path is given.
+        UserError: No path is given.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     if not files:
-        raise ValueError("no files to read")
+        raise UserError("no files to read")
     result = ReadResult()
     for path in files:
         for item in scan(Path(path), result.ignored_columns):
@@ -111,7 +112,7 @@ def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
         groups: At least one group; consumed as a stream.
 
     Raises:
-        ValueError: Unknown suffix, no groups, or two groups with one id, which could not be read
+        UserError: Unknown suffix, no groups, or two groups with one id, which could not be read
             back.
     """
     path = Path(path)
@@ -177,11 +178,11 @@ def _without_duplicates(groups: Iterable[RankedGroup]) -> Iterator[RankedGroup]:
     seen: set[str] = set()
     for group in groups:
         if group.id in seen:
-            raise ValueError(f"two groups have the id {group.id!r}; make ids unique to write them")
+            raise UserError(f"two groups have the id {group.id!r}; make ids unique to write them")
         seen.add(group.id)
         yield group
     if not seen:
-        raise ValueError("no groups to write")
+        raise UserError("no groups to write")
 
 
 @dataclass

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posttrain.data.preferences import RankedGroup
+from posttrain.errors import UserError
 
 Indices = NDArray[np.intp]
 
@@ -25,7 +26,7 @@ def split(
         Sorted indices into `groups`: (training, test), both non-empty.
 
     Raises:
-        ValueError: `test_fraction` is not between 0 and 1, or leaves no group to train on.
+        UserError: `test_fraction` is not between 0 and 1, or leaves no group to train on.
     """
     return split_codes(_group_codes(groups)[0], test_fraction=test_fraction, seed=seed)
 
@@ -42,10 +43,10 @@ def split_codes(codes: Indices, *, test_fraction: float, seed: int) -> tuple[Ind
     from sklearn.model_selection import GroupShuffleSplit
 
     if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction must be between 0 and 1, not {test_fraction}")
+        raise UserError(f"test_fraction must be between 0 and 1, not {test_fraction}")
     distinct = int(codes.max(initial=-1)) + 1
     if math.ceil(test_fraction * distinct) >= distinct:
-        raise ValueError(
+        raise UserError(
             f"a test fraction of {test_fraction} leaves none of {distinct} distinct groups to "
             "train on"
         )
@@ -69,15 +70,15 @@ def folds(
         row exactly once.
 
     Raises:
-        ValueError: Fewer than two folds, or more folds than distinct groups.
+        UserError: Fewer than two folds, or more folds than distinct groups.
     """
     from sklearn.model_selection import GroupKFold
 
     if folds < 2:
-        raise ValueError(f"cross-validation needs at least 2 folds, not {folds}")
+        raise UserError(f"cross-validation needs at least 2 folds, not {folds}")
     codes, distinct = _group_codes(groups)
     if folds > distinct:
-        raise ValueError(f"{folds} folds need at least {folds} distinct groups, not {distinct}")
+        raise UserError(f"{folds} folds need at least {folds} distinct groups, not {distinct}")
     splitter = GroupKFold(n_splits=folds, shuffle=seed is not None, random_state=seed)
     return [
         (np.sort(training), np.sort(test)) for training, test in splitter.split(codes, groups=codes)

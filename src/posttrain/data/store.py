@@ -20,6 +20,7 @@ from posttrain.data.mixing import mix_codes
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.sources import named
 from posttrain.data.splits import Indices, split_codes
+from posttrain.errors import UserError
 from posttrain.storage import cache
 
 ROWS_PER_BATCH = 1000
@@ -69,7 +70,7 @@ class Stored:
         The split of :func:`posttrain.splits.split`, from less memory.
 
         Raises:
-            ValueError: As there.
+            UserError: As there.
         """
         names = self.rows.with_format("arrow")["group"][:]
         # Places in alphabetical order.
@@ -88,7 +89,7 @@ class Stored:
             seed: Seeds which groups of a domain are taken.
 
         Raises:
-            ValueError: If a group has no domain, or a domain no group.
+            UserError: If a group has no domain, or a domain no group.
         """
         codes, known = self._domain_codes
 
@@ -125,7 +126,7 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
         skip_bad: Leave bad records out and count them. Otherwise the first one is an error.
 
     Raises:
-        ValueError: If a source is unknown or unreadable, a record is bad, or there is no record.
+        UserError: If a source is unknown or unreadable, a record is bad, or there is no record.
     """
     identities = [named.identity(source) for source in sources]
     settings = {"sources": identities, "skip_bad": skip_bad}
@@ -150,9 +151,7 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
     account = json.loads((folder / "account.json").read_text(encoding="utf-8"))
     counts = account["counts"]
     if not len(rows):
-        raise ValueError(
-            f"{', '.join(sources)}: no record is left to work with; left out: {counts}"
-        )
+        raise UserError(f"{', '.join(sources)}: no record is left to work with; left out: {counts}")
     return Stored(rows, counts, account["sha256"][:16])
 
 

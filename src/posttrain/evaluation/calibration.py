@@ -27,6 +27,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from transformers import PreTrainedModel
 
+from posttrain.errors import UserError
 from posttrain.models.reward_model import score_head
 from posttrain.storage.files import whole_file
 
@@ -80,32 +81,32 @@ def fit(
         head: See :class:`Calibration`.
 
     Raises:
-        ValueError: If a score is not finite, or no finite positive scale is the most likely one:
+        UserError: If a score is not finite, or no finite positive scale is the most likely one:
             all pairs are ranked right, or scores and preferences do not agree.
     """
     winners, losers = np.asarray(winners, dtype=float), np.asarray(losers, dtype=float)
     if winners.ndim != 1 or winners.shape != losers.shape or not len(winners):
-        raise ValueError(
+        raise UserError(
             f"expected scores of one shape [pairs] with at least one pair, got "
             f"{list(winners.shape)} and {list(losers.shape)}"
         )
     with np.errstate(invalid="ignore"):
         difference = winners - losers
     if not np.isfinite(difference).all():
-        raise ValueError("scores must be finite; a model that gave NaN or infinity has diverged")
+        raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
     # In units of the largest, so that neither squares nor the search below depend on their size.
     unit = float(np.abs(difference).max())
     scaled = difference / (unit or 1.0)
     # The slope of the log-likelihood in a falls all along, from half the mean difference at a = 0
     # to that of the pairs ranked wrong; it has a zero at a positive a only between the two.
     if scaled.mean() <= 0:
-        raise ValueError(
+        raise UserError(
             f"on {len(difference)} held-out pairs the preferred response scores no higher on "
             "average, so no scale makes these scores agree with the preferences; check that model "
             "and data belong together"
         )
     if scaled.min() >= 0:
-        raise ValueError(
+        raise UserError(
             f"none of {len(difference)} held-out pairs is ranked wrong, so the most likely scale "
             "is infinite; use more pairs, which the model has not been trained on"
         )
@@ -145,18 +146,18 @@ def read(path: Path) -> Calibration:
     """Read a calibration.
 
     Raises:
-        ValueError: If there is no such file, or it is not a calibration.
+        UserError: If there is no such file, or it is not a calibration.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = Calibration(**content | {"data": tuple(content["data"])})
         if not (math.isfinite(found.scale) and math.isfinite(found.centre) and found.scale > 0):
-            raise ValueError("scale and centre must be finite, and scale positive")
+            raise UserError("scale and centre must be finite, and scale positive")
     except FileNotFoundError:
-        raise ValueError(f"{path}: there is no calibration. {WHY}; {REMEDY}") from None
+        raise UserError(f"{path}: there is no calibration. {WHY}; {REMEDY}") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: not a calibration ({reason}); {REMEDY}") from None
+        raise UserError(f"{path}: not a calibration ({reason}); {REMEDY}") from None
     return found
 
 
@@ -164,11 +165,11 @@ def load(path: Path, model: PreTrainedModel) -> Calibration:
     """Read a calibration and check that it belongs to a model.
 
     Raises:
-        ValueError: See :func:`read`; or if it belongs to another model.
+        UserError: See :func:`read`; or if it belongs to another model.
     """
     found = read(path)
     if found.head != head_hash(model):
-        raise ValueError(
+        raise UserError(
             f"{path} was fitted for a model with another score head, so it says nothing of this "
             f"one's scores; {REMEDY}"
         )

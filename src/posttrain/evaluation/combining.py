@@ -17,6 +17,8 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.special import expit
 
+from posttrain.errors import UserError
+
 Kind = Literal["sum", "switch", "gate"]
 #: Llama 2's threshold of the safety score (section 3.2.3).
 THRESHOLD = 0.15
@@ -32,7 +34,7 @@ class Rule:
         weight: λ, for ``sum``; not negative.
 
     Raises:
-        ValueError: If a value is unknown or out of range.
+        UserError: If a value is unknown or out of range.
     """
 
     kind: Kind = "sum"
@@ -41,13 +43,11 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
-            raise ValueError(f"unknown rule {self.kind!r}; known: {', '.join(get_args(Kind))}")
+            raise UserError(f"unknown rule {self.kind!r}; known: {', '.join(get_args(Kind))}")
         if not 0 < self.threshold < 1:
-            raise ValueError(
-                f"the threshold is a probability between 0 and 1, not {self.threshold}"
-            )
+            raise UserError(f"the threshold is a probability between 0 and 1, not {self.threshold}")
         if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"the weight of safety must be 0 or more, not {self.weight}")
+            raise UserError(f"the weight of safety must be 0 or more, not {self.weight}")
 
     def combine(
         self, helpfulness: np.ndarray, safety: np.ndarray, flagged: np.ndarray | bool = False
@@ -64,20 +64,18 @@ class Rule:
             The shape of ``helpfulness``. Only the order of responses to one prompt means anything.
 
         Raises:
-            ValueError: If shapes differ or a score is not finite, which the rules with a threshold
+            UserError: If shapes differ or a score is not finite, which the rules with a threshold
                 would take for a safe response.
         """
         helpfulness = np.asarray(helpfulness, dtype=float)
         safety = np.asarray(safety, dtype=float)
         if helpfulness.shape != safety.shape:
-            raise ValueError(
+            raise UserError(
                 f"scores of the same responses are combined, but there are "
                 f"{list(helpfulness.shape)} of helpfulness and {list(safety.shape)} of safety"
             )
         if not (np.isfinite(helpfulness).all() and np.isfinite(safety).all()):
-            raise ValueError(
-                "scores must be finite; a model that gave NaN or infinity has diverged"
-            )
+            raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
         if self.kind == "sum":
             return helpfulness + self.weight * safety
         decides = np.logical_or(flagged, expit(safety) < self.threshold)

@@ -13,6 +13,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import expit
 
+from posttrain.errors import UserError
+
 STRATA = ("all", "1", "2", "3", "4")
 BINS = 10
 
@@ -49,10 +51,10 @@ def sufficient_statistics(
         Shape ``[..., group_count, COLUMNS]``.
 
     Raises:
-        ValueError: If a score is not finite.
+        UserError: If a score is not finite.
     """
     if not (np.isfinite(winners).all() and np.isfinite(losers).all()):
-        raise ValueError("scores must be finite; a model that gave NaN or infinity has diverged")
+        raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
     winners, losers = winners.astype(float), losers.astype(float)
     difference = winners - losers
     correct = (difference > 0) + 0.5 * (difference == 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.evaluation.metrics import metrics, reliability, sufficient_statistics
 from posttrain.evaluation.scoring import Scored
@@ -42,7 +43,7 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
         - ``by_pair``: accuracy on every kind of pair, those with an edited response included.
 
     Raises:
-        ValueError: If there is nothing to report, or a score is not finite.
+        UserError: If there is nothing to report, or a score is not finite.
     """
     pairs: dict[str, _Pairs] = {}
     codes: dict[str, int] = {}
@@ -58,7 +59,7 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
                 one.group.domain,
             )
     if not codes:
-        raise ValueError("no group is left to evaluate")
+        raise UserError("no group is left to evaluate")
     bundles = np.arange(len(codes))
     if len(codes) > BUNDLES:
         bundles = np.random.default_rng(seed).permutation(len(codes)) % BUNDLES

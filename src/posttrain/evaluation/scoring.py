@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.data.preferences import RESPONSES, RankedGroup
+from posttrain.errors import UserError
 from posttrain.models.reward_model import score
 from posttrain.rows.layout import Layout
 from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
@@ -57,7 +58,7 @@ class Scorer:
         """A group as this model reads it; None if it is too long and such groups are skipped.
 
         Raises:
-            ValueError: As for :func:`.tokenization.tokenize_group`.
+            UserError: As for :func:`.tokenization.tokenize_group`.
         """
         try:
             return tokenize_group(
@@ -153,7 +154,7 @@ def score_groups(
         counts: Filled with ``groups that are too long`` and ``trimmed prompts``.
 
     Raises:
-        ValueError: As for :func:`.tokenization.tokenize_group`; a group that is too long is an
+        UserError: As for :func:`.tokenization.tokenize_group`; a group that is too long is an
             error unless ``limits`` say otherwise. Also if a score is not finite.
     """
     scorer = Scorer(model, tokenizer, layout, limits, batch_tokens, pack_length)
@@ -180,7 +181,7 @@ def score_with(
         A group, and for each model the scores by response (see :class:`Scored`).
 
     Raises:
-        ValueError: See :func:`score_groups`.
+        UserError: See :func:`score_groups`.
     """
     counts = Counter() if counts is None else counts
     remaining = iter(groups)
@@ -211,7 +212,7 @@ def score_with(
 def _check_finite(scorer: Scorer, group: RankedGroup, scores: Sequence[float]) -> None:
     for value in scores:
         if not math.isfinite(value):
-            raise ValueError(
+            raise UserError(
                 f"{scorer.tokenizer.name_or_path} scores a response of record {group.id!r} as "
                 f"{value}: its training has diverged or its precision overflows; take an earlier "
                 "checkpoint of it, or score in float32 (dtype)"

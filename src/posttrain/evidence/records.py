@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from posttrain.errors import UserError
 from posttrain.storage.files import whole_file
 
 PACKAGES = ("posttrain", "torch", "transformers", "numpy", "scipy")
@@ -127,13 +128,13 @@ def _plain(value: Any) -> Any:
     """A JSON value: six significant digits, null for NaN.
 
     Raises:
-        ValueError: If the value is infinite, which JSON cannot say.
+        UserError: If the value is infinite, which JSON cannot say.
     """
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
         if math.isinf(value):
-            raise ValueError("a result is infinite; a study must not record a diverged run")
+            raise UserError("a result is infinite; a study must not record a diverged run")
         return None if math.isnan(value) else float(f"{value:.6g}")
     return value
 
@@ -147,7 +148,7 @@ def load(path: Path) -> Record:
     """Read a record.
 
     Raises:
-        ValueError: If the file is missing, is not JSON, or lacks a part.
+        UserError: If the file is missing, is not JSON, or lacks a part.
     """
     try:
         content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -165,13 +166,13 @@ def load(path: Path) -> Record:
             environment=content["environment"],
         )
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such run record; run the study that writes it") from None
+        raise UserError(f"{path}: no such run record; run the study that writes it") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}); run the study again") from None
+        raise UserError(f"{path}: not JSON ({error}); run the study again") from None
     except KeyError as error:
-        raise ValueError(f"{path}: the record lacks {error}; run the study again") from None
+        raise UserError(f"{path}: the record lacks {error}; run the study again") from None
     except (TypeError, AttributeError):
-        raise ValueError(f"{path}: not a run record; run the study again") from None
+        raise UserError(f"{path}: not a run record; run the study again") from None
 
 
 def load_all(folder: Path, study: str) -> list[Record]:

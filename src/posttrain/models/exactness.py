@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from posttrain.errors import UserError
 from posttrain.models.reward_model import response_states
 from posttrain.rows.attention import mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
@@ -19,7 +20,7 @@ def check_exact(model: PreTrainedModel, *, pad_token_id: int) -> None:
     causal attention moves them, so that it holds in every precision.
 
     Raises:
-        ValueError: If the exact row is more than a tenth as far off as the causal one, or cannot be
+        UserError: If the exact row is more than a tenth as far off as the causal one, or cannot be
             computed at all.
     """
     groups = _random_groups(model.config.get_text_config().vocab_size)
@@ -30,7 +31,7 @@ def check_exact(model: PreTrainedModel, *, pad_token_id: int) -> None:
         try:
             return response_states(model, batch).float()
         except (RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{type(model).__name__} cannot compute a row of layout {layout}: {error}; use "
                 "layout 'separate' with one document per row"
             ) from error
@@ -44,7 +45,7 @@ def check_exact(model: PreTrainedModel, *, pad_token_id: int) -> None:
     finally:
         model.train(was_training)
     if not off <= yardstick / 10:
-        raise ValueError(
+        raise UserError(
             f"{type(model).__name__} does not keep responses in one row apart: states are off by "
             f"{off:.2g}, and by {yardstick:.2g} where responses may see each other; use layout "
             "'separate' with one document per row"

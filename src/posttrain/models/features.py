@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
+from posttrain.errors import UserError
 from posttrain.rows import attention, layout
 from posttrain.rows.attention import mask_for
 from posttrain.rows.layout import LAYOUTS, lay_out
@@ -69,7 +70,7 @@ def features(
         Shape ``[responses, hidden size]``, float32: by group, then by rank.
 
     Raises:
-        ValueError: If the backbone has fewer layers than asked for, or a hidden state is not
+        UserError: If the backbone has fewer layers than asked for, or a hidden state is not
             finite.
     """
     pieces = [(group.prompt, response) for group in groups for response in group.responses]
@@ -127,7 +128,7 @@ def _compute_features(
 ) -> Tensor:
     model = AutoModel.from_pretrained(checkpoint).eval()
     if not 1 <= settings.layer <= len(model.layers):
-        raise ValueError(
+        raise UserError(
             f"layer must lie between 1 and {len(model.layers)}, the layers of {checkpoint.name}; "
             f"got {settings.layer}"
         )
@@ -146,7 +147,7 @@ def _compute_features(
         start = stop
     found = torch.cat(pooled)
     if not torch.isfinite(found).all():
-        raise ValueError(f"{checkpoint.name} gave hidden states that are not finite")
+        raise UserError(f"{checkpoint.name} gave hidden states that are not finite")
     return found
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from posttrain.errors import UserError
+
 
 @dataclass(frozen=True)
 class HeadFits:
@@ -68,19 +70,19 @@ def fit_heads(
         The fits, in the precision of ``differences``.
 
     Raises:
-        ValueError: On shapes that do not agree, penalties that are not positive, or weights that
+        UserError: On shapes that do not agree, penalties that are not positive, or weights that
             are negative, all zero in a fit, or differ within a choice.
     """
     pairs, fits = differences.shape[0], penalties.shape[0]
     if margins.shape != (fits, pairs) or weights.shape != (fits, pairs):
-        raise ValueError(
+        raise UserError(
             f"expected margins and weights of shape [{fits}, {pairs}] (fits, pairs), got "
             f"{list(margins.shape)} and {list(weights.shape)}"
         )
     if not (penalties > 0).all():
-        raise ValueError("penalties must be positive, or separable pairs have no finite optimum")
+        raise UserError("penalties must be positive, or separable pairs have no finite optimum")
     if (weights < 0).any() or not (weights.sum(dim=1) > 0).all():
-        raise ValueError("weights must not be negative, and each fit needs one that is positive")
+        raise UserError("weights must not be negative, and each fit needs one that is positive")
 
     # In double precision, because small eigenvalues decide which directions exist at all.
     gram = differences.double().T @ differences.double() / pairs
@@ -89,10 +91,10 @@ def fit_heads(
     basis = basis[:, kept].to(differences)
     rotated = differences @ basis
     if choices is not None and choices.shape != (pairs,):
-        raise ValueError(f"expected choices of shape [{pairs}] (pairs), got {list(choices.shape)}")
+        raise UserError(f"expected choices of shape [{pairs}] (pairs), got {list(choices.shape)}")
     members = None if choices is None else _members(choices)
     if members is not None and not _is_even(weights, members):
-        raise ValueError("pairs of one choice must have one weight")
+        raise UserError("pairs of one choice must have one weight")
     weights = weights / _total(weights, members)
     # Hessian bound: Σ w dd' σ'(·) ≤ ¼ max(w) N · D'D/N; of a softmax, ½ (Böhning, 1992).
     scale = weights.amax(dim=1) * pairs / (4 if members is None else 2)

@@ -16,6 +16,8 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
+from posttrain.errors import UserError
+
 #: Files that name the code which a checkpoint carries.
 _NAMES_CODE = ("config.json", "tokenizer_config.json")
 
@@ -31,7 +33,7 @@ def load_classifier(checkpoint: str | Path, **settings: Any) -> tuple[Any, list[
         The model, and names of the weights that the checkpoint lacks, which are random.
 
     Raises:
-        ValueError: If there is no such checkpoint, it is not readable, or it needs code or pickles.
+        UserError: If there is no such checkpoint, it is not readable, or it needs code or pickles.
     """
     _refuse_code(checkpoint)
     _refuse_pickles(checkpoint)
@@ -49,7 +51,7 @@ def load_classifier(checkpoint: str | Path, **settings: Any) -> tuple[Any, list[
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
-        raise ValueError(
+        raise UserError(
             f"{str(checkpoint)!r} has weights of other shapes than a model with one score, such as "
             "a head with several labels; take a language model, or a reward model (num_labels=1)"
         ) from None
@@ -67,7 +69,7 @@ def load_tokenizer(
         chat_template: Chat template, for a tokenizer that has none.
 
     Raises:
-        ValueError: If there is no such tokenizer, it needs code, or it has no padding token.
+        UserError: If there is no such tokenizer, it needs code, or it has no padding token.
     """
     _refuse_code(checkpoint)
     try:
@@ -76,14 +78,14 @@ def load_tokenizer(
         raise _unreadable(checkpoint, error) from None
     if pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
-            raise ValueError(
+            raise UserError(
                 f"pad_token {pad_token!r} is not in the vocabulary of {str(checkpoint)!r}"
             )
         tokenizer.pad_token = pad_token
     if tokenizer.pad_token_id is None:
         found = [token for token in tokenizer.get_added_vocab() if "pad" in token.lower()]
         such_as = f", such as {' or '.join(found)}" if found else ""
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {str(checkpoint)!r} has no padding token; set pad_token to a token "
             f"that never ends a response{such_as}"
         )
@@ -106,7 +108,7 @@ def _refuse_code(checkpoint: str | Path) -> None:
         except (OSError, ValueError):
             continue  # whoever loads the file says better what is wrong with it
         if isinstance(found, dict) and found.get("auto_map"):
-            raise ValueError(
+            raise UserError(
                 f"{str(checkpoint)!r} carries code of its own (auto_map in {name}), which is not "
                 "run; take a model of a class that transformers has. If transformers has one that "
                 "computes the same, load a copy of the folder without auto_map in its JSON files"
@@ -120,8 +122,8 @@ def _refuse_pickles(checkpoint: str | Path) -> None:
         raise _pickled(checkpoint, pickles[0])
 
 
-def _pickled(checkpoint: str | Path, name: str) -> ValueError:
-    return ValueError(
+def _pickled(checkpoint: str | Path, name: str) -> UserError:
+    return UserError(
         f"{str(checkpoint)!r} has its weights in pickles ({name}), which can run code when they "
         "are loaded, and none in safetensors; if you trust their author, convert them "
         "(from_pretrained and then save_pretrained of transformers write safetensors) and load "
@@ -129,15 +131,15 @@ def _pickled(checkpoint: str | Path, name: str) -> ValueError:
     )
 
 
-def _unreadable(checkpoint: str | Path, error: Exception) -> ValueError:
+def _unreadable(checkpoint: str | Path, error: Exception) -> UserError:
     """Transformers explains at length, the hub in a stack of errors; the first lines say it."""
     where = f"{str(checkpoint)!r}"
     if Path(checkpoint).is_dir():
         reason = str(error).strip().splitlines()[0]
-        return ValueError(f"the folder {where} holds no readable model: {reason}")
+        return UserError(f"the folder {where} holds no readable model: {reason}")
     if "cannot be loaded with `safetensors`" in str(error):
         return _pickled(checkpoint, "pytorch_model.bin")
-    return ValueError(
+    return UserError(
         f"{where} is no folder, and the Hugging Face hub gave no such model: check the name, the "
         "network, and for a gated model that you are logged in (hf auth login)"
     )

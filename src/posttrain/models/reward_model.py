@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.data.preferences import Message, RankedGroup
+from posttrain.errors import UserError
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.loading import load_classifier, load_tokenizer
 from posttrain.rows.attention import mask_for
@@ -49,7 +50,7 @@ def load(
         The model in evaluation mode, and its tokenizer.
 
     Raises:
-        ValueError: If there is no such checkpoint, it needs code or pickles, it is not a model of
+        UserError: If there is no such checkpoint, it needs code or pickles, it is not a model of
             this kind or lacks weights, or the tokenizer has no padding token.
     """
     tokenizer = load_tokenizer(checkpoint, pad_token, chat_template)
@@ -61,7 +62,7 @@ def load(
         )
     missing = [name for name in lacking if not name.startswith("score.")]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{str(checkpoint)!r} lacks {len(missing)} weights of a {type(model).__name__}, such "
             f"as {missing[0]}, which would be random; check that it is a whole model of this kind"
         )
@@ -101,12 +102,12 @@ def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
     same scores, read the last token that is not padding.
 
     Raises:
-        ValueError: If a response ends with the padding token; or see :func:`.tokenize_group`.
+        UserError: If a response ends with the padding token; or see :func:`.tokenize_group`.
     """
     group = RankedGroup("check", (Message("user", "Why?"),), ("Because.", "No."))
     tokens = tokenize_group(tokenizer, group, keep_equal=True)
     if any(response[-1] == tokenizer.pad_token_id for response in tokens.responses):
-        raise ValueError(
+        raise UserError(
             f"responses of {tokenizer.name_or_path!r} end with its padding token "
             f"{tokenizer.pad_token!r}, so other programs would score them one token early; set "
             "pad_token to a token that never ends a response"
@@ -127,14 +128,14 @@ def score_head(model: PreTrainedModel) -> nn.Linear:
     """The scalar head of a reward model, called ``score`` in every stock Llama-like class.
 
     Raises:
-        ValueError: If the model is not a sequence classifier with one label.
+        UserError: If the model is not a sequence classifier with one label.
     """
     head: Any = getattr(model, "score", None)
     # peft keeps the original beside the copy that it trains.
     for adapter in getattr(head, "active_adapters", ()):
         head = head.modules_to_save[adapter]
     if not isinstance(head, nn.Linear) or head.out_features != 1:
-        raise ValueError(
+        raise UserError(
             f"{type(model).__name__} has no scalar score head; load it with "
             "AutoModelForSequenceClassification and num_labels=1"
         )
@@ -149,13 +150,13 @@ def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
         top_layers: How many of the last layers stay trainable; 0 freezes nothing.
 
     Raises:
-        ValueError: If the model has fewer layers, or the number is negative.
+        UserError: If the model has fewer layers, or the number is negative.
     """
     if top_layers == 0:
         return
     body: Any = model.base_model
     if not 0 < top_layers <= len(body.layers):
-        raise ValueError(f"top_layers={top_layers}, but the model has {len(body.layers)} layers")
+        raise UserError(f"top_layers={top_layers}, but the model has {len(body.layers)} layers")
     for module in (body.embed_tokens, *body.layers[: len(body.layers) - top_layers]):
         module.requires_grad_(False)
 
@@ -173,7 +174,7 @@ def accept_rows(model: Any) -> Any:
         The same model.
 
     Raises:
-        ValueError: As for :func:`score_head`.
+        UserError: As for :func:`score_head`.
     """
     score_head(stock_model(model))
     if "accepts_rows" not in vars(model):
@@ -218,7 +219,7 @@ def forward_scores(model: Any, batch: RowBatch) -> Tensor:
         Shape ``[responses]``, in float32 at least, by group and then by rank.
 
     Raises:
-        ValueError: As for :func:`score_head` and :func:`posttrain.attention.mask_for`.
+        UserError: As for :func:`score_head` and :func:`posttrain.attention.mask_for`.
     """
     inner = extract_model_from_parallel(model)
     return model(
@@ -236,7 +237,7 @@ def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
         Shape ``[responses, hidden size]``, by group and then by rank.
 
     Raises:
-        ValueError: If the model's attention cannot keep the rows' parts apart (see
+        UserError: If the model's attention cannot keep the rows' parts apart (see
             :func:`posttrain.attention.mask_for`).
     """
     stock = stock_model(model)

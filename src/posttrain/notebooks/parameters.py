@@ -16,6 +16,8 @@ from typing import Any
 import yaml
 from nbformat import NotebookNode
 
+from posttrain.errors import UserError
+
 PARAMETERS_TAG = "parameters"
 
 
@@ -45,28 +47,28 @@ def read_params(path: Path) -> Params:
     """Read a parameter file.
 
     Raises:
-        ValueError: There is no such file, or it is not as the module describes.
+        UserError: There is no such file, or it is not as the module describes.
     """
     if not path.is_file():
         known = sorted(file.name for file in path.parent.glob("*.yaml"))
-        raise ValueError(f"{path}: no such parameter file; {list_known(known)}")
+        raise UserError(f"{path}: no such parameter file; {list_known(known)}")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from None
+        raise UserError(f"{path}: not valid YAML: {error}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
-        raise ValueError(
+        raise UserError(
             f"{path}: the top level must map notebooks to their parameters, "
             f"not be a {type(content).__name__}"
         )
     requires_data = content.pop("requires_data", False)
     if not isinstance(requires_data, bool):
-        raise ValueError(f"{path}: 'requires_data' must be true or false, not {requires_data!r}")
+        raise UserError(f"{path}: 'requires_data' must be true or false, not {requires_data!r}")
     for stem, values in content.items():
         if values is not None and not isinstance(values, dict):
-            raise ValueError(
+            raise UserError(
                 f"{path}: notebook '{stem}': parameters must be a mapping from name to value, "
                 f"not {values!r}"
             )
@@ -83,12 +85,12 @@ def read_parameters(notebook: NotebookNode, path: Path) -> dict[str, Any]:
         path: Where it was read, for the error message.
 
     Raises:
-        ValueError: There is not exactly one cell tagged ``parameters``, or it does anything else
+        UserError: There is not exactly one cell tagged ``parameters``, or it does anything else
             than assign literals to names.
     """
     cells = [cell for cell in notebook.cells if PARAMETERS_TAG in tags_of(cell)]
     if len(cells) != 1:
-        raise ValueError(
+        raise UserError(
             f"{path}: {len(cells)} cells are tagged '{PARAMETERS_TAG}'; tag exactly one, even if "
             "it assigns nothing"
         )
@@ -97,7 +99,7 @@ def read_parameters(notebook: NotebookNode, path: Path) -> dict[str, Any]:
         for statement in ast.parse(cells[0].source).body:
             values |= _assignment(statement)
     except (SyntaxError, ValueError):
-        raise ValueError(
+        raise UserError(
             f"{path}: the cell tagged '{PARAMETERS_TAG}' must only assign literals to names, one "
             "a statement, such as: sources = ['simulator']"
         ) from None
@@ -122,7 +124,7 @@ def _assignment(statement: ast.stmt) -> dict[str, Any]:
             return {name: ast.literal_eval(value)}
         case ast.Expr(value=ast.Constant(value=str())):
             return {}
-    raise ValueError("not an assignment of a literal")
+    raise UserError("not an assignment of a literal")
 
 
 def tags_of(cell: NotebookNode) -> list[str]:

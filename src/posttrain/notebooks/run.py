@@ -21,6 +21,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from posttrain.data.sources import human
+from posttrain.errors import UserError
 from posttrain.notebooks.parameters import (
     Params,
     differing,
@@ -68,7 +69,7 @@ def run_all(notebooks: Path, params: Path, output: Path) -> None:
         output: Folder of the executed copies. Each appears whole or not at all.
 
     Raises:
-        ValueError: The parameter file or a notebook breaks a rule, or data are required and
+        UserError: The parameter file or a notebook breaks a rule, or data are required and
             ``POSTTRAIN_DATA`` does not name a folder. Nothing has run.
         NotebookError: A notebook failed; those before it are written.
     """
@@ -93,7 +94,7 @@ def refresh(notebooks: Path, params: Path) -> None:
             because the outputs would not belong to the sources otherwise.
 
     Raises:
-        ValueError: As from :func:`run_all`, or a value differs. Nothing has run.
+        UserError: As from :func:`run_all`, or a value differs. Nothing has run.
         NotebookError: A notebook failed; it is unchanged, those before it are replaced.
     """
     read = read_params(params)
@@ -101,7 +102,7 @@ def refresh(notebooks: Path, params: Path) -> None:
     for item in planned:
         for name, value in item.changed.items():
             own = read_parameters(item.notebook, item.path)[name]
-            raise ValueError(
+            raise UserError(
                 f"{item.path}: parameter '{name}' is {own!r} in the notebook but {value!r} in "
                 f"{params}; a committed notebook shows its own values, so make them equal"
             )
@@ -137,23 +138,23 @@ def strip(notebook: NotebookNode) -> NotebookNode:
 def _plan(notebooks: Path, params: Path, read: Params) -> list[_Planned]:
     paths = {path.stem: path for path in sorted(notebooks.glob("*.ipynb"))}
     if not paths:
-        raise ValueError(f"{notebooks}: no notebook (*.ipynb) in this folder")
+        raise UserError(f"{notebooks}: no notebook (*.ipynb) in this folder")
     for stem in read.notebooks:
         if stem not in paths:
-            raise ValueError(f"{params}: no notebook '{stem}' in {notebooks}; {list_known(paths)}")
+            raise UserError(f"{params}: no notebook '{stem}' in {notebooks}; {list_known(paths)}")
     planned = []
     for stem, path in paths.items():
         try:
             notebook = nbformat.read(path, as_version=4)
         except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-            raise ValueError(f"{path}: not a notebook: {error}") from None
+            raise UserError(f"{path}: not a notebook: {error}") from None
         notebook.cells = [cell for cell in notebook.cells if INJECTED_TAG not in tags_of(cell)]
         strip(notebook)  # papermill needs the kernel's language, which a new notebook may lack
         own = read_parameters(notebook, path)
         given = read.notebooks.get(stem, {})
         for name in given:
             if name not in own:
-                raise ValueError(
+                raise UserError(
                     f"{params}: notebook '{stem}' has no parameter '{name}'; {list_known(own)}"
                 )
         planned.append(_Planned(path, notebook, differing(own, given)))
@@ -165,7 +166,7 @@ def _environment(requires_data: bool) -> Iterator[None]:
     """Make the folders in environment variables absolute, since notebooks run elsewhere.
 
     Raises:
-        ValueError: Data are required but their folder is not given.
+        UserError: Data are required but their folder is not given.
     """
     before = {name: os.environ[name] for name in FOLDER_VARIABLES if os.environ.get(name)}
     after = {name: str(Path(value).expanduser().resolve()) for name, value in before.items()}

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import PreTrainedModel
 
+from posttrain.errors import UserError
 from posttrain.rows.layout import RowBatch
 
 
@@ -50,7 +51,7 @@ def dense_mask(batch: RowBatch) -> Tensor:
     """The rule for every two tokens of each row, shape ``[rows, 1, longest, longest]``, boolean.
 
     Raises:
-        ValueError: If the batch holds plain sequences, which need no mask.
+        UserError: If the batch holds plain sequences, which need no mask.
     """
     document, segment = _structure(batch)
     index = torch.arange(document.shape[1], device=document.device)
@@ -65,7 +66,7 @@ def block_mask(batch: RowBatch) -> BlockMask:
     """The rule for FlexAttention, which skips tiles of 128 × 128 tokens that see nothing.
 
     Raises:
-        ValueError: As for :func:`dense_mask`.
+        UserError: As for :func:`dense_mask`.
     """
     document, segment = _structure(batch)
 
@@ -81,7 +82,7 @@ def block_mask(batch: RowBatch) -> BlockMask:
 
 def _structure(batch: RowBatch) -> tuple[Tensor, Tensor]:
     if batch.document_id is None or batch.segment_id is None:
-        raise ValueError("the batch holds plain sequences; causal attention needs no mask for them")
+        raise UserError("the batch holds plain sequences; causal attention needs no mask for them")
     return batch.document_id, batch.segment_id
 
 
@@ -95,7 +96,7 @@ def mask_for(model: PreTrainedModel, batch: RowBatch) -> Tensor | BlockMask | No
         ``BlockMask`` for ``flex_attention``.
 
     Raises:
-        ValueError: If the model's attention cannot follow the rule: another implementation, such as
+        UserError: If the model's attention cannot follow the rule: another implementation, such as
             flash attention, which takes no arbitrary mask; layers that are not full attention;
             FlexAttention with gradients on a CPU.
     """
@@ -111,12 +112,12 @@ def mask_for(model: PreTrainedModel, batch: RowBatch) -> Tensor | BlockMask | No
         return torch.zeros_like(visible, dtype=model.dtype).masked_fill(~visible, hidden)
     if implementation == "flex_attention":
         if model.device.type == "cpu" and torch.is_grad_enabled():
-            raise ValueError(
+            raise UserError(
                 "FlexAttention has no backward pass on a CPU; load the model with "
                 "attn_implementation='sdpa'"
             )
         return block_mask(batch)
-    raise ValueError(
+    raise UserError(
         f"attention implementation {implementation!r} cannot keep responses or groups in one row "
         "apart; load the model with attn_implementation='sdpa' or 'flex_attention', or use layout "
         "'separate' with one document per row"
@@ -135,7 +136,7 @@ def _refuse_other_layers(model: PreTrainedModel, longest: int) -> None:
     others = set(kinds) - {"full_attention", "global"}
     if not others or (others == {"sliding_attention"} and window and longest <= window):
         return
-    raise ValueError(
+    raise UserError(
         f"{type(model).__name__} has layers of type {', '.join(sorted(others))} (window: {window}, "
         f"longest row: {longest}), whose own mask that of the row would replace; use layout "
         "'separate' with one document per row"

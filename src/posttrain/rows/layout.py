@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posttrain.errors import UserError
 from posttrain.rows.packing import pack_sequences
 from posttrain.rows.tokenization import TokenizedGroup
 
@@ -61,7 +62,7 @@ class Layout:
             best first.
 
     Raises:
-        ValueError: On an unknown value.
+        UserError: On an unknown value.
     """
 
     rows: Rows = "single"
@@ -73,7 +74,7 @@ class Layout:
         for part, choices in zip(fields(self), (Rows, Attention, Positions, Order), strict=True):
             value, known = getattr(self, part.name), get_args(choices)
             if value not in known:
-                raise ValueError(f"{part.name} must be one of {', '.join(known)}, not {value!r}")
+                raise UserError(f"{part.name} must be one of {', '.join(known)}, not {value!r}")
 
     @property
     def is_exact(self) -> bool:
@@ -166,10 +167,10 @@ def lay_out(
             not depend on the groups beside it; torch's global generator draws it if not given.
 
     Raises:
-        ValueError: If there are no groups, or a document exceeds ``pack_length``.
+        UserError: If there are no groups, or a document exceeds ``pack_length``.
     """
     if not groups:
-        raise ValueError("cannot make rows of no groups")
+        raise UserError("cannot make rows of no groups")
     documents = [
         document
         for number, group in enumerate(groups)

@@ -3,6 +3,8 @@
 import heapq
 from collections.abc import Sequence
 
+from posttrain.errors import UserError
+
 
 def pack_sequences(sizes: Sequence[int], pack_length: int) -> list[list[int]]:
     """Distribute documents over rows of at most ``pack_length`` tokens.
@@ -20,13 +22,13 @@ def pack_sequences(sizes: Sequence[int], pack_length: int) -> list[list[int]]:
         For each row the indices of its documents, ascending; rows by their first document.
 
     Raises:
-        ValueError: If a document exceeds ``pack_length``.
+        UserError: If a document exceeds ``pack_length``.
     """
     if not sizes:
         return []
     order = sorted(range(len(sizes)), key=lambda k: -sizes[k])
     if sizes[order[0]] > pack_length:
-        raise ValueError(
+        raise UserError(
             f"document {order[0]} has {sizes[order[0]]} tokens, more than "
             f"pack_length={pack_length}; raise pack_length, or tokenise with max_row_tokens so "
             "that prompts are cut"

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.data.preferences import Message, RankedGroup
+from posttrain.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class TokenizedGroup:
 
     def __post_init__(self) -> None:
         if not self.prompt or not self.responses or not all(self.responses):
-            raise ValueError(
+            raise UserError(
                 "a group needs a prompt and at least one response, of at least one token each"
             )
         if not self.places:
             object.__setattr__(self, "places", tuple(range(len(self.responses))))
         if len(self.places) != len(self.responses):
-            raise ValueError(
+            raise UserError(
                 f"{len(self.responses)} responses need as many places, not {len(self.places)}"
             )
 
@@ -63,11 +64,11 @@ class TokenizedGroup:
         )
 
 
-class TooLongError(ValueError):
+class TooLongError(UserError):
     """A group fits into a limit only with no token left of its prompt."""
 
 
-class NoPairError(ValueError):
+class NoPairError(UserError):
     """Two responses became equal in tokens, and no pair is left."""
 
 
@@ -97,7 +98,7 @@ def tokenize_group(
     Raises:
         TooLongError: If a limit leaves no token of the prompt.
         NoPairError: If fewer than two different responses are left.
-        ValueError: If the tokenizer has no chat template, or one in which the prompt is not a
+        UserError: If the tokenizer has no chat template, or one in which the prompt is not a
             prefix of the whole conversation.
     """
     whole = tokenize_responses(tokenizer, group.prompt, group.responses)
@@ -130,7 +131,7 @@ def tokenize_responses(
     """Tokenise a prompt with any number of responses, which need not be ranked, or different.
 
     Raises:
-        ValueError: See :func:`tokenize_group`.
+        UserError: See :func:`tokenize_group`.
     """
     head, tails = _render(tokenizer, prompt, responses)
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (head, *tails)]
@@ -173,7 +174,7 @@ def tokenize_groups(
 
     Raises:
         TooLongError: As above.
-        ValueError: As for :func:`tokenize_group`, or if no group is left.
+        UserError: As for :func:`tokenize_group`, or if no group is left.
     """
     counts: Counter[str] = Counter()
     found: list[TokenizedGroup] = []
@@ -197,7 +198,7 @@ def tokenize_groups(
         kept.append(index)
     counts += Counter()  # drops what did not occur
     if not found:
-        raise ValueError(f"no group is left to work with; skipped: {dict(counts) or 'none given'}")
+        raise UserError(f"no group is left to work with; skipped: {dict(counts) or 'none given'}")
     return TokenizedSet(found, kept, dict(counts))
 
 
@@ -214,7 +215,7 @@ def _render(
 ) -> tuple[str, list[str]]:
     """Text of the prompt, and what each response adds to it, in the tokenizer's chat format."""
     if tokenizer.chat_template is None:
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; set "
             "tokenizer.chat_template to the format its model was trained on"
         )
@@ -225,7 +226,7 @@ def _render(
         conversation = [*turns, {"role": "assistant", "content": response}]
         whole = str(tokenizer.apply_chat_template(conversation, tokenize=False))
         if not whole.startswith(head):
-            raise ValueError(
+            raise UserError(
                 f"the chat template of {tokenizer.name_or_path!r} does not continue a prompt with "
                 "its response: the prompt with add_generation_prompt=True must be a prefix of the "
                 "whole"

@@ -14,6 +14,8 @@ import shutil
 from collections.abc import Set
 from pathlib import Path
 
+from posttrain.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
@@ -105,13 +107,13 @@ def check_launcher(checkpoint: Path, *, sharded: bool) -> None:
         sharded: Whether this run spreads weights over processes (FSDP).
 
     Raises:
-        ValueError: If the checkpoint cannot be read by such a run, or has no optimiser's state.
+        UserError: If the checkpoint cannot be read by such a run, or has no optimiser's state.
     """
     # As accelerate names them, in parts and in one piece, and Trainer.
     by_fsdp = any((checkpoint / name).exists() for name in ("optimizer_0", "optimizer.bin"))
     by_others = (checkpoint / "optimizer.pt").exists()
     if not by_fsdp and not by_others:
-        raise ValueError(
+        raise UserError(
             f"{checkpoint} holds no state of the optimiser (save_only_model), so a run cannot go "
             "on from it as if nothing had happened; start another one in another output_dir"
         )
@@ -119,7 +121,7 @@ def check_launcher(checkpoint: Path, *, sharded: bool) -> None:
         fsdp = "FSDP (accelerate launch --config_file runs/accelerate/fsdp2.yaml)"
         plain = "one process or DDP"
         before, now = (fsdp, plain) if by_fsdp else (plain, fsdp)
-        raise ValueError(
+        raise UserError(
             f"{checkpoint} was written with {before} and cannot be read with {now}; resume it with "
             "what it was started with, or start another run in another output_dir"
         )

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 from torch import Tensor
 
+from posttrain.errors import UserError
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 
@@ -46,7 +47,7 @@ class TrainingGroup:
             them is labelled. For the auxiliary loss (:func:`.losses.label_loss`).
 
     Raises:
-        ValueError: If a pair does not name two responses of the group, or there are not as many
+        UserError: If a pair does not name two responses of the group, or there are not as many
             labels as responses.
     """
 
@@ -57,14 +58,14 @@ class TrainingGroup:
     def __post_init__(self) -> None:
         count = len(self.tokens.responses)
         if self.labels and len(self.labels) != count:
-            raise ValueError(
+            raise UserError(
                 f"{len(self.labels)} labels for {count} responses; give one for each, None where "
                 "nobody said"
             )
         for pair in self.pairs:
             # An index beyond the group would silently compare with another group's response.
             if pair.winner == pair.loser or not {pair.winner, pair.loser} <= set(range(count)):
-                raise ValueError(
+                raise UserError(
                     f"a pair ({pair.winner}, {pair.loser}) needs two different indices below the "
                     f"group's {count} responses"
                 )
@@ -105,11 +106,11 @@ def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
     their labels.
 
     Raises:
-        ValueError: If no pair has a positive weight.
+        UserError: If no pair has a positive weight.
     """
     kept = [record for group in groups if (record := training_record(group))["pair_count"]]
     if not kept:
-        raise ValueError("there is no pair to train on; the filter may have left none")
+        raise UserError("there is no pair to train on; the filter may have left none")
     weights = [weight for record in kept for weight in record["weights"]]
     mean_weight = sum(weights) / len(weights)
     for record in kept:
@@ -237,7 +238,7 @@ def check_ranking(batch: Mapping[str, Tensor]) -> None:
         batch: What a :class:`GroupCollator` made.
 
     Raises:
-        ValueError: If pairs are not all pairs of each group, with margin 0 and weight 1.
+        UserError: If pairs are not all pairs of each group, with margin 0 and weight 1.
     """
     counts = batch["response_counts"]
     ends = counts.cumsum(0).tolist()
@@ -248,7 +249,7 @@ def check_ranking(batch: Mapping[str, Tensor]) -> None:
     pairs = sorted(zip(batch["winners"].tolist(), batch["losers"].tolist(), strict=True))
     plain = (batch["margins"] == 0).all() and (batch["weights"] == 1).all()
     if not (plain and pairs == all_pairs):
-        raise ValueError(
+        raise UserError(
             "the objective plackett-luce ranks all responses of a group, without margins and "
             "weights; make groups with TrainingGroup.with_all_pairs, or use the objective pairs"
         )

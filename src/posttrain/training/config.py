@@ -7,6 +7,7 @@ from typing import Any, get_args
 from transformers import TrainingArguments
 
 from posttrain.config.fields import at_least_one, setting
+from posttrain.errors import UserError
 from posttrain.training.collator import LossType
 
 #: AdamW as transformers sets it, for runs that are to differ from others in nothing else.
@@ -40,7 +41,7 @@ class RankingConfig(TrainingArguments):
     gives none.
 
     Raises:
-        ValueError: If settings contradict each other or are out of range.
+        UserError: If settings contradict each other or are out of range.
     """
 
     groups_per_step: int = setting(
@@ -96,40 +97,40 @@ class RankingConfig(TrainingArguments):
     def __post_init__(self) -> None:
         if self.loss_type not in get_args(LossType):
             known = ", ".join(get_args(LossType))
-            raise ValueError(f"unknown loss_type {self.loss_type!r}; known: {known}")
+            raise UserError(f"unknown loss_type {self.loss_type!r}; known: {known}")
         if self.loss_type == "plackett-luce" and self.center_rewards_coefficient:
-            raise ValueError(
+            raise UserError(
                 "center_rewards_coefficient is defined on pairs; use loss_type 'pairs', or set "
                 "it to 0"
             )
         at_least_one(self, "groups_per_step", "max_tokens_per_device")
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
-            raise ValueError(
+            raise UserError(
                 f"num_train_epochs must be above 0, not {self.num_train_epochs}: nothing would be "
                 "trained; or set max_steps"
             )
         if not 0 <= self.min_learning_rate_share <= 1:
-            raise ValueError(
+            raise UserError(
                 f"min_learning_rate_share must lie in [0, 1], not {self.min_learning_rate_share}"
             )
         if not math.isfinite(self.auxiliary_weight):
-            raise ValueError(f"auxiliary_weight must be finite, not {self.auxiliary_weight}")
+            raise UserError(f"auxiliary_weight must be finite, not {self.auxiliary_weight}")
         for name in ("center_rewards_coefficient", "auxiliary_weight", "min_warmup_steps"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+                raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.per_device_train_batch_size is not None or self.gradient_accumulation_steps != 1:
-            raise ValueError(
+            raise UserError(
                 "per_device_train_batch_size and gradient_accumulation_steps have no say here: set "
                 "groups_per_step (groups of an optimiser step, on all devices together) and "
                 "max_tokens_per_device (tokens that a device computes at once)"
             )
         for name, (nothing, remedy) in WITHOUT_EFFECT.items():
             if getattr(self, name) != nothing:
-                raise ValueError(
+                raise UserError(
                     f"{name}={getattr(self, name)!r} has no effect here, so leave it out: {remedy}"
                 )
         if self.train_sampling_strategy not in ("random", "sequential"):
-            raise ValueError(
+            raise UserError(
                 f"train_sampling_strategy={self.train_sampling_strategy!r} is not random or "
                 "sequential; within a step, groups of like length are computed together anyway"
             )

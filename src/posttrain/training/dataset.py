@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import ROWS_PER_BATCH, Stored, group_of
+from posttrain.errors import UserError
 from posttrain.rows import tokenization
 from posttrain.rows.tokenization import (
     Limits,
@@ -74,7 +75,7 @@ def tokenized(
         processes: How many work at it.
 
     Raises:
-        ValueError: As for :func:`.tokenization.tokenize_group` and :meth:`.pairing.Pairing.of`, or
+        UserError: As for :func:`.tokenization.tokenize_group` and :meth:`.pairing.Pairing.of`, or
             if no pair is left.
     """
     many = processes > 1 and len(groups.rows) >= 2 * ROWS_PER_BATCH
@@ -109,7 +110,7 @@ def tokenized(
     pair_counts = np.asarray(table["pair_count"][:])
     kept = np.flatnonzero(pair_counts)
     if not len(kept):
-        raise ValueError(f"there is no pair to train on; left out: {dict(+counts)}")
+        raise UserError(f"there is no pair to train on; left out: {dict(+counts)}")
     if len(kept) < len(rows):
         rows = rows.select(kept)
     rows = rows.remove_columns(list(_ACCOUNT))

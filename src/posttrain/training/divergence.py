@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from posttrain.errors import UserError
+
 
 def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
     """Names of the tensors that hold NaN or infinity; of spread ones, in this process's part."""
@@ -14,14 +16,14 @@ def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
     return [name for name, one in local if not torch.isfinite(one).all()]
 
 
-def diverged(what: str, learning_rate: float) -> ValueError:
+def diverged(what: str, learning_rate: float) -> UserError:
     """The error to raise.
 
     Args:
         what: What is not finite, and when.
         learning_rate: The peak learning rate.
     """
-    return ValueError(
+    return UserError(
         f"{what}: training has diverged; lower learning_rate ({learning_rate:g}), warm up longer, "
         "or compute in float32"
     )
@@ -37,7 +39,7 @@ def check_weights(model: nn.Module, accelerator: Any, when: str, learning_rate: 
         learning_rate: The peak learning rate.
 
     Raises:
-        ValueError: If a weight is not finite.
+        UserError: If a weight is not finite.
     """
     trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
     found = not_finite((name, weight.detach()) for name, weight in trained)

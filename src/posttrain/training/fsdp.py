@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from posttrain.errors import UserError
 from posttrain.models.reward_model import score_head, stock_model
 
 
@@ -25,14 +26,14 @@ def shard_head_in_fp32(model: nn.Module, plugin: Any) -> None:
             precision are left alone.
 
     Raises:
-        ValueError: If weights are to be loaded by one process alone.
+        UserError: If weights are to be loaded by one process alone.
     """
     policy = getattr(plugin, "mixed_precision_policy", None)
     head = score_head(stock_model(model))
     if not isinstance(policy, MixedPrecisionPolicy) or isinstance(head, FSDPModule):
         return
     if plugin.cpu_ram_efficient_loading:
-        raise ValueError(
+        raise UserError(
             "fsdp_cpu_ram_efficient_loading does not go with bf16 here, because the float32 score "
             "head is sharded by itself; set it to false (see runs/accelerate/fsdp2.yaml)"
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from posttrain.data.preferences import RESPONSES, RankedGroup
+from posttrain.errors import UserError
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.training.collator import TrainingGroup, TrainingPair
 from posttrain.training.losses import margins_by_strength
@@ -58,7 +59,7 @@ class Pairing:
             says nothing about pairs with an edit, which stay.
 
     Raises:
-        ValueError: On an unknown value.
+        UserError: On an unknown value.
     """
 
     pairs: str = "all"
@@ -75,7 +76,7 @@ class Pairing:
             ("min_strength", (1, 2, 3, 4)),
         ):
             if getattr(self, name) not in known:
-                raise ValueError(
+                raise UserError(
                     f"unknown {name} {getattr(self, name)!r}; known: {', '.join(map(str, known))}"
                 )
         margins_by_strength((), self.margins)
@@ -93,7 +94,7 @@ class Pairing:
             left out, because they would be computed for nothing.
 
         Raises:
-            ValueError: If a margin or a filter needs a strength that the group does not have.
+            UserError: If a margin or a filter needs a strength that the group does not have.
         """
         roles = RESPONSES[-len(group.responses) :]
         wanted = PAIRINGS[self.pairs] if group.has_edit else (RATED,)
@@ -119,7 +120,7 @@ class Pairing:
         if self.min_strength == 1:
             return True
         if group.strength is None:
-            raise ValueError(
+            raise UserError(
                 f"group {group.id!r} has no strength, so min_strength={self.min_strength} cannot "
                 "judge it; use min_strength 1 or data whose pairs are all rated"
             )
@@ -131,4 +132,4 @@ class Pairing:
         try:
             return margins_by_strength([group.strength], self.margins).item()
         except ValueError as error:
-            raise ValueError(f"group {group.id!r}: {error}") from None
+            raise UserError(f"group {group.id!r}: {error}") from None

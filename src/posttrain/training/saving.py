@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from posttrain.errors import UserError
 from posttrain.models.reward_model import score_head, stock_model
 from posttrain.training.divergence import not_finite
 
@@ -57,7 +58,7 @@ def save(
         texts: Contents of further files by name.
 
     Raises:
-        ValueError: If stock classes could not load the weights, or they are not finite.
+        UserError: If stock classes could not load the weights, or they are not finite.
         OSError: If the folder cannot be written.
     """
     scratch = folder / ".model-partial"
@@ -93,14 +94,14 @@ def _check(weights: Mapping[str, torch.Tensor], model: PreTrainedModel, folder: 
         stock: Any = AutoModelForSequenceClassification.from_config(model.config)
     differing = sorted(weights.keys() ^ stock.state_dict().keys())
     if differing:
-        raise ValueError(
+        raise UserError(
             f"no model is written to {folder}: {len(differing)} names of weights differ from those "
             f"of its class, such as {differing[0]}; a wrapper (adapters, compilation) is still "
             "around the model; its checkpoints are whole"
         )
     broken = not_finite(weights.items())
     if broken:
-        raise ValueError(
+        raise UserError(
             f"no model is written to {folder}: {len(broken)} weights are not finite, such as "
             f"{broken[0]}; training has diverged, or they exceed the range of their precision"
         )

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer
 
+from posttrain.errors import UserError
 from posttrain.models.exactness import check_exact
 from posttrain.models.reward_model import accept_rows, forward_scores
 from posttrain.rows.layout import RowBatch
@@ -65,7 +66,7 @@ class RankingTrainer(Trainer):
             of :meth:`pair_metrics`.
 
     Raises:
-        ValueError: If one process sees several GPUs.
+        UserError: If one process sees several GPUs.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class RankingTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         if args.n_gpu > 1:
-            raise ValueError(
+            raise UserError(
                 f"this process sees {args.n_gpu} GPUs; start one process for each (accelerate "
                 "launch), or show it only one (CUDA_VISIBLE_DEVICES=0)"
             )
@@ -101,7 +102,7 @@ class RankingTrainer(Trainer):
         """Train, after a check that the model keeps apart what its rows are to keep apart.
 
         Raises:
-            ValueError: See :func:`posttrain.exactness.check_exact`. Also if losses, gradients or
+            UserError: See :func:`posttrain.exactness.check_exact`. Also if losses, gradients or
                 weights stop being finite.
         """
         if self.collator.needs_mask:
@@ -120,13 +121,13 @@ class RankingTrainer(Trainer):
         """One item a step: the micro-batches that this process computes (see :mod:`.sampler`).
 
         Raises:
-            ValueError: If there is to be an auxiliary loss, and no response is labelled.
+            UserError: If there is to be an auxiliary loss, and no response is labelled.
         """
         dataset: Any = self.train_dataset
         shared_rows = self.collator.pack_length is not None
         sizes = Sizes.from_dataset(dataset, self.collator.layout, shared_rows=shared_rows)
         if self.config.auxiliary_weight and (sizes.labels is None or not sizes.labels.any()):
-            raise ValueError(
+            raise UserError(
                 f"auxiliary_weight={self.config.auxiliary_weight:g} needs labelled responses, and "
                 f"none of the {len(sizes.pairs)} groups has any; give TrainingGroup its labels, or "
                 "set auxiliary_weight to 0"
@@ -185,7 +186,7 @@ class RankingTrainer(Trainer):
             mean over processes.
 
         Raises:
-            ValueError: If the loss is not a finite number.
+            UserError: If the loss is not a finite number.
         """
         model.train()
         micro_batches = inputs["micro_batches"]
@@ -216,7 +217,7 @@ class RankingTrainer(Trainer):
         """As ``Trainer`` does, before the update; with float16 its scaler skips what is infinite.
 
         Raises:
-            ValueError: If the gradient is not finite.
+            UserError: If the gradient is not finite.
         """
         norm = super()._get_grad_norm(model, grad_norm)
         value = norm.item() if isinstance(norm, Tensor) else norm
@@ -287,7 +288,7 @@ class RankingTrainer(Trainer):
             predicted: What :meth:`prediction_step` returns, of all batches.
 
         Raises:
-            ValueError: If the loss is not finite.
+            UserError: If the loss is not finite.
         """
         scores, terms = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
         there = terms[..., 1] != NO_PAIR
@@ -315,7 +316,7 @@ class RankingTrainer(Trainer):
         """As ``Trainer`` does, but sealed, and only then are older ones removed.
 
         Raises:
-            ValueError: If the weights are not finite.
+            UserError: If the weights are not finite.
             OSError: If the disk does not take it.
         """
         self._check_weights()

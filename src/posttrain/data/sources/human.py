@@ -8,6 +8,7 @@ from typing import Any
 from posttrain.data.preferences import RankedGroup, fingerprint, from_record
 from posttrain.data.reading import read_groups
 from posttrain.data.sources.originals.registry import ORIGINALS
+from posttrain.errors import UserError
 
 VARIABLE = "POSTTRAIN_DATA"
 
@@ -28,12 +29,12 @@ def folder() -> Path:
     """The folder of human preference data.
 
     Raises:
-        ValueError: If the variable is not set or names no folder.
+        UserError: If the variable is not set or names no folder.
     """
     value = os.environ.get(VARIABLE)
     if not value or not Path(value).is_dir():
         problem = f"{VARIABLE} is not set" if not value else f"{VARIABLE}={value} is not a folder"
-        raise ValueError(
+        raise UserError(
             f"{problem}: set it to the folder that holds the human preference data "
             '(README.md, section "Human preference data", says where each set comes from)'
         )
@@ -54,7 +55,7 @@ def load(name: str) -> tuple[list[RankedGroup], dict[str, Any]]:
         left judgements out.
 
     Raises:
-        ValueError: If there is no such data, or a record is bad.
+        UserError: If there is no such data, or a record is bad.
     """
     base = folder()
     for raw in RAW_NAMES.get(name, ()):
@@ -71,7 +72,7 @@ def load(name: str) -> tuple[list[RankedGroup], dict[str, Any]]:
         if path.exists():
             groups = read_groups(path).groups
             return groups, _describe(path.name, groups)
-    raise ValueError(
+    raise UserError(
         f"{VARIABLE} names {base}, which holds no {name}.jsonl.gz, {name}.jsonl or {name}.parquet, "
         'and no original of it under raw/; README.md, section "Human preference data", says how '
         "to get it"

@@ -29,6 +29,7 @@ from posttrain.data.sources.originals import hh_rlhf
 from posttrain.data.sources.originals.registry import ORIGINALS
 from posttrain.data.sources.simulator import annotators, tasks
 from posttrain.data.sources.simulator.annotators import stream
+from posttrain.errors import UserError
 
 #: Code that decides which groups a name gives; human data have a fingerprint of their own.
 CODE = (
@@ -54,7 +55,7 @@ def iterate(
         skip_bad: Leave bad records out and count them. Otherwise the first one is an error.
 
     Raises:
-        ValueError: If there is no such source, it cannot be read, or a record is bad.
+        UserError: If there is no such source, it cannot be read, or a record is bad.
     """
     counts = Counter() if counts is None else counts
     if match := SIMULATED.fullmatch(source):
@@ -84,7 +85,7 @@ def identity(source: str) -> dict[str, Any]:
     """What changes whenever the groups of a source do: names and hashes, JSON-serialisable.
 
     Raises:
-        ValueError: If there is no such source, or the newest commit of a data set on the hub cannot
+        UserError: If there is no such source, or the newest commit of a data set on the hub cannot
             be asked for.
     """
     if SIMULATED.fullmatch(source):
@@ -99,7 +100,7 @@ def identity(source: str) -> dict[str, Any]:
             return {"source": source.replace(f"@{at}", ""), "files": hashes}
         if at and not re.fullmatch(r"[0-9a-f]{7,40}", at):
             # A branch moves, and what was read of it would be taken for what it is now.
-            raise ValueError(
+            raise UserError(
                 f"{source}: {at!r} is neither a folder that exists nor a commit; name the folder "
                 "with the data set's files, or the commit's hash"
             )
@@ -114,7 +115,7 @@ def _revision(name: str) -> str:
     try:
         return str(dataset_info(name).sha)
     except Exception as error:  # the hub's client raises errors of many libraries
-        raise ValueError(
+        raise UserError(
             f"the hub was asked for the newest commit of {name} in vain ({type(error).__name__}); "
             f"check name and network, or name a commit or a folder: {name}@COMMIT, {name}@FOLDER"
         ) from error
@@ -125,7 +126,7 @@ def _hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be read ({error.strerror}); check the path and the file"
         ) from None
 
@@ -148,7 +149,7 @@ def _human(source: str) -> tuple[list[RankedGroup], dict[str, Any]]:
     except ValueError as error:
         if source in ORIGINALS:
             raise
-        raise ValueError(
+        raise UserError(
             f"unknown source {source!r}; give a file ({', '.join(SUFFIXES)}), owner/name of the "
             f"Hugging Face hub, simulator:COUNT, or human data ({', '.join(ORIGINALS)}, or a file "
             f"of your own by its name: {error})"

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posttrain.errors import UserError
 from posttrain.models.heads import fit_heads
 
 
@@ -36,7 +37,7 @@ def tuned_heads(
         penalty, ``[arms]``: the best accuracy, of equals the strongest penalty.
 
     Raises:
-        ValueError: If a fit did not converge.
+        UserError: If a fit did not converge.
     """
     arms, grid, folds = len(weights), len(penalties), int(fold.max()) + 1
     # Fit 0 of each arm and penalty sees all pairs, fit k + 1 leaves fold k out.
@@ -53,7 +54,7 @@ def tuned_heads(
         choices=choices,
     )
     if not fits.converged.all():
-        raise ValueError(
+        raise UserError(
             f"{int((~fits.converged).sum())} of {len(fits.converged)} head fits did not converge "
             f"in {fits.iterations} iterations; leave out the smallest penalties"
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
+from posttrain.errors import UserError
 from posttrain.evidence import records
 
 #: Linear heads on frozen features, or whole models.
@@ -70,14 +71,14 @@ class Study:
             training: ``heads`` on frozen features, or ``full``.
 
         Raises:
-            ValueError: If the study does not train the source that way.
+            UserError: If the study does not train the source that way.
         """
         ways = ("full",) if self.human_full is None else get_args(Training)
         if training is not None and training not in ways:
-            raise ValueError(f"unknown training {training!r}; known: {', '.join(ways)}")
+            raise UserError(f"unknown training {training!r}; known: {', '.join(ways)}")
         if source == SIMULATOR:
             if training == "heads":
-                raise ValueError(
+                raise UserError(
                     "on the simulator whole models take seconds to train, so heads on frozen "
                     "features are only for human data; use training 'full'"
                 )
@@ -97,7 +98,7 @@ class Study:
                 for whole models where heads are the default, or with one of :attr:`variants`.
 
         Raises:
-            ValueError: If a name and its settings do not fit.
+            UserError: If a name and its settings do not fit.
         """
         parsed = []
         for name, given in runs.items():
@@ -110,11 +111,11 @@ class Study:
             except TypeError:
                 known = kind.__dataclass_fields__  # type: ignore[attr-defined]
                 unknown = ", ".join(key for key in given if key not in known)
-                raise ValueError(
+                raise UserError(
                     f"run {name!r}: unknown settings: {unknown}; known: {', '.join(known)}"
                 ) from None
             if self.record_name(source, settings) != name:
-                raise ValueError(
+                raise UserError(
                     f"the run named {name!r} would give a record named "
                     f"{self.record_name(source, settings)!r}; name it so, or change its settings"
                 )
@@ -143,7 +144,7 @@ class Study:
             The record, not yet saved.
 
         Raises:
-            ValueError: If the settings are of the wrong class, the data cannot be used, or finished
+            UserError: If the settings are of the wrong class, the data cannot be used, or finished
                 runs of code that is not committed are to be kept.
         """
         started = time.time()
@@ -151,7 +152,7 @@ class Study:
         fitting = {self.simulated} if source == SIMULATOR else {self.human, self.human_full}
         if type(settings) not in fitting:
             names = " or ".join(sorted(kind.__name__ for kind in fitting if kind))
-            raise ValueError(f"source {source!r} takes {names}")
+            raise UserError(f"source {source!r} takes {names}")
         measured = self.measure(source, settings, cache_dir)
         return records.Record(
             study=self.name,

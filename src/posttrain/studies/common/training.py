@@ -15,6 +15,7 @@ from joblib import Memory
 from transformers import PreTrainedModel, PrinterCallback
 
 from posttrain.config.fields import setting
+from posttrain.errors import UserError
 from posttrain.evidence import records
 from posttrain.models import reward_model
 from posttrain.rows.layout import Layout
@@ -90,12 +91,12 @@ def train(
         The trained model, and the id of its padding token.
 
     Raises:
-        ValueError: If the model has fewer layers than ``recipe.top_layers``, or a GPU is asked for
+        UserError: If the model has fewer layers than ``recipe.top_layers``, or a GPU is asked for
             where there is none.
     """
     if recipe.gpu and not torch.cuda.is_available():
         # Trainer would take the CPU instead, for days.
-        raise ValueError("gpu is set, but torch finds no GPU; leave it out to train on the CPU")
+        raise UserError("gpu is set, but torch finds no GPU; leave it out to train on the CPU")
     started = time.monotonic()
     model, tokenizer = reward_model.load(checkpoint, seed=seed)
     pad_token_id = tokenizer.pad_token_id
@@ -156,11 +157,11 @@ def memoize(
         ignore: Arguments that settings and data determine.
 
     Raises:
-        ValueError: If the code is not committed.
+        UserError: If the code is not committed.
     """
     where = records.machine()
     if (where["commit"] or "").endswith("+"):
-        raise ValueError(
+        raise UserError(
             f"{folder} cannot keep finished runs of code that is not committed, because runs of "
             "different code must not be mixed; commit, or run without a folder of finished runs"
         )

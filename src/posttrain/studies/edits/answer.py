@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from posttrain.errors import UserError
 from posttrain.evidence.claims import Status
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import listing, ordered, title
@@ -14,12 +15,12 @@ def answer(records: Sequence[Record]) -> str:
     """The chapter's answer in Markdown, from recorded results.
 
     Raises:
-        ValueError: If there is no record, or none of all arms.
+        UserError: If there is no record, or none of all arms.
     """
     found = ordered(records)
     whole = [record for record in found if set(ARMS) <= set(arms_of(record))]
     if not whole:
-        raise ValueError("the answer needs a record with all arms of the study of edits")
+        raise UserError("the answer needs a record with all arms of the study of edits")
     return (
         "**How are edits used?** As two more ranking pairs of their group, edited > chosen and "
         "edited > rejected, beside chosen > rejected. In an exact row each response is scored once "

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.data.preferences import RankedGroup
+from posttrain.errors import UserError
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.groups import DataSettings, load_groups, without_edit
 from posttrain.studies.edits.metrics import TestPairs
@@ -144,20 +145,20 @@ def choose(order: np.ndarray, edits: np.ndarray, arm: Arm, size: int, share: flo
         share: Share of their edits that exist for this run.
 
     Raises:
-        ValueError: If there are too few groups, or no edit among them.
+        UserError: If there are too few groups, or no edit among them.
     """
     base = order[:size]
     firsts = np.unique(edits[base], return_index=True)[1]
     with_edit = base[np.sort(firsts[edits[base[firsts]] >= 0])]
     edited = with_edit[: round(share * len(with_edit))]
     if not len(edited):
-        raise ValueError(
+        raise UserError(
             f"a share of {share:g} of the {len(with_edit)} edits of {size} groups is none, so arms "
             "would not differ; raise sizes or shares, or use data with edited responses"
         )
     needed = size + arm.added * len(edited)
     if needed > len(order):
-        raise ValueError(
+        raise UserError(
             f"{size} groups with {len(edited)} edits need {needed} training groups, of which there "
             f"are {len(order)}; lower sizes or shares, or use more groups"
         )

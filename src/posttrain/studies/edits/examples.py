@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.preferences import RESPONSES
 from posttrain.data.splits import split
+from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS, lay_out
@@ -41,7 +42,7 @@ class ExampleSettings(Recipe, DataSettings):
     """Settings of the examples.
 
     Raises:
-        ValueError: If a number is not positive.
+        UserError: If a number is not positive.
     """
 
     edited_share: float = setting(1.0, "Share of simulated groups that may carry an edit.")
@@ -82,7 +83,7 @@ def measure(source: str, settings: ExampleSettings, cache_dir: Path | None) -> M
           ``chosen`` and ``rejected`` before training; the largest of an example is 1.
 
     Raises:
-        ValueError: If the data has too few edited groups, or none that is short enough to show.
+        UserError: If the data has too few edited groups, or none that is short enough to show.
     """
     checkpoint = checkpoint_for(source)
     groups = load_edits(source, checkpoint, settings)
@@ -93,7 +94,7 @@ def measure(source: str, settings: ExampleSettings, cache_dir: Path | None) -> M
         training[groups.edits[training] >= 0]
     )
     if len(with_edit) < settings.size:
-        raise ValueError(
+        raise UserError(
             f"size {settings.size} exceeds the {len(with_edit)} training groups with an edit; "
             "lower size or use more groups"
         )
@@ -143,7 +144,7 @@ def _shown(groups: EditGroups, judged: np.ndarray, settings: ExampleSettings) ->
         if max(len(text.split()) for text in group.responses) <= settings.words:
             found.setdefault(group.cluster_id, int(i))
     if not found:
-        raise ValueError(
+        raise UserError(
             f"no test group with an edit has responses of at most {settings.words} words; raise "
             "words"
         )

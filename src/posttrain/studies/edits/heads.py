@@ -20,6 +20,7 @@ from torch import Tensor
 
 from posttrain.config.fields import one_of, setting
 from posttrain.data.splits import folds
+from posttrain.errors import UserError
 from posttrain.models.features import FeatureSettings, Pooling, features
 from posttrain.studies.common.heads import tuned_heads
 from posttrain.studies.edits.data import Chosen, EditGroups, choose, cost, training_groups
@@ -47,7 +48,7 @@ class HeadSettings(CellSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.penalties or sorted(self.penalties) != self.penalties:
-            raise ValueError(f"penalties must be one or more, ascending, not {self.penalties}")
+            raise UserError(f"penalties must be one or more, ascending, not {self.penalties}")
         one_of(self, "shared_penalty", "penalties")
 
 
@@ -110,7 +111,7 @@ def run(
         seeds, and how often it lies ``at edge`` of the grid.
 
     Raises:
-        ValueError: If there are too few training groups, or a fit did not converge.
+        UserError: If there are too few training groups, or a fit did not converge.
     """
     splits = folds(groups.ranked, folds=settings.folds)
     # Before features are computed, which takes long.

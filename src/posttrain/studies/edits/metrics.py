@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from posttrain.data.preferences import RESPONSES, RankedGroup
+from posttrain.errors import UserError
 from posttrain.training.pairing import RATED
 
 KINDS = (RATED, "edited > chosen", "edited > rejected")
@@ -92,12 +93,10 @@ class TestPairs:
             Shape ``[group_count, COLUMNS]``.
 
         Raises:
-            ValueError: If a score is not finite.
+            UserError: If a score is not finite.
         """
         if not np.isfinite(scores).all():
-            raise ValueError(
-                "scores must be finite; a model that gave NaN or infinity has diverged"
-            )
+            raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
         difference = scores[self.winners].astype(float) - scores[self.losers]
         right = (difference > 0) + 0.5 * (difference == 0)
         rated = self.strata[STRATA.index(RATED)]

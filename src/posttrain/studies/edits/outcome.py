@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from posttrain.config.fields import at_least_one, setting
+from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval, slope
 from posttrain.studies.common.groups import DataSettings
 from posttrain.studies.edits.metrics import COLUMNS, edit_metrics
@@ -95,7 +96,7 @@ class CellSettings(DataSettings):
     """Which cells a study runs.
 
     Raises:
-        ValueError: If a number is out of range, a list empty, or an arm unknown or missing.
+        UserError: If a number is out of range, a list empty, or an arm unknown or missing.
     """
 
     arms: list[str] = setting(list(ARMS), "Ways of using edits.")
@@ -107,13 +108,13 @@ class CellSettings(DataSettings):
         at_least_one(self, "seeds", "resamples")
         for name in ("sizes", "shares"):
             if not getattr(self, name):
-                raise ValueError(f"{name} needs at least one value")
+                raise UserError(f"{name} needs at least one value")
         if min(self.sizes) < 1:
-            raise ValueError(f"sizes must be at least 1, not {self.sizes}")
+            raise UserError(f"sizes must be at least 1, not {self.sizes}")
         if not all(0 < share <= 1 for share in self.shares):
-            raise ValueError(f"shares must lie above 0 and be at most 1, not {self.shares}")
+            raise UserError(f"shares must lie above 0 and be at most 1, not {self.shares}")
         if IGNORE not in self.arms or not set(self.arms) <= set(ARMS):
-            raise ValueError(
+            raise UserError(
                 f"arms must contain {IGNORE!r} and only names of {', '.join(ARMS)}; got "
                 f"{', '.join(self.arms)}"
             )

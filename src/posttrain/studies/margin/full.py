@@ -14,6 +14,7 @@ import pandas as pd
 from posttrain.config.fields import at_least_one, one_of, setting
 from posttrain.data.sources.simulator.annotators import reachable_accuracy
 from posttrain.data.splits import split
+from posttrain.errors import UserError
 from posttrain.evaluation.metrics import COLUMNS, sufficient_statistics
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
@@ -28,7 +29,7 @@ class FullSettings(Recipe, DataSettings):
     """Settings of the study with full training; defaults are those for simulated data.
 
     Raises:
-        ValueError: If a number is below 1, a list empty, or the shared learning rate is not one of
+        UserError: If a number is below 1, a list empty, or the shared learning rate is not one of
             the learning rates.
     """
 
@@ -44,7 +45,7 @@ class FullSettings(Recipe, DataSettings):
     def __post_init__(self) -> None:
         at_least_one(self, "test_size", "seeds", "resamples")
         if not self.sizes or min(self.sizes) < 1:
-            raise ValueError(f"sizes needs values of at least 1, not {self.sizes}")
+            raise UserError(f"sizes needs values of at least 1, not {self.sizes}")
         one_of(self, "shared_learning_rate", "learning_rates")
 
 
@@ -64,7 +65,7 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
     """Load or simulate rated pairs, tokenise and split them.
 
     Raises:
-        ValueError: If a pair has no strength, or the largest size exceeds the training part.
+        UserError: If a pair has no strength, or the largest size exceeds the training part.
     """
     # Only chosen > rejected is rated; an edited response takes no part.
     found = load_groups(source, checkpoint, settings, edits=False)
@@ -76,7 +77,7 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
         seed=settings.data_seed,
     )
     if max(settings.sizes) > len(training):
-        raise ValueError(
+        raise UserError(
             f"size {max(settings.sizes)} exceeds the {len(training)} training groups; lower sizes "
             "or use more groups"
         )
@@ -96,7 +97,7 @@ def run(
         cache_dir: Folder that keeps finished training runs (see :func:`.training.memoize`).
 
     Raises:
-        ValueError: If Llama 3's filter leaves no pair to train on, or finished runs of code that is
+        UserError: If Llama 3's filter leaves no pair to train on, or finished runs of code that is
             not committed are to be kept.
     """
     scores: Scores = train_and_score if cache_dir is None else memoize(

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from posttrain.config.fields import one_of, setting
 from posttrain.data.splits import folds
+from posttrain.errors import UserError
 from posttrain.evaluation.metrics import COLUMNS, sufficient_statistics
 from posttrain.models.features import FeatureSettings, Pooling, features
 from posttrain.rows.tokenization import tokenize_group
@@ -50,7 +51,7 @@ def run(pairs: RatedPairs, checkpoint: Path, settings: HeadSettings) -> Outcome:
     """Fit and test all heads.
 
     Raises:
-        ValueError: If the shared penalty is not one of the penalties, a size exceeds the smallest
+        UserError: If the shared penalty is not one of the penalties, a size exceeds the smallest
             training fold, or a fit did not converge.
     """
     one_of(settings, "shared_penalty", "penalties")
@@ -58,7 +59,7 @@ def run(pairs: RatedPairs, checkpoint: Path, settings: HeadSettings) -> Outcome:
     splits = folds(pairs.groups, folds=settings.folds)
     smallest = min(len(training) for training, _ in splits)
     if max(settings.sizes) > smallest:
-        raise ValueError(
+        raise UserError(
             f"size {max(settings.sizes)} exceeds the {smallest} pairs of the smallest training "
             "fold; lower sizes or raise folds"
         )

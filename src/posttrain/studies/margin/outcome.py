@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from posttrain.data.preferences import RankedGroup
+from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval, slope
 from posttrain.evaluation.metrics import STRATA, reliability, sufficient_statistics
 from posttrain.training.losses import MARGINS, margins_by_strength
@@ -66,11 +67,11 @@ class RatedPairs:
         """Collect pairs.
 
         Raises:
-            ValueError: If a group has no strength: this study cannot use it.
+            UserError: If a group has no strength: this study cannot use it.
         """
         missing = [group.id for group in groups if group.strength is None]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{len(missing)} of {len(groups)} groups have no strength (first: {missing[0]}); "
                 "the margin study needs data whose pairs are all rated 1 to 4"
             )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from posttrain.errors import UserError
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import listing, ordered, with_interval
@@ -18,10 +19,10 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         speed: Records of the throughput study.
 
     Raises:
-        ValueError: If there is no record of either.
+        UserError: If there is no record of either.
     """
     if not records or not speed:
-        raise ValueError("the answer needs a record of the packing and one of the throughput study")
+        raise UserError("the answer needs a record of the packing and one of the throughput study")
     packed = [
         f"{gap(record, 'causal', 'causal')} points on `{record.source}`"
         for record in ordered(records)

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.splits import split
+from posttrain.errors import UserError
 from posttrain.models import reward_model
 from posttrain.rows.layout import Layout
 from posttrain.rows.tokenization import TokenizedGroup
@@ -39,7 +40,7 @@ class PackingSettings(Recipe, DataSettings):
     """Settings of the packing study; defaults are those for simulated data.
 
     Raises:
-        ValueError: If a number is below 1, a list empty, or an arm or test unknown or missing.
+        UserError: If a number is below 1, a list empty, or an arm or test unknown or missing.
     """
 
     arms: list[str] = setting(list(ARMS), "Layouts to train with.")
@@ -55,7 +56,7 @@ class PackingSettings(Recipe, DataSettings):
     def __post_init__(self) -> None:
         at_least_one(self, "size", "test_size", "seeds", "tuning_seeds", "resamples")
         if not self.learning_rates:
-            raise ValueError("learning_rates needs at least one value")
+            raise UserError("learning_rates needs at least one value")
         _check_names("arms", self.arms, ARMS, {SEPARATE})
         _check_names("tests", self.tests, TESTS, {SEPARATE, *map(own_test, self.arms)})
 
@@ -64,7 +65,7 @@ def _check_names(
     setting_name: str, names: Sequence[str], known: Mapping[str, Layout], needed: set[str]
 ) -> None:
     if not needed <= set(names) <= set(known) or len(names) > len(set(names)):
-        raise ValueError(
+        raise UserError(
             f"{setting_name} must contain {', '.join(sorted(needed))} and only names of "
             f"{', '.join(known)}, each once; got {', '.join(names)}"
         )
@@ -91,7 +92,7 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
     """Load or simulate groups, tokenise and split them.
 
     Raises:
-        ValueError: If there are fewer training groups than ``size``.
+        UserError: If there are fewer training groups than ``size``.
     """
     found = load_groups(source, checkpoint, settings)
     training, test = training_and_test(
@@ -101,7 +102,7 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
         seed=settings.data_seed,
     )
     if settings.size > len(training):
-        raise ValueError(
+        raise UserError(
             f"size {settings.size} exceeds the {len(training)} training groups; lower size or use "
             "more groups"
         )

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.rows.layout import LAYOUTS, Layout
 
@@ -72,10 +73,10 @@ def order_sums(
         Shape ``[group_count, COLUMNS]``.
 
     Raises:
-        ValueError: If a difference is not finite.
+        UserError: If a difference is not finite.
     """
     if not all(np.isfinite(values).all() for values in (first, last, alone)):
-        raise ValueError("scores must be finite; a model that gave NaN or infinity has diverged")
+        raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
     first, last, alone = (values.astype(float) for values in (first, last, alone))
     disagrees = (np.sign(first) != np.sign(alone)).astype(float) + (np.sign(last) != np.sign(alone))
     columns = np.stack(
@@ -176,10 +177,10 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         - ``non-inferiority``: see :func:`non_inferiority`.
 
     Raises:
-        ValueError: If no arm was trained in separate rows.
+        UserError: If no arm was trained in separate rows.
     """
     if SEPARATE not in outcome.arms:
-        raise ValueError(f"the arm {SEPARATE!r} is the reference; it must be among the arms")
+        raise UserError(f"the arm {SEPARATE!r} is the reference; it must be among the arms")
     draws = Resamples.draw(outcome.sums.shape[3], outcome.sums.shape[2], count=resamples)
     measured = {
         (arm, test): draws.measure(outcome.sums[a, t], order_metrics)

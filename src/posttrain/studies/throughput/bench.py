@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from posttrain.config.fields import at_least_one, setting
+from posttrain.errors import UserError
 from posttrain.models import embedded, reward_model
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.cost import SHAPES, GroupLengths, forward_flops, tokens, visible_pairs
@@ -48,7 +49,7 @@ class ThroughputSettings:
     """Settings of the study.
 
     Raises:
-        ValueError: If a number is out of range.
+        UserError: If a number is out of range.
     """
 
     checkpoint: str = setting(
@@ -90,15 +91,15 @@ class ThroughputSettings:
                 object.__setattr__(self, name, value)
         at_least_one(self, "response_tokens", "groups_per_step", "steps", "warmup_steps", "rounds")
         if not self.responses or min(self.responses) < 2:
-            raise ValueError(f"responses must be 2 or more, not {self.responses}")
+            raise UserError(f"responses must be 2 or more, not {self.responses}")
         if not self.ratios or min(*self.ratios, self.memory_ratio) <= 0:
-            raise ValueError(f"ratios must be positive, not {self.ratios}, {self.memory_ratio}")
+            raise UserError(f"ratios must be positive, not {self.ratios}, {self.memory_ratio}")
         if not 0 <= self.spread < 1:
-            raise ValueError(f"spread must be at least 0 and below 1, not {self.spread}")
+            raise UserError(f"spread must be at least 0 and below 1, not {self.spread}")
         parts = max(*self.ratios, self.memory_ratio) + max(self.responses)
         largest = math.ceil(parts * self.response_tokens * (1 + self.spread))
         if self.pack_length < largest:
-            raise ValueError(f"pack_length must be at least {largest}, the most that a group takes")
+            raise UserError(f"pack_length must be at least {largest}, the most that a group takes")
 
 
 class StepTimer(TrainerCallback):
@@ -314,7 +315,7 @@ class Bench:
         training gave back to the allocator would hide some of it.
 
         Raises:
-            ValueError: On a CPU without Linux's ``/proc``.
+            UserError: On a CPU without Linux's ``/proc``.
         """
         if torch.cuda.is_available():
             # Trainers hold themselves in cycles, and with them the tensors of earlier training.
@@ -336,7 +337,7 @@ def _process_bytes(name: str) -> int:
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise ValueError(
+        raise UserError(
             "peak memory on a CPU is read from /proc/self/status, which only Linux has; "
             "set memory to false (--no_memory)"
         ) from None

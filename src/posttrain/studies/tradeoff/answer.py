@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
+from posttrain.errors import UserError
 from posttrain.evaluation.combining import THRESHOLD
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_interval
@@ -31,14 +32,14 @@ def answer(records: Sequence[Record]) -> str:
     """The chapter's answer in Markdown, from recorded results.
 
     Raises:
-        ValueError: If there is no record, or one without a model of all data.
+        UserError: If there is no record, or one without a model of all data.
     """
     found = ordered(records)
     if not found:
-        raise ValueError("the answer needs a record of the study of helpfulness and safety")
+        raise UserError("the answer needs a record of the study of helpfulness and safety")
     for record in found:
         if JOINT not in record.settings["arms"]:
-            raise ValueError(f"{record.name}: the answer needs the arm {JOINT!r}")
+            raise UserError(f"{record.name}: the answer needs the arm {JOINT!r}")
     claim = next(claim for claim in TRADEOFF_CLAIMS if claim.key == "two-choose-better")
     ranked = listing(
         [

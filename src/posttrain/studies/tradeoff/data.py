@@ -21,6 +21,7 @@ from posttrain.data.preferences import Message, RankedGroup, fingerprint
 from posttrain.data.sources import human
 from posttrain.data.sources.simulator.annotators import draw_candidates, simulate
 from posttrain.data.sources.simulator.tasks import Domain
+from posttrain.errors import UserError
 from posttrain.rows.tokenization import TokenizedGroup, tokenize_groups, tokenize_responses
 from posttrain.studies.common.groups import without_edit
 from posttrain.studies.tradeoff.sources import overview
@@ -203,7 +204,7 @@ def human_data(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> T
             responses alone are longer are left out and counted.
 
     Raises:
-        ValueError: If data is missing or cannot be read.
+        UserError: If data is missing or cannot be read.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     loaded = {name: human.load(name) for name in (*HUMAN_SOURCES, CONFLICTS)}
@@ -257,18 +258,18 @@ def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
             in ``helpfulness`` it was rejected.
 
     Raises:
-        ValueError: If a group has another domain, or a prompt has both.
+        UserError: If a group has another domain, or a prompt has both.
     """
     texts: dict[tuple[Message, ...], dict[str, None]] = {}
     unsafe: dict[tuple[Message, ...], bool] = {}
     for group in groups:
         if group.domain not in DOMAINS:
-            raise ValueError(
+            raise UserError(
                 f"{group.id}: domain {group.domain!r} does not say whether refusing is right; "
                 f"use {' or '.join(DOMAINS)}"
             )
         if unsafe.setdefault(group.prompt, group.domain == SAFETY) != (group.domain == SAFETY):
-            raise ValueError(
+            raise UserError(
                 f"{group.id}: another record of this prompt has another domain, so it is unknown "
                 "whether refusing is right; correct one of them"
             )

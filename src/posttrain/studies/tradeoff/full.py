@@ -17,6 +17,7 @@ from joblib import Parallel, delayed
 from posttrain.config.fields import at_least_one, one_of, setting
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.data.splits import split
+from posttrain.errors import UserError
 from posttrain.evaluation import calibration
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
@@ -48,7 +49,7 @@ class FullSettings(Recipe, TradeoffSettings):
     """Settings of the study with full training; defaults are those for simulated data.
 
     Raises:
-        ValueError: See :class:`.tradeoff.outcome.TradeoffSettings`; or if the shared learning rate
+        UserError: See :class:`.tradeoff.outcome.TradeoffSettings`; or if the shared learning rate
             is not among the learning rates, or there are not as many shares as domains.
     """
 
@@ -79,7 +80,7 @@ class FullSettings(Recipe, TradeoffSettings):
         )
         one_of(self, "shared_learning_rate", "learning_rates")
         if len(self.sensitive) != len(DOMAINS):
-            raise ValueError(
+            raise UserError(
                 f"sensitive needs a share for each of {', '.join(DOMAINS)}, not {self.sensitive}"
             )
 
@@ -105,7 +106,7 @@ def data_for(source: str, checkpoint: Path, settings: FullSettings) -> TradeoffD
     """Draw or read what models are trained and tested on.
 
     Raises:
-        ValueError: If human data is missing or cannot be read.
+        UserError: If human data is missing or cannot be read.
     """
     if source == SIMULATOR:
         return simulated_data(
@@ -151,7 +152,7 @@ class Experiment:
         """Split the groups; no split group is in two parts.
 
         Raises:
-            ValueError: If too few groups are left to train on, or labels are missing.
+            UserError: If too few groups are left to train on, or labels are missing.
         """
         seed = settings.data_seed
         rest, test = split(world.ranked, test_fraction=settings.test_share, seed=seed)
@@ -165,7 +166,7 @@ class Experiment:
         )
         share = len(DOMAINS) * settings.calibration_size / len(rest)
         if share >= 1:
-            raise ValueError(
+            raise UserError(
                 f"calibration_size {settings.calibration_size} leaves none of {len(rest)} groups "
                 "to train on; lower it or use more groups"
             )
@@ -178,12 +179,12 @@ class Experiment:
         for domain, needed in most_groups(settings.size, settings.arms).items():
             there = len(experiment.training[domain])
             if needed > there:
-                raise ValueError(
+                raise UserError(
                     f"the arms need {needed} training groups of {domain}, and there are {there}; "
                     "lower size or use more groups"
                 )
         if world.harmless is None and any(ARMS[arm].auxiliary for arm in settings.arms):
-            raise ValueError(
+            raise UserError(
                 "the auxiliary loss needs to know which responses are safe, which these data do "
                 "not say; leave its arm out"
             )
@@ -302,7 +303,7 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> Outcome:
         cache_dir: Folder that keeps finished arms (see :func:`.training.memoize`).
 
     Raises:
-        ValueError: See :func:`.training.memoize` and :func:`.calibration.fit`.
+        UserError: See :func:`.training.memoize` and :func:`.calibration.fit`.
     """
     settings = experiment.settings
     one = train_arm if cache_dir is None else memoize(

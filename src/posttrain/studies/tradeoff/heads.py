@@ -17,6 +17,7 @@ from torch import Tensor
 
 from posttrain.config.fields import at_least_one, one_of, setting
 from posttrain.data.splits import folds
+from posttrain.errors import UserError
 from posttrain.evaluation import calibration
 from posttrain.evaluation.calibration import Calibration
 from posttrain.models.features import FeatureSettings, Pooling, features
@@ -39,7 +40,7 @@ class HeadSettings(TradeoffSettings):
     """Settings of the study with frozen features.
 
     Raises:
-        ValueError: See :class:`.tradeoff.outcome.TradeoffSettings`; or if penalties are not
+        UserError: See :class:`.tradeoff.outcome.TradeoffSettings`; or if penalties are not
             ascending, the shared one is not among them, or an arm has an auxiliary loss.
     """
 
@@ -63,10 +64,10 @@ class HeadSettings(TradeoffSettings):
         super().__post_init__()
         at_least_one(self, "pairs", "folds", "inner_folds")
         if not self.penalties or sorted(self.penalties) != self.penalties:
-            raise ValueError(f"penalties must be one or more, ascending, not {self.penalties}")
+            raise UserError(f"penalties must be one or more, ascending, not {self.penalties}")
         one_of(self, "shared_penalty", "penalties")
         if any(ARMS[arm].auxiliary for arm in self.arms):
-            raise ValueError(
+            raise UserError(
                 "the auxiliary loss needs to know which responses are safe, which the human data "
                 "do not say; leave its arm out"
             )
@@ -105,7 +106,7 @@ def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcom
     """Fit and test all heads.
 
     Raises:
-        ValueError: If there are too few training groups, a fit did not converge, or a head cannot
+        UserError: If there are too few training groups, a fit did not converge, or a head cannot
             be calibrated (see :func:`.calibration.fit`).
     """
     domains = world.domains
@@ -116,7 +117,7 @@ def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcom
         for domain in DOMAINS:
             there = int((domains[training] == domain).sum())
             if needed[domain] > there:
-                raise ValueError(
+                raise UserError(
                     f"the arms need {needed[domain]} training groups of {domain}, and a fold has "
                     f"{there}; lower size or raise pairs"
                 )

@@ -9,6 +9,7 @@ import pandas as pd
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.mixing import MIXES, counts_for
+from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.evaluation.calibration import Calibration
 from posttrain.evaluation.combining import THRESHOLD, Rule
@@ -90,7 +91,7 @@ class TradeoffSettings:
     """What all ways of training have in common.
 
     Raises:
-        ValueError: If a number is out of range, an arm unknown, or an arm, weight or threshold
+        UserError: If a number is out of range, an arm unknown, or an arm, weight or threshold
             missing that claims and tables need.
     """
 
@@ -110,7 +111,7 @@ class TradeoffSettings:
         at_least_one(self, "size", "seeds", "resamples")
         needed = {HELPFUL, SAFE}
         if not needed <= set(self.arms) or not set(self.arms) <= set(ARMS):
-            raise ValueError(
+            raise UserError(
                 f"arms must contain {HELPFUL!r} and {SAFE!r}, and only names of "
                 f"{', '.join(ARMS)}; got {', '.join(self.arms)}"
             )
@@ -121,7 +122,7 @@ class TradeoffSettings:
             Rule("switch", threshold=threshold)
         for name, shown in (("weights", EXCHANGE), ("thresholds", (THRESHOLD, MAIN_GATE))):
             if missing := sorted(set(shown) - set(getattr(self, name))):
-                raise ValueError(
+                raise UserError(
                     f"{name} must contain {', '.join(f'{value:g}' for value in shown)}, which "
                     f"claims and tables speak of; add {', '.join(f'{v:g}' for v in missing)}"
                 )

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
+from posttrain.errors import UserError
 from posttrain.evaluation.combining import THRESHOLD, Rule
 from posttrain.studies.common.groups import checkpoint_for
 from posttrain.studies.common.study import Measured, Study
@@ -103,12 +104,12 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
         ``tuning``; and ``examples``, a few prompts with their candidates' calibrated scores.
 
     Raises:
-        ValueError: If the source is neither ``simulator`` nor ``human`` (the sets that
+        UserError: If the source is neither ``simulator`` nor ``human`` (the sets that
             :mod:`.tradeoff.data` names), an arm is unknown or missing, or the data does not
             suffice.
     """
     if source not in (SIMULATOR, HUMAN):
-        raise ValueError(f"unknown source {source!r}; this study takes {SIMULATOR} or {HUMAN}")
+        raise UserError(f"unknown source {source!r}; this study takes {SIMULATOR} or {HUMAN}")
     checkpoint = checkpoint_for(source)
     if isinstance(settings, FullSettings):
         world = full.data_for(source, checkpoint, settings)

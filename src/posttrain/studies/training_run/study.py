@@ -22,6 +22,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.config.fields import setting
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import Stored, stored
+from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.evaluation.metrics import sufficient_statistics
 from posttrain.evaluation.scoring import limits_for, score_groups
@@ -74,7 +75,7 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
         machine that judged it as ``judged``.
 
     Raises:
-        ValueError: If there is no such finished run, it held nothing out, or it does
+        UserError: If there is no such finished run, it held nothing out, or it does
             not reproduce the accuracy that it reported.
     """
     started = time.time()
@@ -82,7 +83,7 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
     try:
         account = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{folder} holds no finished run; posttrain train makes one") from None
+        raise UserError(f"{folder} holds no finished run; posttrain train makes one") from None
     chosen = account["settings"]
     checkpoint = Path(embedded.find(chosen["model"]))
     if settings.layer is None:
@@ -128,7 +129,7 @@ def _check_reproduced(found: float, reported: dict[str, Any], folder: Path) -> N
     accuracy = reported.get("accuracy")
     # A sharded run was evaluated by the trainer, on the pairs of its pairing.
     if accuracy is not None and abs(found - accuracy["estimate"]) > 0.01:
-        raise ValueError(
+        raise UserError(
             f"on the held-out groups, the model of {folder} is right in {found:.1%} of pairs, and "
             f"said so of {accuracy['estimate']:.1%} when it was trained: the data have changed, or "
             "the folder; train again"
@@ -145,7 +146,7 @@ def _groups(chosen: dict[str, Any], folder: Path) -> tuple[Stored, Stored]:
             test_fraction=chosen["eval_fraction"], seed=chosen["split_seed"]
         )
     else:
-        raise ValueError(f"the run in {folder} held nothing out that it could be judged by")
+        raise UserError(f"the run in {folder} held nothing out that it could be judged by")
     return found, held_out
 
 

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import pandas as pd
 from transformers import LlamaConfig
 
+from posttrain.errors import UserError
 from posttrain.studies.common.cost import (
     LLAMA3_PROMPT_TOKENS,
     LLAMA3_RESPONSE_TOKENS,
@@ -64,10 +65,10 @@ def state_bytes(config: LlamaConfig, trained: Trained = "all weights", *, rank: 
         rank: LoRA's rank.
 
     Raises:
-        ValueError: If it is unknown what is trained.
+        UserError: If it is unknown what is trained.
     """
     if trained not in get_args(Trained):
-        raise ValueError(f"unknown {trained!r}; known: {', '.join(get_args(Trained))}")
+        raise UserError(f"unknown {trained!r}; known: {', '.join(get_args(Trained))}")
     if trained == "all weights":
         return BYTES_TRAINED * parameters(config)
     adapters = adapter_parameters(config, rank) + config.hidden_size
@@ -138,13 +139,13 @@ def gpus_needed(config: LlamaConfig, setup: Setup, max_tokens_per_device: int) -
     """GPUs of 80 GB among which the state has to be sharded (FSDP) to leave room for a part.
 
     Raises:
-        ValueError: If the activations of one part alone exceed a GPU.
+        UserError: If the activations of one part alone exceed a GPU.
     """
     room = USABLE * H100_GB * 1e9 - activation_bytes(
         config, max_tokens_per_device, checkpointing=setup.checkpointing
     )
     if room <= 0:
-        raise ValueError(
+        raise UserError(
             f"{max_tokens_per_device} tokens do not fit on a GPU; lower max_tokens_per_device"
         )
     return math.ceil(state_bytes(config, setup.trained) / room)

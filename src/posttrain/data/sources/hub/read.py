@@ -27,6 +27,7 @@ from posttrain.data.preferences import RankedGroup, fingerprint
 from posttrain.data.sources.hub.converters import convert_contract
 from posttrain.data.sources.hub.registry import HUB, HubSource, Subset
 from posttrain.data.sources.hub.rows import Edits, Place
+from posttrain.errors import UserError
 
 __all__ = ["HUB", "HubSource", "Subset", "iterate"]
 
@@ -70,9 +71,9 @@ def iterate(
         An iterator over the groups, in the order of subsets and rows.
 
     Raises:
-        ValueError: Unknown name, subset or split; the data cannot be reached or read, at once or
+        UserError: Unknown name, subset or split; the data cannot be reached or read, at once or
             while groups are drawn. The message says what to do.
-        BadRecord: (a ValueError) A row breaks its schema or the data contract, while groups are
+        BadRecord: (a UserError) A row breaks its schema or the data contract, while groups are
             drawn.
     """
     source = _find(name, subset)
@@ -80,11 +81,11 @@ def iterate(
         files = source.subsets[part].files
         if files is not None and split not in files:
             known = ", ".join(files)
-            raise ValueError(f"{name}: {part} has no split {split!r}; choose one of {known}")
+            raise UserError(f"{name}: {part} has no split {split!r}; choose one of {known}")
     if path is not None and not Path(path).is_dir():
-        raise ValueError(f"{path} is not a folder; pass the one that holds the files of {name}")
+        raise UserError(f"{path} is not a folder; pass the one that holds the files of {name}")
     if path is not None and revision is not None:
-        raise ValueError("give a path or a revision, not both: a folder has no revision")
+        raise UserError("give a path or a revision, not both: a folder has no revision")
     revision = revision or source.revision
     if path is None:
         origin = {"path": name, "revision": revision}
@@ -113,10 +114,10 @@ def _find(name: str, subset: str | None) -> HubSource:
             return source
         if subset not in source.subsets:
             known = ", ".join(source.subsets)
-            raise ValueError(f"{name} has no subset {subset!r}; choose one of {known}")
+            raise UserError(f"{name} has no subset {subset!r}; choose one of {known}")
         return replace(source, default=(subset,), edits=None)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise ValueError(
+        raise UserError(
             f"unknown data set {name!r}; use {', '.join(HUB)}, or owner/name of a data set in "
             "TRL's preference format"
         )
@@ -175,7 +176,7 @@ def _drawn(
             empty = False
             yield row
     if empty:
-        raise ValueError(f"{where}: the file has no rows; download it again")
+        raise UserError(f"{where}: the file has no rows; download it again")
 
 
 @contextmanager
@@ -200,4 +201,4 @@ def _explained(name: str, path: str | Path | None, revision: str | None) -> Iter
             )
         else:
             remedy = f"see {page}; without network, run {download} elsewhere and pass it as 'path'"
-        raise ValueError(f"{path or name} cannot be read ({reason}); {remedy}") from error
+        raise UserError(f"{path or name} cannot be read ({reason}); {remedy}") from error

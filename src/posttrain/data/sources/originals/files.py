@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
+from posttrain.errors import UserError
+
 _DECOMPRESSION_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError)
 
 
@@ -29,10 +31,10 @@ def read_text(path: Path, remedy: str) -> str:
         The whole text.
 
     Raises:
-        ValueError: The file is missing, damaged or not UTF-8.
+        UserError: The file is missing, damaged or not UTF-8.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file. {remedy}")
+        raise UserError(f"{path}: no such file. {remedy}")
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
@@ -40,7 +42,7 @@ def read_text(path: Path, remedy: str) -> str:
         elif path.suffix == ".xz":
             content = lzma.decompress(content)
     except _DECOMPRESSION_ERRORS as error:
-        raise ValueError(f"{path}: cannot be read ({error}). {remedy}") from error
+        raise UserError(f"{path}: cannot be read ({error}). {remedy}") from error
     return decode(content, str(path), remedy)
 
 
@@ -48,12 +50,12 @@ def decode(content: bytes, name: str, remedy: str) -> str:
     """Decode UTF-8, naming the file and the offending byte if that fails.
 
     Raises:
-        ValueError: The content is not UTF-8.
+        UserError: The content is not UTF-8.
     """
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name}, byte {error.start}: not UTF-8 text. {remedy}") from error
+        raise UserError(f"{name}, byte {error.start}: not UTF-8 text. {remedy}") from error
 
 
 def read_folder(path: Path, pattern: str, remedy: str) -> Iterator[tuple[str, bytes]]:
@@ -70,19 +72,19 @@ def read_folder(path: Path, pattern: str, remedy: str) -> Iterator[tuple[str, by
         The name of each file, for error messages, and its content.
 
     Raises:
-        ValueError: The path is missing or damaged, no file matches, or an archive holds matching
+        UserError: The path is missing or damaged, no file matches, or an archive holds matching
             files in several folders, which would mix different data sets.
     """
     if path.is_dir():
         files = sorted(file for file in path.glob(pattern) if not file.name.startswith("."))
         if not files:
-            raise ValueError(f"{path}: holds no file {pattern}. {remedy}")
+            raise UserError(f"{path}: holds no file {pattern}. {remedy}")
         for file in files:
             yield str(file), file.read_bytes()
     elif path.is_file():
         yield from sorted(_read_archive(path, pattern, remedy))
     else:
-        raise ValueError(f"{path}: no such file or folder. {remedy}")
+        raise UserError(f"{path}: no such file or folder. {remedy}")
 
 
 def _read_archive(path: Path, pattern: str, remedy: str) -> list[tuple[str, bytes]]:
@@ -99,12 +101,12 @@ def _read_archive(path: Path, pattern: str, remedy: str) -> list[tuple[str, byte
                 found.append((f"{path}:{name}", stream.read()))
                 folders.add(str(name.parent))
     except _DECOMPRESSION_ERRORS as error:
-        raise ValueError(f"{path}: not a readable tar archive ({error}). {remedy}") from error
+        raise UserError(f"{path}: not a readable tar archive ({error}). {remedy}") from error
     if not found:
-        raise ValueError(f"{path}: holds no file {pattern}. {remedy}")
+        raise UserError(f"{path}: holds no file {pattern}. {remedy}")
     if len(folders) > 1:
         listed = ", ".join(sorted(folders))
-        raise ValueError(f"{path}: files {pattern} in several folders ({listed}). {remedy}")
+        raise UserError(f"{path}: files {pattern} in several folders ({listed}). {remedy}")
     return found
 
 
@@ -112,13 +114,13 @@ def parse_xml(content: bytes, name: str, remedy: str) -> ElementTree.Element:
     """Parse an XML document and return its root.
 
     Raises:
-        ValueError: The document is not well-formed; the message gives line and column.
+        UserError: The document is not well-formed; the message gives line and column.
     """
     try:
         return ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         line, column = error.position
-        raise ValueError(
+        raise UserError(
             f"{name}, line {line}, column {column}: not well-formed XML ({error}). {remedy}"
         ) from error
 
@@ -134,17 +136,17 @@ def required(record: Any, field: str, kind: type, where: str, remedy: str) -> An
         remedy: What the user should do; ends the error message.
 
     Raises:
-        ValueError: The record is no object, or the field is missing or of another kind.
+        UserError: The record is no object, or the field is missing or of another kind.
     """
     if not isinstance(record, Mapping):
         found = type(record).__name__
-        raise ValueError(f"{where}: expected an object with {field!r}, found {found}. {remedy}")
+        raise UserError(f"{where}: expected an object with {field!r}, found {found}. {remedy}")
     if field not in record:
-        raise ValueError(f"{where}: field {field!r} is missing. {remedy}")
+        raise UserError(f"{where}: field {field!r} is missing. {remedy}")
     value = record[field]
     if not isinstance(value, kind):
         found = type(value).__name__
-        raise ValueError(
+        raise UserError(
             f"{where}: field {field!r} must be {kind.__name__}, found {found}. {remedy}"
         )
     return value

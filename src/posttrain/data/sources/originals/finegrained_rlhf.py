@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.data.sources.originals.files import read_text, required, short_hash
+from posttrain.errors import UserError
 
 DOWNLOAD = (
     "Download tasks/qa_feedback/data/dev_feedback.json from "
@@ -55,7 +56,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
         Records of the data contract; `strength` is always null.
 
     Raises:
-        ValueError: The file is missing or is not the JSON that the authors publish.
+        UserError: The file is missing or is not the JSON that the authors publish.
     """
     dropped = Counter() if dropped is None else dropped
     number = 0
@@ -100,17 +101,17 @@ def read_examples(path: Path) -> list[Any]:
     """Read the list of examples.
 
     Raises:
-        ValueError: The file is missing, not JSON, or not a list.
+        UserError: The file is missing, not JSON, or not a list.
     """
     text = read_text(path, DOWNLOAD)
     try:
         examples = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}). {DOWNLOAD}"
         ) from error
     if not isinstance(examples, list):
-        raise ValueError(f"{path}: must be a list of examples. {DOWNLOAD}")
+        raise UserError(f"{path}: must be a list of examples. {DOWNLOAD}")
     return examples
 
 
@@ -118,13 +119,13 @@ def format_passages(example: Any, where: str) -> str:
     """Write the evidence as one line per passage: its title, a colon, its sentences.
 
     Raises:
-        ValueError: A passage is not a non-empty list of strings.
+        UserError: A passage is not a non-empty list of strings.
     """
     lines = []
     for passage in required(example, "passages", list, where, DOWNLOAD):
         is_text = isinstance(passage, list) and all(isinstance(part, str) for part in passage)
         if not is_text or not passage:
-            raise ValueError(
+            raise UserError(
                 f"{where}: field 'passages' must hold lists of a title and sentences. {DOWNLOAD}"
             )
         title, *sentences = passage
@@ -136,11 +137,11 @@ def read_preferences(example: Any, where: str) -> list[int]:
     """Return the six preferences, each 0, 1 or 2.
 
     Raises:
-        ValueError: There are not six, or one has another value.
+        UserError: There are not six, or one has another value.
     """
     preferences = required(example, "preference", list, where, DOWNLOAD)
     if len(preferences) != len(COMPARISONS) or any(value not in (0, 1, 2) for value in preferences):
-        raise ValueError(
+        raise UserError(
             f"{where}: field 'preference' must hold six values 0, 1 or 2, found {preferences}. "
             f"{DOWNLOAD}"
         )

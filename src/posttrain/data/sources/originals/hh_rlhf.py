@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.data.sources.originals.files import read_text, required, short_hash
+from posttrain.errors import UserError
 
 DOWNLOAD = (
     "Download harmless-base/test.jsonl.gz from https://github.com/anthropics/hh-rlhf and pass that "
@@ -52,7 +53,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
         Records of the data contract; `strength` is always null, `domain` always `safety`.
 
     Raises:
-        ValueError: The file is missing or is not the JSON Lines file that the authors publish.
+        UserError: The file is missing or is not the JSON Lines file that the authors publish.
     """
     dropped = Counter() if dropped is None else dropped
     # Not splitlines(): JSON strings may hold other line separators, such as U+2028, unescaped.
@@ -62,7 +63,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
         try:
             pair = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(
+            raise UserError(
                 f"{where}, column {error.colno}: not JSON ({error.msg}). {DOWNLOAD}"
             ) from error
         chosen_transcript = required(pair, "chosen", str, where, DOWNLOAD)

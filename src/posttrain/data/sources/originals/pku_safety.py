@@ -25,6 +25,7 @@ from typing import Any
 
 from posttrain.data.sources.originals.comparisons import distinct
 from posttrain.data.sources.originals.files import read_text, required, short_hash
+from posttrain.errors import UserError
 
 DOWNLOAD = (
     "Download llama_factory/data/pku_seferlhf_realign_dpo_5k.json from "
@@ -44,7 +45,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
         Records of the data contract; `strength` is always null, `domain` always `safety`.
 
     Raises:
-        ValueError: The file is missing or is not the JSON that the authors publish.
+        UserError: The file is missing or is not the JSON that the authors publish.
     """
     dropped = Counter() if dropped is None else dropped
     records = (
@@ -59,16 +60,16 @@ def read_list(path: Path) -> list[Any]:
     """Read the list of comparisons.
 
     Raises:
-        ValueError: The file is missing, not JSON, or not a list.
+        UserError: The file is missing, not JSON, or not a list.
     """
     try:
         comparisons = json.loads(read_text(path, DOWNLOAD))
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}). {DOWNLOAD}"
         ) from error
     if not isinstance(comparisons, list):
-        raise ValueError(f"{path}: must be a list of comparisons. {DOWNLOAD}")
+        raise UserError(f"{path}: must be a list of comparisons. {DOWNLOAD}")
     return comparisons
 
 
@@ -76,12 +77,12 @@ def read_comparison(comparison: Any, where: str) -> dict[str, Any]:
     """Read one comparison as a record without an `id`.
 
     Raises:
-        ValueError: A field is missing or of another kind, or there are not two responses.
+        UserError: A field is missing or of another kind, or there are not two responses.
     """
     prompt = required(comparison, "prompt", str, where, DOWNLOAD).strip()
     responses = required(comparison, "response", list, where, DOWNLOAD)
     if len(responses) != 2 or not all(isinstance(response, str) for response in responses):
-        raise ValueError(
+        raise UserError(
             f"{where}: field 'response' must hold two strings, the safer one first. {DOWNLOAD}"
         )
     chosen, rejected = responses

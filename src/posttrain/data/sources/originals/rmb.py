@@ -34,6 +34,7 @@ from typing import Any
 
 from posttrain.data.sources.originals.comparisons import distinct
 from posttrain.data.sources.originals.files import decode, read_folder, required, short_hash
+from posttrain.errors import UserError
 
 DOWNLOAD = (
     "Clone https://github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark and pass its folder "
@@ -62,7 +63,7 @@ def convert(
         Records of the data contract; `strength` is always null.
 
     Raises:
-        ValueError: The folder is missing or its files are not the JSON that the authors publish.
+        UserError: The folder is missing or its files are not the JSON that the authors publish.
     """
     dropped = Counter() if dropped is None else dropped
     yield from distinct(short_pairs(path, dropped, domain), dropped)
@@ -78,7 +79,7 @@ def short_pairs(path: Path, dropped: Counter[str], domain: str) -> Iterator[dict
     """Yield a record for every pair that is in English and short enough.
 
     Raises:
-        ValueError: As :func:`convert`.
+        UserError: As :func:`convert`.
     """
     number = 0
     for name, content in read_folder(path, FILES[domain], DOWNLOAD):
@@ -111,16 +112,16 @@ def read_list(content: bytes, name: str) -> list[Any]:
     """Read the pairs of one file.
 
     Raises:
-        ValueError: It is not a JSON list.
+        UserError: It is not a JSON list.
     """
     try:
         pairs = json.loads(decode(content, name, DOWNLOAD))
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{name}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}). {DOWNLOAD}"
         ) from error
     if not isinstance(pairs, list):
-        raise ValueError(f"{name}: must be a list of pairs. {DOWNLOAD}")
+        raise UserError(f"{name}: must be a list of pairs. {DOWNLOAD}")
     return pairs
 
 
@@ -128,10 +129,10 @@ def read_turns(turns: list[Any], where: str) -> tuple[str, bool]:
     """Write the turns of a conversation as one text, and tell whether the last is marked English.
 
     Raises:
-        ValueError: There is no turn, or one lacks its role, content or language.
+        UserError: There is no turn, or one lacks its role, content or language.
     """
     if not turns:
-        raise ValueError(f"{where}: field 'conversation_input' holds no turn. {DOWNLOAD}")
+        raise UserError(f"{where}: field 'conversation_input' holds no turn. {DOWNLOAD}")
     texts = []
     language = ""
     for turn in turns:
@@ -146,7 +147,7 @@ def read_answer(pair: Any, side: str, where: str) -> str:
     """Return the text of the answer `chosen` or `reject`.
 
     Raises:
-        ValueError: It is missing or no text.
+        UserError: It is missing or no text.
     """
     answer = required(pair, side, dict, where, DOWNLOAD)
     text: str = required(answer, "answer", str, f"{where}, field {side!r}", DOWNLOAD)

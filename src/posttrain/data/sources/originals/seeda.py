@@ -45,6 +45,7 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 from posttrain.data.sources.originals.files import decode, parse_xml, read_folder, short_hash
+from posttrain.errors import UserError
 
 DOWNLOAD = (
     "Clone https://github.com/tmu-nlp/SEEDA and pass the cloned folder, which holds "
@@ -81,7 +82,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
         Records of the data contract, with `rank_gap` in ranks (above 0, up to 4).
 
     Raises:
-        ValueError: A file is missing or malformed, or the outputs do not belong to the judgements.
+        UserError: A file is missing or malformed, or the outputs do not belong to the judgements.
     """
     judgements = read_judgements(path)
     outputs = read_outputs(path)
@@ -93,7 +94,7 @@ def read_judgements(path: Path) -> list[Judgement]:
     """Read every rank of `data/judgments_sent.xml`, in the order of the file.
 
     Raises:
-        ValueError: The file is missing or is not the XML that the authors publish.
+        UserError: The file is missing or is not the XML that the authors publish.
     """
     ((name, content),) = read_folder(path, "data/judgments_sent.xml", DOWNLOAD)
     judgements = []
@@ -104,15 +105,15 @@ def read_judgements(path: Path) -> list[Judgement]:
         for translation in item:
             systems = tuple(translation.get("system", "").split())
             if not systems:
-                raise ValueError(f"{where}: field 'system' is missing or empty. {DOWNLOAD}")
+                raise UserError(f"{where}: field 'system' is missing or empty. {DOWNLOAD}")
             rank = positive_number(translation, "rank", where)
             if rank > WORST_RANK:
-                raise ValueError(
+                raise UserError(
                     f"{where}: field 'rank' is {rank}, beyond the worst, {WORST_RANK}. {DOWNLOAD}"
                 )
             judgements.append(Judgement(where, sentence, systems, rank))
     if not judgements:
-        raise ValueError(f"{name}: holds no 'ranking-item' with translations. {DOWNLOAD}")
+        raise UserError(f"{name}: holds no 'ranking-item' with translations. {DOWNLOAD}")
     return judgements
 
 
@@ -120,11 +121,11 @@ def positive_number(element: Element, field: str, where: str) -> int:
     """Return an attribute that must be a whole number from one up.
 
     Raises:
-        ValueError: The attribute is missing or something else.
+        UserError: The attribute is missing or something else.
     """
     value = element.get(field, "")
     if not value.isdecimal() or int(value) < 1:
-        raise ValueError(
+        raise UserError(
             f"{where}: field {field!r} must be a whole number from 1, found {value!r}. {DOWNLOAD}"
         )
     return int(value)
@@ -134,7 +135,7 @@ def read_outputs(path: Path) -> dict[str, list[str]]:
     """Read what every system wrote: name of the system → its lines, without outer white space.
 
     Raises:
-        ValueError: There are no files, INPUT is missing, or the files differ in length.
+        UserError: There are no files, INPUT is missing, or the files differ in length.
     """
     outputs: dict[str, list[str]] = {}
     for name, content in read_folder(path, "outputs/all/*.txt", DOWNLOAD):
@@ -142,11 +143,11 @@ def read_outputs(path: Path) -> dict[str, list[str]]:
         # The name may be "archive.tar.xz:folder/SYSTEM.txt"; the stem is the system either way.
         outputs[PurePath(name).stem] = [line.strip() for line in text.split("\n")]
     if UNCORRECTED not in outputs:
-        raise ValueError(f"{path}: outputs/all/{UNCORRECTED}.txt is missing. {DOWNLOAD}")
+        raise UserError(f"{path}: outputs/all/{UNCORRECTED}.txt is missing. {DOWNLOAD}")
     lengths = {system: len(lines) for system, lines in outputs.items()}
     for system, length in lengths.items():
         if length != lengths[UNCORRECTED]:
-            raise ValueError(
+            raise UserError(
                 f"{path}: outputs/all/{system}.txt has {length} lines, {UNCORRECTED}.txt has "
                 f"{lengths[UNCORRECTED]}. {DOWNLOAD}"
             )
@@ -157,22 +158,22 @@ def check_alignment(judgements: list[Judgement], outputs: dict[str, list[str]]) 
     """Check that every judged text exists and that systems judged together wrote the same.
 
     Raises:
-        ValueError: They do not, so rankings would be attached to the wrong texts.
+        UserError: They do not, so rankings would be attached to the wrong texts.
     """
     for where, sentence, systems, _ in judgements:
         unknown = [system for system in systems if system not in outputs]
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"{where}: field 'system' names {unknown[0]}, but outputs/all/{unknown[0]}.txt is "
                 f"missing. {DOWNLOAD}"
             )
         if sentence >= len(outputs[UNCORRECTED]):
-            raise ValueError(
+            raise UserError(
                 f"{where}: field 'src-id' is {sentence + 1}, but the files in outputs/all have "
                 f"{len(outputs[UNCORRECTED])} lines. {DOWNLOAD}"
             )
         if len({outputs[system][sentence] for system in systems}) > 1:
-            raise ValueError(
+            raise UserError(
                 f"{where}: {', '.join(systems)} were judged as one text but differ in line "
                 f"{sentence + 1} of their outputs/all files: these outputs do not belong to these "
                 f"judgements. {DOWNLOAD}"

@@ -34,6 +34,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from posttrain.data.sources.originals.files import parse_xml, read_folder
+from posttrain.errors import UserError
 
 DOWNLOAD = (
     "Clone https://github.com/UKPLab/acl2016-convincing-arguments and pass its folder "
@@ -53,7 +54,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
         Records of the data contract, with `vote_margin` in votes (1 to 5).
 
     Raises:
-        ValueError: The folder is missing, or a file is not the XML that the corpus publishes.
+        UserError: The folder is missing, or a file is not the XML that the corpus publishes.
     """
     dropped = Counter() if dropped is None else dropped
     seen: set[tuple[str, str, str]] = set()
@@ -62,7 +63,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
         root = parse_xml(content, name, DOWNLOAD)
         pairs = root.findall("annotatedArgumentPair")
         if not pairs:
-            raise ValueError(f"{name}: holds no 'annotatedArgumentPair'. {DOWNLOAD}")
+            raise UserError(f"{name}: holds no 'annotatedArgumentPair'. {DOWNLOAD}")
         for position, pair in enumerate(pairs, start=1):
             where = f"{name}, pair {position} ({pair.findtext('id', 'no id')})"
             votes = count_votes(pair, where)
@@ -75,7 +76,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
             title = text_of(pair, "debateMetaData/title", where)
             stance = text_of(pair, f"{winner}/stance", where)
             if text_of(pair, f"{loser}/stance", where) != stance:
-                raise ValueError(
+                raise UserError(
                     f"{where}: field 'stance' differs between arg1 and arg2, but only arguments "
                     f"for one stance can be compared. {DOWNLOAD}"
                 )
@@ -106,18 +107,18 @@ def count_votes(pair: Element, where: str) -> Counter[str]:
     """Count the votes `a1`, `a2` and `equal` of one pair.
 
     Raises:
-        ValueError: There is no vote, or one with another value.
+        UserError: There is no vote, or one with another value.
     """
     votes: Counter[str] = Counter()
     for assignment in pair.iterfind("mTurkAssignments/mTurkAssignment"):
         vote = text_of(assignment, "value", where)
         if vote not in ("a1", "a2", "equal"):
-            raise ValueError(
+            raise UserError(
                 f"{where}: field 'value' must be a1, a2 or equal, found {vote!r}. {DOWNLOAD}"
             )
         votes[vote] += 1
     if not votes:
-        raise ValueError(f"{where}: field 'mTurkAssignments' holds no vote. {DOWNLOAD}")
+        raise UserError(f"{where}: field 'mTurkAssignments' holds no vote. {DOWNLOAD}")
     return votes
 
 
@@ -125,9 +126,9 @@ def text_of(element: Element, field: str, where: str) -> str:
     """Return the text of a child element, which may be empty but must be there.
 
     Raises:
-        ValueError: There is no such child.
+        UserError: There is no such child.
     """
     text = element.findtext(field)
     if text is None:
-        raise ValueError(f"{where}: field {field!r} is missing. {DOWNLOAD}")
+        raise UserError(f"{where}: field {field!r} is missing. {DOWNLOAD}")
     return text

@@ -38,6 +38,7 @@ from typing import Any
 
 from posttrain.data.sources.originals.comparisons import distinct
 from posttrain.data.sources.originals.files import decode, read_folder, required, short_hash
+from posttrain.errors import UserError
 
 DOWNLOAD = (
     "Clone https://github.com/paul-rottger/exaggerated-safety and pass its folder "
@@ -65,7 +66,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
         prompts and `safety` on unsafe ones.
 
     Raises:
-        ValueError: A file is missing or is not the CSV that the authors publish, or the files hold
+        UserError: A file is missing or is not the CSV that the authors publish, or the files hold
             different prompts.
     """
     dropped = Counter() if dropped is None else dropped
@@ -76,7 +77,7 @@ def compare(path: Path, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
     """Yield a record for every two answers whose labels differ.
 
     Raises:
-        ValueError: As :func:`convert`.
+        UserError: As :func:`convert`.
     """
     files = read_files(path)
     number = 0
@@ -106,7 +107,7 @@ def read_files(path: Path) -> dict[str, Rows]:
     """Read the five files: for each model its rows by `id`.
 
     Raises:
-        ValueError: A file is missing, is not the published CSV, or holds other ids than the first.
+        UserError: A file is missing, is not the published CSV, or holds other ids than the first.
     """
     names = {f"xstest_v2_completions_{model}.csv": model for model in MODELS}
     found = {
@@ -114,12 +115,12 @@ def read_files(path: Path) -> dict[str, Rows]:
         for name, content in read_folder(path, "xstest_v2_completions_*.csv", DOWNLOAD)
     }
     if missing := sorted(names.keys() - found.keys()):
-        raise ValueError(f"{path}: holds no {', '.join(missing)}. {DOWNLOAD}")
+        raise UserError(f"{path}: holds no {', '.join(missing)}. {DOWNLOAD}")
     files = {model: read_rows(*found[name]) for name, model in names.items()}
     first = files[MODELS[0]]
     for name, model in names.items():
         if differing := sorted(files[model].keys() ^ first.keys()):
-            raise ValueError(
+            raise UserError(
                 f"{found[name][0]}: id {differing[0]!r} stands in this file or in that of "
                 f"{MODELS[0]}, but not in both; all models answered the same prompts. {DOWNLOAD}"
             )
@@ -134,7 +135,7 @@ def read_rows(name: str, content: bytes) -> Rows:
         content: Its content.
 
     Raises:
-        ValueError: It is not CSV, a column is missing, an id occurs twice, or a label is unknown.
+        UserError: It is not CSV, a column is missing, an id occurs twice, or a label is unknown.
     """
     rows: Rows = {}
     lines = csv.DictReader(io.StringIO(decode(content, name, DOWNLOAD), newline=""), strict=True)
@@ -146,15 +147,15 @@ def read_rows(name: str, content: bytes) -> Rows:
                 for field in ("id", "type", "prompt", "completion", "final_label")
             }
             if row["final_label"] not in COMPLIANCE:
-                raise ValueError(
+                raise UserError(
                     f"{where}: field 'final_label' must be one of {', '.join(COMPLIANCE)}, found "
                     f"{row['final_label']!r}. {DOWNLOAD}"
                 )
             if row["id"] in rows:
-                raise ValueError(f"{where}: id {row['id']!r} occurs twice. {DOWNLOAD}")
+                raise UserError(f"{where}: id {row['id']!r} occurs twice. {DOWNLOAD}")
             rows[row["id"]] = row
     except csv.Error as error:
-        raise ValueError(
+        raise UserError(
             f"{name}, line {lines.reader.line_num}: not CSV ({error}). {DOWNLOAD}"
         ) from error
     return rows

@@ -27,6 +27,7 @@ from scipy.special import expit
 
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.sources.simulator.tasks import Domain, Response, Task, draw_response, draw_task
+from posttrain.errors import UserError
 
 #: What studies and records call this source.
 SIMULATOR = "simulator"
@@ -94,11 +95,11 @@ def simulate(
         ``count`` groups. Groups with one prompt share their ``group``, as in every other source.
 
     Raises:
-        ValueError: If a share is not between 0 and 1 or ``count`` is negative.
+        UserError: If a share is not between 0 and 1 or ``count`` is negative.
     """
     shares = (edited_share, editor_error, multi_turn, sensitive)
     if count < 0 or not all(0 <= share <= 1 for share in shares):
-        raise ValueError(
+        raise UserError(
             f"count must not be negative and shares must lie in [0, 1]; got count={count}, "
             f"edited_share={edited_share}, editor_error={editor_error}, multi_turn={multi_turn}, "
             f"sensitive={sensitive}"
@@ -185,11 +186,11 @@ def draw_candidates(
         sensitive: See :func:`simulate`.
 
     Raises:
-        ValueError: If a share is not between 0 and 1, or a number is too small, or there are not
+        UserError: If a share is not between 0 and 1, or a number is too small, or there are not
             as many different prompts.
     """
     if count < 0 or responses < 2 or not all(0 <= share <= 1 for share in (multi_turn, sensitive)):
-        raise ValueError(
+        raise UserError(
             "count must not be negative, responses must be at least 2 and shares must lie in "
             f"[0, 1]; got count={count}, responses={responses}, multi_turn={multi_turn}, "
             f"sensitive={sensitive}"
@@ -208,7 +209,7 @@ def draw_candidates(
             drawn.setdefault(response.text, response)
         found[task.prompt[-1].content] = Candidates(task, tuple(drawn.values()))
     if len(found) < count:
-        raise ValueError(f"there are only about {len(found)} different prompts, not {count}")
+        raise UserError(f"there are only about {len(found)} different prompts, not {count}")
     return [*found.values()]
 
 
@@ -243,10 +244,10 @@ def reachable_accuracy(differences: Sequence[float]) -> dict[str, float]:
         Keys ``all`` and ``1`` to ``4``; values in [0.5, 1].
 
     Raises:
-        ValueError: If there are no pairs.
+        UserError: If there are no pairs.
     """
     if not len(differences):
-        raise ValueError("no pairs, so no accuracy that could be reached")
+        raise UserError("no pairs, so no accuracy that could be reached")
     gap = np.abs(np.array(differences))
     right, wrong = strength_probabilities(gap), strength_probabilities(-gap)
     by_strength = right.sum(axis=0) / (right + wrong).sum(axis=0)
