@@ -3,7 +3,6 @@
 import gc
 import math
 from dataclasses import asdict, replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +15,6 @@ from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evidence import records
 from posttrain.models import reward_model
-from posttrain.notebooks.parameters import read_params
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.rows.tokenization import tokenize_group
 from posttrain.studies.common import groups as study_groups
@@ -32,9 +30,7 @@ from posttrain.studies.packing.full import (
     tune,
 )
 from posttrain.studies.packing.outcome import ARMS, TESTS, chosen_rates, order_metrics
-from posttrain.studies.packing.rows import RowSettings
 from posttrain.studies.packing.study import STUDY
-from posttrain.studies.throughput.bench import ThroughputSettings
 
 FOUR_ARMS = ["separate", "exact", "causal", "causal, ranked"]
 SETTINGS = PackingSettings(
@@ -666,15 +662,3 @@ def test_prepared_groups_keep_their_split():
     ]
     prepared = Prepared(ranked, [], {}, training=np.array([2]), test=np.array([0, 1, 3, 4]))
     assert prepared.test_codes.tolist() == [1, 0, 1, 0]
-
-
-@pytest.mark.parametrize("profile", ["quick", "real", "simulator", "gpu"])
-def test_the_profiles_hold_settings_that_exist(profile):
-    path = Path(__file__).parents[3] / "notebooks" / "params" / f"{profile}.yaml"
-    values = read_params(path).notebooks["02_single_row_packing"]
-    for source, settings in values["runs"].items():
-        assert STUDY.settings_for(source)(**settings).size == settings["size"]
-    for settings in values["rows"].values():
-        assert RowSettings(**settings).pack_length == 4096
-    for settings in values.get("speed", []):
-        assert ThroughputSettings(**settings).rounds == settings["rounds"]
