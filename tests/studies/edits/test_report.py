@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from edits_synthetic import FEW, METRICS, numbered, synthetic
+from edits_synthetic import FEW, numbered, synthetic
 
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.edits import report
@@ -105,32 +105,6 @@ def test_costs_are_those_of_the_most_data_and_gains_are_divided_by_them(records)
     )
 
 
-def test_words_about_data_name_heads_layers_and_whole_models():
-    base = synthetic((0.0, 0.0, 0.0))
-    data = {"edits": 271, "groups with an edit": 1885, "test groups": 300} | {
-        "test groups with an edit": 80
-    }
-    heads = replace(base, source="seeda", settings=base.settings | {"folds": 8}, data=data)
-    layers = replace(
-        base, source="seeda-full", settings=base.settings | {"top_layers": 6, "bf16": True},
-        data=data,
-    )  # fmt: skip
-    whole = replace(
-        base, source="simulator", settings=base.settings | {"top_layers": 0, "bf16": False},
-        data=data,
-    )  # fmt: skip
-    words = report.data_in_words([heads, layers, whole])
-    assert len(words.splitlines()) == 3
-    assert (
-        "`seeda` (frozen features): heads on frozen features, every group tested once in 8 folds"
-        in words
-    )
-    assert "`seeda` (top layers): the last 6 layers in bfloat16; 100 and 1,000 training" in words
-    assert "`simulator` (full training): the whole model; " in words
-    assert "groups with 50 and 500 edits; 300 test groups, 80 with an edit; 3 seeds" in words
-    assert "In all, it has 271 distinct edits in 1,885 groups." in words
-
-
 def test_tuned_values_are_marked_at_the_edge_of_their_grid():
     rows = [
         (arm, 1000, share, rate, accuracy)
@@ -218,7 +192,3 @@ def test_moves_and_what_was_learned_are_the_records():
     assert moves.loc[(1, RATED)].tolist() == [1.0, 0.12, -0.5]
     learned = report.learned_table([examples()])
     assert learned.loc["toy", "edited > rejected"] == with_interval((0.7, 0.4, 0.9), sign=False)
-
-
-def test_all_metrics_of_the_synthetic_records_exist():
-    assert set(KINDS) | set(GOLD) <= set(METRICS)

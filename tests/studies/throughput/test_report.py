@@ -60,32 +60,6 @@ def test_losses_are_shown_where_they_were_recorded(record):
     assert set(report.speed_table(given)["loss off TRL's"]) == {"2e-07"}
 
 
-def test_the_sentence_quotes_the_record(record):
-    sentence = report.in_words(record)
-    for responses in (2, 3):
-        for metric in ("speed-up over separate rows", "speed-up over TRL"):
-            value, _, _ = estimate(
-                record.tables["speed"], ratio=RATIO, responses=responses, method="exact row",
-                metric=metric,
-            )  # fmt: skip
-            assert f"{value:.2f}" in sentence
-
-
-def test_the_conditions_are_those_of_the_record(record):
-    settings = record.settings | {"response_tokens": 77, "groups_per_step": 5, "rounds": 9}
-    given = replace(record, settings=settings | {"steps": 1, "dtype": "bfloat16"})
-    text = report.conditions(given)
-    for part in ("77 random tokens", "5 groups a step", "9 rounds of 1 timed step ", "in bfloat16"):
-        assert part in text
-    assert "at once" not in text
-    parts = replace(record, settings=settings | {"max_tokens_per_device": 512})
-    assert "No more than 512 tokens are computed at once" in report.conditions(parts)
-    several = replace(record, settings=settings | {"steps": 4})
-    assert "9 rounds of 4 timed steps " in report.conditions(several)
-    assert "responses of 77 tokens" in report.in_words(given)
-    assert "medians of 9 rounds" in report.in_words(given)
-
-
 def test_costs_at_llama_3s_lengths():
     table = packing_report.arrangements()
     assert table.loc[(2, "separate rows"), "tokens over exact"] == "1.57"

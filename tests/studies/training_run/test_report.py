@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from posttrain.evidence.records import Record
-from posttrain.studies.training_run.answer import answer, conditions, speed
 from posttrain.studies.training_run.claims import TRAINING_CLAIMS
 from posttrain.studies.training_run.report import (
     accuracy_table,
@@ -63,44 +62,6 @@ def record(**differences):
     )  # fmt: skip
 
 
-def test_the_answer_has_the_numbers_of_the_record():
-    text = answer([record()])
-    for part in (
-        "the last 6 layers of `smollm2` on `debates`",
-        "77.9 [70.5, 82.7] %",
-        "preferring the longer response ranks 69.8 [65.5, 73.5] %",
-        "+8.1 [+3.9, +11.8] points over length",
-        "−0.3 [−0.9, +0.2] points over the head",
-        "took 51 minutes with 2 threads",
-        "took 8 with 1.",
-        "By count, not yet by measurement",
-    ):
-        assert part in text.replace("\u00a0", " ")
-
-
-def test_without_records_the_answer_says_what_training_takes():
-    assert answer([]).count("\n\n") == 0
-
-
-def test_conditions():
-    text = conditions(record())
-    for part in (
-        "0.69 pass over 6,633 pairs of strength 3 and more, in 72 steps of 64",
-        "peak learning rate 0.0003, 51 minutes on a CPU with 2 threads",
-        "1,234 pairs of 2 groups",
-    ):
-        assert part in text
-
-
-@pytest.mark.parametrize(
-    ("steps", "passes"), [(104, "1 pass over"), (208, "2 passes over"), (156, "1.5 passes over")]
-)
-def test_an_epoch_ends_with_a_smaller_step(steps, passes):
-    whole = record()
-    data = whole.data | {"steps": steps}
-    assert passes in conditions(replace(whole, data=data))
-
-
 def test_tables():
     table = accuracy_table(record())
     assert table.index.tolist() == [TRAINED, LENGTH, HEAD]
@@ -111,14 +72,6 @@ def test_tables():
     assert difference_table(record()).loc[HEAD, "accuracy"] == "−0.3 [−0.9,\u00a0+0.2]"
     groups = groups_table(record())
     assert groups.loc["a"].tolist() == [1200, 79.9, 60.0]
-
-
-def test_speed_counts_operations_of_trained_layers():
-    # 106 million linear weights; two operations forward in all, four backward in a fifth of them.
-    text = speed(record())
-    assert "400 tokens a second" in text
-    assert f"{400 * 106_168_320 * 2.8 / 1e9:,.0f} billion" in text
-    assert "2.1 times as many" in text
 
 
 def test_expectations_say_where_a_part_does_not_fit():
