@@ -131,12 +131,12 @@ def test_inner_folds_keep_groups_together_and_take_in_what_arms_add(
     collected = []
     true_of = Comparisons.from_groups.__func__
 
-    def of(cls, *arguments):
+    def from_groups(cls, *arguments):
         collected.append(true_of(cls, *arguments))
         return collected[-1]
 
     monkeypatch.setattr(heads, "tuned_heads", watch)
-    monkeypatch.setattr(Comparisons, "of", classmethod(of))
+    monkeypatch.setattr(Comparisons, "from_groups", classmethod(from_groups))
     with_features(gold_features(groups, noise=2.0))
     run(None, groups, SETTINGS)
     # Once for pairs and once for rankings, in three folds with two seeds.

@@ -53,7 +53,7 @@ HEADS = HeadSettings(
 def record(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
-        return study.STUDY.run(study.SIMULATOR, profile="test", settings=FULL)
+        return study.STUDY.run("simulator", profile="test", settings=FULL)
 
 
 @pytest.fixture

@@ -69,12 +69,12 @@ def test_counts_are_those_of_the_rows_and_masks_that_models_get(arrangement, gro
         pack_length=largest + spare,
     )
     assert (batch.input_ids != 0).sum() == sum(tokens(group, arrangement) for group in groups)
-    if batch.block is None:
-        # No two blocks came to share a row, and each is a plain causal sequence.
+    if batch.document_id is None:
+        # No two documents came to share a row, and each is a plain causal sequence.
         sizes = (batch.input_ids != 0).sum(dim=1)
         found = (sizes * (sizes + 1) // 2).sum()
     else:
-        of_padding = (batch.block < 0)[:, None, :, None]
+        of_padding = (batch.document_id < 0)[:, None, :, None]
         found = (dense_mask(batch) & ~of_padding).sum()
     assert found == sum(visible_pairs(group, arrangement) for group in groups)
 

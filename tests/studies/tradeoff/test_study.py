@@ -214,7 +214,7 @@ def test_the_source_decides_the_settings_unless_told_otherwise():
         STUDY.settings_for("simulator", "heads")
     for source in ("seeda", "xstest"):
         with pytest.raises(ValueError, match=f"unknown source '{source}'; this study takes"):
-            STUDY.settings_for(source)
+            STUDY.run(source)
 
 
 def test_runs_are_planned_by_the_names_of_their_records():

@@ -272,7 +272,7 @@ def learned_table(records: Sequence[Record]) -> pd.DataFrame:
     """Accuracy (%) on held-out triples after training on edits, by kind of pair."""
     rows = {
         record.source: {
-            kind: with_interval(estimate(record.tables["accuracy"], metric=kind), sign=False)
+            kind: with_interval(one_row(record.tables["accuracy"], metric=kind), sign=False)
             for kind in KINDS
         }
         for record in records
