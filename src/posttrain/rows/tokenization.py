@@ -22,6 +22,10 @@ class TokenizedGroup:
         responses: Ids of each response, best first.
         trimmed: How many prompt tokens were cut off on the left to fit a limit.
         places: Index of each response in ``RankedGroup.responses``; by default 0, 1, ….
+
+    >>> group = TokenizedGroup(prompt=(1, 2, 3), responses=((4, 5), (6,)))
+    >>> group.longest, group.total
+    (5, 6)
     """
 
     prompt: tuple[int, ...]
