@@ -5,20 +5,15 @@ import logging
 import os
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 from trl import TrlParser
 
+from posttrain.config.fields import fits, in_words
 from posttrain.errors import UserError
 
-WORDS = {
-    str: "text", int: "a whole number", float: "a number", bool: "true or false",
-    dict: "a mapping", type(None): "null",
-}  # fmt: skip
 #: Settings that have another name since 0.1.0; the old one goes in the next version.
 RENAMED = {
     "centring": "center_rewards_coefficient",
@@ -104,12 +99,12 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
             found[name] = _converted(value, hints[name], options[name])
         except (ValueError, TypeError, ArgumentTypeError):
             quotes = ""
-            if isinstance(value, bool | int | float) and _fits("", hints[name]):
+            if isinstance(value, bool | int | float) and fits("", hints[name]):
                 quotes = "; put it in quotes"
                 if isinstance(value, bool):
                     quotes += " (YAML takes words such as no and on for true or false)"
             raise UserError(
-                f"{path}: {name} must be {_in_words(hints[name])}, not {value!r}{quotes}"
+                f"{path}: {name} must be {in_words(hints[name])}, not {value!r}{quotes}"
             ) from None
     os.environ.update({name: str(value) for name, value in environment.items()})
     return found
@@ -132,37 +127,9 @@ def _converted(value: Any, hint: Any, option: argparse.Action) -> Any:
         value = [read(one) if isinstance(one, str) else one for one in values]
     elif isinstance(value, str):
         value = read(value)
-    if not _fits(value, hint):
+    if not fits(value, hint):
         raise ValueError
     return value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
-    if origin is Literal:
-        return value in get_args(hint)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(one, *get_args(hint)) for one in value)
-    if isinstance(value, bool) and hint is not bool:
-        return False  # to Python, True is a whole number
-    return isinstance(value, (int, float) if hint is float else origin or hint)
-
-
-def _in_words(hint: Any) -> str:
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        # Members of enumerations are given as text.
-        kinds = [
-            one for one in get_args(hint) if not (isinstance(one, type) and issubclass(one, Enum))
-        ]
-        return " or ".join(map(_in_words, kinds))
-    if origin is list:
-        return f"a list (of {_in_words(*get_args(hint))} each)"
-    if origin is Literal:
-        return " or ".join(map(str, get_args(hint)))
-    return WORDS.get(origin or hint, getattr(hint, "__name__", str(hint)))
 
 
 def _present_name(name: str) -> str:
