@@ -23,7 +23,7 @@ from posttrain.evidence.verdicts import (
     verdicts_by_status,
     with_interval,
 )
-from posttrain.studies.margin.claims import MARGIN_CLAIMS
+from posttrain.studies.margin.claims import CLAIMS
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 #: Estimates with their intervals, and how they are shown: in points, and as they are.
@@ -298,21 +298,21 @@ def test_a_gpu_record_of_another_study_does_not_fill_the_gpu_column():
 
 
 def test_the_committed_records_fill_every_column_of_the_margins_claims(recorded):
-    table = verdict_table(MARGIN_CLAIMS, recorded, recorded[:1])
+    table = verdict_table(CLAIMS, recorded, recorded[:1])
     assert list(table.columns) == [
         "paper", "GPU", *map(title, recorded), "this run", "verdict",
     ]  # fmt: skip
-    assert len(table) == len(MARGIN_CLAIMS)
+    assert len(table) == len(CLAIMS)
     assert set(table["GPU"]) == {"not run"}
     assert list(table["this run"]) == list(table[title(recorded[0])])
-    assert list(table["verdict"]) == [claim.judge(recorded)[0] for claim in MARGIN_CLAIMS]
+    assert list(table["verdict"]) == [claim.judge(recorded)[0] for claim in CLAIMS]
     assert "–" not in set(table.to_numpy().ravel())
-    pd.testing.assert_frame_equal(table, verdict_table(MARGIN_CLAIMS, recorded[::-1], recorded[:1]))
+    pd.testing.assert_frame_equal(table, verdict_table(CLAIMS, recorded[::-1], recorded[:1]))
 
 
 def test_every_claim_of_the_margin_is_filled_by_a_gpu_record(recorded):
     gpu = replace(recorded[0], profile="gpu")
-    assert "not run" not in set(verdict_table(MARGIN_CLAIMS, [gpu])["GPU"])
+    assert "not run" not in set(verdict_table(CLAIMS, [gpu])["GPU"])
 
 
 def test_summary_counts_the_papers_claims_and_the_books_apart():
@@ -343,14 +343,14 @@ def test_summary_of_the_books_claims_alone():
 
 
 def test_summary_counts_every_claim_about_the_margin(recorded):
-    text = summary(MARGIN_CLAIMS, recorded, "the margin")
+    text = summary(CLAIMS, recorded, "the margin")
     assert "of the papers about the margin," in text
     counts = [int(word) for word in text.replace("*", "").split() if word.isdigit()]
-    assert counts[0] + counts[4] == len(MARGIN_CLAIMS)
+    assert counts[0] + counts[4] == len(CLAIMS)
     assert counts[0] == sum(counts[1:4])
     assert counts[4] == sum(counts[5:])
     for place, ours in ((0, False), (4, True)):
-        verdicts = [claim.judge(recorded)[0] for claim in MARGIN_CLAIMS if claim.ours == ours]
+        verdicts = [claim.judge(recorded)[0] for claim in CLAIMS if claim.ours == ours]
         assert counts[place : place + 4] == [
             len(verdicts), *map(verdicts.count, ("supported", "not supported", "inconclusive")),
         ]  # fmt: skip
@@ -382,12 +382,12 @@ def test_the_smallest_effect_is_shown_in_the_claims_unit(unit, smallest, shown):
 
 
 def test_the_margins_quantities_are_those_of_its_claims(recorded):
-    table = quantities(MARGIN_CLAIMS, recorded)
-    assert list(table.index) == [claim.statement for claim in MARGIN_CLAIMS]
-    assert list(table["measured as"]) == [claim.quantity for claim in MARGIN_CLAIMS]
+    table = quantities(CLAIMS, recorded)
+    assert list(table.index) == [claim.statement for claim in CLAIMS]
+    assert list(table["measured as"]) == [claim.quantity for claim in CLAIMS]
     shown = dict(
         zip(
-            (claim.key for claim in MARGIN_CLAIMS),
+            (claim.key for claim in CLAIMS),
             table["smallest effect that matters"],
             strict=True,
         )
@@ -416,8 +416,8 @@ def test_committed_tables_have_no_gaps(recorded):
     for found in (recorded, *([record] for record in recorded)):
         for table in (
             provenance(found),
-            quantities(MARGIN_CLAIMS, found),
-            verdict_table(MARGIN_CLAIMS, found),
+            quantities(CLAIMS, found),
+            verdict_table(CLAIMS, found),
         ):
             assert not table.isna().any().any()
             assert "nan" not in table.to_string()

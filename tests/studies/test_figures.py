@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from scipy.special import expit, logit
 from tradeoff_synthetic import synthetic as tradeoff_synthetic
 
+from posttrain.data.preferences import PairKind
+from posttrain.studies.edits.keys import ArmName as EditArm
 from posttrain.studies.edits.outcome import ARMS as EDIT_ARMS
-from posttrain.studies.edits.outcome import IGNORE
 from posttrain.studies.packing import pictures
 from posttrain.studies.packing.outcome import ARMS, TESTS
 from posttrain.studies.packing.pictures import Picture
+from posttrain.studies.tradeoff.keys import ArmName as TradeoffArm
 from posttrain.studies.tradeoff.outcome import ARMS as TRADEOFF_ARMS
-from posttrain.studies.tradeoff.outcome import AUXILIARY, HELPFUL, JOINT, SAFE
-from posttrain.training.pairing import RATED
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -539,7 +539,7 @@ def test_savings_draw_the_closed_form_and_what_was_measured():
     assert legend(figure.axes[0]) == ["2 responses", "3 responses"]
 
 
-FEW = (IGNORE, "all pairs", "one more pair", "two more pairs")
+FEW = (EditArm.IGNORE, "all pairs", "one more pair", "two more pairs")
 
 
 def growing(record, table):
@@ -553,12 +553,12 @@ def test_edit_gains_draw_every_arm_with_the_most_data_tuned():
     tables = {"simulator (full)": growing(whole, "gains"), "seeda (heads)": growing(few, "gains")}
     figure = edits_figures.edit_gains(tables)
     assert titles(figure) == ["simulator\n(full)", "seeda\n(heads)"]
-    arms = [arm for arm in EDIT_ARMS if arm != IGNORE]
+    arms = [arm for arm in EDIT_ARMS if arm != EditArm.IGNORE]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == arms
     for axis, table in zip(figure.axes, tables.values(), strict=True):
         part = table[
-            (table["metric"] == RATED) & (table["tuning"] == "tuned")
+            (table["metric"] == PairKind.RATED) & (table["tuning"] == "tuned")
             & (table["share"] == 1.0) & (table["size"] == 1000)
         ].set_index("arm")  # fmt: skip
         drawn = {}
@@ -577,7 +577,9 @@ def test_edit_gains_by_size_draw_edits_and_ordinary_pairs():
     tables = {"toy": growing(synthetic((0, 0, 0)), "gains")}
     figure = edits_figures.edit_gains_by_size(tables)
     part = tables["toy"]
-    part = part[(part["metric"] == RATED) & (part["tuning"] == "tuned") & (part["share"] == 1.0)]
+    part = part[
+        (part["metric"] == PairKind.RATED) & (part["tuning"] == "tuned") & (part["share"] == 1.0)
+    ]
     (axis,) = figure.axes
     shown = {container.get_label(): container.lines[0] for container in axis.containers}
     assert list(shown) == ["all pairs", "Plackett-Luce", "one more pair", "two more pairs"]
@@ -599,7 +601,7 @@ def test_accuracy_by_cost_stands_over_decisions_and_tokens():
             taken = costs[(costs["arm"] == arm) & (costs["share"] == 1.0)][column]
             np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), taken)
             part = metrics[
-                (metrics["arm"] == arm) & (metrics["metric"] == RATED)
+                (metrics["arm"] == arm) & (metrics["metric"] == PairKind.RATED)
                 & (metrics["tuning"] == "tuned") & (metrics["share"] == 1.0)
             ]  # fmt: skip
             np.testing.assert_allclose(line.get_ydata(), part["estimate"] * 100)
@@ -607,7 +609,7 @@ def test_accuracy_by_cost_stands_over_decisions_and_tokens():
 
 def tradeoff_tables(name):
     """One table of a record with gold and of one without, in the order that readers see."""
-    few = tuple(arm for arm in TRADEOFF_ARMS if arm != AUXILIARY)
+    few = tuple(arm for arm in TRADEOFF_ARMS if arm != TradeoffArm.AUXILIARY)
     return {
         "simulator": tradeoff_synthetic().tables[name],
         "human": tradeoff_synthetic(source="human", arms=few).tables[name],
@@ -641,15 +643,19 @@ def test_accuracy_front_puts_every_arm_at_its_two_accuracies():
             (ends,) = up.get_segments()
             assert ends[:, 1] == pytest.approx([100 * y["low"], 100 * y["high"]])
         # A curve through models of one size by their share of safety, but for the auxiliary loss.
-        curve = [arm for arm in arms if arm not in (JOINT, AUXILIARY)]
+        curve = [arm for arm in arms if arm not in (TradeoffArm.JOINT, TradeoffArm.AUXILIARY)]
         plain = [line for line in axis.get_lines() if len(line.get_xdata()) == len(curve)]
         assert len(plain) == 1
         expected = [100 * points[arm][0]["estimate"] for arm in curve]
         np.testing.assert_allclose(plain[0].get_xdata(), expected)
         # The corner of what both specialists reach.
         dashed = [line for line in axis.get_lines() if line.get_linestyle() == "--"]
-        assert dashed[0].get_xdata()[0] == pytest.approx(100 * points[HELPFUL][0]["estimate"])
-        assert dashed[1].get_ydata()[0] == pytest.approx(100 * points[SAFE][1]["estimate"])
+        assert dashed[0].get_xdata()[0] == pytest.approx(
+            100 * points[TradeoffArm.HELPFUL][0]["estimate"]
+        )
+        assert dashed[1].get_ydata()[0] == pytest.approx(
+            100 * points[TradeoffArm.SAFE][1]["estimate"]
+        )
         names = [text.get_text() for text in axis.texts]
         assert names == [f"{100 * TRADEOFF_ARMS[arm].safety:.0f}" for arm in curve]
 
@@ -690,7 +696,7 @@ def test_choices_draw_models_and_rules_by_gold_or_else_by_errors():
             ]
             shown = [value for label in singles for value in drawn[label][place]]
             np.testing.assert_allclose(sorted(shown), sorted(expected))
-        safe = one_row(table, team="one model", system=SAFE, metric=x)["estimate"]
+        safe = one_row(table, team="one model", system=TradeoffArm.SAFE, metric=x)["estimate"]
         assert drawn["one model, safety only"][0] == pytest.approx([scale * safe])
     assert figure.axes[0].get_xlabel() == "mean gold helpfulness of the choice"
     assert figure.axes[1].get_xlabel() == "harmless requests refused (%)"

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from edits_synthetic import FEW, numbered, synthetic
 
+from posttrain.data.preferences import PairKind
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.edits import answer as edits_answer
 from posttrain.studies.edits.claims import estimate, most_data
-from posttrain.training.pairing import RATED
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_the_answer_quotes_the_records(records):
         where = most_data(record)
         gains, contrasts = record.tables["gains"], record.tables["contrasts"]
         for line, metric in (
-            ("all pairs − edits ignored", RATED),
+            ("all pairs − edits ignored", PairKind.RATED),
             ("the same on edited > chosen", "edited > chosen"),
             ("the same, lean to the shorter", "leans shorter"),
         ):

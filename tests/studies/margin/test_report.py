@@ -12,7 +12,7 @@ from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import ordered, verdict_table, with_interval
 from posttrain.studies.margin import answer as margin_answer
 from posttrain.studies.margin import report
-from posttrain.studies.margin.claims import MARGIN_CLAIMS, estimate, largest_size
+from posttrain.studies.margin.claims import CLAIMS, estimate, largest_size
 
 RESULTS = Path(__file__).parents[3] / "book" / "results"
 
@@ -64,7 +64,7 @@ def test_a_record_of_one_size_trained_in_full_is_answered_with(recorded: list[Re
     assert report.closed_distance([record]).empty
     assert list(report.strength_table(record).index)[-1] == "length only"
     assert report.filter_table([record]).index[0][0] == "seeda (SmolLM2, trained)"
-    verdicts = verdict_table(MARGIN_CLAIMS, [*recorded, record])
+    verdicts = verdict_table(CLAIMS, [*recorded, record])
     assert not verdicts["GPU"].isin(["not run", "–"]).any()
 
 

@@ -13,7 +13,8 @@ from posttrain.evidence.claims import estimate
 from posttrain.evidence.verdicts import listing, ordered, with_interval
 from posttrain.studies.packing import answer as packing_answer
 from posttrain.studies.packing import report
-from posttrain.studies.packing.outcome import ARMS, SEPARATE, TESTS, own_test
+from posttrain.studies.packing.keys import RowName
+from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
 
 RESULTS = Path(__file__).parents[3] / "book" / "results"
 
@@ -42,7 +43,7 @@ def changed(record, table, column, value):
 def test_the_answer_quotes_the_records(recorded, timed):
     answer = packing_answer.answer(recorded, timed)
     for record in recorded:
-        for tested in ("causal", SEPARATE):
+        for tested in ("causal", RowName.SEPARATE):
             found = estimate(
                 record.tables["differences"], trained="causal", tested=tested, metric="accuracy"
             )
@@ -102,7 +103,7 @@ def test_both_tests_at_five_percent_make_the_conclusion(recorded, inferior, supe
     table = report.non_inferiority_table([record])
     assert set(table["within a point, on these test pairs"]) == {conclusion}
     trained = set(table.index.get_level_values("trained"))
-    assert SEPARATE not in trained
+    assert RowName.SEPARATE not in trained
     assert not any(arm.endswith("ranked") for arm in trained)
 
 
@@ -114,7 +115,7 @@ def test_a_p_value_below_a_thousandth_is_shown_as_such(recorded):
 def test_the_matrix_shows_every_cell_of_the_records_and_a_dash_elsewhere(recorded):
     few = next(record for record in recorded if record.source == "simulator")
     matrix = few.tables["matrix"]
-    kept = matrix[matrix["tested"].isin([SEPARATE, "causal"])]
+    kept = matrix[matrix["tested"].isin([RowName.SEPARATE, "causal"])]
     few = replace(few, source="other", tables=few.tables | {"matrix": kept})
     given = [*recorded, few]
     table = report.matrix_table(given)

@@ -5,9 +5,10 @@ from tradeoff_synthetic import synthetic
 
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.tradeoff.answer import ADVICE, COMBINING, answer
-from posttrain.studies.tradeoff.outcome import ARMS, AUXILIARY, HELPFUL, JOINT, SAFE
+from posttrain.studies.tradeoff.keys import ArmName
+from posttrain.studies.tradeoff.outcome import ARMS
 
-HUMAN_ARMS = tuple(arm for arm in ARMS if arm != AUXILIARY)
+HUMAN_ARMS = tuple(arm for arm in ARMS if arm != ArmName.AUXILIARY)
 
 
 @pytest.fixture
@@ -34,14 +35,14 @@ def test_the_answer_quotes_the_records(records):
             metric="accuracy",
         )  # fmt: skip
         assert f"{with_interval(gap)} points on {name}" in found
-        for arm, kind in ((HELPFUL, "unsafe"), (SAFE, "lookalike")):
+        for arm, kind in ((ArmName.HELPFUL, "unsafe"), (ArmName.SAFE, "lookalike")):
             share = value(record, "conflicts", arm=arm, kind=kind)
             assert f"{with_interval(share, sign=False, digits=0)} % ({name})" in found
         metric = "recovered 2" if record is simulated else "errors"
         for where in (
             {"team": "specialists", "system": "sum", "parameter": 2.0},
             {"team": "specialists", "system": "switch", "parameter": 0.15},
-            {"team": "one model", "system": JOINT},
+            {"team": "one model", "system": ArmName.JOINT},
         ):
             share = value(record, "choices", metric=metric, **where)
             assert f"{with_interval(share, sign=False, digits=0)} %" in found
@@ -53,7 +54,7 @@ def test_the_answer_quotes_the_records(records):
 
 def test_that_models_refuse_is_said_only_where_they_choose_worse_than_chance():
     said = "models refuse what is harmless too"
-    joint = {"team": "one model", "system": JOINT, "metric": "errors"}
+    joint = {"team": "one model", "system": ArmName.JOINT, "metric": "errors"}
     for errors, expected in (((0.99, 0.98, 1.0), True), ((0.01, 0.0, 0.02), False)):
         record = synthetic(source="human", arms=HUMAN_ARMS, cell=("choices", joint), planted=errors)
         assert (said in answer([record])) == expected
@@ -62,7 +63,7 @@ def test_that_models_refuse_is_said_only_where_they_choose_worse_than_chance():
 SUM = {"team": "specialists", "system": "sum", "parameter": 2.0}
 SWITCH = {"team": "specialists", "system": "switch", "parameter": 0.15}
 TOLD = {"team": "specialists", "system": "switch, unsafe prompts flagged", "parameter": 0.15}
-ONE = {"team": "one model", "system": JOINT}
+ONE = {"team": "one model", "system": ArmName.JOINT}
 
 
 @pytest.mark.parametrize(
@@ -76,11 +77,11 @@ ONE = {"team": "one model", "system": JOINT}
         ("human", "choices", TOLD | {"metric": "errors"}, "the switch errs in {} %"),
         ("human", "choices", ONE | {"metric": "errors"}, "all data chooses wrongly in {} %"),
         (
-            "human", "conflicts", {"arm": HELPFUL, "kind": "unsafe"},
+            "human", "conflicts", {"arm": ArmName.HELPFUL, "kind": "unsafe"},
             "unsafe request above an answer in {} %",
         ),
         (
-            "human", "conflicts", {"arm": SAFE, "kind": "lookalike"},
+            "human", "conflicts", {"arm": ArmName.SAFE, "kind": "lookalike"},
             "looks unsafe above a refusal in {} %",
         ),
     ],
@@ -95,7 +96,7 @@ def test_every_number_is_that_of_its_own_cell(source, table, where, words):
 
 def recommending(gap):
     """A record in which two models choose better by ``gap`` than one."""
-    cell = ("advantages", {"team": "one model", "system": JOINT, "metric": "recovered 2"})
+    cell = ("advantages", {"team": "one model", "system": ArmName.JOINT, "metric": "recovered 2"})
     return synthetic((0.5, 0.4, 0.6), cell=cell, planted=gap)
 
 
@@ -117,4 +118,4 @@ def test_the_answer_needs_records_with_the_joint_model():
     with pytest.raises(ValueError, match="needs a record of the study of helpfulness and safety"):
         answer([])
     with pytest.raises(ValueError, match="tradeoff-human: the answer needs the arm 'joint, all"):
-        answer([synthetic(), synthetic(source="human", arms=(HELPFUL, SAFE))])
+        answer([synthetic(), synthetic(source="human", arms=(ArmName.HELPFUL, ArmName.SAFE))])
