@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from scipy.special import expit, logit
 from tradeoff_synthetic import synthetic as tradeoff_synthetic
 
+from posttrain.data.preferences import PairKind
+from posttrain.studies.edits.keys import ArmName as EditArm
 from posttrain.studies.edits.outcome import ARMS as EDIT_ARMS
-from posttrain.studies.edits.outcome import IGNORE
 from posttrain.studies.packing.outcome import TESTS
+from posttrain.studies.tradeoff.keys import ArmName as TradeoffArm
 from posttrain.studies.tradeoff.outcome import ARMS as TRADEOFF_ARMS
-from posttrain.studies.tradeoff.outcome import AUXILIARY, HELPFUL, JOINT, SAFE
-from posttrain.training.pairing import RATED
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -304,7 +304,7 @@ def test_savings_draw_the_closed_form_and_what_was_measured():
     assert legend(figure.axes[0]) == ["2 responses", "3 responses"]
 
 
-FEW = (IGNORE, "all pairs", "one more pair", "two more pairs")
+FEW = (EditArm.IGNORE, "all pairs", "one more pair", "two more pairs")
 
 
 def growing(record, table):
@@ -318,12 +318,12 @@ def test_edit_gains_draw_every_arm_with_the_most_data_tuned():
     tables = {"simulator (full)": growing(whole, "gains"), "seeda (heads)": growing(few, "gains")}
     figure = edits_figures.edit_gains(tables)
     assert titles(figure) == ["simulator\n(full)", "seeda\n(heads)"]
-    arms = [arm for arm in EDIT_ARMS if arm != IGNORE]
+    arms = [arm for arm in EDIT_ARMS if arm != EditArm.IGNORE]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == arms
     for axis, table in zip(figure.axes, tables.values(), strict=True):
         part = table[
-            (table["metric"] == RATED) & (table["tuning"] == "tuned")
+            (table["metric"] == PairKind.RATED) & (table["tuning"] == "tuned")
             & (table["share"] == 1.0) & (table["size"] == 1000)
         ].set_index("arm")  # fmt: skip
         drawn = {}
@@ -340,7 +340,7 @@ def test_edit_gains_draw_every_arm_with_the_most_data_tuned():
 
 def tradeoff_tables(name):
     """One table of a record with gold and of one without, in the order that readers see."""
-    few = tuple(arm for arm in TRADEOFF_ARMS if arm != AUXILIARY)
+    few = tuple(arm for arm in TRADEOFF_ARMS if arm != TradeoffArm.AUXILIARY)
     return {
         "simulator": tradeoff_synthetic().tables[name],
         "human": tradeoff_synthetic(source="human", arms=few).tables[name],
@@ -374,15 +374,19 @@ def test_accuracy_front_puts_every_arm_at_its_two_accuracies():
             (ends,) = up.get_segments()
             assert ends[:, 1] == pytest.approx([100 * y["low"], 100 * y["high"]])
         # A curve through models of one size by their share of safety, but for the auxiliary loss.
-        curve = [arm for arm in arms if arm not in (JOINT, AUXILIARY)]
+        curve = [arm for arm in arms if arm not in (TradeoffArm.JOINT, TradeoffArm.AUXILIARY)]
         plain = [line for line in axis.get_lines() if len(line.get_xdata()) == len(curve)]
         assert len(plain) == 1
         expected = [100 * points[arm][0]["estimate"] for arm in curve]
         np.testing.assert_allclose(plain[0].get_xdata(), expected)
         # The corner of what both specialists reach.
         dashed = [line for line in axis.get_lines() if line.get_linestyle() == "--"]
-        assert dashed[0].get_xdata()[0] == pytest.approx(100 * points[HELPFUL][0]["estimate"])
-        assert dashed[1].get_ydata()[0] == pytest.approx(100 * points[SAFE][1]["estimate"])
+        assert dashed[0].get_xdata()[0] == pytest.approx(
+            100 * points[TradeoffArm.HELPFUL][0]["estimate"]
+        )
+        assert dashed[1].get_ydata()[0] == pytest.approx(
+            100 * points[TradeoffArm.SAFE][1]["estimate"]
+        )
         names = [text.get_text() for text in axis.texts]
         assert names == [f"{100 * TRADEOFF_ARMS[arm].safety:.0f}" for arm in curve]
 

@@ -14,7 +14,6 @@ from posttrain.rows.attention import mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 
-
 #: How many times rounding an honest model may be off. Measured on Llamas of 2 to 30 layers, with
 #: SDPA and eager attention, in float64 to bfloat16: at most 0.6 times.
 ROUNDINGS = 10

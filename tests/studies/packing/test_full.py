@@ -21,7 +21,7 @@ from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.rows.tokenization import tokenize_group
 from posttrain.studies.common import groups as study_groups
 from posttrain.studies.packing import full, study
-from posttrain.studies.packing.claims import PACKING_CLAIMS
+from posttrain.studies.packing.claims import CLAIMS
 from posttrain.studies.packing.full import (
     HumanPackingSettings,
     PackingSettings,
@@ -510,7 +510,7 @@ def test_a_record_comes_back_from_its_file(which, request, tmp_path):
 
 def test_every_claim_can_judge_a_record_that_was_saved(record, tmp_path):
     found = records.load(records.save(record, tmp_path))
-    claims = [claim for claim in PACKING_CLAIMS if claim.study == "packing"]
+    claims = [claim for claim in CLAIMS if claim.study == "packing"]
     assert len(claims) == 5
     for claim in claims:
         before, (one,) = claim.judge([record])

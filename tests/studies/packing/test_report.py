@@ -12,7 +12,8 @@ from posttrain.evidence.claims import estimate
 from posttrain.evidence.verdicts import ordered, with_interval
 from posttrain.studies.packing import answer as packing_answer
 from posttrain.studies.packing import report
-from posttrain.studies.packing.outcome import ARMS, SEPARATE, TESTS, own_test
+from posttrain.studies.packing.keys import RowName
+from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
 
 RESULTS = Path(__file__).parents[3] / "book" / "results"
 
@@ -59,14 +60,14 @@ def test_both_tests_at_five_percent_make_the_conclusion(recorded, inferior, supe
     table = report.non_inferiority_table([record])
     assert set(table["within a point, on these test pairs"]) == {conclusion}
     trained = set(table.index.get_level_values("trained"))
-    assert SEPARATE not in trained
+    assert RowName.SEPARATE not in trained
     assert not any(arm.endswith("ranked") for arm in trained)
 
 
 def test_the_matrix_shows_every_cell_of_the_records_and_a_dash_elsewhere(recorded):
     few = next(record for record in recorded if record.source == "simulator")
     matrix = few.tables["matrix"]
-    kept = matrix[matrix["tested"].isin([SEPARATE, "causal"])]
+    kept = matrix[matrix["tested"].isin([RowName.SEPARATE, "causal"])]
     few = replace(few, source="other", tables=few.tables | {"matrix": kept})
     given = [*recorded, few]
     table = report.matrix_table(given)

@@ -13,8 +13,6 @@ from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.cost import (
     ARRANGEMENTS,
-    LLAMA3_PROMPT_TOKENS,
-    LLAMA3_RESPONSE_TOKENS,
     GroupLengths,
     dense_pairs,
     forward_flops,
@@ -23,6 +21,7 @@ from posttrain.studies.common.cost import (
     tokens,
     visible_pairs,
 )
+from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
 from posttrain.studies.packing.theory import arrangement_table, saving_table, token_saving
 
 #: Grouped-query attention, and heads that do not add up to the hidden size.

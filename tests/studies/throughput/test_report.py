@@ -8,7 +8,7 @@ import pytest
 
 from posttrain.evidence import records
 from posttrain.evidence.claims import estimate
-from posttrain.studies.common.cost import RATIO
+from posttrain.studies.common.llama3 import RATIO
 from posttrain.studies.packing import report as packing_report
 from posttrain.studies.throughput import report
 
