@@ -38,8 +38,8 @@ def pack_sequences(sizes: Sequence[int], pack_length: int) -> list[list[int]]:
         )
     tightest = _best_fit(sizes, order, pack_length)
     even = _spread(sizes, order, len(tightest))
-    found = min(even, tightest, key=lambda rows: max(sum(sizes[k] for k in row) for row in rows))
-    return sorted(sorted(row) for row in found)
+    shortest = min(even, tightest, key=lambda rows: max(sum(sizes[k] for k in row) for row in rows))
+    return sorted(sorted(row) for row in shortest)
 
 
 def _best_fit(sizes: Sequence[int], order: Sequence[int], pack_length: int) -> list[list[int]]:
