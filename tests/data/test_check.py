@@ -1,14 +1,16 @@
 """The summary of `posttrain data check`: its numbers, its text, its exit code."""
 
+import gzip
 import json
+import weakref
 from collections import Counter
 
 import pytest
 
+from posttrain.data import reading
 from posttrain.data.check import check, format_report, summarise
 from posttrain.data.formats import BadFile
-from posttrain.data.preferences import Message, RankedGroup
-from posttrain.data.reading import BadRecord, ReadResult
+from posttrain.data.preferences import BadRecord, Message, RankedGroup
 
 GOOD = {"prompt": "Why?", "chosen": "good", "rejected": "bad"}
 BAD = GOOD | {"strength": 7}
@@ -22,7 +24,8 @@ def make(chosen, rejected, *edited, prompt=SHORT, **fields):
 
 
 @pytest.fixture
-def result():
+def small():
+    """The summary of a small file."""
     longer = (Message("system", "a b"), Message("user", "c d"))
     groups = [
         make("longer one", "short", strength=1, domain="safety", cluster_id="x"),
@@ -30,7 +33,7 @@ def result():
         make("short", "longer by far here", "best", prompt=longer, strength=4, domain="safety"),
         make("wins", "no", prompt=longer),
     ]
-    return ReadResult(groups, [BadRecord("wrong")], Counter({"votes": 4}))
+    return summarise([*groups, BadRecord("wrong")], "small.jsonl", Counter({"votes": 4})).table
 
 
 def write(path, *records):
@@ -38,10 +41,9 @@ def write(path, *records):
     return path
 
 
-def test_summary_of_a_small_file(result):
-    table = summarise(result, "small.jsonl")
-    assert table.index.tolist() == ["small.jsonl"]
-    assert table.iloc[0].to_dict() == {
+def test_summary_of_a_small_file(small):
+    assert small.index.tolist() == ["small.jsonl"]
+    assert small.iloc[0].to_dict() == {
         "rows": 4,
         "groups": 2,
         "edited": 1,
@@ -59,15 +61,15 @@ def test_summary_of_a_small_file(result):
     }
 
 
-def test_report_has_one_line_per_file(result):
-    lines = format_report(summarise(result, "small.jsonl")).splitlines()
+def test_report_has_one_line_per_file(small):
+    lines = format_report(small).splitlines()
     assert len(lines) == 2
     assert "strength 1/2/3/4/none" in lines[0]
     assert lines[1].split()[:8] == ["small.jsonl", "4", "2", "1", "1/0/0/2/1", "3", "1", "0.62"]
 
 
 def test_summary_of_nothing_accepted():
-    table = summarise(ReadResult([], [BadFile("gone")]), "gone.jsonl")
+    table = summarise([BadFile("gone")], "gone.jsonl").table
     assert table["rows"].item() == 0
     assert table["refused"].item() == 1
     assert table[["prompt_words", "response_words", "chosen_longer"]].isna().all(axis=None)
@@ -112,3 +114,33 @@ def test_check_never_excuses_a_file_cut_short(tmp_path, capsys):
     printed = capsys.readouterr()
     assert "invalid gzip data" in printed.err
     assert len(printed.out.splitlines()) == 3
+
+
+def test_check_names_a_file_cut_short_however_many_records_are_bad(tmp_path, capsys):
+    path = tmp_path / "a.jsonl.gz"
+    whole = gzip.compress("".join(f"{json.dumps(BAD)}\n" for _ in range(2000)).encode())
+    path.write_bytes(whole[:-8])
+    assert check(path, skip_bad=True) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert "the gzip data end early" in errors[0]
+    assert len(errors) == 21
+    assert errors[-1] == f"{path}: 1,981 more refused records not listed"
+
+
+def test_check_keeps_no_record_in_memory(tmp_path, monkeypatch, capsys):
+    alive, most = weakref.WeakSet(), []
+    scan = reading.scan
+
+    def watched(*arguments):
+        for item in scan(*arguments):
+            alive.add(item)
+            most.append(len(alive))
+            yield item
+
+    monkeypatch.setattr(reading, "scan", watched)
+    path = write(tmp_path / "a.jsonl", *[GOOD | {"group": f"g{k}"} for k in range(50)], *[BAD] * 50)
+    assert check(path) == 1
+    assert len(most) == 100
+    # One at a time, the next before the last is gone, and the twenty bad ones that are listed.
+    assert max(most[:50]) <= 3
+    assert max(most) <= 23

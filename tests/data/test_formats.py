@@ -78,8 +78,8 @@ def test_a_table_gives_the_groups_that_were_written(tmp_path, groups, end, quoti
         writer.writeheader()
         for group in groups:
             writer.writerow(
-                {name: getattr(group, name) for name in COLUMNS if name != "prompt"}
-                | {"prompt": group.prompt[0].content}
+                {name: getattr(group, name) for name in COLUMNS if name not in ("prompt", "group")}
+                | {"prompt": group.prompt[0].content, "group": group.cluster_id}
             )
     assert read_groups(path).groups == groups
 
@@ -103,9 +103,8 @@ def test_bad_rows_are_named_and_the_others_are_kept(tmp_path, row, line, field, 
     path = write(
         tmp_path / "mine.csv", f"prompt,chosen,rejected\nWhy?,Yes.,No.\n{row}\nHow?,So.,Or so.\n"
     )
-    result = inspect_file(path)
-    assert [group.id for group in result.groups] == ["mine-2", "mine-4"]
-    (error,) = result.refused
+    before, error, after = inspect_file(path)
+    assert [before.id, after.id] == ["mine-2", "mine-4"]
     assert (type(error), error.line, error.field) == (BadRecord, line, field)
     assert problem in str(error)
 
@@ -144,10 +143,11 @@ def test_a_table_in_another_encoding(tmp_path):
 def test_any_bytes_give_groups_or_bad_records(tmp_path, content):
     path = tmp_path / "mine.csv"
     path.write_bytes(content)
-    result = inspect_file(path)
-    assert result.groups or result.refused
-    assert all(isinstance(error, BadRecord) for error in result.refused)
-    assert all(str(error).isprintable() for error in result.refused)
+    items = list(inspect_file(path))
+    assert items
+    refused = [item for item in items if not isinstance(item, RankedGroup)]
+    assert all(isinstance(error, BadRecord) for error in refused)
+    assert all(str(error).isprintable() for error in refused)
 
 
 def test_tables_are_not_written(tmp_path):

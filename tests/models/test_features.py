@@ -1,8 +1,12 @@
 """Linear heads against general optimisers, and features against the whole model."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -464,9 +468,37 @@ def test_a_cached_result_is_the_same_and_needs_no_model(tiny_checkpoint, cache_f
         features(tiny_checkpoint, rows, changed)
     features(tiny_checkpoint, rows[:-1], FeatureSettings(1))
     assert len(calls) == 4
-    files = list((cache_folder / "features").iterdir())
-    assert len(files) == 4
-    assert {file.suffix for file in files} == {".safetensors"}
+    assert len(list((cache_folder / "features").iterdir())) == 4
+
+
+def test_models_in_folders_of_one_name_have_features_of_their_own(
+    tiny_checkpoint, cache_folder, calls, tmp_path, rows
+):
+    folders = [tmp_path / place / "model" for place in ("one", "other", "copy")]
+    for folder in folders:
+        shutil.copytree(tiny_checkpoint, folder)
+    path = folders[1] / "model.safetensors"
+    save_file({k: -v for k, v in load_file(path).items()}, path, metadata={"format": "pt"})
+    sizes = {(folder / "model.safetensors").stat().st_size for folder in folders}
+    assert len(sizes) == 1
+    one, other, copy = (features(folder, rows[:4], FeatureSettings(1)) for folder in folders)
+    assert (one - other).abs().max() > 0.01
+    assert torch.equal(copy, one)
+    # Equal models share them, wherever they lie.
+    assert len(calls) == 2
+    # Another configuration makes another model of the same weights.
+    config = json.loads((folders[2] / "config.json").read_text())
+    (folders[2] / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 10.0}))
+    assert (features(folders[2], rows[:4], FeatureSettings(1)) - one).abs().max() > 0.01
+
+
+def test_features_are_computed_again_when_their_version_is_raised(
+    tiny_checkpoint, cache_folder, calls, monkeypatch, rows
+):
+    for version in (1, 2, 2):
+        monkeypatch.setattr(probe, "VERSION", version)
+        features(tiny_checkpoint, rows[:2], FeatureSettings(1))
+    assert len(calls) == 2
 
 
 def test_a_failure_leaves_nothing_in_the_cache(tiny_checkpoint, cache_folder, monkeypatch, rows):
@@ -493,4 +525,4 @@ def test_hidden_states_that_are_not_finite_are_refused(
     )
     with pytest.raises(ValueError, match="hidden states that are not finite"):
         features(tiny_checkpoint, rows, FeatureSettings(1))
-    assert not (cache_folder / "features").exists()
+    assert list((cache_folder / "features").iterdir()) == []

@@ -37,12 +37,11 @@ def test_the_documented_options(tmp_path):
     assert {option[0] for option in options} == {"-p", "-f", "-y"}
     results = tmp_path / "results"
     shutil.copytree(ROOT / "book" / "results", results)
+    every = [word for command in options for word in command]
     small = shlex.split('-p learning_rates "[3e-3]" -p groups 700 -p test_size 40 -p save True')
 
     # One run of them all, since a notebook takes most of its time to draw what it shows.
-    done = papermill(
-        MARGIN, tmp_path / "mine.ipynb", *sum(options, []), *small, "-p", "results", results
-    )
+    done = papermill(MARGIN, tmp_path / "mine.ipynb", *every, *small, "-p", "results", results)
 
     assert done.returncode == 0, done.stderr
     settings = records.load(results / "margin-simulator.json").settings

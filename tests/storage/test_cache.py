@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.rows import layout
 from posttrain.storage import cache
-from posttrain.training import losses
 
 
 def test_the_configured_folder_comes_first(monkeypatch, tmp_path):
@@ -28,31 +26,28 @@ def test_without_it_the_users_cache_folder_is_used(monkeypatch, tmp_path, empty)
     assert cache.folder() == tmp_path / "home" / ".cache" / "posttrain"
 
 
-def test_a_key_depends_on_settings_and_code_only():
+def test_a_key_depends_on_settings_version_and_libraries(monkeypatch):
+    installed = {"torch": "2.11", "transformers": "5.17"}
+    monkeypatch.setattr(cache.metadata, "version", installed.__getitem__)
     settings = {"seed": 0, "texts": 600}
-    key = cache.key(settings, losses)
+    key = cache.key(settings, "torch", version=1)
     assert re.fullmatch("[0-9a-f]{16}", key)
-    assert cache.key({"texts": 600, "seed": 0}, losses) == key
+    assert cache.key({"texts": 600, "seed": 0}, "torch", version=1) == key
     others = [
-        cache.key({"seed": 1, "texts": 600}, losses),
-        cache.key({"seed": 0}, losses),
-        cache.key(settings),
-        cache.key(settings, layout),
-        cache.key(settings, losses, layout),
+        cache.key({"seed": 1, "texts": 600}, "torch", version=1),
+        cache.key({"seed": 0}, "torch", version=1),
+        cache.key(settings, "torch", version=2),
+        cache.key(settings, version=1),
+        cache.key(settings, "torch", "transformers", version=1),
     ]
-    assert len({key, *others}) == 6
-
-
-def test_a_key_changes_when_the_source_text_changes(monkeypatch):
-    before = cache.key({}, losses)
-    source = cache.inspect.getsource(losses)
-    monkeypatch.setattr(cache.inspect, "getsource", lambda module: source + "# changed\n")
-    assert cache.key({}, losses) != before
+    installed["torch"] = "2.12"
+    others.append(cache.key(settings, "torch", version=1))
+    assert len({key, *others}) == 7
 
 
 def test_settings_that_are_not_plain_are_refused():
     with pytest.raises(TypeError, match="not JSON serializable"):
-        cache.key({"folder": Path("x")})
+        cache.key({"folder": Path("x")}, version=1)
 
 
 def test_a_failure_leaves_nothing_in_the_cache(monkeypatch, tmp_path):

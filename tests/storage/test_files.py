@@ -2,7 +2,7 @@
 
 import pytest
 
-from posttrain.storage.files import whole_file
+from posttrain.storage.files import whole_file, whole_path
 
 
 def test_a_file_has_its_name_once_it_is_whole(tmp_path):
@@ -68,3 +68,23 @@ def test_two_files_of_one_folder_do_not_meet(tmp_path):
         first.write("1")
         second.write("2")
     assert [(tmp_path / name).read_text() for name in "ab"] == ["1", "2"]
+
+
+def test_a_path_is_for_whoever_opens_it(tmp_path):
+    path = tmp_path / "deep" / "states.npy"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    with whole_path(path) as partial:
+        assert (partial.parent, partial.suffix) == (path.parent, path.suffix)
+        partial.write_bytes(bytes(range(256)))
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == bytes(range(256))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_path_that_nobody_wrote_to_is_an_error_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), whole_path(path):
+        pass
+    assert path.read_text() == "old"

@@ -11,17 +11,17 @@ from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evidence import records, verdicts
 from posttrain.models import embedded
+from posttrain.studies.edits import claims as edits_claims
 from posttrain.studies.edits import examples
 from posttrain.studies.edits import study as edits
-from posttrain.studies.edits.claims import EDIT_CLAIMS
+from posttrain.studies.margin import claims as margin_claims
 from posttrain.studies.margin import study as margin
-from posttrain.studies.margin.claims import MARGIN_CLAIMS
+from posttrain.studies.packing import claims as packing_claims
 from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing_study
-from posttrain.studies.packing.claims import PACKING_CLAIMS
 from posttrain.studies.throughput import study as throughput
+from posttrain.studies.tradeoff import claims as tradeoff_claims
 from posttrain.studies.tradeoff import study as tradeoff
-from posttrain.studies.tradeoff.claims import TRADEOFF_CLAIMS
 from posttrain.studies.tradeoff.data import CONFLICTS, DOMAINS, HUMAN_SOURCES
 
 ROOT = Path(__file__).parents[2]
@@ -128,14 +128,16 @@ def test_the_gpu_column_is_filled(found):
         study: records.load_all(ROOT / "book" / "results", study)
         for study in ("margin", "packing", "edits", "throughput", "tradeoff")
     }
-    margins = verdicts.verdict_table(MARGIN_CLAIMS, committed["margin"] + found["margin"])
+    margins = verdicts.verdict_table(margin_claims.CLAIMS, committed["margin"] + found["margin"])
     assert (margins["GPU"] != "not run").any()
     trained = committed["packing"] + committed["throughput"] + found["packing"]
-    claims = [claim for claim in PACKING_CLAIMS if claim.study == "packing"]
+    claims = [claim for claim in packing_claims.CLAIMS if claim.study == "packing"]
     (packed,) = verdicts.verdict_tables(claims, trained)
     assert (packed["GPU"] != "not run").all()
-    edited = verdicts.verdicts_by_status(EDIT_CLAIMS, committed["edits"] + found["edits"])
-    judged = verdicts.verdicts_by_status(TRADEOFF_CLAIMS, committed["tradeoff"] + found["tradeoff"])
+    edited = verdicts.verdicts_by_status(edits_claims.CLAIMS, committed["edits"] + found["edits"])
+    judged = verdicts.verdicts_by_status(
+        tradeoff_claims.CLAIMS, committed["tradeoff"] + found["tradeoff"]
+    )
     for table in (edited, judged):
         assert table.apply(lambda row: row.astype(str).str.contains("GPU, ").any(), axis=1).any()
 

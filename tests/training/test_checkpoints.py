@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from posttrain.training import checkpoints
+from posttrain.storage import files
 from posttrain.training.checkpoints import (
     MANIFEST,
     check_launcher,
@@ -132,12 +132,14 @@ def test_a_seal_that_could_not_be_written_does_not_spoil_the_next_one(monkeypatc
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.os, "replace", full)
+        patch.setattr(files.os, "replace", full)
         with pytest.raises(OSError, match="No space left"):
             write_manifest(folder)
     assert verify_manifest(folder) == f"{folder / MANIFEST} is missing: writing it was interrupted"
-    assert [path.name for path in folder.glob(".*")] == [f".{MANIFEST}.partial"]
+    # What a run that was killed there leaves is no file of the checkpoint.
+    (folder / f".partial-12345-{MANIFEST}").write_text("{")
     write_manifest(folder)
+    assert not list(folder.glob(".*"))
     assert verify_manifest(folder) is None
     assert set(json.loads((folder / MANIFEST).read_text())) == set(FILES)
 

@@ -2,56 +2,109 @@
 
 from __future__ import annotations
 
-import statistics
+import hashlib
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from posttrain.data.conversations import printable
 from posttrain.data.formats import BadFile
-from posttrain.data.preferences import STRENGTHS, RankedGroup
-from posttrain.data.reading import ReadResult, inspect_file
+from posttrain.data.preferences import STRENGTHS, BadRecord, RankedGroup
+from posttrain.data.reading import inspect_file
 
 LISTED_PER_FILE = 20
 
 
-def summarise(result: ReadResult, name: str) -> pd.DataFrame:
-    """Summarise what reading one file gave.
+@dataclass(frozen=True)
+class Summary:
+    """What a file holds.
+
+    Attributes:
+        table: One row; see :func:`summarise`.
+        refused: The first 20 refused records; before them a :class:`BadFile` if there is one.
+    """
+
+    table: pd.DataFrame
+    refused: list[BadRecord]
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the file could not be read to its end."""
+        return bool(self.refused) and isinstance(self.refused[0], BadFile)
+
+
+def summarise_file(path: str | Path) -> Summary:
+    """Summarise what can be read of one file; see :func:`summarise`."""
+    ignored_columns: Counter[str] = Counter()
+    return summarise(inspect_file(path, ignored_columns), str(path), ignored_columns)
+
+
+def summarise(
+    items: Iterable[RankedGroup | BadRecord],
+    name: str,
+    ignored_columns: Counter[str] | None = None,
+) -> Summary:
+    """Summarise groups and refused records, of which a few numbers each stay in memory.
 
     Args:
-        result: The groups, refused records and ignored columns.
+        items: As from :func:`.reading.inspect_file`; consumed as a stream.
         name: The file's name, used as the table's index.
+        ignored_columns: Rows with each column that is ignored; may be filled by drawing items.
 
     Returns:
-        One row. `rows` are the accepted ones; `groups` counts distinct `group` values;
+        In its table, `rows` are the accepted ones; `groups` counts distinct `group` values;
         `strength_none` those without a strength; `prompt_words` and `response_words` are medians
         of words separated by white space; `chosen_longer` is the share of chosen responses with
-        more characters than the rejected, ties counted half; `domains` and `ignored_columns`
-        are texts with counts. Medians and shares are NaN for a file with no accepted row.
+        more characters than the rejected, ties counted half; `refused` counts the bad file too;
+        `domains` and `ignored_columns` are texts with counts. Medians and shares are NaN for a file
+        with no accepted row.
     """
-    groups = result.groups
-    strengths = Counter(group.strength for group in groups)
+    counts: Counter[str] = Counter()
+    strengths: Counter[int | None] = Counter()
+    domains: Counter[str] = Counter()
+    clusters: set[bytes] = set()
+    prompt_words, response_words = array("L"), array("L")
+    longer = 0.0
+    refused: list[BadRecord] = []
+    for item in items:
+        if isinstance(item, BadRecord):
+            counts["refused"] += 1
+            if isinstance(item, BadFile):
+                # It comes last, and must not be cut off.
+                refused = [item, *refused][:LISTED_PER_FILE]
+            elif len(refused) < LISTED_PER_FILE:
+                refused.append(item)
+            continue
+        counts["rows"] += 1
+        counts["edited"] += item.has_edit
+        strengths[item.strength] += 1
+        if item.domain is not None:
+            domains[item.domain] += 1
+        clusters.add(hashlib.blake2b(item.cluster_id.encode(), digest_size=16).digest())
+        prompt_words.append(sum(len(message.content.split()) for message in item.prompt))
+        response_words.extend(len(response.split()) for response in item.responses)
+        chosen, rejected = len(item.chosen), len(item.rejected)
+        longer += (chosen > rejected) + (chosen == rejected) / 2
     row = {
-        "rows": len(groups),
-        "groups": len({group.cluster_id for group in groups}),
-        "edited": sum(group.has_edit for group in groups),
+        "rows": counts["rows"],
+        "groups": len(clusters),
+        "edited": counts["edited"],
         **{f"strength_{strength}": strengths[strength] for strength in STRENGTHS},
         "strength_none": strengths[None],
-        "prompt_words": _median(
-            sum(len(message.content.split()) for message in group.prompt) for group in groups
-        ),
-        "response_words": _median(
-            len(response.split()) for group in groups for response in group.responses
-        ),
-        "chosen_longer": _share_longer(groups),
-        "refused": len(result.refused),
-        "domains": _counts(Counter(group.domain for group in groups if group.domain is not None)),
-        "ignored_columns": _counts(result.ignored_columns),
+        "prompt_words": _median(prompt_words),
+        "response_words": _median(response_words),
+        "chosen_longer": longer / counts["rows"] if counts["rows"] else float("nan"),
+        "refused": counts["refused"],
+        "domains": _counts(domains),
+        "ignored_columns": _counts(ignored_columns or Counter()),
     }
-    return pd.DataFrame([row], index=pd.Index([name], name="file"))
+    return Summary(pd.DataFrame([row], index=pd.Index([name], name="file")), refused)
 
 
 def format_report(table: pd.DataFrame) -> str:
@@ -90,34 +143,21 @@ def check(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     tables, failed = [], False
     for path in files:
-        result = inspect_file(path)
-        tables.append(summarise(result, str(path)))
-        whole_file = [error for error in result.refused if isinstance(error, BadFile)]
-        failed = failed or bool(whole_file if skip_bad else result.refused)
-        # What concerns the whole file comes last in the list, and would else be cut off.
-        ordered = whole_file + [error for error in result.refused if error not in whole_file]
-        for error in ordered[:LISTED_PER_FILE]:
+        summary = summarise_file(path)
+        tables.append(summary.table)
+        failed = failed or summary.is_cut_short or bool(summary.refused and not skip_bad)
+        for error in summary.refused:
             print(error, file=sys.stderr)
-        if len(ordered) > LISTED_PER_FILE:
-            rest = len(ordered) - LISTED_PER_FILE
+        rest = summary.table["refused"].item() - len(summary.refused)
+        if rest:
             print(f"{path}: {rest:,} more refused records not listed", file=sys.stderr)
     if tables:
         print(format_report(pd.concat(tables)))
     return int(failed)
 
 
-def _share_longer(groups: Sequence[RankedGroup]) -> float:
-    if not groups:
-        return float("nan")
-    lengths = [(len(group.chosen), len(group.rejected)) for group in groups]
-    return statistics.fmean(
-        (chosen > rejected) + (chosen == rejected) / 2 for chosen, rejected in lengths
-    )
-
-
-def _median(numbers: Iterable[int]) -> float:
-    values = list(numbers)
-    return float(statistics.median(values)) if values else float("nan")
+def _median(numbers: array[int]) -> float:
+    return float(np.median(numbers)) if numbers else float("nan")
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from posttrain.data.formats import (
 )
 from posttrain.data.preferences import COLUMNS, BadRecord, RankedGroup, from_record
 from posttrain.errors import UserError
+from posttrain.storage.files import whole_path
 
 
 def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
@@ -82,22 +82,23 @@ def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = Fa
     return result
 
 
-def inspect_file(path: str | Path) -> ReadResult:
-    """Read what can be read of one file and never raise for its contents.
+def inspect_file(
+    path: str | Path, ignored_columns: Counter[str] | None = None
+) -> Iterator[RankedGroup | BadRecord]:
+    """Stream what can be read of one file and never raise for its contents.
 
-    Returns:
-        As from :func:`read_groups` with `skip_bad`; a :class:`BadFile` is the last of `refused`.
+    Args:
+        path: See :func:`iterate_groups`.
+        ignored_columns: See :func:`scan`.
+
+    Yields:
+        A group per row, or the bad record that stands there instead; at last a :class:`BadFile`
+        if the file cannot be read to its end.
     """
-    result = ReadResult()
     try:
-        for item in scan(Path(path), result.ignored_columns):
-            if isinstance(item, BadRecord):
-                result.refused.append(item)
-            else:
-                result.groups.append(item)
+        yield from scan(Path(path), Counter() if ignored_columns is None else ignored_columns)
     except BadFile as error:
-        result.refused.append(error)
-    return result
+        yield error
 
 
 def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
@@ -117,20 +118,16 @@ def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
     """
     path = Path(path)
     suffix, _ = split_suffix(path, WRITTEN)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
-            if suffix == ".parquet":
-                write_parquet(file, _without_duplicates(groups))
-            elif suffix == ".jsonl":
-                write_lines(file, _without_duplicates(groups))
-            else:
-                # No name and no time in the header, so that equal groups give equal bytes.
-                with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
-                    write_lines(compressed, _without_duplicates(groups))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    distinct = _without_duplicates(groups)
+    with whole_path(path) as partial, partial.open("wb") as file:
+        if suffix == ".parquet":
+            write_parquet(file, distinct)
+        elif suffix == ".jsonl":
+            write_lines(file, distinct)
+        else:
+            # No name and no time in the header, so that equal groups give equal bytes.
+            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
+                write_lines(compressed, distinct)
 
 
 def scan(path: Path, ignored_columns: Counter[str]) -> Iterator[RankedGroup | BadRecord]:

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,12 +22,12 @@ from posttrain.data.splits import Indices, split_codes
 from posttrain.errors import UserError
 from posttrain.storage import cache
 
+#: Raise when what is stored of the same source changes: how files and records become groups
+#: (:mod:`.formats`, :mod:`.reading`, :mod:`.conversations`, :mod:`.preferences`), or the columns.
+VERSION = 1
 ROWS_PER_BATCH = 1000
 
-
 _TEXT = pyarrow.string()
-
-
 _SCHEMA = pyarrow.schema(
     {
         "id": _TEXT,
@@ -130,7 +129,7 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
     """
     identities = [named.identity(source) for source in sources]
     settings = {"sources": identities, "skip_bad": skip_bad}
-    name = cache.key(settings, *named.CODE, sys.modules[__name__])
+    name = cache.key(settings, version=VERSION)
 
     def make(folder: Path) -> None:
         counts: Counter[str] = Counter()

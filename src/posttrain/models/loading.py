@@ -4,7 +4,9 @@ Both can do anything on the machine that loads them. A checkpoint that carries c
 refused even where transformers has a class for it, because what it computes may be another thing.
 """
 
+import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,45 @@ def load_tokenizer(
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
+
+
+def contents(checkpoint: str | Path) -> str:
+    """Name a checkpoint by what it computes: its configuration and weights, wherever they lie.
+
+    Args:
+        checkpoint: A folder, or a name on the Hugging Face hub.
+
+    Returns:
+        A hash of the files of a folder; of a name, the commit that is loaded.
+
+    Raises:
+        UserError: If there is no such checkpoint, or its weights are not in safetensors.
+    """
+    if not Path(checkpoint).is_dir():
+        try:
+            # Files of the hub lie in a folder that has the commit's name.
+            return Path(str(cached_file(str(checkpoint), "config.json"))).parent.name
+        except OSError as error:
+            raise _unreadable(checkpoint, error) from None
+    _refuse_pickles(checkpoint)
+    folder = Path(checkpoint)
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors*"))]
+    try:
+        stats = [path.stat() for path in files]
+        hashes = [
+            [path.name, _hash(path.resolve(), stat.st_size, stat.st_mtime_ns)]
+            for path, stat in zip(files, stats, strict=True)
+        ]
+    except OSError as error:
+        raise _unreadable(checkpoint, error) from None
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+@lru_cache
+def _hash(path: Path, size: int, changed: int) -> str:
+    """Hash of a file, computed once while it stays as it is: weights have gigabytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_code(checkpoint: str | Path) -> None:

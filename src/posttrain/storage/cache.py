@@ -1,14 +1,17 @@
-"""Where slow intermediate results are kept between runs, and how they are named."""
+"""Where slow intermediate results are kept between runs, and how they are named.
+
+Who makes a result names it with :func:`key` by all that decides it: settings, versions of
+libraries, and an integer ``VERSION`` of its own, raised by hand when the code gives another result.
+"""
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 
@@ -21,26 +24,34 @@ def folder() -> Path:
     return Path(base) / "posttrain"
 
 
-def key(settings: Mapping[str, Any], *code: ModuleType | Callable[..., Any]) -> str:
-    """A name for a result: changes with its settings and with the code that makes it.
+def key(settings: Mapping[str, Any], *libraries: str, version: int) -> str:
+    """A name for a result: 16 hexadecimal digits that change with all that decides it.
 
     Args:
         settings: What the result depends on; JSON-serialisable.
-        code: Modules and functions whose source text takes part.
-
-    Returns:
-        16 hexadecimal digits.
+        libraries: Packages whose installed version decides the result too.
+        version: That of the code that makes the result.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for piece in code:
-        digest.update(inspect.getsource(piece).encode())
-    return digest.hexdigest()[:16]
+    installed = {library: metadata.version(library) for library in libraries}
+    content = {"settings": settings, "libraries": installed, "version": version}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def get_or_create(name: str, make: Callable[[Path], None]) -> Path:
     """The cached folder ``name``, made by ``make`` in a scratch folder if it is missing.
 
     So it is there whole or not at all, also if this process is killed or others make it meanwhile.
+
+    >>> from unittest import mock
+    >>> def make(folder: Path) -> None:
+    ...     print("making it")
+    ...     _ = (folder / "answer").write_text("42")
+    >>> with tempfile.TemporaryDirectory() as own, mock.patch.dict(os.environ, POSTTRAIN_CACHE=own):
+    ...     for _ in range(2):
+    ...         print((get_or_create("thing", make) / "answer").read_text())
+    making it
+    42
+    42
     """
     target = folder() / name
     if target.exists():

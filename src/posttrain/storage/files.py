@@ -8,18 +8,37 @@ from typing import TextIO
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[TextIO]:
-    """A text file to write; it takes its name once the block has ended without an error.
+def whole_path(path: str | Path) -> Iterator[Path]:
+    """A place to write a file of any kind; it takes its name once the block ends without an error.
 
     Args:
         path: The file; one that exists is replaced. Its folder is made if there is none.
+
+    Yields:
+        A path in the same folder, with the same suffix; what an error leaves there is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[TextIO]:
+    """A text file to write, in UTF-8; it takes its name as in :func:`whole_path`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "scores.jsonl"
+    ...     with whole_file(path) as file:
+    ...         _ = file.write("first line")
+    ...         before = path.exists()
+    ...     before, path.read_text()
+    (False, 'first line')
+    """
+    with whole_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        yield file

@@ -8,13 +8,13 @@ its files with their sizes and hashes, and a run is resumed only from a folder t
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Set
 from pathlib import Path
 
 from posttrain.errors import UserError
+from posttrain.storage.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +23,16 @@ MANIFEST = "manifest.json"
 
 def write_manifest(folder: Path) -> None:
     """List the files of a finished checkpoint in it, atomically."""
-    partial = folder / f".{MANIFEST}.partial"
     # One that a run left which was killed here is no file of the checkpoint.
-    partial.unlink(missing_ok=True)
+    for partial in folder.glob(f".partial-*-{MANIFEST}"):
+        partial.unlink()
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _hash(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    partial.write_text(json.dumps(files, indent=1), encoding="utf-8")
-    os.replace(partial, folder / MANIFEST)
+    with whole_file(folder / MANIFEST) as file:
+        json.dump(files, file, indent=1)
 
 
 def verify_manifest(folder: Path) -> str | None:

@@ -8,7 +8,6 @@ they are read. What stays in memory is a few numbers a group.
 
 import os
 import signal
-import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +21,6 @@ from transformers import PreTrainedTokenizerBase
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import ROWS_PER_BATCH, Stored, group_of
 from posttrain.errors import UserError
-from posttrain.rows import tokenization
 from posttrain.rows.tokenization import (
     Limits,
     NoPairError,
@@ -31,10 +29,12 @@ from posttrain.rows.tokenization import (
     tokenizer_hash,
 )
 from posttrain.storage import cache
-from posttrain.training import collator, losses, pairing
 from posttrain.training.collator import FEATURES, training_record
 from posttrain.training.pairing import Pairing
 
+#: Raise when groups become other rows of training data: here, in :mod:`.rows.tokenization`,
+#: :mod:`.pairing`, :mod:`.collator` (``training_record``) or :mod:`.losses` (margins).
+VERSION = 1
 #: Beside each tokenised group: prompt tokens cut off, responses dropped because they equal others
 #: in tokens, and why it is left out.
 _ACCOUNT = {"trimmed": Value("int32"), "dropped": Value("int32"), "problem": Value("string")}
@@ -96,7 +96,8 @@ def tokenized(
         num_proc=min(processes, len(groups.rows) // ROWS_PER_BATCH) if many else None,
         new_fingerprint=cache.key(
             settings | {"groups": groups.fingerprint},
-            *(tokenization, pairing, losses, collator, sys.modules[__name__]),
+            *("tokenizers", "transformers"),
+            version=VERSION,
         ),
         desc="tokenising",
     )

@@ -13,7 +13,7 @@ from ukp_original import write_original
 from posttrain.data.preferences import to_record
 from posttrain.data.reading import iterate_groups, write_groups
 from posttrain.data.sources import human, named
-from posttrain.data.sources.hub import read
+from posttrain.data.sources.hub import read, registry
 from posttrain.data.sources.named import identity, iterate
 from posttrain.data.sources.originals.registry import ORIGINALS
 from posttrain.data.sources.simulator.annotators import simulate
@@ -55,7 +55,7 @@ def changed(number):
 )
 def test_simulated_groups_are_those_of_the_simulator(name, count, seed):
     assert list(iterate(name)) == [group.ranked for group in simulate(count, seed=seed)]
-    assert identity(name) == {"source": name}
+    assert identity(name)["source"] == name
 
 
 def test_simulated_groups_come_one_after_the_other():
@@ -217,17 +217,26 @@ def newest(monkeypatch):
 
 
 def test_data_on_the_hub_have_the_identity_of_their_commit(newest):
-    assert identity(TRL) == {"source": TRL, "revision": "new"}
+    assert (identity(TRL)["source"], identity(TRL)["revision"]) == (TRL, "new")
     newest[TRL] = "newer"
-    assert identity(f"{TRL}:test") == {"source": f"{TRL}:test", "revision": "newer"}
-    assert identity(f"{TRL}@0123abc") == {"source": f"{TRL}@0123abc", "revision": "0123abc"}
+    assert identity(f"{TRL}:test")["revision"] == "newer"
+    assert identity(f"{TRL}@0123abc")["revision"] == "0123abc"
+
+
+def test_data_on_the_hub_have_another_identity_when_converters_change(
+    newest, monkeypatch, tmp_path
+):
+    names = [TRL, f"{TRL}@{tmp_path}"]
+    before = [identity(name) for name in names]
+    monkeypatch.setattr(registry, "VERSION", registry.VERSION + 1)
+    assert all(identity(name) != old for name, old in zip(names, before, strict=True))
 
 
 def test_data_with_a_converter_are_read_at_its_commit(monkeypatch):
     monkeypatch.setattr(named, "dataset_info", lambda name: pytest.fail("no need to ask"))
     for name, source in read.HUB.items():
         assert source.revision
-        assert identity(name) == {"source": name, "revision": source.revision}
+        assert identity(name)["revision"] == source.revision
     assert identity(f"{HH}@fedc987")["revision"] == "fedc987"
 
 

@@ -11,7 +11,6 @@
 
 import hashlib
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,23 +18,15 @@ from typing import Any
 
 from huggingface_hub import dataset_info
 
-from posttrain.data import conversations, preferences, reading
 from posttrain.data.formats import SUFFIXES
 from posttrain.data.preferences import BadRecord, RankedGroup
 from posttrain.data.reading import scan
 from posttrain.data.sources import human
-from posttrain.data.sources.hub import converters, read, registry, rows
-from posttrain.data.sources.originals import hh_rlhf
+from posttrain.data.sources.hub import read, registry
 from posttrain.data.sources.originals.registry import ORIGINALS
 from posttrain.data.sources.simulator import annotators, tasks
 from posttrain.data.sources.simulator.annotators import stream
 from posttrain.errors import UserError
-
-#: Code that decides which groups a name gives; human data have a fingerprint of their own.
-CODE = (
-    conversations, preferences, reading, hh_rlhf, read, converters, rows, registry,
-    annotators, tasks, sys.modules[__name__],
-)  # fmt: skip
 
 SIMULATED = re.compile(r"simulator:(\d+)(?::(\d+))?")
 ON_HUB = re.compile(
@@ -82,14 +73,17 @@ def iterate(
 
 
 def identity(source: str) -> dict[str, Any]:
-    """What changes whenever the groups of a source do: names and hashes, JSON-serialisable.
+    """What changes whenever the groups of a source do: names, hashes and versions of code.
+
+    Human data have a fingerprint of their own. How records become groups, which is the same for all
+    sources, is part of :data:`.store.VERSION`.
 
     Raises:
         UserError: If there is no such source, or the newest commit of a data set on the hub cannot
             be asked for.
     """
     if SIMULATED.fullmatch(source):
-        return {"source": source}
+        return {"source": source, "tasks": tasks.VERSION, "annotators": annotators.VERSION}
     if _is_file(source):
         return {"source": source, "sha256": _hash(Path(source))}
     if match := ON_HUB.fullmatch(source):
@@ -97,14 +91,16 @@ def identity(source: str) -> dict[str, Any]:
         if at and Path(at).is_dir():
             files = sorted(path for path in Path(at).rglob("*") if path.is_file())
             hashes = {str(path.relative_to(at)): _hash(path) for path in files}
-            return {"source": source.replace(f"@{at}", ""), "files": hashes}
+            name = source.replace(f"@{at}", "")
+            return {"source": name, "files": hashes, "converters": registry.VERSION}
         if at and not re.fullmatch(r"[0-9a-f]{7,40}", at):
             # A branch moves, and what was read of it would be taken for what it is now.
             raise UserError(
                 f"{source}: {at!r} is neither a folder that exists nor a commit; name the folder "
                 "with the data set's files, or the commit's hash"
             )
-        return {"source": source, "revision": at or _revision(match["name"])}
+        revision = at or _revision(match["name"])
+        return {"source": source, "revision": revision, "converters": registry.VERSION}
     return {"source": source} | _human(source)[1]
 
 

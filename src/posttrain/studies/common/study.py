@@ -40,6 +40,12 @@ class Measured:
 class Study:
     """A research question and how runs answer it.
 
+    >>> from posttrain.studies import STUDIES
+    >>> STUDIES["margin"].parse_runs({"simulator": {"seeds": 2}})[0][0]
+    'simulator'
+    >>> STUDIES["margin"].settings_for("ukpconvarg", "full").__name__
+    'HumanFullSettings'
+
     Attributes:
         name: Name of its records, for instance ``margin``.
         question: What it asks, in a line.

@@ -24,6 +24,9 @@ from posttrain.training.collator import GroupCollator, LossType, TrainingGroup, 
 from posttrain.training.config import PLAIN_ADAMW, RankingConfig
 from posttrain.training.trainer import RankingTrainer
 
+#: Raise when what is kept of a run changes; what a run computes goes by the commit.
+KEPT_VERSION = 1
+
 logger = logging.getLogger(__name__)
 
 
@@ -106,7 +109,7 @@ def train(
         arguments = RankingConfig(
             scratch,
             groups_per_step=recipe.batch_size,
-            # A CPU gains nothing from larger parts, and smaller ones of like length save padding.
+            # A CPU gains nothing from larger ones, and smaller ones of like length save padding.
             max_tokens_per_device=16384 if recipe.gpu else 1024,
             loss_type=loss_type,
             auxiliary_weight=auxiliary_weight,
@@ -165,5 +168,6 @@ def memoize(
             f"{folder} cannot keep finished runs of code that is not committed, because runs of "
             "different code must not be mixed; commit, or run without a folder of finished runs"
         )
-    name = cache.key({"settings": settings, "data": data, "machine": where})
+    account = {"settings": settings, "data": data, "machine": where}
+    name = cache.key(account, version=KEPT_VERSION)
     return Memory(folder / name, verbose=0).cache(function, ignore=list(ignore))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing, ordered, with_interval
-from posttrain.studies.margin.claims import MARGIN_CLAIMS, estimate, largest_size
+from posttrain.studies.margin.claims import CLAIMS, estimate, largest_size
 from posttrain.studies.margin.report import _gain
 
 
@@ -14,7 +14,7 @@ def answer(records: Sequence[Record]) -> str:
     Raises:
         ValueError: If there is no record.
     """
-    claim = next(claim for claim in MARGIN_CLAIMS if claim.key == "harmless-to-drop")
+    claim = next(claim for claim in CLAIMS if claim.key == "harmless-to-drop")
     status, evidence = claim.judge(ordered(records))
     ruled_out = sum(item.status == "supported" for item in evidence)
     tuned = [

@@ -6,7 +6,8 @@ from posttrain.errors import UserError
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import listing, ordered, with_interval
-from posttrain.studies.packing.outcome import SEPARATE, chosen_rates, own_test
+from posttrain.studies.packing.keys import RowName
+from posttrain.studies.packing.outcome import chosen_rates, own_test
 from posttrain.studies.packing.report import accuracy, arms_of, gap
 from posttrain.studies.throughput.report import again_in_words, in_words
 
@@ -28,7 +29,7 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         for record in ordered(records)
     ]
     apart = [
-        f"{gap(record, 'causal', SEPARATE)} points on `{record.source}`"
+        f"{gap(record, 'causal', RowName.SEPARATE)} points on `{record.source}`"
         for record in ordered(records)
     ]
     ranked = [

@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from posttrain.evidence.style import WIDTH, interval_line, panels
 from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
 from posttrain.studies.packing.pictures import Picture
+from posttrain.studies.throughput.keys import Speed
 
 #: What a cell of a mask picture says, and its colour.
 SEEN = {
@@ -155,8 +156,8 @@ def savings(closed_form: pd.DataFrame, measured: Mapping[str, pd.DataFrame]) -> 
     """
     figure, axes = panels(["over our separate rows", "over TRL's pair rows"])
     columns = (
-        ("separate rows", "speed-up over separate rows"),
-        ("pair rows", "speed-up over TRL"),
+        ("separate rows", Speed.OVER_SEPARATE),
+        ("pair rows", Speed.OVER_TRL),
     )
     for axis, (column, metric) in zip(axes, columns, strict=True):
         for count, colour in RESPONSES_COLOUR.items():

@@ -14,7 +14,8 @@ from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, with_interval
 from posttrain.studies.common.cost import LLAMA3_8B
 from posttrain.studies.packing.claims import rounding
-from posttrain.studies.packing.outcome import ARMS, SEPARATE, TESTS, own_test
+from posttrain.studies.packing.keys import RowName
+from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
 from posttrain.studies.packing.theory import arrangement_table
 
 #: Cells of fewer responses say nothing.
@@ -80,7 +81,7 @@ def non_inferiority_table(records: Sequence[Record]) -> pd.DataFrame:
         differences = record.tables["differences"].set_index(["trained", "tested", "metric"])
         for row in record.tables["non-inferiority"].itertuples(index=False):
             trained, tested = str(row[0]), str(row[1])
-            if trained == SEPARATE or trained.endswith("ranked"):
+            if trained == RowName.SEPARATE or trained.endswith("ranked"):
                 continue
             found = differences.loc[(trained, tested, "accuracy")]
             narrow = (found["estimate"], found["low 90"], found["high 90"])

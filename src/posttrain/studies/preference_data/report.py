@@ -16,7 +16,6 @@ from scipy.stats import binomtest
 
 from posttrain.data import check
 from posttrain.data.preferences import RESPONSES, STRENGTHS
-from posttrain.data.reading import inspect_file
 from posttrain.data.sources.originals.registry import ORIGINALS
 from posttrain.data.sources.simulator.annotators import (
     STRENGTH_THRESHOLDS,
@@ -243,6 +242,6 @@ def check_report(
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         lines = "".join(json.dumps(entry) + "\n" for entry in entries)
         Path(name).write_text(lines, encoding="utf-8")
-        found = inspect_file(name)
-    messages = (textwrap.fill(str(error), width) for error in found.refused)
-    return "\n".join(messages), check.summarise(found, name).T.rename_axis(columns=None)
+        summary = check.summarise_file(name)
+    messages = (textwrap.fill(str(error), width) for error in summary.refused)
+    return "\n".join(messages), summary.table.T.rename_axis(columns=None)

@@ -4,7 +4,6 @@
 the repository does not contain. The other functions make the tables of the book's page on data.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ import pandas as pd
 from posttrain.config.fields import setting
 from posttrain.data import check
 from posttrain.data.preferences import RankedGroup
-from posttrain.data.reading import ReadResult
 from posttrain.data.sources import human
 from posttrain.evaluation.length import length_accuracy
 from posttrain.studies.common.study import Measured, Study
@@ -47,8 +45,7 @@ def measure(source: str, settings: DataSettings, cache_dir: Path | None) -> Meas
 
 def summary(groups: Sequence[RankedGroup]) -> pd.DataFrame:
     """One row of counts, medians and shares; see :func:`run`."""
-    read = ReadResult(list(groups), [], Counter())
-    table = check.summarise(read, "").drop(columns=["refused", "ignored_columns"])
+    table = check.summarise(groups, "").table.drop(columns=["refused", "ignored_columns"])
     edits = [(len(g.edited or ""), len(g.chosen)) for g in groups if g.has_edit]
     longer = [(edit > chosen) + (edit == chosen) / 2 for edit, chosen in edits]
     texts = {response for group in groups for response in group.responses}

@@ -14,16 +14,9 @@ from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
 from posttrain.studies.tradeoff.claims import has_gold
-from posttrain.studies.tradeoff.data import HELPFULNESS, SAFETY
-from posttrain.studies.tradeoff.outcome import (
-    BOTH,
-    CONTRASTS,
-    HELPFULNESS_MIX,
-    JOINT,
-    SAFETY_MIX,
-    TEAMS,
-)
-from posttrain.studies.tradeoff.rules import BEST, MAIN_EXCHANGE, NOBODY, SINGLE
+from posttrain.studies.tradeoff.keys import BOTH, MAIN_EXCHANGE, ArmName, DomainName, Team
+from posttrain.studies.tradeoff.outcome import CONTRASTS, TEAMS
+from posttrain.studies.tradeoff.rules import BEST
 
 STRENGTH_NAMES = {
     "accuracy 4": "significantly", "accuracy 3": "better", "accuracy 2": "slightly",
@@ -31,13 +24,13 @@ STRENGTH_NAMES = {
 }  # fmt: skip
 #: Llama 2, Table 8: accuracy (%) by model, test set and strength.
 TABLE_8 = {
-    (SAFETY, "safety"): (94.3, 76.3, 65.7, 55.3, 64.5),
-    (HELPFULNESS, "safety"): (89.9, 73.2, 63.8, 54.5, 62.8),
-    (SAFETY, "helpfulness"): (64.6, 57.5, 53.8, 52.2, 56.2),
-    (HELPFULNESS, "helpfulness"): (80.7, 67.5, 60.9, 54.7, 63.2),
+    (DomainName.SAFETY, "safety"): (94.3, 76.3, 65.7, 55.3, 64.5),
+    (DomainName.HELPFULNESS, "safety"): (89.9, 73.2, 63.8, 54.5, 62.8),
+    (DomainName.SAFETY, "helpfulness"): (64.6, 57.5, 53.8, 52.2, 56.2),
+    (DomainName.HELPFULNESS, "helpfulness"): (80.7, 67.5, 60.9, 54.7, 63.2),
 }
 #: The arms that stand for Llama 2's two models.
-MODELS = {SAFETY: SAFETY_MIX, HELPFULNESS: HELPFULNESS_MIX}
+MODELS = {DomainName.SAFETY: ArmName.SAFETY_MIX, DomainName.HELPFULNESS: ArmName.HELPFULNESS_MIX}
 
 
 def table_8(record: Record) -> pd.DataFrame:
@@ -69,7 +62,7 @@ def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
         pooled: Test on all pairs of a domain, rather than of each source.
     """
     metrics = record.tables["metrics"]
-    domains = [HELPFULNESS, SAFETY]
+    domains = [DomainName.HELPFULNESS, DomainName.SAFETY]
     tests = [test for test in dict.fromkeys(metrics["test"]) if test not in domains]
     if pooled or not tests:
         tests = domains
@@ -108,7 +101,7 @@ def difference_table(records: Sequence[Record], *, tuning: str = "tuned") -> pd.
                 with_interval(
                     estimate(table, contrast=contrast, tuning=tuning, test=test, metric="accuracy")
                 )
-                for test in (HELPFULNESS, SAFETY, BOTH)
+                for test in (DomainName.HELPFULNESS, DomainName.SAFETY, BOTH)
             ]
     columns = ["on helpfulness", "on safety", "mean of both"]
     index = pd.MultiIndex.from_tuples(rows, names=["source", "difference"])
@@ -162,7 +155,11 @@ def choice_table(record: Record, *, team: str = "specialists") -> pd.DataFrame:
     systems = table[["team", "system", "parameter"]].drop_duplicates()
     for of, system, parameter in systems.itertuples(index=False):
         other_rate = system == BEST and parameter != MAIN_EXCHANGE
-        if of not in (NOBODY, SINGLE, team) or other_rate or ("," in system and of == team):
+        if (
+            of not in (Team.NOBODY, Team.SINGLE, team)
+            or other_rate
+            or ("," in system and of == team)
+        ):
             continue
         known = None if pd.isna(parameter) else parameter
         cells = []
@@ -180,9 +177,9 @@ def choice_table(record: Record, *, team: str = "specialists") -> pd.DataFrame:
 
 
 def _system_name(team: str, system: str, parameter: float | None) -> str:
-    if team == NOBODY:
+    if team == Team.NOBODY:
         return f"{system} (safety ×{parameter:g})" if system == BEST else system
-    if team == SINGLE:
+    if team == Team.SINGLE:
         return f"one model: {system}"
     sign = "safety ×" if system == "sum" else "below "
     return f"two: {system}, {sign}{parameter:g}"
@@ -218,11 +215,11 @@ def exchange_table(record: Record) -> pd.DataFrame:
     ]
     systems = [
         ("specialists", "sum", None), ("specialists", "gate", 0.5),
-        ("specialists", "switch", THRESHOLD), (SINGLE, JOINT, None),
+        ("specialists", "switch", THRESHOLD), (Team.SINGLE, ArmName.JOINT, None),
     ]  # fmt: skip
     rows = {}
     for team, system, parameter in systems:
-        if team == SINGLE and not (record.tables["choices"]["system"] == system).any():
+        if team == Team.SINGLE and not (record.tables["choices"]["system"] == system).any():
             continue
         name = "two: sum, safety at that rate" if system == "sum" else _system_name(
             team, system, parameter
@@ -305,7 +302,7 @@ def examples_html(record: Record) -> str:
             f'<td style="text-align:left">{html.escape(str(row["response"]))}</td>'
             + "".join(
                 f'<td style="padding:0 1em">{row[name]:+.2f}</td>'.replace("-", "−")
-                for name in (HELPFULNESS, SAFETY)
+                for name in (DomainName.HELPFULNESS, DomainName.SAFETY)
             )
             + f"<td>{html.escape(str(row['chosen by']))}</td></tr>"
             for row in part.to_dict("records")

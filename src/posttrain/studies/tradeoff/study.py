@@ -24,8 +24,8 @@ from posttrain.studies.tradeoff import full, heads
 from posttrain.studies.tradeoff.data import HUMAN, KINDS, human_data
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
+from posttrain.studies.tradeoff.keys import MAIN_EXCHANGE
 from posttrain.studies.tradeoff.outcome import (
-    MAIN_EXCHANGE,
     MAIN_GATE,
     SPECIALISTS,
     Outcome,

@@ -29,6 +29,8 @@ from posttrain.data.preferences import RankedGroup
 from posttrain.data.sources.simulator.tasks import Domain, Response, Task, draw_response, draw_task
 from posttrain.errors import UserError
 
+#: Raise when a seed gives other groups although tasks and responses (``tasks.VERSION``) stay.
+VERSION = 1
 #: What studies and records call this source.
 SIMULATOR = "simulator"
 #: Perceived differences at which a preference becomes slightly, better and significantly better.

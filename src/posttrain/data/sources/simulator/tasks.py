@@ -12,6 +12,9 @@ from typing import Literal
 
 from posttrain.data.preferences import Message
 
+#: Raise when a seed draws other tasks or responses: what was made of them is made anew.
+VERSION = 1
+
 Domain = Literal["helpfulness", "safety"]
 
 ANIMALS = ("cat", "dog", "owl", "fox", "bee", "cow", "hen", "pig")
