@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import pytest
-from command_line import refused
+from command_line import refused, run
 
 from posttrain import cli
+from posttrain.commands import data
+from posttrain.errors import UserError
 
 COMMANDS = (
     [], ["data"], ["data", "check"], ["data", "convert"], ["data", "simulate"], ["study"],
@@ -48,6 +50,29 @@ def test_a_command_line_that_is_not_understood_exits_with_2(command, capsys):
 def test_an_unknown_option_is_named(capsys):
     assert refused("data", "check", "x.jsonl", "--fast") == 2
     assert "--fast" in capsys.readouterr().err
+
+
+def failing(error):
+    def check(*_, **__):
+        raise error
+
+    return check
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_1(monkeypatch, capsys):
+    monkeypatch.setattr(data, "check", failing(UserError("mine.jsonl, line 3: mend it")))
+    assert run("data", "check", "mine.jsonl") == 1
+    assert capsys.readouterr() == ("", "posttrain: mine.jsonl, line 3: mend it\n")
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), TypeError("a bug")])
+def test_a_mistake_of_this_package_keeps_its_traceback(monkeypatch, capsys, error):
+    monkeypatch.setattr(data, "check", failing(error))
+    with pytest.raises(type(error)) as raised:
+        run("data", "check", "mine.jsonl")
+    assert raised.value is error
+    assert "check" in [entry.name for entry in raised.traceback]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_console_script_answers_help_without_heavy_modules():

@@ -54,7 +54,7 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path):
         ("lora_rank: 1.5", "lora_rank must be a whole number, not 1.5"),
         ("lora_rank: true", "lora_rank must be a whole number, not True"),
         ("learning_rate: fast", "learning_rate must be a number, not 'fast'"),
-        ("data: [1]", "data must be a list"),
+        ("eval_data: [1]", "eval_data must be a list"),
         ("skip_bad: 3", "skip_bad must be true or false, not 3"),
         ("layuot: exact", "unknown settings: layuot"),
     ],
@@ -80,6 +80,8 @@ def test_words_that_yaml_takes_for_truth_are_explained(tmp_path):
         ("", "not nothing"),
         ("- model\n- tiny\n", r"not \['model', 'tiny'\]"),
         ("model: [", "is not YAML"),
+        ("run_name: 2001-99-99\n", "is not YAML: month must be in 1..12"),
+        (BASE + "model: smollm2\nseed: 1\nseed: 2\n", "model, seed given twice"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):

@@ -254,6 +254,16 @@ def test_inspecting_a_truncated_file_keeps_what_came_before(tmp_path):
     assert type(error) is BadFile
 
 
+def test_parquet_with_a_value_beyond_pythons_range_is_a_bad_record(tmp_path):
+    path = tmp_path / "data.parquet"
+    times = pa.array([10**15, None], pa.timestamp("s"))
+    texts = {name: [value] * 2 for name, value in GOOD.items()}
+    parquet.write_table(pa.table(texts | {"group": times}), path)
+    error, group = inspect_file(path)
+    assert (type(error), error.line) == (BadRecord, 1)
+    assert group.chosen == "good"
+
+
 def test_parquet_from_pandas_with_missing_numbers(tmp_path):
     path = tmp_path / "data.parquet"
     frame = pd.DataFrame([GOOD, GOOD, GOOD]).assign(

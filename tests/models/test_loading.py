@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from posttrain import cli
-from posttrain.models import reward_model
-from posttrain.models.loading import load_classifier
+from posttrain.errors import UserError
+from posttrain.models import loading, reward_model
+from posttrain.models.loading import contents, load_classifier, load_tokenizer
 
 CODE = """
 from pathlib import Path
@@ -84,8 +85,6 @@ def test_a_folder_with_pickles_alone_is_refused_and_they_are_not_loaded(folder, 
 
 
 def test_a_hub_name_with_pickles_alone_says_so(monkeypatch, tiny_checkpoint):
-    from posttrain.models import loading
-
     def lacking(*_, **__):
         raise OSError("x/y does not appear to ... and thus cannot be loaded with `safetensors`. P")
 
@@ -109,3 +108,54 @@ def test_a_head_with_two_labels_is_refused_in_words(tiny_checkpoint, tmp_path):
     two.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"weights of other shapes .* \(num_labels=1\)"):
         load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model_type": "unheard-of"}, "unheard-of"),
+        ({"model_type": "vit"}, "Unrecognized configuration class"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_kind_of_model_that_cannot_be_loaded_is_explained(folder, values, words):
+    change(folder / "config.json", **values)
+    with pytest.raises(UserError, match=words) as refused:
+        load_classifier(folder)
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_attention_that_is_unknown_is_the_users_to_mend(folder):
+    with pytest.raises(UserError, match="nonsense"):
+        load_classifier(folder, attn_implementation="nonsense")
+
+
+@pytest.mark.parametrize(
+    "content", ["nonsense", "{}", "[]", '{"added_tokens": [], "model": {}}'], ids=str
+)
+def test_a_tokenizer_that_cannot_be_read_is_named(folder, content):
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError) as refused:
+        load_tokenizer(folder)
+    assert str(folder) in str(refused.value)
+
+
+def test_the_contents_of_a_checkpoint_are_those_of_its_weights_and_configuration(folder, tmp_path):
+    before = contents(folder)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    assert contents(copy) == before
+    change(copy / "config.json", rms_norm_eps=0.5)
+    assert contents(copy) != before
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert contents(folder) != before
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match="holds no readable model"):
+        contents(folder)
+
+
+def test_the_contents_of_a_name_on_the_hub_are_its_commit(monkeypatch):
+    monkeypatch.setattr(loading, "cached_file", lambda *_: f"/x/snapshots/0123abc/{_[1]}")
+    assert contents("x/y") == "0123abc"

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 from argparse import ArgumentTypeError
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -63,18 +64,25 @@ def parse(parser: TrlParser, arguments: Sequence[str]) -> list[Any]:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
     except OSError as error:
         raise UserError(
             f"the --config file {path} cannot be read ({error.strerror}); check the path"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # ValueError: bytes that are not UTF-8, and what only looks like a date or a number.
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"the --config file {path} is not YAML: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(
             f"the --config file {path} must hold a line 'name: value' for each setting, not "
             f"{'nothing' if content is None else repr(content)[:60]}"
         )
+    # YAML itself takes the last of two values without a word.
+    names = Counter(name.value for name, _ in yaml.compose(text).value)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise UserError(f"{path}: {', '.join(twice)} given twice; keep one line of each")
     return content
 
 

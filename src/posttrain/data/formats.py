@@ -201,6 +201,8 @@ def _parquet_record(row: pyarrow.RecordBatch) -> Any:
         record = row.to_pylist()[0]
     except UnicodeDecodeError as error:
         return BadRecord(f"invalid UTF-8 at byte {error.start + 1} of a text", None, "repair it")
+    except (OverflowError, ValueError) as error:  # such as a time after the year 9999
+        return BadRecord(f"a value cannot be read ({error})", None, "repair or remove it")
     # Tables made with pandas write NaN for a missing number.
     return {
         name: None if isinstance(value, float) and math.isnan(value) else value

@@ -6,10 +6,12 @@ refused even where transformers has a class for it, because what it computes may
 
 import hashlib
 import json
+import textwrap
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForSequenceClassification,
@@ -35,7 +37,8 @@ def load_classifier(checkpoint: str | Path, **settings: Any) -> tuple[Any, list[
         The model, and names of the weights that the checkpoint lacks, which are random.
 
     Raises:
-        UserError: If there is no such checkpoint, it is not readable, or it needs code or pickles.
+        UserError: If there is no such checkpoint, it is not readable, it needs code or pickles, or
+            it is of a kind that transformers cannot load as a classifier with these settings.
     """
     _refuse_code(checkpoint)
     _refuse_pickles(checkpoint)
@@ -50,6 +53,11 @@ def load_classifier(checkpoint: str | Path, **settings: Any) -> tuple[Any, list[
         )
     except (OSError, SafetensorError) as error:
         raise _unreadable(checkpoint, error) from None
+    except (ValueError, StrictDataclassError) as error:
+        # An unknown kind of model, a setting of the wrong type, an unknown attention.
+        raise UserError(
+            f"{str(checkpoint)!r} cannot be loaded as a reward model: {_shortened(error)}"
+        ) from error
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
@@ -76,8 +84,15 @@ def load_tokenizer(
     _refuse_code(checkpoint)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise _unreadable(checkpoint, error) from None
+    except ImportError:
+        raise  # its message names the package that is missing
+    except Exception as error:  # what tokenizers raises for a broken file has no class of its own
+        if isinstance(error, OSError | ValueError):
+            raise _unreadable(checkpoint, error) from None
+        raise UserError(
+            f"the tokenizer of {str(checkpoint)!r} cannot be read ({type(error).__name__}: "
+            f"{_shortened(error)}); copy its files again"
+        ) from error
     if pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
             raise UserError(
@@ -85,8 +100,8 @@ def load_tokenizer(
             )
         tokenizer.pad_token = pad_token
     if tokenizer.pad_token_id is None:
-        found = [token for token in tokenizer.get_added_vocab() if "pad" in token.lower()]
-        such_as = f", such as {' or '.join(found)}" if found else ""
+        candidates = [token for token in tokenizer.get_added_vocab() if "pad" in token.lower()]
+        such_as = f", such as {' or '.join(candidates)}" if candidates else ""
         raise UserError(
             f"the tokenizer of {str(checkpoint)!r} has no padding token; set pad_token to a token "
             f"that never ends a response{such_as}"
@@ -145,10 +160,10 @@ def _refuse_code(checkpoint: str | Path) -> None:
                 _raise_exceptions_for_missing_entries=False,
                 _raise_exceptions_for_connection_errors=False,
             )
-            found = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+            content = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
         except (OSError, ValueError):
             continue  # whoever loads the file says better what is wrong with it
-        if isinstance(found, dict) and found.get("auto_map"):
+        if isinstance(content, dict) and content.get("auto_map"):
             raise UserError(
                 f"{str(checkpoint)!r} carries code of its own (auto_map in {name}), which is not "
                 "run; take a model of a class that transformers has. If transformers has one that "
@@ -170,6 +185,10 @@ def _pickled(checkpoint: str | Path, name: str) -> UserError:
         "(from_pretrained and then save_pretrained of transformers write safetensors) and load "
         "the result"
     )
+
+
+def _shortened(error: Exception) -> str:
+    return textwrap.shorten(str(error), 300, placeholder=" …")
 
 
 def _unreadable(checkpoint: str | Path, error: Exception) -> UserError:
