@@ -10,7 +10,7 @@ from posttrain import cli
 
 COMMANDS = (
     [], ["data"], ["data", "check"], ["data", "convert"], ["data", "simulate"], ["study"],
-    ["train"], ["calibrate"], ["score"], ["evaluate"], ["study", "margin"],
+    ["train"], ["calibrate"], ["score"], ["evaluate"], ["study", "margin"], ["claims"],
 )  # fmt: skip
 
 

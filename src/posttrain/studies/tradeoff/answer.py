@@ -9,7 +9,7 @@ from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_interval
 from posttrain.studies.tradeoff.claims import CLAIMS, conflict, difference, has_gold
 from posttrain.studies.tradeoff.data import HUMAN
-from posttrain.studies.tradeoff.keys import BOTH, MAIN_EXCHANGE, ArmName, Team
+from posttrain.studies.tradeoff.keys import BOTH, MAIN_EXCHANGE, ArmName, Contrast, Kind, Team
 from posttrain.studies.tradeoff.report import choice
 from posttrain.studies.tradeoff.rules import RANDOM
 
@@ -43,8 +43,7 @@ def answer(records: Sequence[Record]) -> str:
     claim = next(claim for claim in CLAIMS if claim.key == "two-choose-better")
     ranked = listing(
         [
-            f"{with_interval(difference(record, 'joint - own specialist', BOTH))} points on "
-            f"{_named(record)}"
+            f"{with_interval(difference(record, Contrast.JOINT, BOTH))} points on {_named(record)}"
             for record in found
         ]
     )
@@ -57,10 +56,10 @@ def answer(records: Sequence[Record]) -> str:
         f"domain by {ranked} (accuracy, mean of both domains). It cannot follow two kinds of "
         "annotators who contradict each other: with endless data it goes with whoever is more "
         "common on such prompts.\n\n"
-        "**One aim alone.** A model of helpfulness scores the refusal of an "
-        f"unsafe request above an answer in {_shares(found, ArmName.HELPFUL, 'unsafe')} of pairs, a model "
-        "of safety an answer to a harmless request that looks unsafe above a refusal in "
-        f"{_shares(found, ArmName.SAFE, 'lookalike')}. (95 % intervals; safety counts twice.)"
+        "**One aim alone.** A model of helpfulness scores the refusal of an unsafe request above "
+        f"an answer in {_shares(found, ArmName.HELPFUL, Kind.UNSAFE)} of pairs, a model of safety "
+        "an answer to a harmless request that looks unsafe above a refusal in "
+        f"{_shares(found, ArmName.SAFE, Kind.LOOKALIKE)}. (95 % intervals; safety counts twice.)"
     )
 
 

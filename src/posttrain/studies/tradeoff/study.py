@@ -17,7 +17,7 @@ import pandas as pd
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.errors import UserError
-from posttrain.evaluation.combining import THRESHOLD, Rule
+from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
 from posttrain.studies.common.groups import checkpoint_for
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.tradeoff import full, heads
@@ -55,9 +55,9 @@ def examples(outcome: Outcome) -> pd.DataFrame:
     rules = {
         "helpfulness": helpfulness,
         "safety": safety,
-        "sum": Rule("sum", weight=MAIN_EXCHANGE).combine(helpfulness, safety),
-        "switch": Rule("switch").combine(helpfulness, safety),
-        "gate": Rule("gate", threshold=MAIN_GATE).combine(helpfulness, safety),
+        RuleKind.SUM: Rule(RuleKind.SUM, weight=MAIN_EXCHANGE).combine(helpfulness, safety),
+        RuleKind.SWITCH: Rule(RuleKind.SWITCH).combine(helpfulness, safety),
+        RuleKind.GATE: Rule(RuleKind.GATE, threshold=MAIN_GATE).combine(helpfulness, safety),
     }
     rows: list[dict[str, Any]] = []
     shown = dict.fromkeys(KINDS[:2], 0)

@@ -92,7 +92,9 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
     )
     training, held_out = (_fitting(part, tokenizer, limits) for part in _groups(chosen, folder))
     ranked = [group for group, _ in held_out]
-    scores = {Scorer.TRAINED: _trained_scores(model, tokenizer, ranked, limits)}
+    scores: dict[str, np.ndarray] = {
+        Scorer.TRAINED: _trained_scores(model, tokenizer, ranked, limits)
+    }
     scores[Scorer.LENGTH] = np.array(
         [[len(g.chosen), len(g.rejected)] for g in ranked], dtype=float
     )
