@@ -13,7 +13,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.evaluation.calibration import Calibration
 from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
-from posttrain.evaluation.metrics import sufficient_statistics
+from posttrain.evaluation.metrics import Metric, sufficient_statistics
 from posttrain.studies.common.keys import ESTIMATE, Tuning
 from posttrain.studies.tradeoff.data import DOMAINS, CandidateSet, TradeoffData
 from posttrain.studies.tradeoff.keys import BOTH, EXCHANGE, OWN, ArmName, Contrast, DomainName, Team
@@ -224,7 +224,7 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
         baselines += [
             (test, name, *interval(values))
             for name, values in alone.measure(sums[None]).items()
-            if name.startswith("accuracy")
+            if name.startswith(Metric.ACCURACY)
         ]
         for name, arm in outcome.arms.items():
             for k, tuning in enumerate(TUNINGS):

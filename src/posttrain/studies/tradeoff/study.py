@@ -24,7 +24,7 @@ from posttrain.studies.tradeoff import full, heads
 from posttrain.studies.tradeoff.data import HUMAN, KINDS, human_data
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
-from posttrain.studies.tradeoff.keys import MAIN_EXCHANGE
+from posttrain.studies.tradeoff.keys import MAIN_EXCHANGE, Kind
 from posttrain.studies.tradeoff.outcome import (
     MAIN_GATE,
     SPECIALISTS,
@@ -77,7 +77,7 @@ def examples(outcome: Outcome) -> pd.DataFrame:
                 "prompt": prompt,
                 "kind": kind,
                 "response": WITHHELD
-                if kind == "unsafe" and candidates.gold is None and errs[place]
+                if kind == Kind.UNSAFE and candidates.gold is None and errs[place]
                 else _short(candidates.responses[number][place - of[0]]),
                 "right": not errs[place],
                 "helpfulness": helpfulness[place],
