@@ -25,7 +25,7 @@ from transformers import (
 from posttrain.models import reward_model
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import forward_scores, score, score_head
-from posttrain.rows.attention import block_mask, dense_mask, mask_for
+from posttrain.rows.attention import block_mask, dense_mask, kernel_options, mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.packing import pack_sequences
 from posttrain.rows.tokenization import TokenizedGroup
@@ -224,6 +224,13 @@ class TestMasks:
 
 
 class TestMaskForAModel:
+    def test_only_flex_attention_is_told_which_kernel_to_take(self):
+        """Its kernel for decoding, which short rows would get, cannot be compiled for all heads."""
+        batch = lay_out([PAIR], EXACT, pad_token_id=0)
+        forced = {"kernel_options": {"FORCE_USE_FLEX_ATTENTION": True}}
+        assert kernel_options(block_mask(batch)) == forced
+        assert kernel_options(dense_mask(batch)) == kernel_options(None) == {}
+
     @pytest.fixture
     def batch(self):
         return lay_out(DRAWN, EXACT, pad_token_id=0, pack_length=8)

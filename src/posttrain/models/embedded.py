@@ -121,6 +121,8 @@ def find(name: str) -> str | Path:
 
 def _convert_gguf(source: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=SMOLLM2_FILE)
+    # What the file says, which older releases of transformers do not read from it.
+    tokenizer.eos_token = tokenizer.pad_token = "<|im_end|>"
     model = AutoModelForCausalLM.from_pretrained(
         source, gguf_file=SMOLLM2_FILE, dtype=torch.float32
     )

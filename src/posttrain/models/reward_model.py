@@ -16,7 +16,7 @@ from posttrain.data.preferences import Message, RankedGroup
 from posttrain.errors import UserError
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.loading import load_classifier, load_tokenizer
-from posttrain.rows.attention import mask_for
+from posttrain.rows.attention import kernel_options, mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
 
@@ -222,11 +222,13 @@ def forward_scores(model: Any, batch: RowBatch) -> Tensor:
         UserError: As for :func:`score_head` and :func:`.rows.attention.mask_for`.
     """
     inner = extract_model_from_parallel(model)
+    mask = mask_for(stock_model(accept_rows(inner)), batch)
     return model(
         input_ids=batch.input_ids,
-        attention_mask=mask_for(stock_model(accept_rows(inner)), batch),
+        attention_mask=mask,
         position_ids=batch.position_ids,
         score_index=batch.score_index,
+        **kernel_options(mask),
     )
 
 
@@ -241,11 +243,13 @@ def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
             :func:`.rows.attention.mask_for`).
     """
     stock = stock_model(model)
+    mask = mask_for(stock, batch)
     states = stock.base_model(
         input_ids=batch.input_ids,
-        attention_mask=mask_for(stock, batch),
+        attention_mask=mask,
         position_ids=batch.position_ids,
         use_cache=False,
+        **kernel_options(mask),
     ).last_hidden_state
     return states.flatten(0, 1)[batch.score_index]
 

@@ -86,6 +86,17 @@ def _structure(batch: RowBatch) -> tuple[Tensor, Tensor]:
     return batch.document_id, batch.segment_id
 
 
+def kernel_options(mask: Tensor | BlockMask | None) -> dict[str, Any]:
+    """What to pass to a model beside a mask of :func:`mask_for`, so that it can be computed.
+
+    For rows of fewer than 128 tokens without gradients, FlexAttention would take its kernel for
+    decoding, which on a GPU cannot be compiled for every model (not for Llama-3.2-1B's heads).
+    """
+    if isinstance(mask, BlockMask):
+        return {"kernel_options": {"FORCE_USE_FLEX_ATTENTION": True}}
+    return {}
+
+
 def mask_for(model: PreTrainedModel, batch: RowBatch) -> Tensor | BlockMask | None:
     """The mask to pass as ``attention_mask`` so that ``model`` follows the rule.
 
