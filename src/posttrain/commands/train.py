@@ -206,7 +206,9 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     )
     if trainer.is_world_process_zero():
         if held_out and not _sharded(trainer):
-            found = _evaluate(finished, tokenizer, held_out[0], settings)
+            found = _evaluate(
+                finished, tokenizer, held_out[0], settings, config.max_tokens_per_device
+            )
         account = described | {
             "data": counts,
             "steps": result.global_step,
@@ -311,7 +313,13 @@ def _sharded(trainer: RankingTrainer) -> bool:
     return bool(trainer.is_fsdp_enabled)
 
 
-def _evaluate(model: Any, tokenizer: Any, held_out: Stored, settings: TrainSettings) -> Any:
+def _evaluate(
+    model: Any,
+    tokenizer: Any,
+    held_out: Stored,
+    settings: TrainSettings,
+    max_tokens_per_device: int | None,
+) -> dict[str, Any]:
     """What ``posttrain evaluate`` would report, in separate rows as other programs score."""
     limits = limits_for(
         model,
@@ -319,5 +327,6 @@ def _evaluate(model: Any, tokenizer: Any, held_out: Stored, settings: TrainSetti
         max_tokens=settings.max_tokens,
         skip_too_long=True,
     )
-    scored = score_groups(model, tokenizer, held_out, LAYOUTS["separate"], limits)
+    batches = {} if max_tokens_per_device is None else {"batch_tokens": max_tokens_per_device}
+    scored = score_groups(model, tokenizer, held_out, LAYOUTS["separate"], limits, **batches)
     return report(scored, resamples=settings.resamples)
