@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.commands.common import (
     ModelSettings,
@@ -138,7 +139,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     """Train a reward model and save it in ``config.output_dir``.
 
     Beside the model stand its card (``README.md``), ``run.json`` (settings, data, environment and
-    evaluation) and the checkpoints.
+    evaluation), ``trainer_state.json`` (what was logged) and the checkpoints.
 
     Returns:
         The contents of ``run.json``.
@@ -219,6 +220,8 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         texts = {
             "run.json": json.dumps(account, indent=2, ensure_ascii=False) + "\n",
             "README.md": model_card(account),
+            # What was logged, where Trainer.save_state would write it.
+            TRAINER_STATE_NAME: json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n",
         }
         saving.save(finished, tokenizer, folder, state=state, texts=texts)
     trainer.accelerator.wait_for_everyone()

@@ -120,7 +120,7 @@ def _match_precision(head: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 def stock_model(model: nn.Module) -> PreTrainedModel:
     """The stock classifier within a wrapper: that of a distributed trainer, or of peft."""
-    inner: Any = extract_model_from_parallel(model)
+    inner: Any = extract_model_from_parallel(model, keep_torch_compile=False)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
@@ -221,7 +221,7 @@ def forward_scores(model: Any, batch: RowBatch) -> Tensor:
     Raises:
         UserError: As for :func:`score_head` and :func:`posttrain.attention.mask_for`.
     """
-    inner = extract_model_from_parallel(model)
+    inner = extract_model_from_parallel(model, keep_torch_compile=False)
     return model(
         input_ids=batch.input_ids,
         attention_mask=mask_for(stock_model(accept_rows(inner)), batch),
