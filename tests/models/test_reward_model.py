@@ -185,23 +185,27 @@ def test_rows_hold_several_groups_up_to_their_limit(model, tiny_groups, monkeypa
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_a_group_larger_than_a_batch_is_scored_by_itself(model, tiny_groups, monkeypatch, layout):
+def test_batches_fit_with_their_padding_and_a_larger_group_is_scored_by_itself(
+    model, tiny_groups, monkeypatch, layout
+):
     batches = []
+
+    def padded(groups):
+        return lay_out(groups, layout, pad_token_id=0).input_ids.numel()
 
     def watch(groups, *rest, **settings):
         batches.append(groups)
         return lay_out(groups, *rest, **settings)
 
     monkeypatch.setattr(reward_model, "lay_out", watch)
-    sizes = sorted(map(layout.tokens, tiny_groups))
-    limit = sizes[0] + sizes[1]
-    assert sizes[-1] > limit
+    limit = padded(sorted(tiny_groups, key=layout.tokens)[:2])
+    assert padded(tiny_groups[:1]) < limit < padded([max(tiny_groups, key=layout.tokens)])
     scores = score(model, tiny_groups, pad_token_id=0, layout=layout, batch_tokens=limit)
     assert scores.shape == (sum(len(group.responses) for group in tiny_groups),)
     assert scores.isfinite().all()
     assert Counter(group for batch in batches for group in batch) == Counter(tiny_groups)
     for batch in batches:
-        assert len(batch) == 1 or sum(layout.tokens(group) for group in batch) <= limit
+        assert len(batch) == 1 or padded(batch) <= limit
     assert 1 < len(batches) < len(tiny_groups)
     batches.clear()
     score(model, tiny_groups, pad_token_id=0, layout=layout, batch_tokens=1)

@@ -124,6 +124,7 @@ def test_another_schedule_may_be_chosen(make):
         ({"min_warmup_steps": -1}, "min_warmup_steps must not be negative, not -1"),
         ({"max_tokens_per_device": -5}, "max_tokens_per_device must be at least 1, not -5"),
         ({"per_device_train_batch_size": 8}, "have no say here: set groups_per_step"),
+        ({"per_device_eval_batch_size": 8}, "have no say here: .* also in evaluation"),
         ({"gradient_accumulation_steps": 2}, "have no say here: set groups_per_step"),
         ({"train_sampling_strategy": "group_by_length"}, "is not random or sequential"),
         ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint='x' has no effect .*--resume"),
@@ -136,6 +137,21 @@ def test_another_schedule_may_be_chosen(make):
             {"auto_find_batch_size": True},
             "auto_find_batch_size=True has no effect .*max_tokens_per_device",
         ),
+        ({"average_tokens_across_devices": False}, "=False has no effect .*mean over a step's"),
+        ({"include_num_input_tokens_seen": "all"}, "='all' has no effect .*tokens_per_second"),
+        ({"include_num_input_tokens_seen": True}, "=True has no effect .*tokens_per_second"),
+        ({"label_names": ["labels"]}, r"label_names=\['labels'\] has no effect"),
+        ({"length_column_name": "total"}, "length_column_name='total' has no effect"),
+        ({"prediction_loss_only": True}, "prediction_loss_only=True has no effect"),
+        ({"deepspeed": "zero3.json"}, "deepspeed='zero3.json' is not supported here: .*FSDP"),
+        ({"parallelism_config": {"tp_size": 2}}, "parallelism_config=.* is not supported here"),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha=5.0 is not supported here"),
+        ({"batch_eval_metrics": True}, "batch_eval_metrics=True is not supported here"),
+        ({"eval_do_concat_batches": False}, "eval_do_concat_batches=False is not supported here"),
+        ({"include_for_metrics": ["inputs"]}, "include_for_metrics=.* is not supported here"),
+        ({"optim": "schedule_free_adamw"}, "optim='schedule_free_adamw' is not supported here"),
+        ({"optim": "adalomo"}, "optim='adalomo' is not supported here: .*backward"),
+        ({"optim": "galore_adamw_layerwise"}, "optim='galore_.*' is not supported here"),
     ],
 )
 def test_settings_that_contradict_or_cannot_be_are_refused(make, settings, problem):
@@ -176,6 +192,7 @@ def test_columns_of_a_training_set_are_always_kept(make):
         {"groups_per_step": 48, "max_tokens_per_device": None, "loss_type": "plackett-luce"},
         {"min_learning_rate_share": 0.3, "warmup_steps": 7, "seed": 3, "data_seed": 4},
         {"lr_scheduler_type": "linear", "bf16": True, "optim": "sgd"},
+        {"activation_checkpointing": True, "torch_compile": True, "optim": "adafactor"},
     ],
 )
 def test_settings_come_back_from_their_dictionary(make, settings):

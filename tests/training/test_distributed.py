@@ -53,6 +53,8 @@ def options(checkpoint, data, folder):
         "pairs": "all",
         "weighting": "prompt",
         "save_steps": 3,
+        "eval_strategy": "steps",
+        "eval_steps": 3,
         "logging_steps": 1,
         "report_to": "none",
         "disable_tqdm": "true",
@@ -76,9 +78,12 @@ def workplace(tmp_path_factory, tiny_checkpoint):
 
 
 def history(folder):
-    """What each step logged, and the evaluation at the end."""
-    state = json.loads((folder / "checkpoint-9" / "trainer_state.json").read_text())
-    return [entry for entry in state["log_history"] if "loss" in entry]
+    """What each step logged."""
+    return [entry for entry in logs(folder) if "loss" in entry]
+
+
+def logs(folder):
+    return json.loads((folder / "checkpoint-9" / "trainer_state.json").read_text())["log_history"]
 
 
 @pytest.mark.parametrize("kind", LAUNCHERS)
@@ -93,6 +98,13 @@ def test_two_processes_train_as_one_does(workplace, tiny_checkpoint, tmp_path, k
     for name in ("loss", "grad_norm", "accuracy", "ties", "score_mean", "score_std"):
         expected = [entry[name] for entry in history(workplace / "one")]
         assert [entry[name] for entry in history(folder)] == pytest.approx(expected, abs=1e-6), name
+    for name in ("eval_loss", "eval_accuracy", "eval_score_std"):
+        expected, found = (
+            [entry[name] for entry in logs(place) if name in entry]
+            for place in (workplace / "one", folder)
+        )
+        assert len(found) == 3
+        assert found == pytest.approx(expected, abs=1e-6), name
     evaluated = [
         json.loads((place / "run.json").read_text())["evaluation"]
         for place in (workplace / "one", folder)

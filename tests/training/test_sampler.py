@@ -1,4 +1,4 @@
-"""Steps: every group once an epoch, whatever computes it; parts that fit; orders that repeat."""
+"""Steps: every group once an epoch, whatever computes it; micro-batches that fit; orders that repeat."""
 
 import itertools
 import math
@@ -66,9 +66,9 @@ def groups_of(steps, *, idle=False):
     return [
         group
         for step in steps
-        for part in step.micro_batches
-        if part.is_dummy == idle
-        for group in part.groups
+        for micro_batch in step.micro_batches
+        if micro_batch.is_dummy == idle
+        for group in micro_batch.groups
     ]
 
 
@@ -100,7 +100,7 @@ def test_a_step_counts_its_labels_on_all_processes():
     [
         # Padded to the longest: 5 + 5 and 8; 9 and 12; 20.
         (24, [(2, 1, 4), (5, 0), (3,)]),
-        # A part may be full to the last token.
+        # A micro-batch may be full to the last token.
         (23, [(2, 5), (1, 4), (0,), (3,)]),
         (10, [(1, 4), (2,), (5,), (0,), (3,)]),
         (9, [(1,), (4,), (2,), (5,), (0,), (3,)]),
@@ -109,37 +109,46 @@ def test_a_step_counts_its_labels_on_all_processes():
         (119, [(1, 4, 2, 5, 0), (3,)]),
     ],
 )
-def test_parts_by_hand(max_tokens_per_device, parts):
+def test_micro_batches_by_hand(max_tokens_per_device, micro_batches):
     found = cut(np.arange(6), SIX, max_tokens_per_device)
-    assert {frozenset(part.groups) for part in found} == set(map(frozenset, parts))
-    assert all(not part.is_dummy for part in found)
+    assert {frozenset(micro_batch.groups) for micro_batch in found} == set(
+        map(frozenset, micro_batches)
+    )
+    assert all(not micro_batch.is_dummy for micro_batch in found)
 
 
 def test_rows_that_groups_share_are_not_padded_to_the_longest():
     shared = replace(SIX, padded=False)
     assert (SIX.tokens([1, 3]), shared.tokens([1, 3])) == (40, 25)
-    found = [part.groups for part in cut(np.arange(6), shared, 30)]
+    found = [micro_batch.groups for micro_batch in cut(np.arange(6), shared, 30)]
     assert found == [(1, 4, 2, 5), (3,), (0,)]
 
 
 def test_parts_come_largest_first_and_are_dealt_in_turn():
-    parts = cut(np.arange(6), SIX, 10, 2)
-    # The one part of two groups is halved, because five do not make two equal shares.
-    assert [part.groups for part in parts] == [(3,), (0,), (5,), (2,), (1,), (4,)]
+    micro_batches = cut(np.arange(6), SIX, 10, 2)
+    # The one micro-batch of two groups is halved, because five do not make two equal shares.
+    assert [micro_batch.groups for micro_batch in micro_batches] == [
+        (3,),
+        (0,),
+        (5,),
+        (2,),
+        (1,),
+        (4,),
+    ]
     first, second = planned(SIX, 2, groups_per_step=6, max_tokens_per_device=10, shuffle=False)[0]
-    assert [part.groups for part in first.micro_batches] == [(3,), (5,), (1,)]
-    assert [part.groups for part in second.micro_batches] == [(0,), (2,), (4,)]
+    assert [micro_batch.groups for micro_batch in first.micro_batches] == [(3,), (5,), (1,)]
+    assert [micro_batch.groups for micro_batch in second.micro_batches] == [(0,), (2,), (4,)]
 
 
 def test_a_part_is_halved_so_that_every_process_has_one():
     # Short and long groups go into both halves.
-    parts = cut(np.arange(6), SIX, None, 2)
-    assert [part.groups for part in parts] == [(4, 5, 3), (1, 2, 0)]
+    micro_batches = cut(np.arange(6), SIX, None, 2)
+    assert [micro_batch.groups for micro_batch in micro_batches] == [(4, 5, 3), (1, 2, 0)]
 
 
 def test_processes_without_a_group_of_their_own_compute_one_that_does_not_count():
-    parts = cut(np.array([3, 1]), SIX, None, 5)
-    assert [(part.groups, part.is_dummy) for part in parts] == [
+    micro_batches = cut(np.array([3, 1]), SIX, None, 5)
+    assert [(micro_batch.groups, micro_batch.is_dummy) for micro_batch in micro_batches] == [
         ((3,), False), ((1,), False), ((1,), True), ((1,), True), ((1,), True),
     ]  # fmt: skip
     (steps,) = planned(sizes_of((2, 7, 1)), 3, groups_per_step=4)
@@ -171,7 +180,7 @@ def test_every_group_counts_once_an_epoch(
         assert {step.groups for step in one} == {len(groups)}
         assert {step.pairs for step in one} == {sum(sizes.pairs[groups].tolist())}
     assert len(StepSampler(sizes, groups_per_step=groups_per_step)) == len(steps)
-    # A part that only keeps a process busy computes a group of its own step.
+    # A micro-batch that only keeps a process busy computes a group of its own step.
     for one, groups in zip(steps, found, strict=True):
         assert set(groups_of(one, idle=True)) <= set(groups)
 
@@ -187,19 +196,23 @@ def test_all_processes_have_equally_many_parts_within_the_limit(
         groups_per_step=groups_per_step,
         max_tokens_per_device=max_tokens_per_device,
     ):
-        parts = [part for step in steps for part in step.micro_batches]
+        micro_batches = [micro_batch for step in steps for micro_batch in step.micro_batches]
         assert len({len(step.micro_batches) for step in steps}) == 1
         assert len(steps[0].micro_batches) >= 1
-        assert all(part.groups for part in parts)
+        assert all(micro_batch.groups for micro_batch in micro_batches)
         if max_tokens_per_device is None:
             assert {len(step.micro_batches) for step in steps} == {1}
         else:
-            over = [part for part in parts if sizes.tokens(part.groups) > max_tokens_per_device]
-            assert all(len(part.groups) == 1 for part in over)
-        # One process is idle only if no part could be cut once more.
-        idle = sum(part.is_dummy for part in parts)
+            over = [
+                micro_batch
+                for micro_batch in micro_batches
+                if sizes.tokens(micro_batch.groups) > max_tokens_per_device
+            ]
+            assert all(len(micro_batch.groups) == 1 for micro_batch in over)
+        # One process is idle only if no micro-batch could be cut once more.
+        idle = sum(micro_batch.is_dummy for micro_batch in micro_batches)
         assert idle < processes
-        assert not idle or all(len(part.groups) == 1 for part in parts)
+        assert not idle or all(len(micro_batch.groups) == 1 for micro_batch in micro_batches)
 
 
 @settings(deadline=None)
@@ -228,16 +241,17 @@ def test_what_a_step_holds_does_not_depend_on_processes_or_parts(
 @settings(deadline=None)
 @given(SIZES, st.integers(1, 40), st.integers(1, 4))
 def test_parts_hold_groups_of_like_length(sizes, max_tokens_per_device, processes):
-    # Sorted by length, the parts of one process do not overlap.
-    parts = cut(np.arange(len(sizes.pairs)), sizes, max_tokens_per_device)
+    # Sorted by length, the micro-batches of one process do not overlap.
+    micro_batches = cut(np.arange(len(sizes.pairs)), sizes, max_tokens_per_device)
     ends = sorted(
-        (min(sizes.longest[list(p.groups)]), max(sizes.longest[list(p.groups)])) for p in parts
+        (min(sizes.longest[list(p.groups)]), max(sizes.longest[list(p.groups)]))
+        for p in micro_batches
     )
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(ends))
     tokens = [
-        sizes.tokens(part.groups)
-        for part in cut(np.arange(len(sizes.pairs)), sizes, max_tokens_per_device, processes)
-        if not part.is_dummy
+        sizes.tokens(micro_batch.groups)
+        for micro_batch in cut(np.arange(len(sizes.pairs)), sizes, max_tokens_per_device, processes)
+        if not micro_batch.is_dummy
     ]
     assert tokens == sorted(tokens, reverse=True)
 
@@ -355,9 +369,9 @@ def test_rows_of_a_part_keep_to_the_limit(groups, layout, max_tokens_per_device,
     layout = LAYOUTS[layout]
     sizes = Sizes.from_dataset(data_of(groups), layout, shared_rows=False)
     torch.manual_seed(0)
-    for part in cut(np.arange(len(groups)), sizes, max_tokens_per_device, processes):
-        rows = laid_out([groups[k] for k in part.groups], layout)
-        assert rows.numel() <= max_tokens_per_device or len(part.groups) == 1
+    for micro_batch in cut(np.arange(len(groups)), sizes, max_tokens_per_device, processes):
+        rows = laid_out([groups[k] for k in micro_batch.groups], layout)
+        assert rows.numel() <= max_tokens_per_device or len(micro_batch.groups) == 1
 
 
 def test_a_plan_needs_as_many_steps_as_it_says():

@@ -14,12 +14,20 @@ from posttrain.models import reward_model
 from posttrain.models.reward_model import score, score_head
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.rows.tokenization import TokenizedGroup
+from posttrain.training import saving
 from posttrain.training.checkpoints import MANIFEST, checkpoints_in, verify_manifest
 from posttrain.training.collator import GroupCollator, TrainingGroup, TrainingPair, training_set
 from posttrain.training.config import RankingConfig
 from posttrain.training.losses import ranking_loss
 from posttrain.training.pairing import PAIRINGS, Pairing
-from posttrain.training.sampler import Sizes, StepItems, StepSampler
+from posttrain.training.sampler import Sizes, StepSampler
+from posttrain.training.step_batches import (
+    EvaluationBatches,
+    StepItems,
+    TrainingBatches,
+    step_loader,
+    step_sampler,
+)
 from posttrain.training.trainer import NO_PAIR, RankingTrainer
 
 SEPARATE, EXACT = LAYOUTS["separate"], LAYOUTS["exact"]
@@ -90,7 +98,6 @@ def make_trainer(tmp_path):
             "adam_epsilon": 1e-8,
             "loss_type": loss_type,
             "center_rewards_coefficient": center_rewards_coefficient,
-            "per_device_eval_batch_size": 7,
             "use_cpu": True,
             "save_strategy": "no",
             "logging_strategy": "no",
@@ -564,21 +571,21 @@ def test_a_step_on_rankings_with_labels_follows_both_gradients(
 def test_what_processes_add_is_the_gradient_of_a_step_with_labels(
     tiny_model, labelled, make_trainer, processes
 ):
-    # Of seven processes, two compute a part that does not count.
+    # Of seven processes, two compute a micro-batch that does not count.
     model, _ = tiny_model
     groups = labelled[:5]
     plain_gradients(model, groups, weighted=True)
     expected = add_label_gradients(model, groups, 0.7)
     model.zero_grad()
     trainer = make_trainer(model, groups, auxiliary_weight=0.7)
-    items = StepItems(trainer.train_dataset)
+    items, batches = StepItems(trainer.train_dataset), TrainingBatches(trainer.collator, False)
     sizes = Sizes.from_dataset(trainer.train_dataset, EXACT, shared_rows=False)
     idle = 0
     for process in range(processes):
         (step,) = StepSampler(sizes, groups_per_step=5, processes=processes, process=process)
-        idle += any(part.is_dummy for part in step.micro_batches)
-        for part in trainer._collate(items.__getitems__(step))["micro_batches"]:
-            (trainer.compute_loss(model, part) * part["share"]).backward()
+        idle += any(micro_batch.is_dummy for micro_batch in step.micro_batches)
+        for micro_batch in batches(items.__getitems__(step))["micro_batches"]:
+            trainer.compute_loss(model, micro_batch).backward()
     assert idle == max(0, processes - 5)
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-12)
@@ -729,8 +736,9 @@ def test_a_trained_model_loads_with_stock_classes(tiny_model, groups, make_train
 
 def test_evaluation_reports_the_ranking_loss(tiny_model, groups, make_trainer):
     model, _ = tiny_model
-    # 21 groups of one pair in batches of 7, so that every batch weighs the same.
-    metrics = make_trainer(model, groups, evaluation=groups[:21]).evaluate()
+    # 21 groups of one pair in steps of 7, so that every batch weighs the same.
+    trainer = make_trainer(model, groups, evaluation=groups[:21], groups_per_step=7)
+    metrics = trainer.evaluate()
     assert metrics["eval_loss"] == pytest.approx(mean_loss(model, groups[:21]), rel=1e-5)
 
 
@@ -739,15 +747,65 @@ def test_evaluation_reports_the_ranking_loss(tiny_model, groups, make_trainer):
 def test_the_evaluation_loss_is_the_mean_over_pairs_whatever_batches_hold(
     tiny_model, make_trainer, request, kind, count
 ):
-    # Batches hold 7 groups, the last one 7, 2 or 3, of one or of three pairs each.
+    # Steps hold 7 groups, the last one 7, 2 or 3, of one or of three pairs each.
     model, _ = tiny_model
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
     evaluation = [
         replace(group, pairs=tuple(replace(pair, weight=1.0) for pair in group.pairs))
         for group in request.getfixturevalue(kind)[:count]
     ]
-    metrics = make_trainer(model, evaluation, evaluation=evaluation).evaluate()
+    trainer = make_trainer(model, evaluation, evaluation=evaluation, groups_per_step=7)
+    metrics = trainer.evaluate()
     assert metrics["eval_loss"] == pytest.approx(mean_loss(model, evaluation), rel=1e-5)
+
+
+def test_evaluation_computes_no_more_tokens_at_once_than_training(tiny_model, mixed, make_trainer):
+    model, _ = tiny_model
+    torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
+    expected = make_trainer(model, mixed, evaluation=mixed).evaluate()
+    trainer = make_trainer(model, mixed, evaluation=mixed, max_tokens_per_device=150)
+    # Several sets are evaluated by name.
+    trainer.eval_dataset = {"held": trainer.eval_dataset}
+    tokens = []
+    model.model.register_forward_pre_hook(
+        lambda _module, _inputs, named: tokens.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    metrics = trainer.evaluate()
+    assert len(tokens) > len(mixed) / 8
+    # The longest group has 57 tokens.
+    assert 57 <= max(tokens) <= 150
+    for name in ("loss", "accuracy", "score_std"):
+        assert metrics[f"eval_held_{name}"] == pytest.approx(expected[f"eval_{name}"], abs=1e-6)
+
+
+@pytest.mark.parametrize("processes", [2, 5])
+def test_what_processes_evaluate_is_every_pair_once(tiny_model, mixed, make_trainer, processes):
+    # The last step has four groups, which leaves one of five processes without any.
+    model, _ = tiny_model
+    trainer = make_trainer(model, mixed, max_tokens_per_device=150)
+    dataset = training_set(mixed[:20])
+    expected = trainer.predict(dataset)
+    passes, found = [], []
+    for process in range(processes):
+        sampler = step_sampler(
+            dataset, trainer.collator, trainer.config,
+            shuffle=False, processes=processes, process=process,
+        )  # fmt: skip
+        batches = EvaluationBatches(trainer.collator, 8)
+        loaded = list(step_loader(dataset, sampler, batches, trainer.config))
+        passes.append([len(inputs["micro_batches"]) for inputs in loaded])
+        found.append([trainer.prediction_step(model, inputs, False)[1:] for inputs in loaded])
+    assert passes == [passes[0]] * processes
+    for place, wanted in enumerate((expected.predictions, expected.label_ids)):
+        rows = [step[place].flatten(0, 1) for process in found for step in process]
+        pairs = sorted(row for row in torch.cat(rows).tolist() if row[1] != NO_PAIR)
+        expected_pairs = sorted(wanted[wanted[..., 1] != NO_PAIR].tolist())
+        assert pairs == [pytest.approx(pair, abs=1e-6) for pair in expected_pairs]
+
+
+def test_evaluation_without_data_is_refused(tiny_model, groups, make_trainer):
+    with pytest.raises(ValueError, match="no data set to evaluate on"):
+        make_trainer(tiny_model[0], groups).evaluate()
 
 
 @pytest.mark.parametrize("count", [14, 16, 17])
@@ -893,6 +951,39 @@ def test_a_checkpoint_is_sealed_once_all_processes_have_written_theirs(
     if should_save:
         assert verify_manifest(folder) is None
         assert "rng_state_1.pth" in json.loads((folder / MANIFEST).read_text())
+
+
+def test_compilation_changes_no_weight(tiny_checkpoint, mixed, make_trainer, tmp_path):
+    # The backend runs what was captured as it is, so that the test needs no compiler.
+    trained, captured = [], []
+    for settings in ({}, {"torch_compile": True, "torch_compile_backend": "eager"}):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        model, tokenizer = reward_model.load(tiny_checkpoint)
+        trainer = make_trainer(model, mixed, evaluation=mixed, max_steps=3, **settings)
+        trainer.train()
+        assert trainer.evaluate()["eval_accuracy"] > 0
+        captured.append(torch._dynamo.utils.counters["stats"]["calls_captured"])
+        unwrapped = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+        saving.save(saving.finish(unwrapped), tokenizer, tmp_path / str(len(trained)))
+        trained.append(snapshot(reward_model.load(tmp_path / str(len(trained)))[0]))
+    assert captured[0] == 0 < captured[1]
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(trained[1][name], weight, rtol=0, atol=1e-9)
+
+
+def test_workers_lay_out_the_same_batches(tiny_model, mixed, make_trainer):
+    model, _ = tiny_model
+    expected = make_trainer(model, mixed, evaluation=mixed).evaluate()
+    found = make_trainer(
+        model,
+        mixed,
+        evaluation=mixed,
+        dataloader_num_workers=1,
+        dataloader_multiprocessing_context="fork",
+        dataloader_persistent_workers=True,
+    ).evaluate()
+    assert found["eval_loss"] == pytest.approx(expected["eval_loss"], abs=1e-12)
 
 
 def test_activation_checkpointing_changes_no_weight(tiny_checkpoint, mixed, make_trainer):

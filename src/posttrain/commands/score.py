@@ -55,7 +55,10 @@ class ScoringSettings(RowSettings, ModelSettings):
 
     layout: str = setting("separate", LAYOUT_HELP)
     data: list[str] = setting([], "Files (.jsonl, .jsonl.gz, .csv, .parquet) or other sources.")
-    batch_tokens: int = setting(8192, "Tokens computed at once, padding aside.")
+    batch_tokens: int = setting(
+        8192,
+        "Most tokens computed at once, padding included (in rows that groups share: padding aside).",
+    )
     skip_bad: bool = setting(False, "Leave out, and count, bad records.")
     seed: int = setting(
         0, "Seeds the score head where the checkpoint has none, and the order of shuffled rows."

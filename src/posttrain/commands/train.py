@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.commands.common import (
     ModelSettings,
@@ -138,7 +139,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     """Train a reward model and save it in ``config.output_dir``.
 
     Beside the model stand its card (``README.md``), ``run.json`` (settings, data, environment and
-    evaluation) and the checkpoints.
+    evaluation), ``trainer_state.json`` (what was logged) and the checkpoints.
 
     Returns:
         The contents of ``run.json``.
@@ -206,7 +207,9 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     )
     if trainer.is_world_process_zero():
         if held_out and not _sharded(trainer):
-            found = _evaluate(finished, tokenizer, held_out[0], settings)
+            found = _evaluate(
+                finished, tokenizer, held_out[0], settings, config.max_tokens_per_device
+            )
         account = described | {
             "data": counts,
             "steps": result.global_step,
@@ -217,6 +220,8 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         texts = {
             "run.json": json.dumps(account, indent=2, ensure_ascii=False) + "\n",
             "README.md": model_card(account),
+            # What was logged, where Trainer.save_state would write it.
+            TRAINER_STATE_NAME: json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n",
         }
         saving.save(finished, tokenizer, folder, state=state, texts=texts)
     trainer.accelerator.wait_for_everyone()
@@ -311,7 +316,13 @@ def _sharded(trainer: RankingTrainer) -> bool:
     return bool(trainer.is_fsdp_enabled)
 
 
-def _evaluate(model: Any, tokenizer: Any, held_out: Stored, settings: TrainSettings) -> Any:
+def _evaluate(
+    model: Any,
+    tokenizer: Any,
+    held_out: Stored,
+    settings: TrainSettings,
+    max_tokens_per_device: int | None,
+) -> dict[str, Any]:
     """What ``posttrain evaluate`` would report, in separate rows as other programs score."""
     limits = limits_for(
         model,
@@ -319,5 +330,6 @@ def _evaluate(model: Any, tokenizer: Any, held_out: Stored, settings: TrainSetti
         max_tokens=settings.max_tokens,
         skip_too_long=True,
     )
-    scored = score_groups(model, tokenizer, held_out, LAYOUTS["separate"], limits)
+    batches = {} if max_tokens_per_device is None else {"batch_tokens": max_tokens_per_device}
+    scored = score_groups(model, tokenizer, held_out, LAYOUTS["separate"], limits, **batches)
     return report(scored, resamples=settings.resamples)

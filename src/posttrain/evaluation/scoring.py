@@ -43,7 +43,7 @@ class Scorer:
         tokenizer: Its tokenizer.
         layout: How groups become rows.
         limits: See :func:`limits_for`.
-        batch_tokens: Tokens of a forward pass, padding aside.
+        batch_tokens: Most tokens of a forward pass (see :func:`.reward_model.score`).
         pack_length: Most tokens of a row that groups share; None gives each its own.
     """
 
@@ -149,7 +149,7 @@ def score_groups(
         groups: The groups, in any number.
         layout: How groups become rows.
         limits: See :func:`limits_for`.
-        batch_tokens: Tokens of a forward pass, padding aside.
+        batch_tokens: Most tokens of a forward pass (see :func:`.reward_model.score`).
         pack_length: Most tokens of a row that groups share; None gives each its own.
         counts: Filled with ``groups that are too long`` and ``trimmed prompts``.
 

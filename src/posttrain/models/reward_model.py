@@ -120,7 +120,7 @@ def _match_precision(head: nn.Linear, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 def stock_model(model: nn.Module) -> PreTrainedModel:
     """The stock classifier within a wrapper: that of a distributed trainer, or of peft."""
-    inner: Any = extract_model_from_parallel(model)
+    inner: Any = extract_model_from_parallel(model, keep_torch_compile=False)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
@@ -221,7 +221,7 @@ def forward_scores(model: Any, batch: RowBatch) -> Tensor:
     Raises:
         UserError: As for :func:`score_head` and :func:`.rows.attention.mask_for`.
     """
-    inner = extract_model_from_parallel(model)
+    inner = extract_model_from_parallel(model, keep_torch_compile=False)
     mask = mask_for(stock_model(accept_rows(inner)), batch)
     return model(
         input_ids=batch.input_ids,
@@ -239,7 +239,7 @@ def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
         Shape ``[responses, hidden size]``, by group and then by rank.
 
     Raises:
-        UserError: If the model's attention cannot keep the rows' parts apart (see
+        UserError: If the model's attention cannot keep documents and responses in a row apart (see
             :func:`.rows.attention.mask_for`).
     """
     stock = stock_model(model)
@@ -274,7 +274,8 @@ def score(
         groups: The groups.
         pad_token_id: Fills up rows.
         layout: How groups become rows.
-        batch_tokens: Tokens per forward pass, padding aside; a single larger group is allowed.
+        batch_tokens: Most tokens of a forward pass, padding included (in rows that groups share:
+            padding aside); a single larger group is allowed.
         pack_length: See :func:`.rows.layout.lay_out`.
 
     Returns:
@@ -286,7 +287,8 @@ def score(
         firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
         head = score_head(stock_model(model)).weight.dtype
         scores = torch.empty(int(firsts[-1]), dtype=torch.promote_types(head, torch.float32))
-        for members in _batches(groups, layout, batch_tokens):
+        shared_rows = pack_length is not None
+        for members in _batches(groups, layout, batch_tokens, shared_rows=shared_rows):
             chosen = [groups[k] for k in members]
             batch = lay_out(chosen, layout, pad_token_id=pad_token_id, pack_length=pack_length)
             places = np.concatenate([np.arange(firsts[k], firsts[k + 1]) for k in members])
@@ -297,17 +299,22 @@ def score(
 
 
 def _batches(
-    groups: Sequence[TokenizedGroup], layout: Layout, batch_tokens: int
+    groups: Sequence[TokenizedGroup], layout: Layout, batch_tokens: int, *, shared_rows: bool
 ) -> Iterator[list[int]]:
     """Indices of groups of similar length, up to so many tokens at a time."""
     members: list[int] = []
-    tokens = 0
+    rows = longest = tokens = 0
     for k in sorted(range(len(groups)), key=lambda k: layout.tokens(groups[k])):
-        size = layout.tokens(groups[k])
-        if members and tokens + size > batch_tokens:
+        is_single = layout.rows == "single"
+        more_rows = 1 if is_single else len(groups[k].responses)
+        longest = max(longest, groups[k].total if is_single else groups[k].longest)
+        more_tokens = layout.tokens(groups[k])
+        size = tokens + more_tokens if shared_rows else (rows + more_rows) * longest
+        if members and size > batch_tokens:
             yield members
-            members, tokens = [], 0
+            members, rows, tokens = [], 0, 0
+            longest = groups[k].total if is_single else groups[k].longest
         members.append(k)
-        tokens += size
+        rows, tokens = rows + more_rows, tokens + more_tokens
     if members:
         yield members

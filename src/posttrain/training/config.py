@@ -27,6 +27,41 @@ WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
         "groups_per_step divides the number of groups, all steps are equal",
     ),
     "auto_find_batch_size": (False, "max_tokens_per_device limits memory; lower it"),
+    "average_tokens_across_devices": (True, "the loss is the mean over a step's pairs anyway"),
+    "include_num_input_tokens_seen": ("no", "tokens_per_second is logged anyway"),
+    "label_names": (None, "what the loss compares is in the data set's own columns"),
+    "length_column_name": ("length", "groups of like length are computed together anyway"),
+    "prediction_loss_only": (False, "evaluation reports the loss and the metrics of scores"),
+}
+
+#: Settings of transformers that would break here: the value that is allowed, and why.
+NOT_SUPPORTED: dict[str, tuple[Any, str]] = {
+    "deepspeed": (
+        None,
+        "it would update weights after every micro-batch; spread them with FSDP (accelerate launch "
+        "--config_file runs/accelerate/fsdp2.yaml)",
+    ),
+    "parallelism_config": (
+        None,
+        "every process computes other groups; leave it out, and spread weights with FSDP",
+    ),
+    "neftune_noise_alpha": (
+        None,
+        "its noise depends on the length of a padded row, so it would change with "
+        "max_tokens_per_device; leave it out",
+    ),
+    "batch_eval_metrics": (False, "metrics are means over all pairs; leave it out"),
+    "eval_do_concat_batches": (True, "metrics are means over all pairs; leave it out"),
+    "include_for_metrics": ([], "metrics are computed from scores alone; leave it out"),
+}
+
+#: Optimisers that do not go with steps of several micro-batches, by the beginning or end of their
+#: names, and why.
+OPTIMIZERS_NOT_SUPPORTED: dict[str, str] = {
+    "schedule_free": "it trains other weights than it evaluates, and checkpoints would mix them up",
+    "lomo": "it updates weights in each backward pass, and a step has several",
+    "adalomo": "it updates weights in each backward pass, and a step has several",
+    "layerwise": "it updates weights in each backward pass, and a step has several",
 }
 
 
@@ -37,7 +72,7 @@ class RankingConfig(TrainingArguments):
     All of ``transformers.TrainingArguments``, some of which have no say here: a step takes
     ``groups_per_step`` groups on all devices together, computed in micro-batches of
     ``max_tokens_per_device`` tokens, so neither batch sizes nor accumulation are to be set, nor
-    :data:`WITHOUT_EFFECT`. Where Llama 2 gives a number (section 3.2.2), it is the default; Llama 3
+    :data:`WITHOUT_EFFECT` and :data:`NOT_SUPPORTED`. Where Llama 2 gives a number (section 3.2.2), it is the default; Llama 3
     gives none.
 
     Raises:
@@ -51,8 +86,8 @@ class RankingConfig(TrainingArguments):
     max_tokens_per_device: int | None = setting(
         16384,
         "Most tokens that a device computes at once, padding included (in rows that groups share: "
-        "padding aside); a step takes as many parts as it needs. It limits memory and changes "
-        "nothing else.",
+        "padding aside), in training and evaluation; a step takes as many micro-batches as it "
+        "needs. It limits memory and changes nothing else.",
     )
     loss_type: str = setting(
         "pairs",
@@ -93,6 +128,9 @@ class RankingConfig(TrainingArguments):
         default=None,
         metadata={"help": "Not to be set; see groups_per_step and max_tokens_per_device."},
     )
+    per_device_eval_batch_size: int | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Not to be set; see max_tokens_per_device."}
+    )
 
     def __post_init__(self) -> None:
         if self.loss_type not in get_args(LossType):
@@ -118,17 +156,15 @@ class RankingConfig(TrainingArguments):
         for name in ("center_rewards_coefficient", "auxiliary_weight", "min_warmup_steps"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
-        if self.per_device_train_batch_size is not None or self.gradient_accumulation_steps != 1:
+        sizes = (self.per_device_train_batch_size, self.per_device_eval_batch_size)
+        if sizes != (None, None) or self.gradient_accumulation_steps != 1:
             raise UserError(
-                "per_device_train_batch_size and gradient_accumulation_steps have no say here: set "
-                "groups_per_step (groups of an optimiser step, on all devices together) and "
-                "max_tokens_per_device (tokens that a device computes at once)"
+                "per_device_train_batch_size, per_device_eval_batch_size and "
+                "gradient_accumulation_steps have no say here: set groups_per_step (groups of an "
+                "optimiser step, on all devices together) and max_tokens_per_device (tokens that a "
+                "device computes at once, also in evaluation)"
             )
-        for name, (nothing, remedy) in WITHOUT_EFFECT.items():
-            if getattr(self, name) != nothing:
-                raise UserError(
-                    f"{name}={getattr(self, name)!r} has no effect here, so leave it out: {remedy}"
-                )
+        self._refuse_what_transformers_alone_supports()
         if self.train_sampling_strategy not in ("random", "sequential"):
             raise UserError(
                 f"train_sampling_strategy={self.train_sampling_strategy!r} is not random or "
@@ -137,11 +173,31 @@ class RankingConfig(TrainingArguments):
         if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
             self.lr_scheduler_kwargs = {"min_lr_rate": self.min_learning_rate_share}
         # transformers reads it for its account of a run, and nothing else.
-        self.per_device_train_batch_size = self.groups_per_step
+        self.per_device_train_batch_size = self.per_device_eval_batch_size = self.groups_per_step
         super().__post_init__()
-        self.per_device_train_batch_size = math.ceil(self.groups_per_step / self.world_size)
+        groups = math.ceil(self.groups_per_step / self.world_size)
+        self.per_device_train_batch_size = self.per_device_eval_batch_size = groups
         # The model's forward takes none of the columns of a training set; the collator does.
         self.remove_unused_columns = False
+
+    def _refuse_what_transformers_alone_supports(self) -> None:
+        # The command line has a truth value for it.
+        self.include_num_input_tokens_seen = self.include_num_input_tokens_seen or "no"
+        for name, (nothing, remedy) in WITHOUT_EFFECT.items():
+            if getattr(self, name) != nothing:
+                raise UserError(
+                    f"{name}={getattr(self, name)!r} has no effect here, so leave it out: {remedy}"
+                )
+        for name, (nothing, reason) in NOT_SUPPORTED.items():
+            if getattr(self, name) != nothing:
+                raise UserError(f"{name}={getattr(self, name)!r} is not supported here: {reason}")
+        # By transformers' enumeration or as a word.
+        optimizer = getattr(self.optim, "value", self.optim)
+        for name, reason in OPTIMIZERS_NOT_SUPPORTED.items():
+            if optimizer.startswith(name) or optimizer.endswith(name):
+                raise UserError(
+                    f"optim={optimizer!r} is not supported here: {reason}; take another"
+                )
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Steps of warm-up: at least ``min_warmup_steps`` where they are given as a share."""
@@ -150,4 +206,5 @@ class RankingConfig(TrainingArguments):
 
     def to_dict(self) -> dict[str, Any]:
         """The settings, from which an equal object can be made."""
-        return super().to_dict() | {"per_device_train_batch_size": None}
+        computed = ("per_device_train_batch_size", "per_device_eval_batch_size")
+        return super().to_dict() | dict.fromkeys(computed)

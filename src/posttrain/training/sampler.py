@@ -9,7 +9,7 @@ of them know, so that nothing needs to be agreed upon.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,20 +164,6 @@ class EpochCounter(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called by the trainer."""
         self.sampler.epoch = state.global_step // len(self.sampler)
-
-
-class StepItems:
-    """A data set whose items are planned steps, each with the rows of its groups by index."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    def __getitems__(self, step: Step) -> tuple[Step, dict[int, Mapping[str, Any]]]:
-        """What ``torch.utils.data.DataLoader`` asks for."""
-        groups = sorted(
-            {group for micro_batch in step.micro_batches for group in micro_batch.groups}
-        )
-        return step, dict(zip(groups, self.dataset.__getitems__(groups), strict=True))
 
 
 def cut(

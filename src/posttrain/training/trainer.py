@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,21 @@ from posttrain.models.exactness import check_exact
 from posttrain.models.reward_model import accept_rows, forward_scores
 from posttrain.rows.layout import RowBatch
 from posttrain.training.checkpoints import rotate, write_manifest
-from posttrain.training.collator import GroupCollator, check_ranking
+from posttrain.training.collator import GroupCollator
 from posttrain.training.config import RankingConfig
 from posttrain.training.divergence import check_weights, diverged
 from posttrain.training.fsdp import shard_head_in_fp32
 from posttrain.training.losses import label_loss, plackett_luce_loss, ranking_loss
 from posttrain.training.metrics import RecentSteps, score_metrics, sums_over_pairs
-from posttrain.training.sampler import (
-    EpochCounter,
-    Sizes,
-    Step,
-    StepItems,
-    StepSampler,
-    label_factor,
-    share,
+from posttrain.training.sampler import EpochCounter, StepSampler
+from posttrain.training.step_batches import (
+    EvaluationBatches,
+    TrainingBatches,
+    step_loader,
+    step_sampler,
 )
 
-#: Stands where a group has fewer pairs than others; what Trainer itself pads with.
+#: Stands where there is no pair; what Trainer itself pads with.
 NO_PAIR = -100.0
 
 
@@ -123,55 +121,49 @@ class RankingTrainer(Trainer):
         Raises:
             UserError: If there is to be an auxiliary loss, and no response is labelled.
         """
-        dataset: Any = self.train_dataset
-        shared_rows = self.collator.pack_length is not None
-        sizes = Sizes.from_dataset(dataset, self.collator.layout, shared_rows=shared_rows)
-        if self.config.auxiliary_weight and (sizes.labels is None or not sizes.labels.any()):
+        shuffle = self.config.train_sampling_strategy == "random"
+        sampler = self._sampler(self.train_dataset, shuffle=shuffle)
+        labels = sampler.sizes.labels
+        if self.config.auxiliary_weight and (labels is None or not labels.any()):
             raise UserError(
                 f"auxiliary_weight={self.config.auxiliary_weight:g} needs labelled responses, and "
-                f"none of the {len(sizes.pairs)} groups has any; give TrainingGroup its labels, or "
-                "set auxiliary_weight to 0"
+                f"none of the {len(sampler.sizes.pairs)} groups has any; give TrainingGroup its "
+                "labels, or set auxiliary_weight to 0"
             )
-        sampler = StepSampler(
-            sizes,
-            groups_per_step=self.config.groups_per_step,
-            max_tokens_per_device=self.config.max_tokens_per_device,
-            shuffle=self.config.train_sampling_strategy == "random",
-            seed=self.config.seed if self.config.data_seed is None else self.config.data_seed,
-            processes=self.accelerator.num_processes,
-            process=self.accelerator.process_index,
-        )
         self.add_callback(EpochCounter(sampler))
-        return DataLoader(
-            StepItems(dataset),  # type: ignore[arg-type]
-            batch_sampler=sampler,  # type: ignore[arg-type]
-            collate_fn=self._collate,  # type: ignore[arg-type]
-            num_workers=self.config.dataloader_num_workers,
-            prefetch_factor=self.config.dataloader_prefetch_factor,
-            persistent_workers=self.config.dataloader_persistent_workers,
-            pin_memory=self.config.dataloader_pin_memory and torch.cuda.is_available(),
-            # Otherwise each epoch would draw from torch's global numbers.
-            generator=torch.Generator(),
-        )
-
-    def _collate(self, planned: tuple[Step, dict[int, Mapping[str, Any]]]) -> dict[str, Any]:
-        """Rows of a step's micro-batches, and by what their summed loss is divided."""
-        step, items = planned
         whole_rankings = self.config.loss_type == "plackett-luce"
-        micro_batches = []
-        for micro_batch in step.micro_batches:
-            batch: dict[str, Any] = self.collator(
-                [items[k] for k in micro_batch.groups],
-                [(*step.seed, k) for k in micro_batch.groups],
-            )
-            pairs, labels = len(batch["winners"]), len(batch["labelled"])
-            batch["share"] = share(micro_batch, pairs, step, whole_rankings=whole_rankings)
-            batch["label_factor"] = label_factor(batch["share"], labels, step)
-            batch["tokens"] = sum(self.collator.tokens(items[k]) for k in micro_batch.groups)
-            if whole_rankings:
-                check_ranking(batch)
-            micro_batches.append(batch)
-        return {"micro_batches": micro_batches}
+        batches = TrainingBatches(self.collator, whole_rankings)
+        persistent = self.config.dataloader_persistent_workers
+        return step_loader(self.train_dataset, sampler, batches, self.config, persistent=persistent)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Steps as in training, in the data's order, so that evaluation takes no more memory.
+
+        Raises:
+            UserError: If there is nothing to evaluate on.
+        """
+        dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]  # type: ignore[index]
+        if dataset is None:
+            raise UserError("there is no data set to evaluate on; give an eval_dataset")
+        batches = EvaluationBatches(self.collator, self.config.groups_per_step)
+        return step_loader(dataset, self._sampler(dataset), batches, self.config)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """As for evaluation."""
+        return self.get_eval_dataloader(test_dataset)
+
+    def _sampler(self, dataset: Any, *, shuffle: bool = False) -> StepSampler:
+        processes, process = self.accelerator.num_processes, self.accelerator.process_index
+        return step_sampler(
+            dataset,
+            self.collator,
+            self.config,
+            shuffle=shuffle,
+            processes=processes,
+            process=process,
+        )
 
     def training_step(
         self,
@@ -188,22 +180,14 @@ class RankingTrainer(Trainer):
         Raises:
             UserError: If the loss is not a finite number.
         """
-        model.train()
         micro_batches = inputs["micro_batches"]
         total = torch.zeros((), device=self.args.device)
         for number, micro_batch in enumerate(micro_batches, start=1):
-            batch = self._prepare_inputs(micro_batch)
-            # Gradients are exchanged once a step. Sharded ones (FSDP) are exchanged with each part,
-            # because keeping them whole would take the memory that sharding saves.
+            # Gradients are exchanged once a step. Sharded ones (FSDP) are exchanged with each
+            # micro-batch, because keeping them whole would take the memory that sharding saves.
             last = number == len(micro_batches) or self.is_fsdp_enabled
             with nullcontext() if last else self.accelerator.no_sync(model):
-                loss, scores = self.compute_loss(model, batch, return_outputs=True)
-                # Gradients are averaged over processes, so this makes their sum.
-                loss = loss * (batch["share"] * self.accelerator.num_processes)
-                self.accelerator.backward(loss)
-            total += loss.detach()
-            if batch["share"]:
-                self._recent.add(scores["winners"], scores["losers"], batch)
+                total += super().training_step(model, micro_batch)
         if not torch.isfinite(total):
             what = f"the loss of step {self.state.global_step + 1} is {total.item()}"
             raise diverged(what, self.args.learning_rate)
@@ -236,8 +220,9 @@ class RankingTrainer(Trainer):
         """Mean loss of one micro-batch (see :func:`.ranking_loss`, :func:`.plackett_luce_loss`).
 
         Over its groups with ``plackett-luce``, otherwise over its pairs; with ``auxiliary_weight``
-        that of its labelled responses is added (see :func:`.losses.label_loss`). Outputs are the
-        scores of ``winners`` and ``losers``.
+        that of its labelled responses is added (see :func:`.losses.label_loss`). If it belongs to a
+        planned step, this is multiplied by its share of that. Outputs are the scores of
+        ``winners`` and ``losers``.
         """
         scores, winners, losers = _pair_scores(model, inputs)
         if self.config.loss_type == "plackett-luce":
@@ -254,32 +239,45 @@ class RankingTrainer(Trainer):
             auxiliary = label_loss(scores[inputs["labelled"]], inputs["acceptable"])
             factor = self.config.auxiliary_weight * inputs.get("label_factor", 1.0)
             loss = loss + factor * auxiliary
+        if "share" in inputs:
+            # Gradients are averaged over processes, so this makes their sum.
+            loss = loss * (inputs["share"] * self.accelerator.num_processes)
+            if inputs["share"]:
+                self._recent.add(winners, losers, inputs)
         return (loss, {"winners": winners, "losers": losers}) if return_outputs else loss
 
     def prediction_step(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, Tensor, Tensor]:
-        """Scores of one evaluation batch, with what the loss needs to know of each pair.
+        """Scores of a step's groups, with what the loss needs to know of each pair.
 
         Trainer counts items, not pairs: it would weigh each batch's loss by its groups and cut what
-        comes by pair. So everything comes by group here, and there is no loss.
+        comes by pair. So everything comes by group here, and there is no loss. All processes return
+        as many groups, so that they can be gathered.
 
         Returns:
-            None; scores of winner and loser, ``[groups, most pairs, 2]``; margin, weight and
-            strength, ``[groups, most pairs, 3]``. Where a group has fewer pairs, all are
-            :data:`NO_PAIR`.
+            None; scores of winner and loser, ``[groups of the step, most pairs, 2]``; margin,
+            weight and strength, ``[groups of the step, most pairs, 3]``. All are :data:`NO_PAIR`
+            where a group has fewer pairs, or another process computes it.
         """
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad():
-            _, winners, losers = _pair_scores(model, inputs)
-        scores = torch.stack([winners, losers], dim=1)
-        terms = torch.stack([inputs[name] for name in ("margins", "weights", "strengths")], dim=1)
-        counts = inputs["pair_counts"].tolist()
-        return None, _by_group(scores, counts), _by_group(terms, counts)
+        scores: dict[int, Tensor] = {}
+        terms: dict[int, Tensor] = {}
+        for micro_batch in inputs["micro_batches"]:
+            batch = self._prepare_inputs(micro_batch)
+            with torch.no_grad():
+                _, winners, losers = _pair_scores(model, batch)
+            counts = batch["pair_counts"].tolist()
+            known = torch.stack([batch[name] for name in ("margins", "weights", "strengths")], 1)
+            # A dummy, computed for the other processes' sake, has no places.
+            scored = torch.stack([winners, losers], 1).split(counts)
+            scores |= zip(batch["places"], scored, strict=False)
+            terms |= zip(batch["places"], known.split(counts), strict=False)
+        size = len(inputs["sizes"])
+        return None, _by_place(scores, size, like=scored[0]), _by_place(terms, size, like=known)
 
     def pair_metrics(self, predicted: EvalPrediction) -> dict[str, float]:
         """Mean loss over all pairs, and the metrics of :func:`.training.metrics.score_metrics`.
@@ -366,5 +364,7 @@ def _pair_scores(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor
     return scores, scores[inputs["winners"]], scores[inputs["losers"]]
 
 
-def _by_group(values: Tensor, counts: Sequence[int]) -> Tensor:
-    return pad_sequence(values.split(counts), batch_first=True, padding_value=NO_PAIR)
+def _by_place(values: Mapping[int, Tensor], size: int, *, like: Tensor) -> Tensor:
+    none = like[:0]
+    table = [values.get(place, none) for place in range(size)]
+    return pad_sequence(table, batch_first=True, padding_value=NO_PAIR)

@@ -115,6 +115,60 @@ def test_a_run_that_is_not_there_or_not_its_own_is_refused(runs, tmp_path, monke
         study.STUDY.run("mine", settings=TrainingRunSettings(str(tmp_path), **SETTINGS))
 
 
+def test_heads_are_fitted_on_the_mix_that_the_run_trained_on(
+    tmp_path, monkeypatch, tiny_checkpoint
+):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
+    for domain, count in (("helpfulness", "90"), ("safety", "30")):
+        data = tmp_path / f"{domain}.jsonl"
+        command = f"data simulate {data} --domain {domain} --groups {count} --seed 4"
+        assert cli.main(command.split()) == 0
+    words = (
+        f"train --model {tiny_checkpoint} --data {tmp_path}/helpfulness.jsonl "
+        f"{tmp_path}/safety.jsonl --mix helpfulness:0.5,safety:0.5 --output_dir {tmp_path}/mixed "
+        "--eval_fraction 0.3 --max_steps 2 --groups_per_step 16 --save_strategy no "
+        "--report_to none --disable_tqdm true --resamples 5 --processes 1 --use_cpu"
+    )
+    assert cli.main(words.split()) == 0
+    account = json.loads((tmp_path / "mixed" / "run.json").read_text())
+    fitted = []
+    head_scores = study._head_scores
+
+    def watched(checkpoint, training, *rest):
+        fitted.append(len(training))
+        return head_scores(checkpoint, training, *rest)
+
+    monkeypatch.setattr(study, "_head_scores", watched)
+    settings = TrainingRunSettings(str(tmp_path), penalties=[1.0], resamples=5)
+    study.STUDY.run("mixed", settings=settings)
+    left_out = account["data"]["training"]["groups in helpfulness left out by the mix"]
+    assert left_out > 30
+    assert fitted == [account["data"]["training"]["groups"]]
+
+
+@pytest.mark.parametrize(
+    ("logging", "steps"), [("--logging_steps 1", [1, 2]), ("--logging_strategy no", [])]
+)
+def test_a_run_without_checkpoints_has_a_history(
+    tmp_path, monkeypatch, tiny_checkpoint, logging, steps
+):
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
+    words = (
+        f"train --model {tiny_checkpoint} --data simulator:60:2 --output_dir {tmp_path}/mine "
+        f"--eval_fraction 0.3 --max_steps 2 --groups_per_step 16 --save_strategy no {logging} "
+        "--report_to none --disable_tqdm true --resamples 5 --processes 1 --use_cpu"
+    )
+    assert cli.main(words.split()) == 0
+    settings = TrainingRunSettings(str(tmp_path), penalties=[1.0], resamples=5)
+    record = study.STUDY.run("mine", settings=settings)
+    assert record.tables["history"]["step"].tolist() == steps
+    # As a run of an earlier version is left.
+    (tmp_path / "mine" / "trainer_state.json").unlink()
+    record = study.STUDY.run("mine", settings=settings)
+    assert record.tables["history"]["step"].tolist() == []
+    assert records.load(records.save(record, tmp_path)).tables["history"].empty
+
+
 def test_groups_that_were_too_long_are_left_out_again(tmp_path, monkeypatch, tiny_checkpoint):
     monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
     words = (

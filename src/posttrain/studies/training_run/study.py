@@ -2,7 +2,7 @@
 
 A finished run is judged on the groups that it held out, beside two baselines on the same pairs: the
 longer response, and linear heads on frozen features of the model it started from, fitted on the
-groups that it could train on and tuned by cross-validation among them. Differences are paired.
+groups that it trained on and tuned by cross-validation among them. Differences are paired.
 """
 
 import json
@@ -18,8 +18,10 @@ import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.config.fields import setting
+from posttrain.data.mixing import parse_mix
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import Stored, stored
 from posttrain.errors import UserError
@@ -72,7 +74,7 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
         cache_dir: Not used.
 
     Returns:
-        Tables: ``history`` (what each log said, by ``step``),
+        Tables: ``history`` (what each log said, by ``step``; empty if nothing was logged),
         ``accuracy`` (each of :data:`METRICS` of the trained model and the baselines, with
         intervals), ``differences`` (the trained model minus each baseline), ``groups`` (accuracy by
         held-out ``group``). Data: the run's own account. Environment: the run's own, with the
@@ -108,7 +110,6 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
     scores |= _head_scores(checkpoint, training, held_out, chosen["min_strength"], settings)
     measured, by_group = _measure(scores, ranked, settings.resamples)
     _check_reproduced(measured[Scorer.TRAINED][Metric.ACCURACY][0], account["evaluation"], folder)
-    state = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime)
     return Measured(
         settings={
             "run": account["settings"],
@@ -118,7 +119,7 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
         },
         data=account["data"] | {"steps": account["steps"]},
         tables={
-            "history": _history(json.loads(state[-1].read_text(encoding="utf-8"))),
+            "history": _history(folder),
             "accuracy": _table(measured),
             "differences": _table(
                 {
@@ -148,17 +149,20 @@ def _check_reproduced(found: float, reported: dict[str, Any], folder: Path) -> N
 
 
 def _groups(chosen: dict[str, Any], folder: Path) -> tuple[Stored, Stored]:
-    """What the run could train on and what it held out."""
-    found = stored(chosen["data"], skip_bad=chosen["skip_bad"])
+    """What the run trained on and what it held out, as :mod:`posttrain.commands.train` has it."""
+    training = stored(chosen["data"], skip_bad=chosen["skip_bad"])
     if chosen["eval_data"]:
         held_out = stored(chosen["eval_data"], skip_bad=chosen["skip_bad"])
     elif chosen["eval_fraction"]:
-        found, held_out = found.split(
+        training, held_out = training.split(
             test_fraction=chosen["eval_fraction"], seed=chosen["split_seed"]
         )
     else:
         raise UserError(f"the run in {folder} held nothing out that it could be judged by")
-    return found, held_out
+    # Records of earlier versions know no mix.
+    if chosen.get("mix") is not None:
+        training = training.mixed(parse_mix(chosen["mix"]), seed=chosen["split_seed"])
+    return training, held_out
 
 
 def _fitting(
@@ -270,10 +274,18 @@ def _table(measured: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["scorer", "metric", "estimate", "low", "high"])
 
 
-def _history(state: dict[str, Any]) -> pd.DataFrame:
+def _history(folder: Path) -> pd.DataFrame:
     """What each log said while the run trained."""
     columns = ["step", "epoch", "loss", "accuracy", "learning_rate", "grad_norm", "score_mean"]
     columns += ["score_std", "ties", "pairs_per_second", "tokens_per_second", "padding"]
+    # Runs of earlier versions kept it in their checkpoints only.
+    earlier = sorted(
+        folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime
+    )
+    kept = [path for path in (*earlier, folder / TRAINER_STATE_NAME) if path.exists()]
+    if not kept:
+        return pd.DataFrame(columns=columns, dtype=float)
+    state = json.loads(kept[-1].read_text(encoding="utf-8"))
     logs = [entry for entry in state["log_history"] if "loss" in entry]
     return pd.DataFrame(logs).reindex(columns=columns)
 

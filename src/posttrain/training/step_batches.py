@@ -1,0 +1,153 @@
+"""The batches of a planned step: what each process computes of it, laid out in rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from posttrain.training.collator import GroupCollator, check_ranking
+from posttrain.training.config import RankingConfig
+from posttrain.training.sampler import Sizes, Step, StepSampler, label_factor, share
+
+#: A step with the rows of its data set by index.
+StepRows = tuple[Step, dict[int, Mapping[str, Any]]]
+
+
+class StepItems:
+    """A data set whose items are planned steps, each with the rows of its groups by index."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        """Groups, which is what Trainer counts."""
+        return len(self.dataset)
+
+    def __getitems__(self, step: Step) -> StepRows:
+        """What ``torch.utils.data.DataLoader`` asks for."""
+        groups = sorted(
+            {group for micro_batch in step.micro_batches for group in micro_batch.groups}
+        )
+        return step, dict(zip(groups, self.dataset.__getitems__(groups), strict=True))
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """Rows of a step's micro-batches, with what each counts in the loss of the step.
+
+    Attributes:
+        collator: Lays groups out in rows.
+        whole_rankings: Whether the loss is of whole rankings; otherwise it is of pairs.
+    """
+
+    collator: GroupCollator
+    whole_rankings: bool
+
+    def __call__(self, planned: StepRows) -> dict[str, Any]:
+        """``micro_batches``: what the collator makes, with ``share``, ``label_factor``, ``tokens``.
+
+        Raises:
+            UserError: See :func:`.collator.check_ranking`.
+        """
+        step, rows = planned
+        micro_batches = []
+        for micro_batch in step.micro_batches:
+            batch: dict[str, Any] = self.collator(
+                [rows[k] for k in micro_batch.groups],
+                [(*step.seed, k) for k in micro_batch.groups],
+            )
+            pairs, labels = len(batch["winners"]), len(batch["labelled"])
+            batch["share"] = share(micro_batch, pairs, step, whole_rankings=self.whole_rankings)
+            batch["label_factor"] = label_factor(batch["share"], labels, step)
+            batch["tokens"] = sum(self.collator.tokens(rows[k]) for k in micro_batch.groups)
+            if self.whole_rankings:
+                check_ranking(batch)
+            micro_batches.append(batch)
+        return {"micro_batches": micro_batches}
+
+
+@dataclass(frozen=True)
+class EvaluationBatches:
+    """Rows of a step's micro-batches, with the place of each group among those of the step.
+
+    Attributes:
+        collator: Lays groups out in rows.
+        groups_per_step: Groups of all steps but the last, which hold them in the data's order.
+    """
+
+    collator: GroupCollator
+    groups_per_step: int
+
+    def __call__(self, planned: StepRows) -> dict[str, Any]:
+        """``micro_batches``: what the collator makes, with ``places``, none in a dummy.
+
+        ``sizes`` is a tensor with an entry a group of the step, on whichever process it is.
+        """
+        step, rows = planned
+        micro_batches = []
+        for micro_batch in step.micro_batches:
+            batch: dict[str, Any] = self.collator(
+                [rows[k] for k in micro_batch.groups],
+                [(*step.seed, k) for k in micro_batch.groups],
+            )
+            places = () if micro_batch.is_dummy else micro_batch.groups
+            batch["places"] = [k % self.groups_per_step for k in places]
+            micro_batches.append(batch)
+        # Trainer takes the length of a batch's first tensor for the number of its items.
+        return {"sizes": torch.ones(step.groups), "micro_batches": micro_batches}
+
+
+def step_sampler(
+    dataset: Any,
+    collator: GroupCollator,
+    config: RankingConfig,
+    *,
+    shuffle: bool,
+    processes: int = 1,
+    process: int = 0,
+) -> StepSampler:
+    """The steps of a data set, as the settings have them (see :class:`.sampler.StepSampler`)."""
+    return StepSampler(
+        Sizes.from_dataset(dataset, collator.layout, shared_rows=collator.pack_length is not None),
+        groups_per_step=config.groups_per_step,
+        max_tokens_per_device=config.max_tokens_per_device,
+        shuffle=shuffle,
+        seed=config.seed if config.data_seed is None else config.data_seed,
+        processes=processes,
+        process=process,
+    )
+
+
+def step_loader(
+    dataset: Any,
+    sampler: StepSampler,
+    batches: TrainingBatches | EvaluationBatches,
+    config: RankingConfig,
+    *,
+    persistent: bool = False,
+) -> DataLoader:
+    """Loads one planned step after another.
+
+    Args:
+        dataset: The data set.
+        sampler: Plans its steps.
+        batches: Lays their groups out in rows.
+        config: Has the settings of a data loader.
+        persistent: Whether workers wait for the next epoch.
+    """
+    return DataLoader(
+        StepItems(dataset),  # type: ignore[arg-type]
+        batch_sampler=sampler,  # type: ignore[arg-type]
+        collate_fn=batches,
+        num_workers=config.dataloader_num_workers,
+        prefetch_factor=config.dataloader_prefetch_factor,
+        multiprocessing_context=config.dataloader_multiprocessing_context,
+        in_order=config.dataloader_in_order,
+        persistent_workers=persistent,
+        pin_memory=config.dataloader_pin_memory and torch.cuda.is_available(),
+        # Otherwise each epoch would draw from torch's global numbers.
+        generator=torch.Generator(),
+    )
