@@ -15,6 +15,7 @@ from scipy.special import expit
 
 from posttrain.config.keys import Key
 from posttrain.errors import UserError
+from posttrain.evaluation.sums import Columns
 
 
 class Metric(Key):
@@ -35,16 +36,20 @@ class Metric(Key):
 STRATA = ("all", "1", "2", "3", "4")
 BINS = 10
 
-# Columns of the sums, in order.
-_COUNT = slice(0, 5)
-_CORRECT = slice(5, 10)
-_LOG_LIKELIHOOD, _TIES = 10, 11
-_BIN_COUNT = slice(12, 12 + BINS)
-_BIN_CONFIDENCE = slice(12 + BINS, 12 + 2 * BINS)
-_BIN_CORRECT = slice(12 + 2 * BINS, 12 + 3 * BINS)
-_DIFFERENCE_SQUARED = 12 + 3 * BINS
-POWERS = slice(_DIFFERENCE_SQUARED + 1, _DIFFERENCE_SQUARED + 5)
-COLUMNS = _DIFFERENCE_SQUARED + 5
+#: What is summed over pairs; those with strengths, and those of bins of the confidence, by place.
+SUMS = Columns(
+    count=len(STRATA),
+    correct=len(STRATA),
+    log_likelihood=None,
+    ties=None,
+    bin_count=BINS,
+    bin_confidence=BINS,
+    bin_correct=BINS,
+    difference_squared=None,
+    # Of the scores of winners and losers, to the power of 1 to 4.
+    powers=4,
+)
+COLUMNS = SUMS.width
 
 
 def sufficient_statistics(
@@ -80,19 +85,16 @@ def sufficient_statistics(
     # Confidence lies in [0.5, 1]; the last bin includes 1.
     places = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
     in_bin = places[..., None] == np.arange(BINS)
-    columns = np.concatenate(
-        [
-            np.broadcast_to(stratum, (*difference.shape, len(STRATA))),
-            correct[..., None] * stratum,
-            -np.logaddexp(0, -difference)[..., None],
-            (difference == 0)[..., None],
-            in_bin,
-            in_bin * confidence[..., None],
-            in_bin * correct[..., None],
-            (difference**2)[..., None],
-            *((winners**power + losers**power)[..., None] for power in (1, 2, 3, 4)),
-        ],
-        axis=-1,
+    columns = SUMS.join(
+        count=np.broadcast_to(stratum, (*difference.shape, len(STRATA))),
+        correct=correct[..., None] * stratum,
+        log_likelihood=-np.logaddexp(0, -difference),
+        ties=difference == 0,
+        bin_count=in_bin,
+        bin_confidence=in_bin * confidence[..., None],
+        bin_correct=in_bin * correct[..., None],
+        difference_squared=difference**2,
+        powers=np.stack([winners**power + losers**power for power in (1, 2, 3, 4)], axis=-1),
     )
     # Sparse, because a dense table of pairs by groups outgrows memory at some ten thousand.
     membership = csr_array(
@@ -121,22 +123,26 @@ def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
         - ``bimodality``: Sarle's coefficient of the scores, (skewness² + 1) / kurtosis: ⅓ for a
           normal distribution, 5/9 for a uniform one, 1 for two spikes.
     """
+    of = SUMS.split(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
-        by_stratum = sums[..., _CORRECT] / sums[..., _COUNT]
-        total = sums[..., 0]
-        gaps = np.abs(sums[..., _BIN_CONFIDENCE] - sums[..., _BIN_CORRECT]).sum(axis=-1)
-        mean, second, third, fourth = np.moveaxis(sums[..., POWERS] / (2 * total)[..., None], -1, 0)
+        accuracy = of.correct / of.count
+        total = of.count[..., 0]
+        gaps = np.abs(of.bin_confidence - of.bin_correct).sum(axis=-1)
+        mean, second, third, fourth = np.moveaxis(of.powers / (2 * total)[..., None], -1, 0)
         variance = second - mean**2
         skew = (third - 3 * mean * second + 2 * mean**3) / variance**1.5
         kurtosis = (fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4) / variance**2
-        found = {"accuracy": by_stratum[..., 0]}
-        found |= {f"accuracy {name}": by_stratum[..., i] for i, name in enumerate(STRATA) if i}
-        return found | {
-            "log-likelihood": sums[..., _LOG_LIKELIHOOD] / total,
-            "calibration error": gaps / total,
-            "ties": sums[..., _TIES] / total,
-            "spread": np.sqrt(sums[..., _DIFFERENCE_SQUARED] / total),
-            "bimodality": (skew**2 + 1) / kurtosis,
+        return {
+            Metric.ACCURACY: accuracy[..., 0],
+            Metric.ACCURACY_1: accuracy[..., 1],
+            Metric.ACCURACY_2: accuracy[..., 2],
+            Metric.ACCURACY_3: accuracy[..., 3],
+            Metric.ACCURACY_4: accuracy[..., 4],
+            Metric.LOG_LIKELIHOOD: of.log_likelihood / total,
+            Metric.CALIBRATION_ERROR: gaps / total,
+            Metric.TIES: of.ties / total,
+            Metric.SPREAD: np.sqrt(of.difference_squared / total),
+            Metric.BIMODALITY: (skew**2 + 1) / kurtosis,
         }
 
 
@@ -149,7 +155,7 @@ def reliability(sums: np.ndarray) -> np.ndarray:
     Returns:
         Shape ``[BINS, 3]``; NaN in empty bins.
     """
-    count = sums[_BIN_COUNT]
+    of = SUMS.split(sums)
     with np.errstate(invalid="ignore"):
-        confidence, correct = sums[_BIN_CONFIDENCE] / count, sums[_BIN_CORRECT] / count
-    return np.stack([confidence, correct, count / count.sum()], axis=-1)
+        confidence, correct = of.bin_confidence / of.bin_count, of.bin_correct / of.bin_count
+    return np.stack([confidence, correct, of.bin_count / of.bin_count.sum()], axis=-1)

@@ -39,15 +39,16 @@ def score_metrics(sums: np.ndarray) -> dict[str, float]:
         responses in pairs; ``difference_rms``, the root mean square of winner minus loser.
     """
     found = metrics.metrics(sums)
-    mean, square = (sums[metrics.POWERS] / (2 * sums[0]))[:2]
-    by_strength = {f"accuracy_{s}": float(found[f"accuracy {s}"]) for s in "1234"}
+    of = metrics.SUMS.split(sums)
+    mean, square = (of.powers / (2 * of.count[0]))[:2]
+    by_strength = {f"accuracy_{s}": float(found[f"{metrics.Metric.ACCURACY} {s}"]) for s in "1234"}
     return {
-        "accuracy": float(found["accuracy"]),
+        "accuracy": float(found[metrics.Metric.ACCURACY]),
         **{name: value for name, value in by_strength.items() if not np.isnan(value)},
-        "ties": float(found["ties"]),
+        "ties": float(found[metrics.Metric.TIES]),
         "score_mean": float(mean),
         "score_std": float(max(square - mean**2, 0.0) ** 0.5),
-        "difference_rms": float(found["spread"]),
+        "difference_rms": float(found[metrics.Metric.SPREAD]),
     }
 
 
@@ -101,7 +102,7 @@ class RecentSteps:
         *whole, tokens, slots = totals.tolist()
         self._start()
         return score_metrics(np.array(whole)) | {
-            "pairs_per_second": whole[0] / seconds,
+            "pairs_per_second": metrics.SUMS.split(np.array(whole)).count[0] / seconds,
             "tokens_per_second": tokens / seconds,
             "padding": 1 - tokens / slots,
         }

@@ -23,17 +23,18 @@ from posttrain.config.fields import at_least_one, setting
 from posttrain.data.preferences import RESPONSES
 from posttrain.data.splits import split
 from posttrain.errors import UserError
-from posttrain.evaluation.bootstrap import Resamples, interval
+from posttrain.evaluation.bootstrap import Resamples
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.groups import DataSettings, checkpoint_for
 from posttrain.studies.common.study import Measured, Study
+from posttrain.studies.common.tables import TidyTable
 from posttrain.studies.common.training import Recipe, train
 from posttrain.studies.edits.data import EditGroups, choose, load_edits, training_groups
 from posttrain.studies.edits.keys import ArmName
 from posttrain.studies.edits.metrics import KINDS, edit_metrics
-from posttrain.studies.edits.outcome import ARMS, ESTIMATE
+from posttrain.studies.edits.outcome import ARMS
 
 ARM = ARMS[ArmName.ALL]
 
@@ -209,8 +210,9 @@ def _accuracy(
     pairs = groups.pairs(judged)
     draws = Resamples.draw(pairs.group_count, 1, count=resamples)
     measured = draws.measure(pairs.sums(scores)[None], edit_metrics)
-    rows = [(kind, *interval(measured[kind])) for kind in KINDS]
-    return pd.DataFrame(rows, columns=["metric", *ESTIMATE])
+    table = TidyTable("metric")
+    table.add_metrics(metrics={str(kind): measured[kind] for kind in KINDS})
+    return table.frame()
 
 
 STUDY = Study(

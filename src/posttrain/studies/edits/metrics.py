@@ -9,6 +9,7 @@ import numpy as np
 from posttrain.data.preferences import RESPONSES, PairKind, RankedGroup
 from posttrain.errors import UserError
 from posttrain.evaluation.metrics import Metric
+from posttrain.evaluation.sums import Columns
 from posttrain.studies.edits.keys import LEANS_SHORTER
 
 KINDS = tuple(PairKind)
@@ -21,11 +22,9 @@ STRATA = (
     *(f"{kind}, {length}" for kind in KINDS for length in ("winner longer", "winner shorter")),
     *GOLD,
 )
-# Columns of the sums: number of pairs and of right ones by stratum, and the log-likelihood of the
-# rated pairs.
-_COUNT, _RIGHT = slice(0, len(STRATA)), slice(len(STRATA), 2 * len(STRATA))
-_LIKELIHOOD = 2 * len(STRATA)
-COLUMNS = 2 * len(STRATA) + 1
+#: What is summed over pairs: pairs and right ones by stratum, the log-likelihood of rated pairs.
+SUMS = Columns(count=len(STRATA), right=len(STRATA), likelihood=None)
+COLUMNS = SUMS.width
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,10 @@ class TestPairs:
         difference = scores[self.winners].astype(float) - scores[self.losers]
         right = (difference > 0) + 0.5 * (difference == 0)
         rated = self.strata[STRATA.index(PairKind.RATED)]
-        columns = np.stack(
-            [
-                *self.strata.astype(float),
-                *(self.strata * right),
-                rated * -np.logaddexp(0, -difference),
-            ],
-            axis=1,
+        columns = SUMS.join(
+            count=self.strata.T,
+            right=(self.strata * right).T,
+            likelihood=rated * -np.logaddexp(0, -difference),
         )
         return (self.codes == np.arange(self.group_count)[:, None]).astype(float) @ columns
 
@@ -125,15 +121,16 @@ def edit_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
         whose winner is the longer: a model that only ranks better gains on both and leans no more
         than before.
     """
+    of = SUMS.split(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = sums[..., _RIGHT] / sums[..., _COUNT]
-        rated = sums[..., STRATA.index(PairKind.RATED)]
+        accuracy = of.right / of.count
+        rated = of.count[..., STRATA.index(PairKind.RATED)]
         by_name = {name: accuracy[..., k] for k, name in enumerate(STRATA)}
         longer, shorter = (
             by_name[f"{PairKind.RATED}, winner {length}"] for length in ("longer", "shorter")
         )
         return by_name | {
-            Metric.LOG_LIKELIHOOD: sums[..., _LIKELIHOOD] / rated,
+            Metric.LOG_LIKELIHOOD: of.likelihood / rated,
             LEANS_SHORTER: (shorter - longer) / 2,
         }
 

@@ -10,10 +10,11 @@ import pandas as pd
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.errors import UserError
-from posttrain.evaluation.bootstrap import Resamples, interval, slope
+from posttrain.evaluation.bootstrap import Resamples, slope
 from posttrain.evaluation.metrics import Metric
 from posttrain.studies.common.groups import DataSettings
-from posttrain.studies.common.keys import ESTIMATE, Tuning
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.common.tables import TidyTable, difference
 from posttrain.studies.edits.keys import ArmName, Contrast
 from posttrain.studies.edits.metrics import COLUMNS, edit_metrics
 from posttrain.training.collator import LossType
@@ -146,9 +147,6 @@ class Outcome:
     account: dict[str, Any] = field(default_factory=dict)
 
 
-HEAD = ["arm", "size", "share", "tuning"]
-
-
 def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFrame]:
     """Tidy tables of an outcome, each estimate with a 95 % interval over test groups and seeds.
 
@@ -163,51 +161,43 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
     """
     seeds, groups, _ = next(iter(outcome.sums.values())).shape
     draws = Resamples.draw(groups, seeds, count=resamples)
-    metrics, gains, contrasts, trends = [], [], [], []
+    head = ("arm", "size", "share", "tuning", "metric")
+    metrics, gains = TidyTable(*head), TidyTable(*head)
+    contrasts = TidyTable("contrast", *head[1:])
+    trends = TidyTable("arm", "share", "tuning", "metric")
     for tuning, chosen in ((Tuning.TUNED, outcome.sums), (Tuning.SHARED, outcome.shared)):
         measured = {cell: draws.measure(sums, edit_metrics) for cell, sums in chosen.items()}
-        for cell, values in measured.items():
-            label = (cell.arm, cell.size, cell.share, tuning)
-            plain = measured[Cell(ArmName.IGNORE, cell.size, cell.share)]
-            for metric, replicates in values.items():
-                metrics.append((*label, metric, *interval(replicates)))
-                if cell.arm != ArmName.IGNORE:
-                    gains.append((*label, metric, *interval(replicates - plain[metric])))
+        gained = {
+            cell: difference(values, measured[Cell(ArmName.IGNORE, cell.size, cell.share)])
+            for cell, values in measured.items()
+            if cell.arm != ArmName.IGNORE
+        }
+        for table, found in ((metrics, measured), (gains, gained)):
+            for cell, values in found.items():
+                table.add_metrics(cell.arm, cell.size, cell.share, tuning, metrics=values)
         sizes = sorted({cell.size for cell in measured})
-        for arm, share in dict.fromkeys((cell.arm, cell.share) for cell in measured):
-            for metric in edit_metrics(np.zeros(COLUMNS)) if arm != ArmName.IGNORE else ():
-                curve = np.stack(
-                    [
-                        measured[Cell(arm, size, share)][metric]
-                        - measured[Cell(ArmName.IGNORE, size, share)][metric]
-                        for size in sizes
-                    ]
-                )
-                trends.append((arm, share, tuning, metric, *interval(slope(sizes, curve))))
+        for arm, share in dict.fromkeys((cell.arm, cell.share) for cell in gained):
+            for metric in edit_metrics(np.zeros(COLUMNS)):
+                curve = np.stack([gained[Cell(arm, size, share)][metric] for size in sizes])
+                trends.add(arm, share, tuning, metric, replicates=slope(sizes, curve))
         for size, share in dict.fromkeys((cell.size, cell.share) for cell in measured):
-            for name, (one, other) in CONTRASTS.items():
-                pair = [measured.get(Cell(arm, size, share)) for arm in (one, other)]
-                if pair[0] is not None and pair[1] is not None:
-                    contrasts += [
-                        (
-                            name, size, share, tuning, metric,
-                            *interval(pair[0][metric] - pair[1][metric]),
-                        )
-                        for metric in pair[0]
-                    ]  # fmt: skip
+            for contrast, arms in CONTRASTS.items():
+                one, other = (measured.get(Cell(arm, size, share)) for arm in arms)
+                if one is not None and other is not None:
+                    gaps = difference(one, other)
+                    contrasts.add_metrics(contrast, size, share, tuning, metrics=gaps)
     alone = Resamples.draw(groups, 1, count=resamples)
-    baselines = [
-        (name, metric, *interval(replicates))
-        for name, sums in outcome.baselines.items()
-        for metric, replicates in alone.measure(sums[None], edit_metrics).items()
+    baselines = TidyTable("baseline", "metric")
+    for name, sums in outcome.baselines.items():
+        found_alone = alone.measure(sums[None], edit_metrics)
         # Lengths are no log-odds.
-        if metric != Metric.LOG_LIKELIHOOD
-    ]
+        del found_alone[Metric.LOG_LIKELIHOOD]
+        baselines.add_metrics(name, metrics=found_alone)
     return {
-        "metrics": pd.DataFrame(metrics, columns=[*HEAD, "metric", *ESTIMATE]),
-        "gains": pd.DataFrame(gains, columns=[*HEAD, "metric", *ESTIMATE]),
-        "contrasts": pd.DataFrame(contrasts, columns=["contrast", *HEAD[1:], "metric", *ESTIMATE]),
-        "trends": pd.DataFrame(trends, columns=["arm", "share", "tuning", "metric", *ESTIMATE]),
+        "metrics": metrics.frame(),
+        "gains": gains.frame(),
+        "contrasts": contrasts.frame(),
+        "trends": trends.frame(),
         "costs": pd.DataFrame([asdict(cell) | {**cost} for cell, cost in outcome.costs.items()]),
-        "baselines": pd.DataFrame(baselines, columns=["baseline", "metric", *ESTIMATE]),
+        "baselines": baselines.frame(),
     }

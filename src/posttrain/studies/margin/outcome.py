@@ -11,13 +11,16 @@ from torch import Tensor
 
 from posttrain.data.preferences import RankedGroup
 from posttrain.errors import UserError
-from posttrain.evaluation.bootstrap import Resamples, interval, slope
-from posttrain.evaluation.metrics import STRATA, Metric, reliability, sufficient_statistics
+from posttrain.evaluation.bootstrap import Resamples, slope
+from posttrain.evaluation.metrics import Metric, reliability, sufficient_statistics
 from posttrain.studies.common.keys import Tuning
+from posttrain.studies.common.tables import Replicates, TidyTable, difference
 from posttrain.studies.margin.keys import Loss, Step
 from posttrain.training.losses import MARGINS, margins_by_strength
 
 LOSSES = tuple(Loss)
+#: Accuracy on all pairs, and by strength.
+ACCURACIES = tuple(metric for metric in Metric if metric.startswith(Metric.ACCURACY))
 TUNINGS = (Tuning.SHARED, Tuning.TUNED)
 #: Llama 3 trains only on pairs rated better (3) or significantly better (4) (section 4.2.1).
 FILTER_STRENGTH = 3
@@ -145,7 +148,10 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         - ``baselines``: length-only accuracy, reachable accuracy.
     """
     draws = Resamples.draw(outcome.sums.shape[4], outcome.sums.shape[2], count=resamples)
-    metrics, gains, filters, steps, trends, diagrams = [], [], [], [], [], []
+    head = ("loss", "filtered", "tuning")
+    metrics, gains, filters, steps = (TidyTable(*head, "size", "metric") for _ in range(4))
+    trends = TidyTable(*head, "metric")
+    diagrams = []
     for tuning in TUNINGS:
         sums = outcome.select(tuning)
         measured = {
@@ -153,44 +159,35 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
             for a, arm in enumerate(ARMS)
             for s, size in enumerate(outcome.sizes)
         }
+        gained = {
+            (arm, size): difference(values, measured[Arm(Loss.NONE, arm.filtered), size])
+            for (arm, size), values in measured.items()
+            if arm.loss != Loss.NONE
+        }
         for (arm, size), values in measured.items():
-            rise = values[Metric.ACCURACY_4] - values[Metric.ACCURACY_1]
-            plain = measured[Arm(Loss.NONE, arm.filtered), size]
             label = (*_label(arm), tuning, size)
-            steps.append((*label, Step.ACCURACY, *interval(rise)))
+            metrics.add_metrics(*label, metrics=values)
+            steps.add(*label, Step.ACCURACY, replicates=_step(values))
             if arm.loss != Loss.NONE:
-                gained = rise - (plain[Metric.ACCURACY_4] - plain[Metric.ACCURACY_1])
-                steps.append((*label, Step.GAIN, *interval(gained)))
-            for metric, replicates in values.items():
-                metrics.append((*label, metric, *interval(replicates)))
-                if arm.loss != Loss.NONE:
-                    gains.append((*label, metric, *interval(replicates - plain[metric])))
-                if arm.filtered:
-                    whole = measured[Arm(arm.loss), size][metric]
-                    filters.append((*label, metric, *interval(replicates - whole)))
+                gains.add_metrics(*label, metrics=gained[arm, size])
+                plain = measured[Arm(Loss.NONE, arm.filtered), size]
+                steps.add(*label, Step.GAIN, replicates=_step(values) - _step(plain))
+            if arm.filtered:
+                whole = measured[Arm(arm.loss), size]
+                filters.add_metrics(*label, metrics=difference(values, whole))
         for arm in (arm for arm in ARMS if arm.loss != Loss.NONE):
-            for metric in (Metric.ACCURACY, *(f"accuracy {s}" for s in STRATA[1:])):
-                curves = np.stack(
-                    [
-                        measured[arm, size][metric]
-                        - measured[Arm(Loss.NONE, arm.filtered), size][metric]
-                        for size in outcome.sizes
-                    ]
-                )
-                trends.append(
-                    (*_label(arm), tuning, metric, *interval(slope(outcome.sizes, curves)))
-                )
+            for metric in ACCURACIES:
+                curves = np.stack([gained[arm, size][metric] for size in outcome.sizes])
+                trends.add(*_label(arm), tuning, metric, replicates=slope(outcome.sizes, curves))
         for a, arm in enumerate(ARMS):
             rows = reliability(sums[a, -1].sum(axis=(0, 1)))
             diagrams += [(*_label(arm), tuning, b, *row) for b, row in enumerate(rows)]
-    head = ["loss", "filtered", "tuning"]
-    estimate = ["estimate", "low", "high"]
     return {
-        "metrics": pd.DataFrame(metrics, columns=[*head, "size", "metric", *estimate]),
-        "gains": pd.DataFrame(gains, columns=[*head, "size", "metric", *estimate]),
-        "filter": pd.DataFrame(filters, columns=[*head, "size", "metric", *estimate]),
-        "steps": pd.DataFrame(steps, columns=[*head, "size", "metric", *estimate]),
-        "trends": pd.DataFrame(trends, columns=[*head, "metric", *estimate]),
+        "metrics": metrics.frame(),
+        "gains": gains.frame(),
+        "filter": filters.frame(),
+        "steps": steps.frame(),
+        "trends": trends.frame(),
         "sensitivity": _sensitivity(outcome, draws),
         "chosen": _chosen(outcome),
         "reliability": pd.DataFrame(
@@ -201,22 +198,27 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
     }
 
 
+def _step(values: Replicates) -> np.ndarray:
+    """Accuracy on strength 4 minus accuracy on strength 1."""
+    return values[Metric.ACCURACY_4] - values[Metric.ACCURACY_1]
+
+
 def _label(arm: Arm) -> tuple[str, bool]:
     return arm.loss, arm.filtered
 
 
 def _sensitivity(outcome: Outcome, draws: Resamples) -> pd.DataFrame:
-    rows = []
+    table = TidyTable("loss", "size", outcome.grid_name, "accuracy")
     for s, size in enumerate(outcome.sizes):
         for g, value in enumerate(outcome.grid):
-            plain = draws.measure(outcome.sums[ARMS.index(Arm(Loss.NONE)), s, :, g])[
-                Metric.ACCURACY
-            ]
-            for loss in LOSSES:
-                found = draws.measure(outcome.sums[ARMS.index(Arm(loss)), s, :, g])[Metric.ACCURACY]
-                rows.append((loss, size, value, found[0], *interval(found - plain)))
-    columns = ["loss", "size", outcome.grid_name, "accuracy", "estimate", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+            found = {
+                loss: draws.measure(outcome.sums[ARMS.index(Arm(loss)), s, :, g])[Metric.ACCURACY]
+                for loss in LOSSES
+            }
+            for loss, replicates in found.items():
+                gained = replicates - found[Loss.NONE]
+                table.add(loss, size, value, replicates[0], replicates=gained)
+    return table.frame()
 
 
 def _chosen(outcome: Outcome) -> pd.DataFrame:
@@ -252,9 +254,6 @@ def length_baseline(pairs: RatedPairs, *, resamples: int = 1000) -> pd.DataFrame
     loser = np.array([len(group.rejected) for group in pairs.groups])
     sums = sufficient_statistics(winner, loser, pairs.strengths, pairs.codes, pairs.group_count)
     measured = Resamples.draw(pairs.group_count, 1, count=resamples).measure(sums[None])
-    rows = [
-        ("length only", name, *interval(replicates))
-        for name, replicates in measured.items()
-        if name.startswith(Metric.ACCURACY)
-    ]
-    return pd.DataFrame(rows, columns=["baseline", "metric", "estimate", "low", "high"])
+    table = TidyTable("baseline", "metric")
+    table.add_metrics("length only", metrics={name: measured[name] for name in ACCURACIES})
+    return table.frame()

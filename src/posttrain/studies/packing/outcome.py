@@ -13,8 +13,10 @@ import pandas as pd
 from scipy import stats
 
 from posttrain.errors import UserError
-from posttrain.evaluation.bootstrap import Resamples, interval
+from posttrain.evaluation.bootstrap import Resamples
+from posttrain.evaluation.sums import Columns
 from posttrain.rows.layout import LAYOUTS, Layout
+from posttrain.studies.common.tables import TidyTable, difference
 from posttrain.studies.packing.keys import MARGIN, Contrast, OrderMetric, RowName
 
 #: How rows are laid out in training. The first is the reference; then each choice is changed alone,
@@ -49,10 +51,24 @@ CONTRASTS = {
     ),
 }
 
-# Columns of the sums, in order.
-_COUNT, _RIGHT_FIRST, _RIGHT_LAST, _FLIPS, _DISAGREES, _LIKELIHOOD = range(6)
-_FIRST, _LAST, _FIRST2, _LAST2, _BOTH, _ALONE2, _MEAN_ALONE = range(6, 13)
-COLUMNS = 13
+#: What is summed over pairs of their score differences, with the chosen response first and last,
+#: and alone in a separate row.
+SUMS = Columns(
+    count=None,
+    right_first=None,
+    right_last=None,
+    flips=None,
+    disagrees=None,
+    likelihood=None,
+    first=None,
+    last=None,
+    first_squared=None,
+    last_squared=None,
+    first_last=None,
+    alone_squared=None,
+    mean_alone=None,
+)
+COLUMNS = SUMS.width
 
 
 def own_test(arm: str) -> str:
@@ -83,23 +99,20 @@ def order_sums(
         raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
     first, last, alone = (values.astype(float) for values in (first, last, alone))
     disagrees = (np.sign(first) != np.sign(alone)).astype(float) + (np.sign(last) != np.sign(alone))
-    columns = np.stack(
-        [
-            np.ones(len(first)),
-            _right(first),
-            _right(last),
-            np.sign(first) != np.sign(last),
-            disagrees / 2,
-            -(np.logaddexp(0, -first) + np.logaddexp(0, -last)) / 2,
-            first,
-            last,
-            first**2,
-            last**2,
-            first * last,
-            alone**2,
-            (first + last) / 2 * alone,
-        ],
-        axis=1,
+    columns = SUMS.join(
+        count=np.ones(len(first)),
+        right_first=_right(first),
+        right_last=_right(last),
+        flips=np.sign(first) != np.sign(last),
+        disagrees=disagrees / 2,
+        likelihood=-(np.logaddexp(0, -first) + np.logaddexp(0, -last)) / 2,
+        first=first,
+        last=last,
+        first_squared=first**2,
+        last_squared=last**2,
+        first_last=first * last,
+        alone_squared=alone**2,
+        mean_alone=(first + last) / 2 * alone,
     )
     return (groups == np.arange(group_count)[:, None]).astype(float) @ columns
 
@@ -130,28 +143,26 @@ def order_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
         - ``log-likelihood``: mean log σ(D), in nats, over both orders.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = sums / sums[..., :1]
-        mean_square = (mean[..., _FIRST2] + mean[..., _LAST2] + 2 * mean[..., _BOTH]) / 4
+        mean = SUMS.split(sums / SUMS.split(sums).count[..., None])
+        squares = mean.first_squared + mean.last_squared
+        mean_square = (squares + 2 * mean.first_last) / 4
         # A model that scores nothing but the slot has no difference to measure the slot by.
         mean_square = np.where(mean_square > 0, mean_square, np.nan)
-        half_square = (mean[..., _FIRST2] + mean[..., _LAST2] - 2 * mean[..., _BOTH]) / 4
-        half = (mean[..., _FIRST] - mean[..., _LAST]) / 2
+        half_square = (squares - 2 * mean.first_last) / 4
+        half = (mean.first - mean.last) / 2
         # Rounding may make a variance or a squared distance of nothing slightly negative.
         variance = np.maximum(half_square - half**2, 0)
-        alone_square = mean[..., _ALONE2]
-        moved = np.maximum(
-            np.nan_to_num(mean_square) - 2 * mean[..., _MEAN_ALONE] + alone_square, 0
-        )
+        moved = np.maximum(np.nan_to_num(mean_square) - 2 * mean.mean_alone + mean.alone_squared, 0)
         return {
-            OrderMetric.ACCURACY: (mean[..., _RIGHT_FIRST] + mean[..., _RIGHT_LAST]) / 2,
-            OrderMetric.CHOSEN_FIRST: mean[..., _RIGHT_FIRST],
-            OrderMetric.CHOSEN_LAST: mean[..., _RIGHT_LAST],
+            OrderMetric.ACCURACY: (mean.right_first + mean.right_last) / 2,
+            OrderMetric.CHOSEN_FIRST: mean.right_first,
+            OrderMetric.CHOSEN_LAST: mean.right_last,
             OrderMetric.SLOT_BIAS: half / np.sqrt(mean_square),
             OrderMetric.ORDER_NOISE: np.sqrt(variance / mean_square),
-            OrderMetric.FLIPS: mean[..., _FLIPS],
-            OrderMetric.DISAGREEMENT: mean[..., _DISAGREES],
-            OrderMetric.DISTANCE: np.sqrt(moved / alone_square),
-            OrderMetric.LOG_LIKELIHOOD: mean[..., _LIKELIHOOD],
+            OrderMetric.FLIPS: mean.flips,
+            OrderMetric.DISAGREEMENT: mean.disagrees,
+            OrderMetric.DISTANCE: np.sqrt(moved / mean.alone_squared),
+            OrderMetric.LOG_LIKELIHOOD: mean.likelihood,
         }
 
 
@@ -192,27 +203,22 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         for t, test in enumerate(outcome.tests)
     }
     reference = measured[RowName.SEPARATE, RowName.SEPARATE]
-    matrix, differences = [], []
+    head = ("trained", "tested", "metric")
+    matrix, differences = TidyTable(*head), TidyTable(*head, narrower=(0.9,))
     for (arm, test), values in measured.items():
-        for metric, replicates in values.items():
-            matrix.append((arm, test, metric, *interval(replicates)))
-            if metric in (OrderMetric.ACCURACY, OrderMetric.LOG_LIKELIHOOD):
-                gap = replicates - reference[metric]
-                narrow = interval(gap, level=0.9)[1:]
-                differences.append((arm, test, metric, *interval(gap), *narrow))
-    contrasts = [
-        (
-            name,
-            *interval(measured[one][OrderMetric.ACCURACY] - measured[other][OrderMetric.ACCURACY]),
-        )
-        for name, (one, other) in CONTRASTS.items()
-        if one in measured and other in measured
-    ]
-    head = ["trained", "tested", "metric", "estimate", "low", "high"]
+        matrix.add_metrics(arm, test, metrics=values)
+        gaps = difference(values, reference)
+        for metric in (OrderMetric.ACCURACY, OrderMetric.LOG_LIKELIHOOD):
+            differences.add(arm, test, metric, replicates=gaps[metric])
+    contrasts = TidyTable("contrast")
+    for name, (one, other) in CONTRASTS.items():
+        if one in measured and other in measured:
+            gap = difference(measured[one], measured[other])[OrderMetric.ACCURACY]
+            contrasts.add(name, replicates=gap)
     return {
-        "matrix": pd.DataFrame(matrix, columns=head),
-        "differences": pd.DataFrame(differences, columns=[*head, "low 90", "high 90"]),
-        "contrasts": pd.DataFrame(contrasts, columns=["contrast", *head[3:]]),
+        "matrix": matrix.frame(),
+        "differences": differences.frame(),
+        "contrasts": contrasts.frame(),
         "non-inferiority": non_inferiority(outcome),
     }
 

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from posttrain.evaluation.combining import RuleKind
 from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.style import HEIGHT, WIDTH
-from posttrain.studies.common.keys import Tuning
+from posttrain.studies.common.keys import ESTIMATE, Tuning
 from posttrain.studies.tradeoff.keys import ArmName, DomainName, Kind, Team
-from posttrain.studies.tradeoff.outcome import ARMS, ESTIMATE
+from posttrain.studies.tradeoff.outcome import ARMS
 from posttrain.studies.tradeoff.rules import BEST, RANDOM
 
 #: Colour, marker and line of each rule, the same in every figure, legible without colour.
@@ -44,7 +44,7 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
     )
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
         part = table[(table["tuning"] == Tuning.TUNED) & (table["metric"] == Metric.ACCURACY)]
-        wide = 100 * part.pivot_table(index="arm", columns="test", values=ESTIMATE)
+        wide = 100 * part.pivot_table(index="arm", columns="test", values=[*ESTIMATE])
         arms = [arm for arm in ARMS if arm in wide.index]
         curve = [arm for arm in arms if ARMS[arm].scale == 1 and not ARMS[arm].auxiliary]
         for arm in arms:

@@ -10,11 +10,12 @@ import pandas as pd
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.mixing import MIXES, counts_for
 from posttrain.errors import UserError
-from posttrain.evaluation.bootstrap import Resamples, interval
+from posttrain.evaluation.bootstrap import Resamples
 from posttrain.evaluation.calibration import Calibration
 from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
 from posttrain.evaluation.metrics import Metric, sufficient_statistics
-from posttrain.studies.common.keys import ESTIMATE, Tuning
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.common.tables import Replicates, TidyTable, difference, known
 from posttrain.studies.tradeoff.data import DOMAINS, CandidateSet, TradeoffData
 from posttrain.studies.tradeoff.keys import BOTH, EXCHANGE, OWN, ArmName, Contrast, DomainName, Team
 
@@ -206,12 +207,12 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
         - ``baselines``: accuracy of preferring the longer response.
     """
     tested = outcome.tested
-    metrics: list[tuple[Any, ...]] = []
-    differences: list[tuple[Any, ...]] = []
-    baselines: list[tuple[Any, ...]] = []
+    metrics = TidyTable("arm", "tuning", "test", "metric")
+    differences = TidyTable("contrast", "tuning", "test", "metric")
+    baselines = TidyTable("test", "metric")
     seeds = next(iter(outcome.arms.values())).pairs.shape[1]
     common = Resamples.draw(1, seeds, count=resamples).seeds
-    replicates: dict[tuple[str, str, str], Mapping[str, np.ndarray]] = {}
+    replicates: dict[tuple[str, str, str], Replicates] = {}
     for test, there in tested.parts().items():
         codes = np.unique(tested.codes[there], return_inverse=True)[1]
         count = int(codes.max()) + 1
@@ -221,48 +222,38 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
         longer = tested.lengths[there]
         sums = sufficient_statistics(longer[:, 0], longer[:, 1], strengths, codes, count)
         alone = Resamples(draws.groups, np.ones((resamples + 1, 1)))
-        baselines += [
-            (test, name, *interval(values))
-            for name, values in alone.measure(sums[None]).items()
-            if name.startswith(Metric.ACCURACY)
-        ]
+        found = alone.measure(sums[None])
+        baselines.add_metrics(
+            test, metrics={name: found[name] for name in Metric if name.startswith(Metric.ACCURACY)}
+        )
         for name, arm in outcome.arms.items():
             for k, tuning in enumerate(TUNINGS):
                 scores = arm.pairs[k][:, there]
                 sums = sufficient_statistics(
                     scores[..., 0], scores[..., 1], strengths, codes, count
                 )
-                found = draws.measure(sums)
-                replicates[name, tuning, test] = found
-                metrics += [
-                    (name, tuning, test, metric, *interval(values))
-                    for metric, values in found.items()
-                    if not np.isnan(values[0])
-                ]
+                replicates[name, tuning, test] = draws.measure(sums)
+                metrics.add_metrics(
+                    name, tuning, test, metrics=known(replicates[name, tuning, test])
+                )
     domain_of = dict(zip(tested.sources.tolist(), tested.domains.tolist(), strict=True))
     for contrast, (one, other) in CONTRASTS.items():
         for tuning in TUNINGS:
-            gaps: dict[str, Mapping[str, np.ndarray]] = {}
+            gaps: dict[str, Replicates] = {}
             for test in tested.parts():
                 of = SPECIALISTS[domain_of.get(test, test)] if other == OWN else other
                 first, second = (replicates.get((arm, tuning, test)) for arm in (one, of))
                 if first is not None and second is not None:
-                    gaps[test] = {name: first[name] - second[name] for name in first}
+                    gaps[test] = difference(first, second)
             if gaps:
                 sides = [gaps[domain] for domain in DOMAINS]
                 gaps[BOTH] = {name: (sides[0][name] + sides[1][name]) / 2 for name in sides[0]}
-            differences += [
-                (contrast, tuning, test, metric, *interval(values))
-                for test, gap in gaps.items()
-                for metric, values in gap.items()
-                if not np.isnan(values[0])
-            ]
+            for test, gap in gaps.items():
+                differences.add_metrics(contrast, tuning, test, metrics=known(gap))
     return {
-        "metrics": pd.DataFrame(metrics, columns=["arm", "tuning", "test", "metric", *ESTIMATE]),
-        "differences": pd.DataFrame(
-            differences, columns=["contrast", "tuning", "test", "metric", *ESTIMATE]
-        ),
-        "baselines": pd.DataFrame(baselines, columns=["test", "metric", *ESTIMATE]),
+        "metrics": metrics.frame(),
+        "differences": differences.frame(),
+        "baselines": baselines.frame(),
     }
 
 

@@ -1,14 +1,15 @@
 """Choosing the best of several responses by one model or by two, and what comes of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from posttrain.evaluation.bootstrap import Resamples, interval
+from posttrain.evaluation.bootstrap import Resamples
 from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
+from posttrain.studies.common.tables import Replicates, TidyTable, difference, known
 from posttrain.studies.tradeoff.data import KINDS, CandidateSet
 from posttrain.studies.tradeoff.keys import (
     ERRORS,
@@ -18,7 +19,7 @@ from posttrain.studies.tradeoff.keys import (
     Kind,
     Team,
 )
-from posttrain.studies.tradeoff.outcome import ESTIMATE, TEAMS, ArmOutcome, Outcome
+from posttrain.studies.tradeoff.outcome import TEAMS, ArmOutcome, Outcome
 
 RANDOM, BEST = "random", "best possible"
 
@@ -174,28 +175,21 @@ def choice_tables(
     models = len(outcome.arms[ArmName.HELPFUL].calibrations)
     draws = Resamples.draw(len(outcome.candidates.kinds), models, count=resamples)
     alone = Resamples(draws.groups, np.ones((resamples + 1, 1)))
-    measured: dict[System, Mapping[str, np.ndarray]] = {}
+    measured: dict[System, Replicates] = {}
     for system, probability in systems(outcome, weights, thresholds):
         one = alone if system.team == Team.NOBODY else draws
         measured[system] = one.measure(chosen.sums(probability), chosen.metrics)
     reference = next(
         (s for s in measured if (s.name, s.parameter) == (RuleKind.SUM, MAIN_EXCHANGE)), None
     )
-    rows, advantages = [], []
+    choices, advantages = (TidyTable("team", "system", "parameter", "metric") for _ in range(2))
     for system, found in measured.items():
         label = (system.team, system.name, system.parameter)
-        for metric, values in found.items():
-            if np.isnan(values[0]):
-                continue
-            rows.append((*label, metric, *interval(values)))
-            if reference is not None and system != reference:
-                gap = measured[reference][metric] - values
-                advantages.append((*label, metric, *interval(gap)))
-    columns = ["team", "system", "parameter", "metric", *ESTIMATE]
-    return {
-        "choices": pd.DataFrame(rows, columns=columns),
-        "advantages": pd.DataFrame(advantages, columns=columns),
-    }
+        choices.add_metrics(*label, metrics=known(found))
+        if reference is not None and system != reference:
+            gaps = known(difference(measured[reference], found))
+            advantages.add_metrics(*label, metrics=gaps)
+    return {"choices": choices.frame(), "advantages": advantages.frame()}
 
 
 def conflict_table(outcome: Outcome, *, resamples: int) -> pd.DataFrame:
@@ -214,7 +208,7 @@ def conflict_table(outcome: Outcome, *, resamples: int) -> pd.DataFrame:
     }
     if candidates.gold is not None:
         tests["golds disagree"] = _disagreements(candidates)
-    rows = []
+    table = TidyTable("arm", "kind")
     for kind, pairs in tests.items():
         if not len(pairs):
             continue
@@ -228,8 +222,8 @@ def conflict_table(outcome: Outcome, *, resamples: int) -> pd.DataFrame:
             sums = np.stack([np.bincount(codes, weights=one) for one in right])
             both = np.stack([sums, np.broadcast_to(total, sums.shape)], axis=2)
             share = draws.measure(both, lambda s: {"right": s[..., 0] / s[..., 1]})["right"]
-            rows.append((name, kind, *interval(share)))
-    return pd.DataFrame(rows, columns=["arm", "kind", *ESTIMATE])
+            table.add(name, kind, replicates=share)
+    return table.frame()
 
 
 def _disagreements(candidates: CandidateSet) -> np.ndarray:

@@ -25,7 +25,7 @@ from posttrain.data.mixing import parse_mix
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import Stored, stored
 from posttrain.errors import UserError
-from posttrain.evaluation.bootstrap import Resamples, interval
+from posttrain.evaluation.bootstrap import Resamples
 from posttrain.evaluation.metrics import Metric, sufficient_statistics
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
@@ -35,6 +35,7 @@ from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
 from posttrain.studies.common.heads import tuned_heads
 from posttrain.studies.common.study import Measured, Study
+from posttrain.studies.common.tables import TidyTable
 from posttrain.studies.training_run.keys import Scorer
 
 #: A group with its token ids.
@@ -264,14 +265,13 @@ def _measure(
 
 
 def _table(measured: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
-    rows = [
-        (name, metric, *interval(replicates))
-        for name, found in measured.items()
-        for metric, replicates in found.items()
-        # A length is no log-odds, so its likelihood says nothing.
-        if not (name == Scorer.LENGTH and metric == Metric.LOG_LIKELIHOOD)
-    ]
-    return pd.DataFrame(rows, columns=["scorer", "metric", "estimate", "low", "high"])
+    table = TidyTable("scorer", "metric")
+    for name, found in measured.items():
+        for metric, replicates in found.items():
+            # A length is no log-odds, so its likelihood says nothing.
+            if (name, metric) != (Scorer.LENGTH, Metric.LOG_LIKELIHOOD):
+                table.add(name, metric, replicates=replicates)
+    return table.frame()
 
 
 def _history(folder: Path) -> pd.DataFrame:
