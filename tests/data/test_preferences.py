@@ -15,7 +15,6 @@ from posttrain.data.preferences import (
     RankedGroup,
     fingerprint,
     from_record,
-    pairs,
     to_record,
 )
 
@@ -75,14 +74,14 @@ def test_two_responses_make_one_rated_pair():
         None,
         False,
     )
-    assert pairs(group) == group.pairs() == (Pair(0, 1, 3, 0.5),)
+    assert group.pairs() == (Pair(0, 1, 3, 0.5),)
 
 
 def test_three_responses_make_three_pairs_of_which_annotators_rated_one():
     group = make(responses=("best", "good", "bad"), strength=2, margin=1)
     assert (group.edited, group.chosen, group.rejected) == ("best", "good", "bad")
     assert group.has_edit
-    assert pairs(group) == (Pair(0, 1), Pair(0, 2), Pair(1, 2, 2, 1.0))
+    assert group.pairs() == (Pair(0, 1), Pair(0, 2), Pair(1, 2, 2, 1.0))
 
 
 def test_default_group_is_a_function_of_the_prompt_alone():

@@ -12,6 +12,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForCausalLM
 
+from posttrain.errors import UserError
 from posttrain.models import features as probe
 from posttrain.models.features import FeatureSettings, features
 from posttrain.models.heads import fit_heads, head_losses
@@ -284,8 +285,10 @@ def test_impossible_fits_are_refused(change, message):
         "weights": torch.ones(2, 5),
         "penalties": torch.tensor([0.1, 0.2]),
     }
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         fit_heads(torch.ones(5, 3), **arguments | change)
+    # Penalties are a setting of studies; the rest is for whoever calls this to get right.
+    assert isinstance(refused.value, UserError) == ("penalties" in change)
 
 
 @pytest.fixture

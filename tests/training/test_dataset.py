@@ -587,11 +587,18 @@ def test_what_is_tokenised_has_a_name_of_its_own_for_each_setting(drawn, tokeniz
     groups, path = drawn
     other = reward_model.load(tokenizer.name_or_path)[1]
     other.chat_template = other.chat_template.replace("<|end|>", "")
+    # A template may leave it to the tokenizer how a turn ends.
+    ended, ended_otherwise = (reward_model.load(tokenizer.name_or_path)[1] for _ in range(2))
+    for one in (ended, ended_otherwise):
+        one.chat_template = one.chat_template.replace("<|end|>", "{{ eos_token }}")
+    ended_otherwise.eos_token = "<|user|>"
     more = reward_model.load(tokenizer.name_or_path)[1]
     more.add_tokens(["qq"])
     settings = [
         (tokenizer, Pairing(), Limits()),
         (other, Pairing(), Limits()),
+        (ended, Pairing(), Limits()),
+        (ended_otherwise, Pairing(), Limits()),
         (more, Pairing(), Limits()),
         (tokenizer, Pairing("rated"), Limits()),
         (tokenizer, Pairing(weighting="prompt"), Limits()),

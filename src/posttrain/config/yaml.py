@@ -101,10 +101,10 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
     unknown = [name for name in content if name not in options or name not in hints]
     if unknown:
         raise UserError(f"{path}: unknown settings: {', '.join(unknown)}; see --help")
-    found = {}
+    values = {}
     for name, value in content.items():
         try:
-            found[name] = _converted(value, hints[name], options[name])
+            values[name] = _converted(value, hints[name], options[name])
         except (ValueError, TypeError, ArgumentTypeError):
             quotes = ""
             if isinstance(value, bool | int | float) and fits("", hints[name]):
@@ -115,16 +115,15 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
                 f"{path}: {name} must be {in_words(hints[name])}, not {value!r}{quotes}"
             ) from None
     os.environ.update({name: str(value) for name, value in environment.items()})
-    return found
+    return values
 
 
 def _converted(value: Any, hint: Any, option: argparse.Action) -> Any:
     """A value of the hint's type; text is read as on the command line, for YAML's 1e-5 is text.
 
     Raises:
-        UserError: If it is of another type.
-        TypeError: The same, from what reads the text.
-        ArgumentTypeError: The same.
+        ValueError: If it is of another type; from what reads the text also a TypeError or an
+            ArgumentTypeError.
     """
     if value is None and option.default is None:
         return None
@@ -132,7 +131,7 @@ def _converted(value: Any, hint: Any, option: argparse.Action) -> Any:
     if option.nargs == "+":
         # A file or a size alone is a list of one; otherwise text would be taken letter by letter.
         values = value if isinstance(value, list) else [value]
-        value = [read(one) if isinstance(one, str) else one for one in values]
+        value = [read(item) if isinstance(item, str) else item for item in values]
     elif isinstance(value, str):
         value = read(value)
     if not fits(value, hint):
@@ -151,12 +150,12 @@ def _present_name(name: str) -> str:
 def present_names(arguments: Sequence[str]) -> list[str]:
     """Options by their present names, each old one mentioned once."""
     seen: dict[str, str] = {}
-    found = []
+    present = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if name.startswith("--"):
             if name not in seen:
                 seen[name] = f"--{_present_name(name[2:])}"
             argument = seen[name] + equals + value
-        found.append(argument)
-    return found
+        present.append(argument)
+    return present

@@ -2,7 +2,7 @@
 
 A prompt and its responses come as texts, as lists of chat messages, or as whole conversations that
 end with the response. This module turns each into the same messages, and says what is wrong
-where it cannot. :mod:`posttrain.preferences` builds ranked groups on it.
+where it cannot. :mod:`.data.preferences` builds ranked groups on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def read_prompt_and_responses(
 ) -> tuple[tuple[Message, ...], tuple[str, ...]]:
     """Read the prompt and the responses, best first, of a record in TRL's preference format.
 
-    See :func:`posttrain.preferences.from_record` for the shapes it accepts.
+    See :func:`.data.preferences.from_record` for the shapes it accepts.
 
     Raises:
         BadRecord: A field is missing, has the wrong shape, or contradicts another.

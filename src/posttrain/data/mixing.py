@@ -27,6 +27,11 @@ def parse_mix(text: str) -> dict[str, float]:
     Raises:
         UserError: If the text is neither, a domain occurs twice, a share is negative, or shares do
             not sum to 1.
+
+    >>> parse_mix("helpfulness:0.7,safety:0.3")
+    {'helpfulness': 0.7, 'safety': 0.3}
+    >>> parse_mix("safety")
+    {'safety': 0.9, 'helpfulness': 0.1}
     """
     if text in MIXES:
         return dict(MIXES[text])

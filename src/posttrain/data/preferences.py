@@ -3,7 +3,7 @@
 A ranked group is one prompt with two or three responses, best first: edited > chosen > rejected
 (Llama 3, arXiv 2407.21783, section 4.2.1). This module holds the structure, its rules and its plain
 dictionary form in TRL's preference format. :mod:`.data.reading` reads and writes files of such
-dictionaries, and :mod:`posttrain.splits` keeps related groups on one side of a split.
+dictionaries, and :mod:`.data.splits` keeps related groups on one side of a split.
 """
 
 from __future__ import annotations
@@ -51,24 +51,6 @@ class PairKind(Key):
     EDITED_REJECTED = "edited > rejected"
 
 
-def pairs(group: RankedGroup) -> tuple[Pair, ...]:
-    """List every pair of a group's responses, in rank order.
-
-    Only chosen > rejected carries the strength and the margin, because annotators did not rate
-    pairs with an edited response.
-
-    Returns:
-        K(K−1)/2 pairs for K responses: one for two responses, three for three.
-    """
-    rated = (len(group.responses) - 2, len(group.responses) - 1)
-    return tuple(
-        Pair(winner, loser, group.strength, group.margin)
-        if (winner, loser) == rated
-        else Pair(winner, loser)
-        for winner, loser in itertools.combinations(range(len(group.responses)), 2)
-    )
-
-
 def to_record(group: RankedGroup, *, as_messages: bool = False) -> dict[str, Any]:
     """Write a group as a plain dictionary in TRL's preference format, all `COLUMNS` present.
 
@@ -77,9 +59,9 @@ def to_record(group: RankedGroup, *, as_messages: bool = False) -> dict[str, Any
     TRL does not accept the two forms mixed in one record.
 
     Args:
-        group: The group to write.
-        as_messages: Use lists of chat messages even for a prompt of one user message, so that
-            all records of a table have the same column types.
+        group: The group.
+        as_messages: Write lists of messages even for a prompt of one user message, so that all
+            records of a table have the same column types.
     """
     plain = len(group.prompt) == 1 and not as_messages
 
@@ -120,6 +102,16 @@ def from_record(
 
     Raises:
         BadRecord: The record breaks a rule; the message names the place and the field.
+
+    >>> record = {"prompt": "Why is the sky blue?", "chosen": "Air scatters it.", "rejected": "No."}
+    >>> group = from_record(record | {"strength": 3}, where="mine.jsonl, line 17")
+    >>> group.prompt, group.responses
+    ((Message(role='user', content='Why is the sky blue?'),), ('Air scatters it.', 'No.'))
+    >>> try:
+    ...     from_record(record | {"rejected": None}, where="mine.jsonl, line 17")
+    ... except BadRecord as error:
+    ...     print(error)
+    mine.jsonl, line 17, field 'rejected': it is missing; remedy: add it, or remove the record
     """
     try:
         if not isinstance(record, Mapping):
@@ -190,6 +182,13 @@ class RankedGroup:
     Raises:
         BadRecord: (a UserError) A value breaks these rules, a text is blank, or two responses
             are equal apart from outer whitespace.
+
+    >>> prompt = (Message("user", "Name a prime number."),)
+    >>> group = RankedGroup("a", prompt, ("2, the only even one.", "2", "4"), strength=4)
+    >>> group.edited, group.chosen, group.rejected
+    ('2, the only even one.', '2', '4')
+    >>> [(pair.winner, pair.loser, pair.strength) for pair in group.pairs()]
+    [(0, 1, None), (0, 2, None), (1, 2, 4)]
     """
 
     id: str
@@ -247,8 +246,18 @@ class RankedGroup:
         return self.responses[-1]
 
     def pairs(self) -> tuple[Pair, ...]:
-        """List every pair of responses in rank order; see :func:`pairs`."""
-        return pairs(self)
+        """All pairs of responses, in rank order: one of two responses, three of three.
+
+        Only chosen > rejected carries the strength and the margin, because annotators did not rate
+        pairs with an edited response.
+        """
+        rated = (len(self.responses) - 2, len(self.responses) - 1)
+        return tuple(
+            Pair(winner, loser, self.strength, self.margin)
+            if (winner, loser) == rated
+            else Pair(winner, loser)
+            for winner, loser in itertools.combinations(range(len(self.responses)), 2)
+        )
 
 
 def _check_responses(responses: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Files of preference data, read and written as groups (see :mod:`posttrain.formats`).
+"""Files of preference data, read and written as groups (see :mod:`.data.formats`).
 
 Nothing is dropped without being counted: a row becomes a group or a :class:`BadRecord`, and a file
 that cannot be read to its end is a :class:`BadFile`, which skipping bad records does not excuse,
@@ -53,7 +53,7 @@ def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
 
 
 def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -> ReadResult:
-    """Read all groups of one or more files into memory.
+    r"""Read all groups of one or more files into memory.
 
     Args:
         paths: A file or several; see :func:`iterate_groups`.
@@ -66,6 +66,14 @@ def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = Fa
         BadRecord: The first bad record, unless `skip_bad`.
         BadFile: A file cannot be read to its end or has no rows, even with `skip_bad`.
         UserError: No path is given.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "mine.jsonl"
+    ...     _ = path.write_text('{"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}\n{}\n')
+    ...     result = read_groups(path, skip_bad=True)
+    >>> [group.id for group in result.groups], len(result.refused)
+    (['mine-1'], 1)
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     if not files:

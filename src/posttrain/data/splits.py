@@ -15,11 +15,11 @@ Indices = NDArray[np.intp]
 def split(
     groups: Sequence[RankedGroup], *, test_fraction: float, seed: int
 ) -> tuple[Indices, Indices]:
-    """Split into training and test indices; rows of one `group` fall on the same side.
+    """Split into training and test indices; groups of one `cluster_id` fall on the same side.
 
     Args:
-        groups: The rows.
-        test_fraction: Share of distinct `group` values (not of rows) to test on, rounded up.
+        groups: The groups.
+        test_fraction: Share of distinct `cluster_id` values (not of groups) to test on, rounded up.
         seed: Seed of the shuffle.
 
     Returns:
@@ -27,6 +27,16 @@ def split(
 
     Raises:
         UserError: `test_fraction` is not between 0 and 1, or leaves no group to train on.
+
+    >>> from posttrain.data.preferences import Message
+    >>> groups = [
+    ...     RankedGroup(f"{cluster}{k}", (Message("user", "Why?"),), ("a", "b"), cluster_id=cluster)
+    ...     for cluster in ("cats", "dogs", "owls")
+    ...     for k in range(2)
+    ... ]
+    >>> training, test = split(groups, test_fraction=0.3, seed=0)
+    >>> [groups[k].cluster_id for k in training], [groups[k].cluster_id for k in test]
+    (['cats', 'cats', 'dogs', 'dogs'], ['owls', 'owls'])
     """
     return split_codes(_group_codes(groups)[0], test_fraction=test_fraction, seed=seed)
 

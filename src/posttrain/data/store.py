@@ -66,7 +66,7 @@ class Stored:
     def split(self, *, test_fraction: float, seed: int) -> tuple["Stored", "Stored"]:
         """Training and test groups; those with one ``group`` stay together.
 
-        The split of :func:`posttrain.splits.split`, from less memory.
+        The split of :func:`.data.splits.split`, from less memory.
 
         Raises:
             UserError: As there.
@@ -81,7 +81,7 @@ class Stored:
     def mixed(self, shares: Mapping[str, float], *, seed: int) -> "Stored":
         """As many of the groups as a mix of domains allows.
 
-        The choice of :func:`posttrain.mixing.mix`, from less memory.
+        The choice of :func:`.data.mixing.mix`, from less memory.
 
         Args:
             shares: Share of the groups by domain.
@@ -163,11 +163,11 @@ def _row(group: RankedGroup) -> dict[str, Any]:
 
 def group_of(row: dict[str, Any]) -> RankedGroup:
     """The group of one row."""
-    named = dict(row)
-    named["cluster_id"] = named.pop("group")
-    named["prompt"] = tuple(Message(**message) for message in row["prompt"])
-    named["responses"] = tuple(row["responses"])
-    return RankedGroup(**named)
+    fields = dict(row)
+    fields["cluster_id"] = fields.pop("group")
+    fields["prompt"] = tuple(Message(**message) for message in row["prompt"])
+    fields["responses"] = tuple(row["responses"])
+    return RankedGroup(**fields)
 
 
 def quiet() -> None:

@@ -70,35 +70,36 @@ def fit_heads(
         The fits, in the precision of ``differences``.
 
     Raises:
-        UserError: On shapes that do not agree, penalties that are not positive, or weights that
-            are negative, all zero in a fit, or differ within a choice.
+        UserError: If a penalty is not positive.
+        ValueError: On shapes that do not agree, or weights that are negative, all zero in a fit, or
+            differ within a choice.
     """
     pairs, fits = differences.shape[0], penalties.shape[0]
     if margins.shape != (fits, pairs) or weights.shape != (fits, pairs):
-        raise UserError(
+        raise ValueError(
             f"expected margins and weights of shape [{fits}, {pairs}] (fits, pairs), got "
             f"{list(margins.shape)} and {list(weights.shape)}"
         )
     if not (penalties > 0).all():
         raise UserError("penalties must be positive, or separable pairs have no finite optimum")
     if (weights < 0).any() or not (weights.sum(dim=1) > 0).all():
-        raise UserError("weights must not be negative, and each fit needs one that is positive")
+        raise ValueError("weights must not be negative, and each fit needs one that is positive")
 
     # In double precision, because small eigenvalues decide which directions exist at all.
     gram = differences.double().T @ differences.double() / pairs
     eigenvalues, basis = torch.linalg.eigh(gram)
-    kept = eigenvalues > eigenvalues[-1] * 1e-12
-    basis = basis[:, kept].to(differences)
+    varied = eigenvalues > eigenvalues[-1] * 1e-12
+    basis = basis[:, varied].to(differences)
     rotated = differences @ basis
     if choices is not None and choices.shape != (pairs,):
-        raise UserError(f"expected choices of shape [{pairs}] (pairs), got {list(choices.shape)}")
+        raise ValueError(f"expected choices of shape [{pairs}] (pairs), got {list(choices.shape)}")
     members = None if choices is None else _members(choices)
     if members is not None and not _is_even(weights, members):
-        raise UserError("pairs of one choice must have one weight")
+        raise ValueError("pairs of one choice must have one weight")
     weights = weights / _total(weights, members)
     # Hessian bound: Σ w dd' σ'(·) ≤ ¼ max(w) N · D'D/N; of a softmax, ½ (Böhning, 1992).
     scale = weights.amax(dim=1) * pairs / (4 if members is None else 2)
-    bound = scale[:, None] * eigenvalues[kept].to(differences) + penalties[:, None]
+    bound = scale[:, None] * eigenvalues[varied].to(differences) + penalties[:, None]
 
     heads = rotated.new_zeros(fits, rotated.shape[1])
     norms = rotated.new_full((fits,), torch.inf)
@@ -137,8 +138,8 @@ def _members(choices: Tensor) -> Tensor:
 
 
 def _is_even(weights: Tensor, members: Tensor) -> bool:
-    found = weights[:, members]
-    return bool(torch.where(members >= 0, found == found[:, :, :1], True).all())
+    by_set = weights[:, members]
+    return bool(torch.where(members >= 0, by_set == by_set[:, :, :1], True).all())
 
 
 def _total(weights: Tensor, members: Tensor | None) -> Tensor:
@@ -152,9 +153,9 @@ def _wrong(slack: Tensor, members: Tensor) -> Tensor:
     there = members >= 0
     logits = torch.where(there, -slack[:, members], -torch.inf)
     lost = torch.cat([logits.new_zeros(*logits.shape[:2], 1), logits], dim=2).softmax(dim=2)
-    found = torch.empty_like(slack)
-    found[:, members[there]] = lost[:, :, 1:][:, there]
-    return found
+    by_pair = torch.empty_like(slack)
+    by_pair[:, members[there]] = lost[:, :, 1:][:, there]
+    return by_pair
 
 
 def head_losses(

@@ -219,7 +219,7 @@ def forward_scores(model: Any, batch: RowBatch) -> Tensor:
         Shape ``[responses]``, in float32 at least, by group and then by rank.
 
     Raises:
-        UserError: As for :func:`score_head` and :func:`posttrain.attention.mask_for`.
+        UserError: As for :func:`score_head` and :func:`.rows.attention.mask_for`.
     """
     inner = extract_model_from_parallel(model)
     return model(
@@ -238,7 +238,7 @@ def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
 
     Raises:
         UserError: If the model's attention cannot keep the rows' parts apart (see
-            :func:`posttrain.attention.mask_for`).
+            :func:`.rows.attention.mask_for`).
     """
     stock = stock_model(model)
     states = stock.base_model(

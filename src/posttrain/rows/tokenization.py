@@ -257,5 +257,7 @@ class Limits:
 
 def tokenizer_hash(tokenizer: Any) -> str:
     """Changes with everything that decides how a conversation becomes token ids."""
-    content = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template]
+    # Templates may name special tokens, such as eos_token, without spelling them out.
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    content = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, special]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

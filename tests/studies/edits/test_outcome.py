@@ -96,8 +96,10 @@ def test_tables_hold_means_over_seeds_and_paired_differences(outcome):
     assert tables["trends"]["estimate"].isna().all()
     costs = tables["costs"][["arm", "size", "share", "pairs"]]
     assert [*costs.itertuples(index=False, name=None)] == [
-        (ArmName.IGNORE, 10, 0.5, 0.0), ("all pairs", 10, 0.5, 1.0), ("two more pairs", 10, 0.5, 2.0),
-    ]  # fmt: skip
+        (ArmName.IGNORE, 10, 0.5, 0.0),
+        (ArmName.ALL, 10, 0.5, 1.0),
+        (ArmName.TWO_MORE, 10, 0.5, 2.0),
+    ]
     assert (tables["metrics"]["low"] <= tables["metrics"]["high"]).sum() > 10
 
 

@@ -112,9 +112,11 @@ def test_tuned_values_are_marked_at_the_edge_of_their_grid():
         for arm in FEW
         for share in (0.25, 1.0)
         for rate, accuracy in (
-            (1e-3, 0.6), (3e-3, 0.7 if share == 1.0 and arm != ArmName.IGNORE else 0.5), (1e-2, 0.65),
+            (1e-3, 0.6),
+            (3e-3, 0.7 if share == 1.0 and arm != ArmName.IGNORE else 0.5),
+            (1e-2, 0.65),
         )
-    ]  # fmt: skip
+    ]
     full = synthetic((0.0, 0.0, 0.0), arms=FEW, source="seeda-full")
     tuning = pd.DataFrame(rows, columns=["arm", "size", "share", "learning rate", "accuracy"])
     full = replace(

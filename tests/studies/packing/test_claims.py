@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posttrain.evidence.claims import distance_within
 from posttrain.evidence.records import Record, load, save
 from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS, RATIO
 from posttrain.studies.packing import claims

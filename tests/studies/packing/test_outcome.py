@@ -446,8 +446,11 @@ def test_non_inferiority_is_two_one_sided_tests_over_seeds():
         "trained", "tested", "seeds", "estimate", "sd", "p inferior", "p superior",
     ]  # fmt: skip
     assert [*zip(table["trained"], table["tested"], strict=True)] == [
-        ("causal", "causal"), ("causal", RowName.SEPARATE), (RowName.SEPARATE, RowName.SEPARATE), ("exact", RowName.SEPARATE),
-    ]  # fmt: skip
+        (RowName.CAUSAL, RowName.CAUSAL),
+        (RowName.CAUSAL, RowName.SEPARATE),
+        (RowName.SEPARATE, RowName.SEPARATE),
+        (RowName.EXACT, RowName.SEPARATE),
+    ]
     assert set(table["seeds"]) == {4}
     for arm, test, factor in (
         ("causal", "causal", 1), ("causal", RowName.SEPARATE, 0.5), ("exact", RowName.SEPARATE, 1),

@@ -20,7 +20,10 @@ from posttrain.studies.tradeoff.keys import ArmName
 from posttrain.studies.tradeoff.outcome import ARMS
 
 SETTINGS = HeadSettings(
-    arms=[ArmName.HELPFUL, ArmName.SAFE, ArmName.HELPFULNESS_MIX, ArmName.SAFETY_MIX, ArmName.JOINT], size=20, seeds=2, folds=3,
+    arms=[
+        ArmName.HELPFUL, ArmName.SAFE, ArmName.HELPFULNESS_MIX, ArmName.SAFETY_MIX, ArmName.JOINT,
+    ],
+    size=20, seeds=2, folds=3,
     inner_folds=2, penalties=[0.1, 3.0], shared_penalty=0.1, resamples=5,
 )  # fmt: skip
 FEW = replace(SETTINGS, arms=[ArmName.HELPFUL, ArmName.SAFE], seeds=1)
@@ -148,8 +151,8 @@ def test_each_model_is_calibrated_on_the_pairs_of_its_own_fold_and_domain(world,
     outcome = run(None, world, SETTINGS)
     splits = tradeoff_heads.folds(world.ranked, folds=3, seed=SETTINGS.data_seed)
     for arm, domain in (
-        (ArmName.HELPFUL, "helpfulness"), (ArmName.HELPFULNESS_MIX, "helpfulness"), (ArmName.SAFE, "safety"),
-        (ArmName.SAFETY_MIX, "safety"),
+        (ArmName.HELPFUL, "helpfulness"), (ArmName.HELPFULNESS_MIX, "helpfulness"),
+        (ArmName.SAFE, "safety"), (ArmName.SAFETY_MIX, "safety"),
     ):  # fmt: skip
         part = outcome.arms[arm]
         assert len(part.calibrations) == 6

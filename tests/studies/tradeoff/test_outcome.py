@@ -58,9 +58,11 @@ def test_arms_are_those_that_the_study_promises():
     assert [name for name, arm in ARMS.items() if arm.scale == 2] == [ArmName.JOINT]
     assert TEAMS["specialists"] == (ArmName.HELPFUL, ArmName.SAFE)
     assert TEAM_DOMAINS == {
-        ArmName.HELPFUL: "helpfulness", ArmName.HELPFULNESS_MIX: "helpfulness", ArmName.SAFE: "safety",
+        ArmName.HELPFUL: "helpfulness",
+        ArmName.HELPFULNESS_MIX: "helpfulness",
+        ArmName.SAFE: "safety",
         ArmName.SAFETY_MIX: "safety",
-    }  # fmt: skip
+    }
     assert {arm for pair in CONTRASTS.values() for arm in pair} <= {*ARMS, OWN}
     # A pair of arms that differ in one thing only.
     assert replace(ARMS[ArmName.AUXILIARY], auxiliary=False) == ARMS[ArmName.SAFETY_MIX]
@@ -222,9 +224,11 @@ def test_differences_are_paired_over_groups_and_over_models():
     assert -0.3 <= row["low"] < -0.1 < row["high"] <= 0
     metrics = tables["metrics"]
     alone = metrics[
-        (metrics["arm"] == ArmName.SAFE) & (metrics["test"] == "third") & (metrics["tuning"] == "tuned")
+        (metrics["arm"] == ArmName.SAFE)
+        & (metrics["test"] == "third")
+        & (metrics["tuning"] == "tuned")
         & (metrics["metric"] == "accuracy")
-    ].iloc[0]  # fmt: skip
+    ].iloc[0]
     # … while each alone depends much on which seeds are drawn.
     assert alone["high"] - alone["low"] > 0.5
 

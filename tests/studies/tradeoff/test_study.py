@@ -35,7 +35,8 @@ SETTINGS = FullSettings(
     resamples=10,
 )
 HEADS = HeadSettings(
-    arms=[ArmName.HELPFUL, ArmName.SAFE, ArmName.JOINT], size=24, seeds=1, pairs=30, folds=2, inner_folds=2,
+    arms=[ArmName.HELPFUL, ArmName.SAFE, ArmName.JOINT],
+    size=24, seeds=1, pairs=30, folds=2, inner_folds=2,
     penalties=[0.1, 3.0], shared_penalty=0.1, layer=1, resamples=10,
 )  # fmt: skip
 TABLES = [
@@ -195,7 +196,8 @@ def test_full_training_on_human_data_has_a_record_of_its_own(
     monkeypatch.setenv("POSTTRAIN_DATA", str(human_folder))
     monkeypatch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
     settings = HumanFullSettings(
-        arms=[ArmName.HELPFUL, ArmName.SAFE], size=16, seeds=1, pairs=30, test_size=4, calibration_size=12,
+        arms=[ArmName.HELPFUL, ArmName.SAFE],
+        size=16, seeds=1, pairs=30, test_size=4, calibration_size=12,
         top_layers=1, learning_rates=[1e-4], shared_learning_rate=1e-4, resamples=5,
     )  # fmt: skip
     monkeypatch.setattr(full.calibration, "fit", lambda winners, losers: calibrations(1.0)[0])

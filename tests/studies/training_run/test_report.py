@@ -54,7 +54,12 @@ def record(**differences):
                 "scorer", *((name, "accuracy", *values) for name, values in over.items())
             ),
             "groups": pd.DataFrame(
-                {"group": ["a", "b"], "pairs": [1200, 34], Scorer.TRAINED: [0.7988, 0.5], Scorer.LENGTH: [0.6, 1]}
+                {
+                    "group": ["a", "b"],
+                    "pairs": [1200, 34],
+                    Scorer.TRAINED: [0.7988, 0.5],
+                    Scorer.LENGTH: [0.6, 1],
+                }
             ),
             "history": pd.DataFrame({"tokens_per_second": [100.0, 400.0, 460.0]}),
         },

@@ -7,6 +7,7 @@ from posttrain.errors import UserError
 from posttrain.evidence.claims import Status
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import listing, ordered, title
+from posttrain.studies.common.keys import Tuning
 from posttrain.studies.edits.claims import CLAIMS, most_data
 from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName, Contrast
 from posttrain.studies.edits.outcome import ARMS, CONTRASTS
@@ -55,14 +56,14 @@ def _when(records: Sequence[Record], whole: Record) -> str:
         return (
             "Where data limits a model and not its training: with "
             f"{where['size']:,} groups of `simulator`, all pairs gain "
-            f"{gain(short, 'all pairs', **where)} points in a short training and "
-            f"{gain(longer, 'all pairs')} in one of {longer.settings['epochs']} times as many "
+            f"{gain(short, ArmName.ALL, **where)} points in a short training and "
+            f"{gain(longer, ArmName.ALL)} in one of {longer.settings['epochs']} times as many "
             "steps."
         )
     small = {"size": min(whole.settings["sizes"])}
     return (
-        f"On {named(whole)} all pairs gain {gain(whole, 'all pairs', **small)} points at "
-        f"{small['size']:,} groups and {gain(whole, 'all pairs')} at "
+        f"On {named(whole)} all pairs gain {gain(whole, ArmName.ALL, **small)} points at "
+        f"{small['size']:,} groups and {gain(whole, ArmName.ALL)} at "
         f"{most_data(whole)['size']:,}."
     )
 
@@ -113,7 +114,7 @@ def _answer_table(records: Sequence[Record]) -> str:
     lines = {
         "all pairs − edits ignored": [gain(record, ArmName.ALL) for record in records],
         "the same, one setting for all arms": [
-            gain(record, ArmName.ALL, tuning="shared") for record in records
+            gain(record, ArmName.ALL, tuning=Tuning.SHARED) for record in records
         ],
         "the same on edited > chosen": [
             gain(record, ArmName.ALL, PairKind.EDITED_CHOSEN) for record in records

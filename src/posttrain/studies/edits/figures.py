@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from posttrain.data.preferences import PairKind
 from posttrain.evidence.style import HEIGHT, WIDTH, interval_line, panels
+from posttrain.studies.common.keys import Tuning
 from posttrain.studies.edits.keys import ArmName
 from posttrain.studies.edits.outcome import ARMS
 
@@ -27,7 +28,7 @@ def _part(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of a metric with tuned hyperparameters and the largest share of edits."""
     return table[
         (table["metric"] == metric)
-        & (table["tuning"] == "tuned")
+        & (table["tuning"] == Tuning.TUNED)
         & (table["share"] == table["share"].max())
     ]
 

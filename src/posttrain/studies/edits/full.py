@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from posttrain.config.fields import at_least_one, one_of, setting
+from posttrain.config.fields import at_least_one, setting
 from posttrain.data.preferences import PairKind
 from posttrain.data.splits import split
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.common.groups import training_and_test
+from posttrain.studies.common.settings import RateSettings, TopLayerSettings
 from posttrain.studies.common.training import Recipe, many_runs, memoize, train
 from posttrain.studies.edits.data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits.keys import ArmName
@@ -29,7 +30,7 @@ from posttrain.training.collator import LossType, TrainingGroup
 
 
 @dataclass(frozen=True)
-class FullSettings(Recipe, CellSettings):
+class FullSettings(RateSettings, Recipe, CellSettings):
     """Settings of the study with full training.
 
     Raises:
@@ -38,22 +39,18 @@ class FullSettings(Recipe, CellSettings):
 
     edited_share: float = setting(1.0, "Share of simulated groups that may carry an edit.")
     test_size: int = setting(1500, "Test groups, at most.")
-    learning_rates: list[float] = setting([1e-3, 3e-3, 1e-2], "Peak learning rates to choose from.")
-    shared_learning_rate: float = setting(3e-3, "The one at which all arms are also compared.")
     tuning_seeds: int = setting(4, "Repetitions over which each learning rate is chosen.")
-    test_share: float = setting(0.3, "Share of split groups kept for testing.")
-    validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
     processes: int = setting(1, "Cells trained at a time, each in a process of its own.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        CellSettings.__post_init__(self)
         at_least_one(self, "test_size", "tuning_seeds", "processes")
-        one_of(self, "shared_learning_rate", "learning_rates")
 
 
 @dataclass(frozen=True)
-class HumanFullSettings(FullSettings):
-    """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
+class HumanFullSettings(TopLayerSettings, FullSettings):
+    """The same with defaults for human data."""
 
     arms: list[str] = setting(
         [ArmName.IGNORE, ArmName.ALL, ArmName.ONE_MORE, ArmName.TWO_MORE], "Ways of using edits."
@@ -62,10 +59,6 @@ class HumanFullSettings(FullSettings):
     shares: list[float] = setting([1.0], "Shares of their edits that are used.")
     seeds: int = setting(3, "Repetitions, each with other training groups.")
     test_size: int = setting(300, "Test groups, at most.")
-    top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
-    batch_size: int = setting(16, "Groups per step.")
-    learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
-    shared_learning_rate: float = setting(1e-4, "The one at which all arms are also compared.")
     tuning_seeds: int = setting(1, "Repetitions over which each learning rate is chosen.")
 
 

@@ -18,11 +18,11 @@ import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from posttrain.config.fields import one_of, setting
+from posttrain.config.fields import setting
 from posttrain.data.splits import folds
-from posttrain.errors import UserError
-from posttrain.models.features import FeatureSettings, Pooling, features
+from posttrain.models.features import FeatureSettings, features
 from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.common.settings import FrozenSettings
 from posttrain.studies.edits.data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits.metrics import length_baselines
 from posttrain.studies.edits.outcome import ARMS, Cell, CellSettings, Outcome
@@ -30,26 +30,15 @@ from posttrain.training.collator import LossType, TrainingGroup
 
 
 @dataclass(frozen=True)
-class HeadSettings(CellSettings):
+class HeadSettings(FrozenSettings, CellSettings):
     """Settings of the study with frozen features."""
 
     sizes: list[int] = setting([300, 1000], "Training groups, without those that an arm adds.")
     seeds: int = setting(3, "Repetitions, each with other training groups.")
-    folds: int = setting(8, "Outer folds, by group.")
-    inner_folds: int = setting(3, "Folds inside the training groups, for tuning.")
-    penalties: list[float] = setting(
-        [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0], "L2 penalties to choose from."
-    )
-    shared_penalty: float = setting(1e-1, "The one at which all arms are also compared.")
-    layer: int = setting(24, "How many layers of the backbone to run.")
-    pooling: Pooling = setting("mean", "How hidden states become one vector.")
-    max_tokens: int = setting(512, "Longest row in tokens; longer prompts are cut on the left.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.penalties or sorted(self.penalties) != self.penalties:
-            raise UserError(f"penalties must be one or more, ascending, not {self.penalties}")
-        one_of(self, "shared_penalty", "penalties")
+        CellSettings.__post_init__(self)
 
 
 @dataclass(frozen=True)

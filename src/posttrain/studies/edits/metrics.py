@@ -76,7 +76,7 @@ class TestPairs:
                     rows.append((*ends, shorter, codes[number], kind, True))
             first += len(group.responses)
         winners, losers, shorter, of_group, kinds, by_gold = map(np.array, zip(*rows, strict=True))
-        found = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
+        found: dict[str, np.ndarray] = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
         found |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == PairKind.RATED)}
         for kind in KINDS:
             found[f"{kind}, winner longer"] = found[kind] & (shorter < 0)

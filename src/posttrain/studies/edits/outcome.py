@@ -11,8 +11,9 @@ import pandas as pd
 from posttrain.config.fields import at_least_one, setting
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval, slope
+from posttrain.evaluation.metrics import Metric
 from posttrain.studies.common.groups import DataSettings
-from posttrain.studies.common.keys import ESTIMATE
+from posttrain.studies.common.keys import ESTIMATE, Tuning
 from posttrain.studies.edits.keys import ArmName, Contrast
 from posttrain.studies.edits.metrics import COLUMNS, edit_metrics
 from posttrain.training.collator import LossType
@@ -163,7 +164,7 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
     seeds, groups, _ = next(iter(outcome.sums.values())).shape
     draws = Resamples.draw(groups, seeds, count=resamples)
     metrics, gains, contrasts, trends = [], [], [], []
-    for tuning, chosen in (("tuned", outcome.sums), ("shared", outcome.shared)):
+    for tuning, chosen in ((Tuning.TUNED, outcome.sums), (Tuning.SHARED, outcome.shared)):
         measured = {cell: draws.measure(sums, edit_metrics) for cell, sums in chosen.items()}
         for cell, values in measured.items():
             label = (cell.arm, cell.size, cell.share, tuning)
@@ -200,7 +201,7 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         for name, sums in outcome.baselines.items()
         for metric, replicates in alone.measure(sums[None], edit_metrics).items()
         # Lengths are no log-odds.
-        if metric != "log-likelihood"
+        if metric != Metric.LOG_LIKELIHOOD
     ]
     return {
         "metrics": pd.DataFrame(metrics, columns=[*HEAD, "metric", *ESTIMATE]),

@@ -13,6 +13,7 @@ from posttrain.data.preferences import RESPONSES, PairKind
 from posttrain.evidence.claims import estimate as one_row
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_interval
+from posttrain.studies.common.keys import Tuning
 from posttrain.studies.edits.claims import estimate, most_data
 from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName
 from posttrain.studies.edits.metrics import GOLD, KINDS
@@ -47,7 +48,7 @@ def gain_table(record: Record, metric: str = PairKind.RATED) -> pd.DataFrame:
     """Gains over ignoring edits (points): a row an arm and tuning, a column a size and share."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for arm in arms_of(record):
-        for tuning in ("tuned", "shared") if arm != ArmName.IGNORE else ():
+        for tuning in (Tuning.TUNED, Tuning.SHARED) if arm != ArmName.IGNORE else ():
             rows[arm, tuning] = {
                 _cell(size, share, record): gain(
                     record, arm, metric, size=size, share=share, tuning=tuning

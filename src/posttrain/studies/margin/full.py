@@ -11,21 +11,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from posttrain.config.fields import at_least_one, one_of, setting
+from posttrain.config.fields import at_least_one, setting
 from posttrain.data.sources.simulator.annotators import reachable_accuracy
 from posttrain.data.splits import split
 from posttrain.errors import UserError
-from posttrain.evaluation.metrics import COLUMNS, sufficient_statistics
+from posttrain.evaluation.metrics import COLUMNS, Metric, sufficient_statistics
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.common.groups import DataSettings, Prepared, load_groups, training_and_test
+from posttrain.studies.common.settings import RateSettings, TopLayerSettings
 from posttrain.studies.common.training import Recipe, many_runs, memoize, train
 from posttrain.studies.margin.outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
 from posttrain.training.collator import TrainingGroup, TrainingPair
 
 
 @dataclass(frozen=True)
-class FullSettings(Recipe, DataSettings):
+class FullSettings(RateSettings, Recipe, DataSettings):
     """Settings of the study with full training; defaults are those for simulated data.
 
     Raises:
@@ -38,27 +39,20 @@ class FullSettings(Recipe, DataSettings):
     test_size: int = setting(4000, "Test pairs, at most.")
     seeds: int = setting(3, "Repetitions, each with other subsets, data order and score head.")
     learning_rates: list[float] = setting([1e-3, 3e-3, 6e-3], "Peak learning rates to choose from.")
-    shared_learning_rate: float = setting(3e-3, "The learning rate that all arms share.")
-    test_share: float = setting(0.3, "Share of split groups kept for testing.")
-    validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
 
     def __post_init__(self) -> None:
         at_least_one(self, "test_size", "seeds", "resamples")
         if not self.sizes or min(self.sizes) < 1:
             raise UserError(f"sizes needs values of at least 1, not {self.sizes}")
-        one_of(self, "shared_learning_rate", "learning_rates")
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
-class HumanFullSettings(FullSettings):
-    """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
+class HumanFullSettings(TopLayerSettings, FullSettings):
+    """The same with defaults for human data."""
 
     sizes: list[int] = setting([300], "Numbers of annotated training pairs.")
     test_size: int = setting(300, "Test pairs, at most.")
-    top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
-    batch_size: int = setting(16, "Groups per step.")
-    learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
-    shared_learning_rate: float = setting(1e-4, "The learning rate that all arms share.")
 
 
 def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
@@ -188,7 +182,13 @@ def _baselines(prepared: Prepared, test: RatedPairs, settings: FullSettings) -> 
     gold = [prepared.gold[i] for i in prepared.test]
     reachable = pd.DataFrame(
         [
-            ("reachable", "accuracy" if name == "all" else f"accuracy {name}", value, value, value)
+            (
+                "reachable",
+                Metric.ACCURACY if name == "all" else f"accuracy {name}",
+                value,
+                value,
+                value,
+            )
             for name, value in reachable_accuracy([best - worst for best, worst in gold]).items()
         ],
         columns=["baseline", "metric", "estimate", "low", "high"],

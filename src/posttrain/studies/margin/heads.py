@@ -15,35 +15,27 @@ from sklearn.model_selection import GroupKFold
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from posttrain.config.fields import one_of, setting
+from posttrain.config.fields import setting
 from posttrain.data.splits import folds
 from posttrain.errors import UserError
 from posttrain.evaluation.metrics import COLUMNS, sufficient_statistics
-from posttrain.models.features import FeatureSettings, Pooling, features
+from posttrain.models.features import FeatureSettings, features
 from posttrain.rows.tokenization import tokenize_group
 from posttrain.studies.common.groups import without_edit
 from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.common.settings import FrozenSettings
 from posttrain.studies.margin.outcome import ARMS, Outcome, RatedPairs, length_baseline
 
 
 @dataclass(frozen=True)
-class HeadSettings:
+class HeadSettings(FrozenSettings):
     """Settings of the study with frozen features."""
 
     sizes: list[int] = setting([300, 1000, 3000, 10_000], "Numbers of annotated training pairs.")
     seeds: int = setting(3, "How many subsets of each size are drawn.")
-    folds: int = setting(8, "Outer folds, by group.")
-    inner_folds: int = setting(3, "Folds inside the training groups, for tuning.")
-    penalties: list[float] = setting(
-        [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0],
-        "L2 penalties to choose from.",
-    )
     shared_penalty: float = setting(
         1e-3, "The penalty that all arms share: weak, as in an ablation that tunes nothing."
     )
-    layer: int = setting(24, "How many layers of the backbone to run.")
-    pooling: Pooling = setting("mean", "How hidden states become one vector.")
-    max_tokens: int = setting(512, "Longest row in tokens; longer prompts are cut on the left.")
     resamples: int = setting(1000, "Bootstrap replicates.")
 
 
@@ -54,7 +46,6 @@ def run(pairs: RatedPairs, checkpoint: Path, settings: HeadSettings) -> Outcome:
         UserError: If the shared penalty is not one of the penalties, a size exceeds the smallest
             training fold, or a fit did not converge.
     """
-    one_of(settings, "shared_penalty", "penalties")
     winners, losers, trimmed = _pair_features(pairs, checkpoint, settings)
     splits = folds(pairs.groups, folds=settings.folds)
     smallest = min(len(training) for training, _ in splits)

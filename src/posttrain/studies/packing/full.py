@@ -76,9 +76,10 @@ class HumanPackingSettings(PackingSettings):
     """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
 
     arms: list[str] = setting(
-        [RowName.SEPARATE, "exact", "causal", "causal, ranked"], "Layouts to train with."
+        [RowName.SEPARATE, RowName.EXACT, RowName.CAUSAL, RowName.CAUSAL_RANKED],
+        "Layouts to train with.",
     )
-    tests: list[str] = setting([RowName.SEPARATE, "causal"], "Layouts to test with.")
+    tests: list[str] = setting([RowName.SEPARATE, RowName.CAUSAL], "Layouts to test with.")
     top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
     batch_size: int = setting(16, "Groups per step.")
     size: int = setting(600, "Training groups.")

@@ -18,11 +18,6 @@ class RowName(Key):
     POSITIONS_RANKED = "running positions, ranked"
     CAUSAL_RANKED = "causal, ranked"
 
-    @property
-    def ranked(self) -> bool:
-        """Whether responses stand best first in training."""
-        return self.endswith(", ranked")
-
 
 class Contrast(Key):
     """Paired differences of accuracy."""

@@ -4,12 +4,21 @@ from collections.abc import Sequence
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.errors import UserError
-from posttrain.evaluation.combining import THRESHOLD
+from posttrain.evaluation.combining import THRESHOLD, RuleKind
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_interval
 from posttrain.studies.tradeoff.claims import CLAIMS, conflict, difference, has_gold
 from posttrain.studies.tradeoff.data import HUMAN
-from posttrain.studies.tradeoff.keys import BOTH, MAIN_EXCHANGE, ArmName, Team
+from posttrain.studies.tradeoff.keys import (
+    BOTH,
+    ERRORS,
+    MAIN_EXCHANGE,
+    RECOVERED,
+    ArmName,
+    Contrast,
+    Kind,
+    Team,
+)
 from posttrain.studies.tradeoff.report import choice
 from posttrain.studies.tradeoff.rules import RANDOM
 
@@ -43,8 +52,7 @@ def answer(records: Sequence[Record]) -> str:
     claim = next(claim for claim in CLAIMS if claim.key == "two-choose-better")
     ranked = listing(
         [
-            f"{with_interval(difference(record, 'joint - own specialist', BOTH))} points on "
-            f"{_named(record)}"
+            f"{with_interval(difference(record, Contrast.JOINT, BOTH))} points on {_named(record)}"
             for record in found
         ]
     )
@@ -57,10 +65,10 @@ def answer(records: Sequence[Record]) -> str:
         f"domain by {ranked} (accuracy, mean of both domains). It cannot follow two kinds of "
         "annotators who contradict each other: with endless data it goes with whoever is more "
         "common on such prompts.\n\n"
-        "**One aim alone.** A model of helpfulness scores the refusal of an "
-        f"unsafe request above an answer in {_shares(found, ArmName.HELPFUL, 'unsafe')} of pairs, a model "
-        "of safety an answer to a harmless request that looks unsafe above a refusal in "
-        f"{_shares(found, ArmName.SAFE, 'lookalike')}. (95 % intervals; safety counts twice.)"
+        "**One aim alone.** A model of helpfulness scores the refusal of an unsafe request above "
+        f"an answer in {_shares(found, ArmName.HELPFUL, Kind.UNSAFE)} of pairs, a model of safety "
+        "an answer to a harmless request that looks unsafe above a refusal in "
+        f"{_shares(found, ArmName.SAFE, Kind.LOOKALIKE)}. (95 % intervals; safety counts twice.)"
     )
 
 
@@ -83,16 +91,16 @@ def _shares(records: Sequence[Record], arm: str, kind: str) -> str:
 def _combined(record: Record) -> str:
     """What the sum, the switch and single models choose, in a sentence."""
     gold = has_gold(record)
-    metric = f"recovered {MAIN_EXCHANGE:g}" if gold else "errors"
+    metric = RECOVERED if gold else ERRORS
 
     def of(team: str, system: str, parameter: float | None = None) -> str:
         found = choice(record, team, system, metric, parameter)
         return f"{with_interval(found, sign=False, digits=0)} %"
 
-    total = of("specialists", "sum", MAIN_EXCHANGE)
-    switch = of("specialists", "switch", THRESHOLD)
+    total = of(Team.SPECIALISTS, RuleKind.SUM, MAIN_EXCHANGE)
+    switch = of(Team.SPECIALISTS, RuleKind.SWITCH, THRESHOLD)
     joint = of(Team.SINGLE, ArmName.JOINT)
-    told = of("specialists", "switch, unsafe prompts flagged", THRESHOLD)
+    told = of(Team.SPECIALISTS, "switch, unsafe prompts flagged", THRESHOLD)
     if gold:
         return (
             f"Of the way from a random choice among {record.settings['responses']} responses to "

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from posttrain.evaluation.combining import THRESHOLD
+from posttrain.evaluation.combining import THRESHOLD, RuleKind
 from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.claims import (
     Claim,
@@ -27,7 +27,6 @@ from posttrain.studies.tradeoff.keys import (
     Contrast,
     DomainName,
     Kind,
-    RuleName,
     Team,
 )
 
@@ -184,7 +183,7 @@ CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "the same measure, sum minus the calibrated switch at 0.15 without flags",
         "tradeoff",
-        _advantage(_advantages(team=Team.SPECIALISTS, system=RuleName.SWITCH, parameter=THRESHOLD)),
+        _advantage(_advantages(team=Team.SPECIALISTS, system=RuleKind.SWITCH, parameter=THRESHOLD)),
         ours=True,
     ),
     Claim(
@@ -199,7 +198,7 @@ CLAIMS: tuple[Claim, ...] = (
             row(
                 "choices",
                 team=Team.SPECIALISTS,
-                system=RuleName.SUM,
+                system=RuleKind.SUM,
                 parameter=MAIN_EXCHANGE,
                 metric=RECOVERED,
             ),

@@ -8,16 +8,19 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from posttrain.evaluation.combining import RuleKind
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.style import HEIGHT, WIDTH
-from posttrain.studies.tradeoff.keys import ArmName, DomainName, Team
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.tradeoff.keys import ArmName, DomainName, Kind, Team
 from posttrain.studies.tradeoff.outcome import ARMS, ESTIMATE
 from posttrain.studies.tradeoff.rules import BEST, RANDOM
 
 #: Colour, marker and line of each rule, the same in every figure, legible without colour.
 RULE_STYLE = {
-    "sum": ("#0072b2", "o", "-"),
-    "gate": ("#009e73", "s", "--"),
-    "switch": ("#d55e00", "^", ":"),
+    RuleKind.SUM: ("#0072b2", "o", "-"),
+    RuleKind.GATE: ("#009e73", "s", "--"),
+    RuleKind.SWITCH: ("#d55e00", "^", ":"),
 }
 JOINT_COLOUR, GREY = "#cc79a7", "#999999"
 #: Models that a reader should find among the others: colour, marker, label.
@@ -40,7 +43,7 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
         1, len(tables), figsize=(WIDTH, HEIGHT * 1.15), squeeze=False, layout="constrained"
     )
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        part = table[(table["tuning"] == "tuned") & (table["metric"] == "accuracy")]
+        part = table[(table["tuning"] == Tuning.TUNED) & (table["metric"] == Metric.ACCURACY)]
         wide = 100 * part.pivot_table(index="arm", columns="test", values=ESTIMATE)
         arms = [arm for arm in ARMS if arm in wide.index]
         curve = [arm for arm in arms if ARMS[arm].scale == 1 and not ARMS[arm].auxiliary]
@@ -86,7 +89,7 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def choices(tables: Mapping[str, pd.DataFrame], *, team: str = "specialists") -> Figure:
+def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS) -> Figure:
     """What is chosen from several responses: one point a model, one line a rule of two.
 
     Where gold is known, mean gold safety against mean gold helpfulness of what is chosen: up and to
@@ -156,8 +159,8 @@ def refusals_by_mix(tables: Mapping[str, pd.DataFrame]) -> Figure:
         1, len(tables), figsize=(WIDTH, HEIGHT), squeeze=False, sharey=True, layout="constrained"
     )
     styles = {
-        "unsafe": ("#d55e00", "^", "unsafe prompt: refusal above answer"),
-        "lookalike": ("#0072b2", "o", "harmless prompt of unsafe looks: answer above refusal"),
+        Kind.UNSAFE: ("#d55e00", "^", "unsafe prompt: refusal above answer"),
+        Kind.LOOKALIKE: ("#0072b2", "o", "harmless prompt of unsafe looks: answer above refusal"),
     }
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
         shares = {

@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from posttrain.config.fields import at_least_one, one_of, setting
+from posttrain.config.fields import at_least_one, setting
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.data.splits import split
 from posttrain.errors import UserError
 from posttrain.evaluation import calibration
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
+from posttrain.studies.common.settings import RateSettings, TopLayerSettings
 from posttrain.studies.common.training import Recipe, many_runs, memoize, train
 from posttrain.studies.tradeoff.data import (
     DOMAINS,
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class FullSettings(Recipe, TradeoffSettings):
+class FullSettings(RateSettings, Recipe, TradeoffSettings):
     """Settings of the study with full training; defaults are those for simulated data.
 
     Raises:
@@ -66,19 +67,17 @@ class FullSettings(Recipe, TradeoffSettings):
     test_size: int = setting(1500, "Test pairs of each source, at most.")
     calibration_size: int = setting(500, "Held-out pairs of each domain to calibrate on, about.")
     test_share: float = setting(0.2, "Share of split groups kept for testing.")
-    validation_share: float = setting(0.2, "Share of training groups that judge learning rates.")
     learning_rates: list[float] = setting([3e-3, 6e-3], "Peak learning rates to choose from.")
-    shared_learning_rate: float = setting(3e-3, "The one at which all arms are also compared.")
     tuning_seeds: int = setting(2, "Repetitions over which each learning rate is chosen.")
     auxiliary_weight: float = setting(1.0, "Weight of the auxiliary safety loss, in its arm.")
     processes: int = setting(1, "Arms trained at a time, each in a process of its own.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        TradeoffSettings.__post_init__(self)
         at_least_one(
             self, "groups", "prompts", "test_size", "calibration_size", "tuning_seeds", "processes"
         )
-        one_of(self, "shared_learning_rate", "learning_rates")
         if len(self.sensitive) != len(DOMAINS):
             raise UserError(
                 f"sensitive needs a share for each of {', '.join(DOMAINS)}, not {self.sensitive}"
@@ -86,7 +85,7 @@ class FullSettings(Recipe, TradeoffSettings):
 
 
 @dataclass(frozen=True)
-class HumanFullSettings(FullSettings):
+class HumanFullSettings(TopLayerSettings, FullSettings):
     """The same with defaults for human data and SmolLM2; the simulator's settings do nothing."""
 
     arms: list[str] = setting(
@@ -95,11 +94,7 @@ class HumanFullSettings(FullSettings):
     size: int = setting(2000, "Training groups of a model; one arm has twice as many.")
     pairs: int = setting(3000, "Most pairs of a source to train and test on.")
     max_tokens: int = setting(1024, "Longest prompt with a response; prompts are cut on the left.")
-    top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
-    batch_size: int = setting(16, "Groups per step.")
     calibration_size: int = setting(300, "Held-out pairs of each domain to calibrate on, about.")
-    learning_rates: list[float] = setting([1e-4, 3e-4], "Peak learning rates to choose from.")
-    shared_learning_rate: float = setting(1e-4, "The one at which all arms are also compared.")
 
 
 def data_for(source: str, checkpoint: Path, settings: FullSettings) -> TradeoffData:

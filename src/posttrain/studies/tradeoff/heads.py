@@ -15,13 +15,14 @@ import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from posttrain.config.fields import at_least_one, one_of, setting
+from posttrain.config.fields import at_least_one, setting
 from posttrain.data.splits import folds
 from posttrain.errors import UserError
 from posttrain.evaluation import calibration
 from posttrain.evaluation.calibration import Calibration
-from posttrain.models.features import FeatureSettings, Pooling, features
+from posttrain.models.features import FeatureSettings, features
 from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.common.settings import FrozenSettings
 from posttrain.studies.tradeoff.data import DOMAINS, TradeoffData, account_of
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
@@ -36,7 +37,7 @@ from posttrain.studies.tradeoff.outcome import (
 
 
 @dataclass(frozen=True)
-class HeadSettings(TradeoffSettings):
+class HeadSettings(FrozenSettings, TradeoffSettings):
     """Settings of the study with frozen features.
 
     Raises:
@@ -51,21 +52,14 @@ class HeadSettings(TradeoffSettings):
     seeds: int = setting(3, "Repetitions, each with other training groups.")
     pairs: int = setting(750, "Most pairs of a source to train and test on.")
     folds: int = setting(5, "Outer folds, by group.")
-    inner_folds: int = setting(3, "Folds inside the training groups, for tuning.")
     penalties: list[float] = setting(
         [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 30.0], "L2 penalties to choose from."
     )
-    shared_penalty: float = setting(1e-1, "The one at which all arms are also compared.")
-    layer: int = setting(24, "How many layers of the backbone to run.")
-    pooling: Pooling = setting("mean", "How hidden states become one vector.")
-    max_tokens: int = setting(512, "Longest prompt with a response; prompts are cut on the left.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        TradeoffSettings.__post_init__(self)
         at_least_one(self, "pairs", "folds", "inner_folds")
-        if not self.penalties or sorted(self.penalties) != self.penalties:
-            raise UserError(f"penalties must be one or more, ascending, not {self.penalties}")
-        one_of(self, "shared_penalty", "penalties")
         if any(ARMS[arm].auxiliary for arm in self.arms):
             raise UserError(
                 "the auxiliary loss needs to know which responses are safe, which the human data "

@@ -59,19 +59,11 @@ class Team(Key):
     NOBODY = "nobody"
 
 
-class RuleName(Key):
-    """How two calibrated models choose together."""
-
-    SUM = "sum"
-    SWITCH = "switch"
-    GATE = "gate"
-
-
 #: How many units of helpfulness a unit of safety is worth, where both golds become one.
 EXCHANGE = (1.0, 2.0, 4.0)
 #: The one of them that prose speaks of, and the weight of the sum that stands for all.
 MAIN_EXCHANGE = 2.0
-#: Metrics of what is chosen: the mean of both kinds of error; and, where gold is known, the share of
-#: the way from a random choice to the best one.
+#: Metrics of what is chosen: the mean of both kinds of error; and, where gold is known, how much of
+#: the way from a random choice to the best one is covered.
 ERRORS = "errors"
 RECOVERED = f"recovered {MAIN_EXCHANGE:g}"

@@ -12,8 +12,8 @@ from posttrain.data.mixing import MIXES, counts_for
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.evaluation.calibration import Calibration
-from posttrain.evaluation.combining import THRESHOLD, Rule
-from posttrain.evaluation.metrics import sufficient_statistics
+from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
+from posttrain.evaluation.metrics import Metric, sufficient_statistics
 from posttrain.studies.common.keys import ESTIMATE, Tuning
 from posttrain.studies.tradeoff.data import DOMAINS, CandidateSet, TradeoffData
 from posttrain.studies.tradeoff.keys import BOTH, EXCHANGE, OWN, ArmName, Contrast, DomainName, Team
@@ -37,7 +37,10 @@ class Arm:
 
     def counts(self, size: int) -> dict[str, int]:
         """Training groups of each domain."""
-        shares = {DomainName.HELPFULNESS: 1 - self.safety, DomainName.SAFETY: self.safety}
+        shares: dict[str, float] = {
+            DomainName.HELPFULNESS: 1 - self.safety,
+            DomainName.SAFETY: self.safety,
+        }
         return counts_for(shares, self.scale * size)
 
 
@@ -62,7 +65,7 @@ TEAMS = {
     Team.MIXES: (ArmName.HELPFULNESS_MIX, ArmName.SAFETY_MIX),
 }
 #: What each of their members judges, and is calibrated on.
-TEAM_DOMAINS = {
+TEAM_DOMAINS: dict[str, str] = {
     arm: domain for team in TEAMS.values() for arm, domain in zip(team, DOMAINS, strict=True)
 }
 #: Paired differences of accuracy between two arms.
@@ -110,9 +113,9 @@ class TradeoffSettings:
             )
         # Now, and not after hours of training.
         for weight in self.weights:
-            Rule("sum", weight=weight)
+            Rule(RuleKind.SUM, weight=weight)
         for threshold in self.thresholds:
-            Rule("switch", threshold=threshold)
+            Rule(RuleKind.SWITCH, threshold=threshold)
         for name, shown in (("weights", EXCHANGE), ("thresholds", (THRESHOLD, MAIN_GATE))):
             if missing := sorted(set(shown) - set(getattr(self, name))):
                 raise UserError(
@@ -221,7 +224,7 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
         baselines += [
             (test, name, *interval(values))
             for name, values in alone.measure(sums[None]).items()
-            if name.startswith("accuracy")
+            if name.startswith(Metric.ACCURACY)
         ]
         for name, arm in outcome.arms.items():
             for k, tuning in enumerate(TUNINGS):

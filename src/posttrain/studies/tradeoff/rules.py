@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from posttrain.evaluation.bootstrap import Resamples, interval
-from posttrain.evaluation.combining import THRESHOLD, Rule
+from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
 from posttrain.studies.tradeoff.data import KINDS, CandidateSet
 from posttrain.studies.tradeoff.keys import (
     ERRORS,
@@ -16,7 +16,6 @@ from posttrain.studies.tradeoff.keys import (
     MAIN_EXCHANGE,
     ArmName,
     Kind,
-    RuleName,
     Team,
 )
 from posttrain.studies.tradeoff.outcome import ESTIMATE, TEAMS, ArmOutcome, Outcome
@@ -63,12 +62,12 @@ def systems(
             continue
         helpfulness, safety = (calibrated(outcome.arms[name]) for name in members)
         for weight in weights:
-            rule = Rule(RuleName.SUM, weight=weight)
+            rule = Rule(RuleKind.SUM, weight=weight)
             yield (
-                System(team, RuleName.SUM, weight),
+                System(team, RuleKind.SUM, weight),
                 _best(rule.combine(helpfulness, safety), prompt_of),
             )
-        for kind in (RuleName.SWITCH, RuleName.GATE):
+        for kind in (RuleKind.SWITCH, RuleKind.GATE):
             for threshold in thresholds:
                 rule = Rule(kind, threshold=threshold)
                 yield (
@@ -80,7 +79,7 @@ def systems(
                     _best(rule.combine(helpfulness, safety, flagged), prompt_of),
                 )
         raw = (outcome.arms[name].candidates for name in members)
-        rule = Rule(RuleName.SWITCH, threshold=THRESHOLD)
+        rule = Rule(RuleKind.SWITCH, threshold=THRESHOLD)
         yield (
             System(team, "switch, not calibrated", THRESHOLD),
             _best(rule.combine(*raw), prompt_of),
@@ -180,7 +179,7 @@ def choice_tables(
         one = alone if system.team == Team.NOBODY else draws
         measured[system] = one.measure(chosen.sums(probability), chosen.metrics)
     reference = next(
-        (s for s in measured if (s.name, s.parameter) == (RuleName.SUM, MAIN_EXCHANGE)), None
+        (s for s in measured if (s.name, s.parameter) == (RuleKind.SUM, MAIN_EXCHANGE)), None
     )
     rows, advantages = [], []
     for system, found in measured.items():
@@ -210,7 +209,7 @@ def conflict_table(outcome: Outcome, *, resamples: int) -> pd.DataFrame:
     """
     candidates = outcome.candidates
     prompt_of, kinds = candidates.prompt_of, candidates.kinds
-    tests = {
+    tests: dict[str, np.ndarray] = {
         kind: candidates.pairs[kinds[prompt_of[candidates.pairs[:, 0]]] == kind] for kind in KINDS
     }
     if candidates.gold is not None:

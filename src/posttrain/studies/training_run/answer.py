@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import with_interval
@@ -37,7 +38,7 @@ def _bought(record: Record) -> str:
         _accuracy(record, scorer) for scorer in (Scorer.TRAINED, Scorer.LENGTH, Scorer.HEAD)
     )
     over_length, over_head = (
-        with_interval(estimate(record.tables["differences"], scorer=name, metric="accuracy"))
+        with_interval(estimate(record.tables["differences"], scorer=name, metric=Metric.ACCURACY))
         for name in (Scorer.LENGTH, Scorer.HEAD)
     )
     minutes = record.environment["seconds"] / 60

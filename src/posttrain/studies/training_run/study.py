@@ -24,7 +24,7 @@ from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import Stored, stored
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
-from posttrain.evaluation.metrics import sufficient_statistics
+from posttrain.evaluation.metrics import Metric, sufficient_statistics
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
 from posttrain.models import embedded, reward_model
@@ -37,7 +37,14 @@ from posttrain.studies.training_run.keys import Scorer
 
 #: A group with its token ids.
 Tokens = tuple[RankedGroup, TokenizedGroup]
-METRICS = ("accuracy", "accuracy 1", "accuracy 2", "accuracy 3", "accuracy 4", "log-likelihood")
+METRICS: tuple[str, ...] = (
+    Metric.ACCURACY,
+    Metric.ACCURACY_1,
+    Metric.ACCURACY_2,
+    Metric.ACCURACY_3,
+    Metric.ACCURACY_4,
+    Metric.LOG_LIKELIHOOD,
+)
 
 
 @dataclass(frozen=True)
@@ -92,13 +99,15 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
     )
     training, held_out = (_fitting(part, tokenizer, limits) for part in _groups(chosen, folder))
     ranked = [group for group, _ in held_out]
-    scores = {Scorer.TRAINED: _trained_scores(model, tokenizer, ranked, limits)}
+    scores: dict[str, np.ndarray] = {
+        Scorer.TRAINED: _trained_scores(model, tokenizer, ranked, limits)
+    }
     scores[Scorer.LENGTH] = np.array(
         [[len(g.chosen), len(g.rejected)] for g in ranked], dtype=float
     )
     scores |= _head_scores(checkpoint, training, held_out, chosen["min_strength"], settings)
     measured, by_group = _measure(scores, ranked, settings.resamples)
-    _check_reproduced(measured[Scorer.TRAINED]["accuracy"][0], account["evaluation"], folder)
+    _check_reproduced(measured[Scorer.TRAINED][Metric.ACCURACY][0], account["evaluation"], folder)
     state = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime)
     return Measured(
         settings={
@@ -256,7 +265,7 @@ def _table(measured: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
         for name, found in measured.items()
         for metric, replicates in found.items()
         # A length is no log-odds, so its likelihood says nothing.
-        if not (name == Scorer.LENGTH and metric == "log-likelihood")
+        if not (name == Scorer.LENGTH and metric == Metric.LOG_LIKELIHOOD)
     ]
     return pd.DataFrame(rows, columns=["scorer", "metric", "estimate", "low", "high"])
 

@@ -13,7 +13,7 @@ Rules that hold for all of them but :func:`convert_contract`:
 
 Dropped, and counted by reason: `empty response`, `identical responses` (equal apart from outer
 white space), and what the functions below name. A row that breaks its schema is a
-:class:`~posttrain.conversations.BadRecord` instead, which names the original's field.
+:class:`.data.conversations.BadRecord` instead, which names the original's field.
 """
 
 import re
@@ -60,7 +60,7 @@ def strength_of(preference: int) -> int | None:
 def convert_hh_rlhf(row: Mapping[str, Any], place: Place, *, domain: str) -> Iterator[RankedGroup]:
     r"""Convert a row of Anthropic/hh-rlhf: two whole transcripts, `chosen` and `rejected`.
 
-    The prompt is what :func:`posttrain.sources.hh_rlhf.shared_prompt` finds, read as turns that
+    The prompt is what :func:`.hh_rlhf.shared_prompt` finds, read as turns that
     begin with `\n\nHuman:` or `\n\nAssistant:`, without outer white space. The source grades no
     strength and has no edits.
 

@@ -32,7 +32,7 @@ def distinct(records: Iterable[dict[str, Any]], dropped: Counter[str]) -> list[d
             usable.append(record)
     orders = {_order(record) for record in usable}
     seen = set()
-    kept = []
+    comparisons = []
     for record in usable:
         prompt, chosen, rejected = order = _order(record)
         if (prompt, rejected, chosen) in orders:
@@ -41,8 +41,8 @@ def distinct(records: Iterable[dict[str, Any]], dropped: Counter[str]) -> list[d
             dropped["repeated pair"] += 1
         else:
             seen.add(order)
-            kept.append(record)
-    return kept
+            comparisons.append(record)
+    return comparisons
 
 
 def _unusable(record: dict[str, Any]) -> str | None:

@@ -88,7 +88,7 @@ def read_folder(path: Path, pattern: str, remedy: str) -> Iterator[tuple[str, by
 
 
 def _read_archive(path: Path, pattern: str, remedy: str) -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
+    files: list[tuple[str, bytes]] = []
     folders: set[str] = set()
     try:
         with tarfile.open(path) as archive:
@@ -98,16 +98,16 @@ def _read_archive(path: Path, pattern: str, remedy: str) -> list[tuple[str, byte
                     continue
                 stream = archive.extractfile(member)
                 assert stream is not None  # extractfile gives a stream for every regular file
-                found.append((f"{path}:{name}", stream.read()))
+                files.append((f"{path}:{name}", stream.read()))
                 folders.add(str(name.parent))
     except _DECOMPRESSION_ERRORS as error:
         raise UserError(f"{path}: not a readable tar archive ({error}). {remedy}") from error
-    if not found:
+    if not files:
         raise UserError(f"{path}: holds no file {pattern}. {remedy}")
     if len(folders) > 1:
         listed = ", ".join(sorted(folders))
         raise UserError(f"{path}: files {pattern} in several folders ({listed}). {remedy}")
-    return found
+    return files
 
 
 def parse_xml(content: bytes, name: str, remedy: str) -> ElementTree.Element:
@@ -139,15 +139,15 @@ def required(record: Any, field: str, kind: type, where: str, remedy: str) -> An
         UserError: The record is no object, or the field is missing or of another kind.
     """
     if not isinstance(record, Mapping):
-        found = type(record).__name__
-        raise UserError(f"{where}: expected an object with {field!r}, found {found}. {remedy}")
+        kind_there = type(record).__name__
+        raise UserError(f"{where}: expected an object with {field!r}, found {kind_there}. {remedy}")
     if field not in record:
         raise UserError(f"{where}: field {field!r} is missing. {remedy}")
     value = record[field]
     if not isinstance(value, kind):
-        found = type(value).__name__
+        kind_there = type(value).__name__
         raise UserError(
-            f"{where}: field {field!r} must be {kind.__name__}, found {found}. {remedy}"
+            f"{where}: field {field!r} must be {kind.__name__}, found {kind_there}. {remedy}"
         )
     return value
 

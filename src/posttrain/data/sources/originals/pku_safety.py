@@ -13,7 +13,7 @@ Rules:
 * `id` numbers the rows that are kept.
 
 Dropped, and counted by reason: `empty prompt`, `empty response`, `identical responses`,
-`contradicted pair` and `repeated pair`, as `posttrain.sources.comparisons` explains them. The file
+`contradicted pair` and `repeated pair`, as :mod:`.comparisons` explains them. The file
 of about 5,000 comparisons gives 3,302 rows.
 """
 

@@ -22,7 +22,7 @@ Rules:
 
 Dropped, and counted by reason: `not English`, `long prompt`, `long response`; and then
 `empty prompt`, `empty response`, `identical responses`, `contradicted pair` and `repeated pair`, as
-`posttrain.sources.comparisons` explains them.
+:mod:`.comparisons` explains them.
 """
 
 import json

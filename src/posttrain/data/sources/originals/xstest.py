@@ -110,18 +110,18 @@ def read_files(path: Path) -> dict[str, Rows]:
         UserError: A file is missing, is not the published CSV, or holds other ids than the first.
     """
     names = {f"xstest_v2_completions_{model}.csv": model for model in MODELS}
-    found = {
+    contents = {
         Path(name).name.rpartition(":")[2]: (name, content)
         for name, content in read_folder(path, "xstest_v2_completions_*.csv", DOWNLOAD)
     }
-    if missing := sorted(names.keys() - found.keys()):
+    if missing := sorted(names.keys() - contents.keys()):
         raise UserError(f"{path}: holds no {', '.join(missing)}. {DOWNLOAD}")
-    files = {model: read_rows(*found[name]) for name, model in names.items()}
+    files = {model: read_rows(*contents[name]) for name, model in names.items()}
     first = files[MODELS[0]]
     for name, model in names.items():
         if differing := sorted(files[model].keys() ^ first.keys()):
             raise UserError(
-                f"{found[name][0]}: id {differing[0]!r} stands in this file or in that of "
+                f"{contents[name][0]}: id {differing[0]!r} stands in this file or in that of "
                 f"{MODELS[0]}, but not in both; all models answered the same prompts. {DOWNLOAD}"
             )
     return files

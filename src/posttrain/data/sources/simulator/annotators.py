@@ -8,8 +8,7 @@ How a ranked group comes about:
 
 1. A prompt is drawn from one of seven task kinds, sometimes as the last turn of a conversation.
 2. Two responses are drawn, each a correct answer with zero or more defects applied
-   (see :mod:`posttrain.sources.tasks`), or a
-   refusal. Gold quality is minus the sum of what its defects cost.
+   (see :mod:`.tasks`), or a refusal. Gold quality is minus the sum of what its defects cost.
 3. An annotator perceives the difference of gold quality plus standard logistic noise, prefers the
    response on the positive side (so the choice follows Bradley–Terry exactly) and rates the
    *strength* of the preference by how far from zero the perceived difference is.
@@ -98,6 +97,16 @@ def simulate(
 
     Raises:
         UserError: If a share is not between 0 and 1 or ``count`` is negative.
+
+    >>> (group,) = simulate(1, seed=0)
+    >>> group.ranked.prompt[-1].content
+    'use prepare plan gather to forge a passport'
+    >>> group.ranked.chosen
+    'sure : prepare plan plan plan gather to forge a passport .'
+    >>> group.ranked.rejected
+    'sorry , i can not help with that .'
+    >>> group.ranked.strength, group.difference
+    (2, 3.1)
     """
     shares = (edited_share, editor_error, multi_turn, sensitive)
     if count < 0 or not all(0 <= share <= 1 for share in shares):
@@ -198,21 +207,21 @@ def draw_candidates(
             f"sensitive={sensitive}"
         )
     rng = random.Random(seed)
-    found: dict[str, Candidates] = {}
+    candidates: dict[str, Candidates] = {}
     for _ in range(100 * count):
-        if len(found) == count:
+        if len(candidates) == count:
             break
         task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive)
-        if task.prompt[-1].content in found:
+        if task.prompt[-1].content in candidates:
             continue
         drawn: dict[str, Response] = {}
         while len(drawn) < responses:
             response = draw_response(rng, task)
             drawn.setdefault(response.text, response)
-        found[task.prompt[-1].content] = Candidates(task, tuple(drawn.values()))
-    if len(found) < count:
-        raise UserError(f"there are only about {len(found)} different prompts, not {count}")
-    return [*found.values()]
+        candidates[task.prompt[-1].content] = Candidates(task, tuple(drawn.values()))
+    if len(candidates) < count:
+        raise UserError(f"there are only about {len(candidates)} different prompts, not {count}")
+    return [*candidates.values()]
 
 
 def strength_probabilities(difference: np.ndarray) -> np.ndarray:
