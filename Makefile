@@ -13,7 +13,7 @@ RUN := .venv/bin/python -m
 
 help:
 	@echo 'make book                 run every notebook with quick parameters, build the book'
-	@echo 'make book PARAMS=real     the same with notebooks/params/real.yaml; this one needs human'
+	@echo 'make book PARAMS=real     the same with the files in notebooks/params/real; needs human'
 	@echo '                          preference data in the folder that POSTTRAIN_DATA names'
 	@echo 'make gpu-study            train SmolLM2 in full for every study, measure throughput: hours on'
 	@echo '                          a GPU, with POSTTRAIN_DATA; writes the records of the GPU column'
@@ -22,7 +22,7 @@ help:
 	@echo 'make notebooks            re-run the committed notebooks in place, before committing'
 	@echo 'make clean                remove everything that these targets made'
 	@echo
-	@echo 'parameter files:          $(basename $(notdir $(wildcard notebooks/params/*.yaml)))'
+	@echo 'profiles:                 $(notdir $(wildcard notebooks/params/*))'
 
 # A model this small only makes threads wait for one another, most of all beside other work.
 ifeq ($(PARAMS),quick)
@@ -30,14 +30,14 @@ book notebooks: export OMP_NUM_THREADS = 1
 endif
 
 book: .venv/.stamp
-	$(RUN) posttrain.notebooks run --params 'notebooks/params/$(PARAMS).yaml' --output book/chapters
+	$(RUN) posttrain.notebooks --params 'notebooks/params/$(PARAMS)' --output book/chapters
 	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
 	@echo
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
 
 # Interrupted, it goes on where it stopped; finished trainings are kept in the cache.
 gpu-study: .venv/.stamp
-	$(RUN) posttrain.notebooks run --params notebooks/params/gpu.yaml --output build/gpu-study
+	$(RUN) posttrain.notebooks --params notebooks/params/gpu --output build/gpu-study
 	@echo
 	@echo 'The records are in book/results; make book shows them.'
 
@@ -45,7 +45,7 @@ gpu-study: .venv/.stamp
 # because models this small only make threads wait for one another.
 test: export OMP_NUM_THREADS = 1
 test: lint
-	$(RUN) pytest tests -n 2 --dist loadfile
+	$(RUN) pytest tests src/posttrain -n 2 --dist loadfile --durations 20
 	$(RUN) pytest --nbval notebooks -n 2 --dist loadfile
 
 lint: .venv/.stamp
@@ -55,7 +55,7 @@ lint: .venv/.stamp
 	.venv/bin/lint-imports --no-logo
 
 notebooks: .venv/.stamp
-	$(RUN) posttrain.notebooks refresh --params notebooks/params/quick.yaml
+	$(RUN) posttrain.notebooks --output notebooks
 
 clean:
 	rm -rf .venv _build book/chapters build src/*.egg-info

@@ -12,7 +12,7 @@ from posttrain.errors import UserError
 
 COMMANDS = (
     [], ["data"], ["data", "check"], ["data", "convert"], ["data", "simulate"], ["study"],
-    ["train"], ["calibrate"], ["score"], ["evaluate"], ["study", "margin"],
+    ["train"], ["calibrate"], ["score"], ["evaluate"], ["study", "margin"], ["claims"],
 )  # fmt: skip
 
 

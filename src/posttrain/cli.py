@@ -16,6 +16,7 @@ COMMANDS = {
     "score": "score the responses of files",
     "evaluate": "report how well a reward model ranks held-out responses",
     "study": "run a study and write its run record",
+    "claims": "say which claims hold up, and on what rows of which records that rests",
 }
 
 

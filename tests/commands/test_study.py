@@ -3,6 +3,7 @@
 import pytest
 from command_line import refused, run
 
+from posttrain.errors import UserError
 from posttrain.evidence import records
 from posttrain.models import embedded
 from posttrain.studies.common import groups
@@ -80,7 +81,7 @@ def calls(monkeypatch):
 
     def stop(study, source, settings, *, profile, cache_dir):
         seen.append((study.name, source, settings, profile, cache_dir))
-        raise ValueError("stopped here")
+        raise UserError("stopped here")
 
     monkeypatch.setattr(Study, "run", stop)
     return seen
@@ -145,7 +146,7 @@ def test_study_margin_without_human_data_says_what_to_do_at_once(monkeypatch, ca
 def packing_config(tmp_path):
     path = tmp_path / "packing.yaml"
     path.write_text(
-        "arms: [separate, 'causal, ranked']\ntests: [llama3, separate]\nsize: 8\ntest_size: 6\n"
+        "arms: [separate, 'causal, ranked']\ntests: [causal, separate]\nsize: 8\ntest_size: 6\n"
         "seeds: 1\nlearning_rates: [0.003]\nbatch_size: 8\ngroups: 40\nresamples: 5\n"
     )
     return path

@@ -78,8 +78,8 @@ def test_a_table_gives_the_groups_that_were_written(tmp_path, groups, end, quoti
         writer.writeheader()
         for group in groups:
             writer.writerow(
-                {name: getattr(group, name) for name in COLUMNS if name != "prompt"}
-                | {"prompt": group.prompt[0].content}
+                {name: getattr(group, name) for name in COLUMNS if name not in ("prompt", "group")}
+                | {"prompt": group.prompt[0].content, "group": group.cluster_id}
             )
     assert read_groups(path).groups == groups
 

@@ -112,7 +112,7 @@ def test_default_group_is_a_function_of_the_prompt_alone():
         ({"strength": 3.0}, "strength", "3.0 is not one of 1, 2, 3, 4"),
         ({"strength": True}, "strength", "True is not one of 1, 2, 3, 4"),
         ({"margin": float("inf")}, "margin", "inf is not a finite number"),
-        ({"group": " "}, "group", "it is empty"),
+        ({"cluster_id": " "}, "group", "it is empty"),
         ({"domain": ""}, "domain", "it is empty"),
     ],
 )

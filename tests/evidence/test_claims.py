@@ -2,11 +2,23 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from posttrain.evidence.claims import Claim, Evidence, combine, estimate
+from posttrain.evidence.claims import (
+    Claim,
+    Evidence,
+    above,
+    below,
+    combine,
+    estimate,
+    gain,
+    holds,
+    row,
+    within,
+)
 from posttrain.evidence.records import Record
 
 HELPS, HURTS, OPEN = (0.2, 0.1, 0.4), (-0.2, -0.4, -0.1), (0.0, -0.3, 0.3)
@@ -22,11 +34,8 @@ def record_of(values, *, source="toy", study="toys"):
     return Record(study, source, "quick", {}, {}, {study: table})
 
 
-def read(record):
-    return Evidence(record.name, *estimate(record.tables["toys"]), 0.01)
-
-
-CLAIM = Claim("helps", "a paper", "Toys help.", "+1 point", "gain", "toys", read)
+ROW = row("toys")
+CLAIM = Claim("helps", "a paper", "Toys help.", "+1 point", "gain", "toys", gain(ROW, 0.01))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +111,7 @@ def test_only_records_of_the_study_are_asked_in_the_given_order():
 
 @pytest.mark.parametrize("studies", [(), ("data",)])
 def test_a_claim_without_a_record_is_refused(studies):
-    claim = Claim("other", "", "", "", "", "unknown", lambda record: evidence(0, 1))
+    claim = Claim("other", "", "", "", "", "unknown", gain(ROW, 0.01))
     records = [record_of(HELPS, study=study) for study in studies]
     with pytest.raises(ValueError, match="no record of study 'unknown' to judge claim 'other' by"):
         claim.judge(records)
@@ -162,3 +171,60 @@ def test_records_without_what_a_test_needs_are_not_asked():
     assert known.judge(records)[0] == "supported"
     with pytest.raises(ValueError, match="no record of study 'toys' to judge claim 'helps' by"):
         known.judge(records[:1])
+
+
+VALUES = (0.3, -0.1, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("test", "expected", "shown"),
+    [
+        (gain(ROW, 0.25), (0.3, -0.1, 0.4, 0.25), VALUES),
+        (gain(ROW, 0.25, over=0.5), (-0.2, -0.6, -0.1, 0.25), (-0.2, -0.6, -0.1)),
+        (gain(-ROW, 0.25), (-0.3, -0.4, 0.1, 0.25), (-0.3, -0.4, 0.1)),
+        (above(ROW, 0.5), (-0.2, -0.6, -0.1, 0.0), VALUES),
+        (below(ROW, 0.5), (0.2, 0.1, 0.6, 0.0), VALUES),
+        (below(ROW, 0.5, smallest=0.25), (0.2, 0.1, 0.6, 0.25), VALUES),
+        (within(ROW, 0.5), (0.2, 0.1, 0.5, 0.0), VALUES),
+        (within(ROW, lambda record: len(record.source)), (2.7, 2.6, 3.0, 0.0), VALUES),
+    ],
+)
+def test_what_each_test_makes_of_a_row(test, expected, shown):
+    item = test(record_of(VALUES))
+    found = (item.estimate, item.low, item.high, item.smallest)
+    assert found == pytest.approx(expected)
+    # A distance from a bound is not what readers are shown; a gain is.
+    assert item.shown == pytest.approx(shown)
+    assert [one.table for one in test.rows] == ["toys"]
+
+
+def test_a_row_is_found_by_what_the_record_says(table):
+    record = replace(record_of(HELPS), tables={"toys": table})
+    found = row("toys", arm="exact", metric="flips", size=lambda record: len(record.source) * 10)
+    assert found.place(replace(record, source="ab"))["size"] == 20
+    assert found.read(replace(record, source="a")) == (2.0, 1.0, 4.0)
+    assert (-found).read(replace(record, source="a")) == (-2.0, -4.0, -1.0)
+    assert (-found).sign == -found.sign
+    with pytest.raises(ValueError, match=r"'size': 30.*found 0"):
+        found.read(replace(record, source="abc"))
+
+
+def test_a_number_without_an_interval_is_known_exactly(table):
+    record = replace(record_of(HELPS), tables={"toys": table})
+    found = row("toys", arm="causal", metric="flips", size=20, exact="size")
+    assert found.read(record) == (20.0, 20.0, 20.0)
+
+
+def test_a_record_holds_a_column_with_all_values(table):
+    record = replace(record_of(HELPS), tables={"toys": table})
+    assert holds("toys", "arm", "exact", "causal")(record)
+    assert not holds("toys", "arm", "exact", "ranked")(record)
+
+
+def test_a_claim_knows_where_it_is_written_down():
+    module, line = CLAIM.place
+    assert module == __name__
+    source = Path(__file__).read_text(encoding="utf-8").splitlines()
+    assert source[line - 1].startswith("CLAIM = Claim(")
+    assert replace(CLAIM, key="other").place == CLAIM.place
+    assert CLAIM.path == f"src/{module.replace('.', '/')}.py"

@@ -12,7 +12,6 @@ from posttrain.evidence.claims import Claim, Evidence, estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import (
     TITLES,
-    listing,
     ordered,
     provenance,
     quantities,
@@ -23,7 +22,6 @@ from posttrain.evidence.verdicts import (
     verdicts_by_status,
     with_interval,
 )
-from posttrain.studies.margin.claims import MARGIN_CLAIMS
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 #: Estimates with their intervals, and how they are shown: in points, and as they are.
@@ -130,19 +128,6 @@ def test_an_exact_quantity_has_no_interval():
 
 def test_a_rounded_zero_keeps_its_sign():
     assert with_interval((0.003, -0.0003, 0.01)) == "+0.3 [−0.0,\u00a0+1.0]"
-
-
-@pytest.mark.parametrize(
-    ("parts", "joined"),
-    [
-        (["one"], "one"),
-        (["one", "two"], "one and two"),
-        (["one", "two", "three"], "one, two and three"),
-    ],
-)
-def test_a_listing_has_one_and_before_its_last_part(parts, joined):
-    assert listing(parts) == joined
-    assert listing(tuple(parts)) == joined
 
 
 def test_a_title_depends_on_study_and_source():
@@ -297,24 +282,6 @@ def test_a_gpu_record_of_another_study_does_not_fill_the_gpu_column():
     assert list(verdict_table(claims, found)["GPU"]) == ["not run", POINTS[HURTS]]
 
 
-def test_the_committed_records_fill_every_column_of_the_margins_claims(recorded):
-    table = verdict_table(MARGIN_CLAIMS, recorded, recorded[:1])
-    assert list(table.columns) == [
-        "paper", "GPU", *map(title, recorded), "this run", "verdict",
-    ]  # fmt: skip
-    assert len(table) == len(MARGIN_CLAIMS)
-    assert set(table["GPU"]) == {"not run"}
-    assert list(table["this run"]) == list(table[title(recorded[0])])
-    assert list(table["verdict"]) == [claim.judge(recorded)[0] for claim in MARGIN_CLAIMS]
-    assert "–" not in set(table.to_numpy().ravel())
-    pd.testing.assert_frame_equal(table, verdict_table(MARGIN_CLAIMS, recorded[::-1], recorded[:1]))
-
-
-def test_every_claim_of_the_margin_is_filled_by_a_gpu_record(recorded):
-    gpu = replace(recorded[0], profile="gpu")
-    assert "not run" not in set(verdict_table(MARGIN_CLAIMS, [gpu])["GPU"])
-
-
 def test_summary_counts_the_papers_claims_and_the_books_apart():
     claims = [
         claim_of("margin"),
@@ -342,20 +309,6 @@ def test_summary_of_the_books_claims_alone():
     )
 
 
-def test_summary_counts_every_claim_about_the_margin(recorded):
-    text = summary(MARGIN_CLAIMS, recorded, "the margin")
-    assert "of the papers about the margin," in text
-    counts = [int(word) for word in text.replace("*", "").split() if word.isdigit()]
-    assert counts[0] + counts[4] == len(MARGIN_CLAIMS)
-    assert counts[0] == sum(counts[1:4])
-    assert counts[4] == sum(counts[5:])
-    for place, ours in ((0, False), (4, True)):
-        verdicts = [claim.judge(recorded)[0] for claim in MARGIN_CLAIMS if claim.ours == ours]
-        assert counts[place : place + 4] == [
-            len(verdicts), *map(verdicts.count, ("supported", "not supported", "inconclusive")),
-        ]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("unit", "smallest", "shown"),
     [
@@ -381,21 +334,6 @@ def test_the_smallest_effect_is_shown_in_the_claims_unit(unit, smallest, shown):
     assert table.loc["It helps."].tolist() == ["gain of margin", shown]
 
 
-def test_the_margins_quantities_are_those_of_its_claims(recorded):
-    table = quantities(MARGIN_CLAIMS, recorded)
-    assert list(table.index) == [claim.statement for claim in MARGIN_CLAIMS]
-    assert list(table["measured as"]) == [claim.quantity for claim in MARGIN_CLAIMS]
-    shown = dict(
-        zip(
-            (claim.key for claim in MARGIN_CLAIMS),
-            table["smallest effect that matters"],
-            strict=True,
-        )
-    )
-    assert (shown["large-margin-helps"], shown["scaled-helps"]) == ("0.4", "1.2")
-    assert (shown["bimodal"], shown["costs-likelihood"]) == ("0.020", "0.005")
-
-
 def test_provenance_has_a_row_for_each_record_in_order():
     mine = replace(record_of("packing", "mine", profile="quick"), settings={"seeds": 1})
     table = provenance([mine, record_of("margin", "seeda")])
@@ -410,17 +348,6 @@ def test_provenance_has_a_row_for_each_record_in_order():
         "started": "2026-11-23 05:08 UTC",
     }
     assert list(table["seeds"]) == [3, 1]
-
-
-def test_committed_tables_have_no_gaps(recorded):
-    for found in (recorded, *([record] for record in recorded)):
-        for table in (
-            provenance(found),
-            quantities(MARGIN_CLAIMS, found),
-            verdict_table(MARGIN_CLAIMS, found),
-        ):
-            assert not table.isna().any().any()
-            assert "nan" not in table.to_string()
 
 
 @pytest.mark.parametrize(

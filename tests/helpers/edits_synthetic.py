@@ -5,8 +5,9 @@ import itertools
 import pandas as pd
 
 from posttrain.evidence.records import Record
+from posttrain.studies.edits.keys import ArmName
 from posttrain.studies.edits.metrics import GOLD, KINDS
-from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE
+from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 
 METRICS = (
     *KINDS, *GOLD, "leans shorter", "chosen > rejected, winner longer",
@@ -27,9 +28,9 @@ def synthetic(everywhere, *, cell=None, planted=None, arms=tuple(ARMS), source="
     """
     names = {
         "metrics": arms,
-        "gains": [arm for arm in arms if arm != IGNORE],
+        "gains": [arm for arm in arms if arm != ArmName.IGNORE],
         "contrasts": [name for name, pair in CONTRASTS.items() if set(pair) <= set(arms)],
-        "trends": [arm for arm in arms if arm != IGNORE],
+        "trends": [arm for arm in arms if arm != ArmName.IGNORE],
     }
     tables = {}
     for table, members in names.items():
@@ -69,7 +70,7 @@ def synthetic(everywhere, *, cell=None, planted=None, arms=tuple(ARMS), source="
     return Record("edits", source, "quick", settings, {}, tables)
 
 
-FEW = (IGNORE, "all pairs", "one more pair", "two more pairs")
+FEW = (ArmName.IGNORE, "all pairs", "one more pair", "two more pairs")
 
 
 def numbered(source="simulator", arms=tuple(ARMS), start=0):

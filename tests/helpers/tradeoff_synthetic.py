@@ -10,19 +10,16 @@ from posttrain.evaluation.calibration import Calibration
 from posttrain.evidence.records import Record
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.tradeoff.data import CandidateSet
+from posttrain.studies.tradeoff.keys import BOTH, EXCHANGE, OWN, ArmName, Team
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
-    BOTH,
     CONTRASTS,
-    HELPFUL,
-    OWN,
-    SAFE,
     TEAMS,
     ArmOutcome,
     Outcome,
     TestPairs,
 )
-from posttrain.studies.tradeoff.rules import BEST, EXCHANGE, NOBODY, RANDOM, SINGLE
+from posttrain.studies.tradeoff.rules import BEST, RANDOM
 
 WEIGHTS, THRESHOLDS = (0.5, *EXCHANGE), (0.15, 0.5)
 SOURCES = {
@@ -75,10 +72,10 @@ def outcome_of(candidates, scores, *, tested=None, pairs=None):
 
 
 def _systems(arms, gold):
-    yield NOBODY, RANDOM, np.nan
+    yield Team.NOBODY, RANDOM, np.nan
     if gold:
-        yield from ((NOBODY, BEST, rate) for rate in EXCHANGE)
-    yield from ((SINGLE, arm, np.nan) for arm in arms)
+        yield from ((Team.NOBODY, BEST, rate) for rate in EXCHANGE)
+    yield from ((Team.SINGLE, arm, np.nan) for arm in arms)
     for team, members in TEAMS.items():
         if not set(members) <= set(arms):
             continue
@@ -152,7 +149,7 @@ def synthetic(everywhere=None, *, cell=None, planted=None, arms=tuple(ARMS), sou
     tables["calibration"] = pd.DataFrame(
         [
             (arm, model, 0.5 + model, 0.25 - model, 0.1 * model, 0.2 + 0.1 * model)
-            for arm, model in itertools.product((HELPFUL, SAFE), (0, 1))
+            for arm, model in itertools.product((ArmName.HELPFUL, ArmName.SAFE), (0, 1))
         ],
         columns=["arm", "model", "scale", "centre", "raw", "calibrated"],
     )

@@ -1,20 +1,25 @@
 """A model that lets responses in one row see each other must not pass for one that does not."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from small_llama import WORDS
+from small_llama import SMALL, WORDS
 from transformers import (
     BloomConfig,
     BloomForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
     MptConfig,
     MptForSequenceClassification,
 )
 
 from posttrain.models import exactness, reward_model
 from posttrain.models.exactness import check_exact
+from posttrain.models.float64 import compute_in_double
+from posttrain.models.reward_model import response_states
 from posttrain.rows.attention import mask_for
 
 
@@ -69,6 +74,38 @@ def test_a_check_for_exactness_refuses_what_ignores_mask_or_positions(model, mon
         check_exact(model, pad_token_id=0)
 
 
+@pytest.fixture
+def deep_model():
+    """An untrained Llama of so many layers."""
+
+    def make(layers, dtype):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = LlamaForSequenceClassification(
+                LlamaConfig(**SMALL | {"num_hidden_layers": layers})
+            )
+        return compute_in_double(model.to(dtype)).eval()
+
+    return make
+
+
+@pytest.fixture
+def leaking(monkeypatch):
+    """Lets a model's rows mix a hundredth of what responses would see of each other into states."""
+
+    def leak(model):
+        def mixed(model, batch):
+            isolated = response_states(model, batch)
+            if batch.segment_id is None:
+                return isolated
+            open_rows = replace(batch, segment_id=torch.zeros_like(batch.segment_id))
+            return isolated + (response_states(model, open_rows) - isolated) / 100
+
+        monkeypatch.setattr(exactness, "response_states", mixed)
+
+    return leak
+
+
 class TestCheckExact:
     @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -99,6 +136,21 @@ class TestCheckExact:
         model.model.register_forward_pre_hook(count, with_kwargs=True)
         with pytest.raises(ValueError, match="does not keep responses in one row apart"):
             check_exact(model, pad_token_id=0)
+
+    @pytest.mark.parametrize("depth", [12, 30])
+    def test_a_small_leak_in_a_deep_model_is_refused(self, deep_model, leaking, depth):
+        model = deep_model(depth, torch.float32)
+        check_exact(model, pad_token_id=0)
+        leaking(model)
+        with pytest.raises(ValueError, match="does not keep responses in one row apart"):
+            check_exact(model, pad_token_id=0)
+
+    @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+    def test_rounding_in_a_deep_model_is_no_leak(self, deep_model, dtype, implementation):
+        model = deep_model(30, dtype)
+        model.set_attn_implementation(implementation)
+        check_exact(model, pad_token_id=0)
 
     def test_a_model_that_cannot_take_the_mask_is_refused_with_the_layout(self):
         config = BloomConfig(

@@ -124,7 +124,7 @@ def test_scores_of_a_ranked_causal_row_are_those_of_one_plain_sequence(
     assert (scores - stock_scores(model, rows)).abs().max() > 0.1
 
 
-def test_scores_of_the_llama3_layout_come_by_rank_whatever_the_order_in_the_row(model, tiny_groups):
+def test_scores_of_the_causal_layout_come_by_rank_whatever_the_order_in_the_row(model, tiny_groups):
     by_order = [
         {
             order: scores_in_order(model, group, order)
@@ -146,7 +146,7 @@ def test_scores_of_the_llama3_layout_come_by_rank_whatever_the_order_in_the_row(
     assert drawn == {*permutations(range(2)), *permutations(range(3))}
 
 
-def test_scores_of_the_llama3_layout_depend_on_the_seed_of_torch_and_on_it_alone(
+def test_scores_of_the_causal_layout_depend_on_the_seed_of_torch_and_on_it_alone(
     model, tiny_groups
 ):
     def scores(**settings):

@@ -150,7 +150,7 @@ def test_padding_belongs_to_no_block():
 
 
 @pytest.mark.parametrize(
-    ("layout", "positions", "segment_id"),
+    ("layout", "positions", "segment"),
     [
         (
             LAYOUTS["exact"],

@@ -7,19 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from edits_synthetic import synthetic
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.special import expit, logit
 from tradeoff_synthetic import synthetic as tradeoff_synthetic
 
+from posttrain.data.preferences import PairKind
+from posttrain.studies.edits.keys import ArmName as EditArm
 from posttrain.studies.edits.outcome import ARMS as EDIT_ARMS
-from posttrain.studies.edits.outcome import IGNORE
-from posttrain.studies.packing import pictures
-from posttrain.studies.packing.outcome import ARMS, TESTS
-from posttrain.studies.packing.pictures import Picture
+from posttrain.studies.packing.outcome import TESTS
+from posttrain.studies.tradeoff.keys import ArmName as TradeoffArm
 from posttrain.studies.tradeoff.outcome import ARMS as TRADEOFF_ARMS
-from posttrain.studies.tradeoff.outcome import AUXILIARY, HELPFUL, JOINT, SAFE
-from posttrain.training.pairing import RATED
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -113,60 +110,6 @@ def test_gains_by_size_has_a_column_for_each_source_and_a_row_for_each_tuning():
     assert figure.axes[0].get_ylabel() == "accuracy gain (points)"
 
 
-def test_more_than_three_sources_make_a_figure_wider():
-    def width(count):
-        tables = {f"source {number}": gains_table() for number in range(count)}
-        return margin_figures.gains_by_size(tables).get_figwidth()
-
-    assert width(1) == width(3) == 8
-    assert width(6) == pytest.approx(16)
-
-
-def test_gains_by_size_of_another_metric():
-    table = gains_table()
-    table.loc[table["metric"] == "ties", ["estimate", "low", "high"]] = 0.07, 0.06, 0.08
-    figure = margin_figures.gains_by_size({"only": table}, metric="ties")
-    assert len(figure.axes) == 2
-    for axis in figure.axes:
-        for _, y, _ in intervals(axis).values():
-            np.testing.assert_allclose(y, 7.0)
-    assert figure.axes[0].get_ylabel() == "ties gain (points)"
-
-
-@pytest.mark.parametrize("hyperparameter", ["penalty", "learning rate"])
-def test_gain_by_hyperparameter_marks_the_best_value_without_margin(hyperparameter):
-    grid = (0.01, 0.1, 1.0)
-    rows = []
-    for number, (loss, size, value) in enumerate(itertools.product(LOSSES, SIZES, grid)):
-        # Without margin, 0.1 is best with few pairs and 1 with many.
-        accuracy = 0.7 + 0.1 * (value == (0.1 if size == 100 else 1.0)) + 0.3 * (loss != "none")
-        gain = number / 1000 if loss == "large" else DECOY[0]
-        rows.append((loss, size, value, accuracy, gain, gain - 0.01, gain + 0.01))
-    columns = ["loss", "size", hyperparameter, "accuracy", "estimate", "low", "high"]
-    table = pd.DataFrame(rows, columns=columns)
-    figure = margin_figures.gain_by_hyperparameter({"toy": table, "again": table})
-    assert titles(figure) == ["toy", "again"]
-    axis = figure.axes[0]
-    assert axis.get_xlabel() == f"{hyperparameter} shared by all arms"
-    assert axis.get_xscale() == "log"
-    drawn = lines(axis)
-    assert list(drawn) == legend(axis) == ["100 pairs", "1,000 pairs"]
-    large = table[table["loss"] == "large"].set_index(["size", hyperparameter])["estimate"]
-    for size, (x, y) in zip(SIZES, drawn.values(), strict=True):
-        np.testing.assert_allclose(x, grid)
-        np.testing.assert_allclose(y, large[size] * 100)
-    stars = [line for line in axis.get_lines() if line.get_marker() == "*"]
-    found = [(float(np.squeeze(s.get_xdata())), float(np.squeeze(s.get_ydata()))) for s in stars]
-    expected = [(0.1, large[100, 0.1] * 100), (1.0, large[1000, 1.0] * 100)]
-    assert found == [pytest.approx(pair) for pair in expected]
-    # The bands are the intervals.
-    for band, size in zip(axis.collections, SIZES, strict=True):
-        y = band.get_paths()[0].vertices[:, 1]
-        assert (y.min(), y.max()) == pytest.approx(
-            (large[size].min() * 100 - 1, large[size].max() * 100 + 1)
-        )
-
-
 def test_accuracy_by_strength_draws_tuned_arms_of_the_largest_size_and_the_baselines():
     names = ["accuracy", *(f"accuracy {s}" for s in range(1, 5))]
     rows = []
@@ -212,54 +155,6 @@ def test_accuracy_by_strength_draws_tuned_arms_of_the_largest_size_and_the_basel
     assert set(legend(figure.axes[1])) == {*LOSSES, "length only", "reachable"}
 
 
-def test_a_reliability_diagram_draws_bins_that_hold_pairs():
-    rows = []
-    for number, (loss, filtered, tuning, place) in enumerate(
-        itertools.product(LOSSES, (False, True), ("shared", "tuned"), range(10))
-    ):
-        share = {3: 0.004, 7: 0.0}.get(place, 0.1)
-        accuracy = 0.5 + number / 1000 if not filtered else DECOY[0]
-        rows.append((loss, filtered, tuning, place, 0.5 + place / 20, accuracy, share))
-    table = pd.DataFrame(
-        rows, columns=["loss", "filtered", "tuning", "bin", "confidence", "accuracy", "share"]
-    )
-    for tuning in ("shared", "tuned"):
-        figure = margin_figures.reliability_diagram({"toy": table}, tuning=tuning)
-        assert titles(figure) == ["toy"]
-        (axis,) = figure.axes
-        drawn = lines(axis)
-        assert tuple(drawn) == LOSSES
-        for loss, (x, y) in drawn.items():
-            part = table[
-                (table["loss"] == loss) & ~table["filtered"] & (table["tuning"] == tuning)
-                & ~table["bin"].isin([3, 7])
-            ]  # fmt: skip
-            np.testing.assert_allclose(x, part["confidence"])
-            np.testing.assert_allclose(y, part["accuracy"])
-        (diagonal,) = (line for line in axis.get_lines() if line.get_label() not in LOSSES)
-        assert np.array_equal(diagonal.get_xdata(), diagonal.get_ydata())
-
-
-def test_score_distributions_draw_the_histogram():
-    table = pd.DataFrame(
-        [
-            (loss, place / 10, density + place / 100)
-            for density, loss in enumerate(LOSSES)
-            for place in range(20)
-        ],
-        columns=["loss", "score", "density"],
-    )
-    figure = margin_figures.score_distributions({"a": table, "b": table, "c": table})
-    assert titles(figure) == ["a", "b", "c"]
-    for axis in figure.axes:
-        drawn = lines(axis)
-        assert tuple(drawn) == LOSSES
-        for loss, (x, y) in drawn.items():
-            part = table[table["loss"] == loss]
-            np.testing.assert_allclose(x, part["score"])
-            np.testing.assert_allclose(y, part["density"])
-
-
 def test_optimal_differences_against_the_formula():
     figure = margin_figures.optimal_differences([0.0, 2.0])
     left, right = figure.axes
@@ -282,108 +177,6 @@ def test_margin_tables_are_those_of_llama_2():
     assert table.loc["none"].tolist() == [0, 0, 0, 0]
 
 
-def test_losses_have_colours_and_markers_of_their_own():
-    assert set(margin_figures.LOSS_STYLE) == set(LOSSES)
-    for values in zip(*margin_figures.LOSS_STYLE.values(), strict=True):
-        assert len(set(values)) == 4
-
-
-def picture(title, seen, *, boundaries=(), scored=()):
-    count = len(seen)
-    labels = [f"{title[0]}{place}" for place in range(count)]
-    positions = [(place * 7) % 5 for place in range(count)]
-    return Picture(title, labels, positions, np.array(seen), list(boundaries), list(scored))
-
-
-@pytest.fixture
-def four_pictures():
-    random = np.random.default_rng(0)
-    return [
-        picture("first", random.integers(0, 4, (5, 5)), boundaries=[2, 4], scored=[3]),
-        picture("second", random.integers(0, 4, (3, 3)), boundaries=[1], scored=[0, 2]),
-        picture("third", random.integers(0, 4, (4, 4)), scored=[3]),
-        # Only one kind: its colour must not depend on the others.
-        picture("all hidden", np.zeros((2, 2), dtype=int)),
-    ]
-
-
-def test_masks_draw_who_sees_whom(four_pictures):
-    figure = packing_figures.masks(four_pictures)
-    assert titles(figure) == ["first", "second", "third", "all hidden"]
-    colours = {
-        pictures.HIDDEN: "#ffffff",
-        pictures.PROMPT: "#9ecae1",
-        pictures.ITSELF: "#08519c",
-        pictures.OTHER: "#d55e00",
-    }
-    for axis, shown in zip(figure.axes, four_pictures, strict=True):
-        (image,) = axis.get_images()
-        assert (image.get_array() == shown.seen).all()
-        drawn = image.to_rgba(image.get_array())
-        for place in np.ndindex(*shown.seen.shape):
-            assert to_hex(drawn[place]) == colours[shown.seen[place]]
-        count = len(shown.labels)
-        assert [text.get_text() for text in axis.get_xticklabels()] == shown.labels
-        rows = axis.get_yticklabels()
-        assert [text.get_text().split() for text in rows] == [
-            [label, str(place)] for label, place in zip(shown.labels, shown.positions, strict=True)
-        ]
-        assert [*axis.get_xticks()] == [*axis.get_yticks()] == list(range(count))
-        bold = [place for place, text in enumerate(rows) if text.get_fontweight() == "bold"]
-        assert bold == shown.scored
-        across = [line.get_ydata() for line in axis.get_lines() if [*line.get_xdata()] == [0, 1]]
-        down = [line.get_xdata() for line in axis.get_lines() if [*line.get_ydata()] == [0, 1]]
-        assert len(across) + len(down) == len(axis.get_lines())
-        for found in (across, down):
-            assert [[*ends] for ends in found] == [[edge - 0.5] * 2 for edge in shown.boundaries]
-    (box,) = figure.legends
-    assert {
-        text.get_text(): to_hex(patch.get_facecolor())
-        for text, patch in zip(box.get_texts(), box.get_patches(), strict=True)
-    } == {
-        "hidden": colours[pictures.HIDDEN],
-        "prompt": colours[pictures.PROMPT],
-        "itself": colours[pictures.ITSELF],
-        "another response": colours[pictures.OTHER],
-    }
-
-
-def distances_table(slots, shift=0.0):
-    """Every row by slot has values of its own, every other row a decoy."""
-    rows = []
-    layouts = ("causal attention", "running positions", "causal", "separate")
-    for number, (layout, slot) in enumerate(itertools.product(layouts, slots)):
-        value = number / 10 + shift
-        values = DECOY if layout == "separate" else (value, value - 0.05, value + 0.02)
-        rows.append((layout, "slot", str(slot), *values))
-        rows.append((layout, "preceding tokens", "1-16", *DECOY))
-    return pd.DataFrame(rows, columns=["layout", "by", "value", "estimate", "low", "high"])
-
-
-def test_distance_by_slot_draws_every_layout_that_is_not_exact():
-    tables = {"simulated": distances_table((1, 2, 3)), "human": distances_table((1, 2), 0.5)}
-    figure = packing_figures.distance_by_slot(tables)
-    assert titles(figure) == ["simulated", "human"]
-    for axis, table in zip(figure.axes, tables.values(), strict=True):
-        drawn = intervals(axis)
-        assert list(drawn) == ["causal attention", "running positions", "causal"]
-        for layout, (x, y, ends) in drawn.items():
-            part = table[(table["layout"] == layout) & (table["by"] == "slot")]
-            np.testing.assert_allclose(x, part["value"].astype(int), atol=0.1)
-            np.testing.assert_allclose(y, part["estimate"])
-            np.testing.assert_allclose(ends, part[["low", "high"]])
-        assert [*axis.get_xticks()] == sorted(
-            {int(slot) for slot in table["value"] if slot in "123"}
-        )
-    (box,) = figure.legends
-    shown = [text.get_text() for text in box.get_texts()]
-    assert shown == ["causal attention", "running positions", "causal"]
-    assert figure.get_supxlabel() == "slot of the response in the row"
-    colours = [container.lines[0].get_color() for container in figure.axes[0].containers]
-    assert len(set(colours)) == 3
-    assert colours == [container.lines[0].get_color() for container in figure.axes[1].containers]
-
-
 def matrix_table(arms, shift=0.0, tests=tuple(TESTS)):
     """Every cell of every metric has values of its own."""
     rows = []
@@ -393,34 +186,6 @@ def matrix_table(arms, shift=0.0, tests=tuple(TESTS)):
         rows.append((*cell, value, value - 0.02, value + 0.01))
     columns = ["trained", "tested", "metric", "estimate", "low", "high"]
     return pd.DataFrame(rows, columns=columns).sample(frac=1, random_state=0)
-
-
-@pytest.mark.parametrize(
-    ("arms", "tests", "own"),
-    [
-        (("causal", "separate", "exact"), tuple(TESTS), [0, 0, 3]),
-        (tuple(ARMS), tuple(TESTS), [0, 0, 1, 2, 3, 1, 2, 3]),
-        (("separate", "causal, ranked"), ("separate", "causal"), [0, 1]),
-    ],
-)
-def test_the_accuracy_matrix_frames_each_arms_own_layout(arms, tests, own):
-    table = matrix_table(arms, tests=tests)
-    figure = packing_figures.accuracy_matrix(table)
-    (axis,) = figure.axes
-    ordered = [arm for arm in ARMS if arm in arms]
-    assert [text.get_text() for text in axis.get_yticklabels()] == ordered
-    assert [text.get_text().replace("\n", " ") for text in axis.get_xticklabels()] == list(tests)
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("tested", "trained")
-    found = table[table["metric"] == "accuracy"].set_index(["trained", "tested"])["estimate"]
-    expected = np.array([[found[arm, test] * 100 for test in tests] for arm in ordered])
-    values = np.asarray(axis.collections[0].get_array()).reshape(expected.shape)
-    np.testing.assert_allclose(values, expected)
-    written = {text.get_position(): text.get_text() for text in axis.texts}
-    for row, column in np.ndindex(*expected.shape):
-        assert written[column + 0.5, row + 0.5] == f"{expected[row, column]:.1f}"
-    frames = [patch.get_xy() for patch in axis.patches]
-    assert frames == [(column, row) for row, column in enumerate(own)]
-    assert axis.yaxis_inverted()
 
 
 def test_order_effect_draws_both_orders_of_every_arm_in_its_own_layout():
@@ -539,7 +304,7 @@ def test_savings_draw_the_closed_form_and_what_was_measured():
     assert legend(figure.axes[0]) == ["2 responses", "3 responses"]
 
 
-FEW = (IGNORE, "all pairs", "one more pair", "two more pairs")
+FEW = (EditArm.IGNORE, "all pairs", "one more pair", "two more pairs")
 
 
 def growing(record, table):
@@ -553,12 +318,12 @@ def test_edit_gains_draw_every_arm_with_the_most_data_tuned():
     tables = {"simulator (full)": growing(whole, "gains"), "seeda (heads)": growing(few, "gains")}
     figure = edits_figures.edit_gains(tables)
     assert titles(figure) == ["simulator\n(full)", "seeda\n(heads)"]
-    arms = [arm for arm in EDIT_ARMS if arm != IGNORE]
+    arms = [arm for arm in EDIT_ARMS if arm != EditArm.IGNORE]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == arms
     for axis, table in zip(figure.axes, tables.values(), strict=True):
         part = table[
-            (table["metric"] == RATED) & (table["tuning"] == "tuned")
+            (table["metric"] == PairKind.RATED) & (table["tuning"] == "tuned")
             & (table["share"] == 1.0) & (table["size"] == 1000)
         ].set_index("arm")  # fmt: skip
         drawn = {}
@@ -573,41 +338,9 @@ def test_edit_gains_draw_every_arm_with_the_most_data_tuned():
             assert (colour == "#0072b2") == EDIT_ARMS[arm].uses_edits
 
 
-def test_edit_gains_by_size_draw_edits_and_ordinary_pairs():
-    tables = {"toy": growing(synthetic((0, 0, 0)), "gains")}
-    figure = edits_figures.edit_gains_by_size(tables)
-    part = tables["toy"]
-    part = part[(part["metric"] == RATED) & (part["tuning"] == "tuned") & (part["share"] == 1.0)]
-    (axis,) = figure.axes
-    shown = {container.get_label(): container.lines[0] for container in axis.containers}
-    assert list(shown) == ["all pairs", "Plackett-Luce", "one more pair", "two more pairs"]
-    for arm, line in shown.items():
-        expected = part[part["arm"] == arm]["estimate"] * 100
-        np.testing.assert_allclose(line.get_ydata(), expected)
-    assert len({line.get_color() for line in shown.values()}) == 4
-
-
-def test_accuracy_by_cost_stands_over_decisions_and_tokens():
-    record = synthetic((0, 0, 0), arms=FEW)
-    metrics = growing(record, "metrics")
-    figure = edits_figures.accuracy_by_cost(metrics, record.tables["costs"])
-    costs = record.tables["costs"]
-    for axis, column in zip(figure.axes, ("decisions", "tokens"), strict=True):
-        shown = {c.get_label(): c.lines[0] for c in axis.containers if len(c.lines[0].get_xdata())}
-        assert list(shown) == list(FEW)
-        for arm, line in shown.items():
-            taken = costs[(costs["arm"] == arm) & (costs["share"] == 1.0)][column]
-            np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float), taken)
-            part = metrics[
-                (metrics["arm"] == arm) & (metrics["metric"] == RATED)
-                & (metrics["tuning"] == "tuned") & (metrics["share"] == 1.0)
-            ]  # fmt: skip
-            np.testing.assert_allclose(line.get_ydata(), part["estimate"] * 100)
-
-
 def tradeoff_tables(name):
     """One table of a record with gold and of one without, in the order that readers see."""
-    few = tuple(arm for arm in TRADEOFF_ARMS if arm != AUXILIARY)
+    few = tuple(arm for arm in TRADEOFF_ARMS if arm != TradeoffArm.AUXILIARY)
     return {
         "simulator": tradeoff_synthetic().tables[name],
         "human": tradeoff_synthetic(source="human", arms=few).tables[name],
@@ -641,100 +374,21 @@ def test_accuracy_front_puts_every_arm_at_its_two_accuracies():
             (ends,) = up.get_segments()
             assert ends[:, 1] == pytest.approx([100 * y["low"], 100 * y["high"]])
         # A curve through models of one size by their share of safety, but for the auxiliary loss.
-        curve = [arm for arm in arms if arm not in (JOINT, AUXILIARY)]
+        curve = [arm for arm in arms if arm not in (TradeoffArm.JOINT, TradeoffArm.AUXILIARY)]
         plain = [line for line in axis.get_lines() if len(line.get_xdata()) == len(curve)]
         assert len(plain) == 1
         expected = [100 * points[arm][0]["estimate"] for arm in curve]
         np.testing.assert_allclose(plain[0].get_xdata(), expected)
         # The corner of what both specialists reach.
         dashed = [line for line in axis.get_lines() if line.get_linestyle() == "--"]
-        assert dashed[0].get_xdata()[0] == pytest.approx(100 * points[HELPFUL][0]["estimate"])
-        assert dashed[1].get_ydata()[0] == pytest.approx(100 * points[SAFE][1]["estimate"])
+        assert dashed[0].get_xdata()[0] == pytest.approx(
+            100 * points[TradeoffArm.HELPFUL][0]["estimate"]
+        )
+        assert dashed[1].get_ydata()[0] == pytest.approx(
+            100 * points[TradeoffArm.SAFE][1]["estimate"]
+        )
         names = [text.get_text() for text in axis.texts]
         assert names == [f"{100 * TRADEOFF_ARMS[arm].safety:.0f}" for arm in curve]
-
-
-def test_choices_draw_models_and_rules_by_gold_or_else_by_errors():
-    tables = tradeoff_tables("choices")
-    figure = tradeoff_figures.choices(tables)
-    measures = (("helpfulness", "safety", 1), ("refuses lookalike", "answers unsafe", 100))
-    for axis, table, (x, y, scale) in zip(figure.axes, tables.values(), measures, strict=True):
-        drawn = lines(axis)
-        systems = {
-            "random choice": [("nobody", "random", None)],
-            "two models, sum": [("specialists", "sum", w) for w in (0.5, 1.0, 2.0, 4.0)],
-            "two models, gate": [("specialists", "gate", t) for t in (0.15, 0.5)],
-            "two models, switch": [("specialists", "switch", t) for t in (0.15, 0.5)],
-        }
-        if scale == 1:
-            systems["best possible"] = [("nobody", "best possible", r) for r in (1.0, 2.0, 4.0)]
-        singles = {label for label in drawn if label.startswith("one model")}
-        assert set(drawn) == {*systems, *singles}
-        assert len(singles) == 4
-        for label, points in systems.items():
-            for place, metric in enumerate((x, y)):
-                rows = [
-                    one_row(
-                        table, team=team, system=system, metric=metric,
-                        **({} if parameter is None else {"parameter": parameter}),
-                    )
-                    for team, system, parameter in points
-                ]  # fmt: skip
-                expected = [scale * row["estimate"] for row in rows]
-                np.testing.assert_allclose(drawn[label][place], expected)
-        arms = table[table["team"] == "one model"]["system"].unique()
-        for place, metric in enumerate((x, y)):
-            expected = [
-                scale * one_row(table, team="one model", system=arm, metric=metric)["estimate"]
-                for arm in arms
-            ]
-            shown = [value for label in singles for value in drawn[label][place]]
-            np.testing.assert_allclose(sorted(shown), sorted(expected))
-        safe = one_row(table, team="one model", system=SAFE, metric=x)["estimate"]
-        assert drawn["one model, safety only"][0] == pytest.approx([scale * safe])
-    assert figure.axes[0].get_xlabel() == "mean gold helpfulness of the choice"
-    assert figure.axes[1].get_xlabel() == "harmless requests refused (%)"
-    assert figure.axes[1].get_ylabel() == "unsafe requests answered (%)"
-    mixes = tradeoff_figures.choices(tables, team="Llama 2's mixes")
-    shown = lines(mixes.axes[0])["two models, sum"][0]
-    where = {"team": "Llama 2's mixes", "system": "sum", "metric": "helpfulness"}
-    assert shown[0] == one_row(tables["simulator"], parameter=0.5, **where)["estimate"]
-
-
-def test_refusals_by_mix_stand_over_the_share_of_safety():
-    tables = tradeoff_tables("conflicts")
-    shuffled = {name: table.sample(frac=1, random_state=0) for name, table in tables.items()}
-    figure = tradeoff_figures.refusals_by_mix(shuffled)
-    shares = {
-        arm: 100 * one.safety
-        for arm, one in TRADEOFF_ARMS.items()
-        if one.scale == 1 and not one.auxiliary
-    }
-    for axis, table in zip(figure.axes, tables.values(), strict=True):
-        drawn = intervals(axis)
-        assert len(drawn) == 2
-        for (label, (x, y, ends)), kind in zip(drawn.items(), ("unsafe", "lookalike"), strict=True):
-            assert ("refusal above" in label) == (kind == "unsafe")
-            np.testing.assert_allclose(x, sorted(shares.values()))
-            rows = [one_row(table, arm=arm, kind=kind) for arm in sorted(shares, key=shares.get)]
-            np.testing.assert_allclose(y, [100 * row["estimate"] for row in rows])
-            np.testing.assert_allclose(ends, [[100 * r["low"], 100 * r["high"]] for r in rows])
-
-
-def test_every_figure_can_be_drawn(tmp_path, four_pictures):
-    for number, figure in enumerate(
-        (
-            margin_figures.gains_by_size({"toy": gains_table()}),
-            packing_figures.masks(four_pictures),
-            edits_figures.edit_gains({"toy": synthetic((0.1, 0.0, 0.2)).tables["gains"]}),
-            packing_figures.order_effect({"toy": matrix_table(("separate", "causal"))}),
-            tradeoff_figures.accuracy_front(tradeoff_tables("metrics")),
-            tradeoff_figures.choices(tradeoff_tables("choices")),
-            tradeoff_figures.refusals_by_mix(tradeoff_tables("conflicts")),
-        )
-    ):
-        figure.savefig(tmp_path / f"{number}.png")
-        assert (tmp_path / f"{number}.png").stat().st_size > 5000
 
 
 HISTORY = pd.DataFrame(
@@ -768,15 +422,3 @@ def test_learning_curve_shows_training_and_what_it_came_to():
     assert lines(scores)["mean"][1].tolist() == [0.0, -1.0, 0.5]
     band = scores.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == (-2.0, 2.5)
-
-
-def test_accuracy_by_scorer_draws_every_interval_that_there_is():
-    figure = training_run_figures.accuracy_by_scorer(JUDGED)
-    (axis,) = figure.axes
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["all", "strength 3"]
-    drawn = intervals(axis)
-    assert set(drawn) == {"model", "length"}
-    _, value, ends = drawn["model"]
-    assert value == pytest.approx([78, 81])
-    assert ends == pytest.approx(np.array([[70, 83], [76, 86]]))
-    assert drawn["model"][0][0] < drawn["length"][0][0]

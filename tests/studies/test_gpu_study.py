@@ -5,29 +5,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evidence import records, verdicts
 from posttrain.models import embedded
-from posttrain.notebooks.parameters import read_params
+from posttrain.studies.edits import claims as edits_claims
 from posttrain.studies.edits import examples
 from posttrain.studies.edits import study as edits
-from posttrain.studies.edits.claims import EDIT_CLAIMS
+from posttrain.studies.margin import claims as margin_claims
 from posttrain.studies.margin import study as margin
-from posttrain.studies.margin.claims import MARGIN_CLAIMS
+from posttrain.studies.packing import claims as packing_claims
 from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing_study
-from posttrain.studies.packing.claims import PACKING_CLAIMS
 from posttrain.studies.throughput import study as throughput
+from posttrain.studies.tradeoff import claims as tradeoff_claims
 from posttrain.studies.tradeoff import study as tradeoff
-from posttrain.studies.tradeoff.claims import TRADEOFF_CLAIMS
 from posttrain.studies.tradeoff.data import CONFLICTS, DOMAINS, HUMAN_SOURCES
 
 ROOT = Path(__file__).parents[2]
-PARAMS = read_params(ROOT / "notebooks" / "params" / "gpu.yaml").notebooks
 MARGIN, PACKING, EDITS, TRADEOFF = (
-    PARAMS[stem]
+    yaml.safe_load((ROOT / "notebooks" / "params" / "gpu" / f"{stem}.yaml").read_text())
     for stem in (
         "01_margin_ablation", "02_single_row_packing", "03_edited_responses",
         "04_helpfulness_and_safety",
@@ -77,26 +76,22 @@ def found(tmp_path_factory, tiny_checkpoint):
 
 def _margin():
     shared = SMALL | {"sizes": [30], "shared_learning_rate": 1e-3}
-    runs = {name: settings | shared for name, settings in MARGIN["runs"].items()}
-    for source, settings in margin.STUDY.parse_runs(runs):
+    for source, settings in margin.STUDY.parse_runs(MARGIN["runs"], **shared):
         yield margin.STUDY.run(source, profile=MARGIN["profile"], settings=settings)
 
 
 def _packing():
     small = SMALL | {"size": 30, "tuning_seeds": 1}
-    for source, given in PACKING["runs"].items():
-        settings = packing_study.STUDY.settings_for(source)(**given | small)
+    for source, settings in packing_study.STUDY.parse_runs(PACKING["runs"], **small):
         yield packing_study.STUDY.run(source, profile=PACKING["profile"], settings=settings)
 
 
 def _edits():
     shared = SMALL | {"sizes": [12], "shared_learning_rate": 1e-3}
-    runs = {name: settings | shared for name, settings in EDITS["runs"].items()}
-    for source, settings in edits.STUDY.parse_runs(runs):
+    for source, settings in edits.STUDY.parse_runs(EDITS["runs"], **shared):
         yield edits.STUDY.run(source, profile=EDITS["profile"], settings=settings)
-    for source, given in EDITS["examples"].items():
-        small = {"gpu": False, "bf16": False, "size": 30, "test_size": 20, "batch_size": 8}
-        settings = examples.STUDY.settings_for(source)(**given | small)
+    small = {"gpu": False, "bf16": False, "size": 30, "test_size": 20, "batch_size": 8}
+    for source, settings in examples.STUDY.parse_runs(EDITS["examples"], **small):
         yield examples.STUDY.run(source, profile=EDITS["profile"], settings=settings)
 
 
@@ -107,8 +102,7 @@ def _tradeoff():
         "learning_rates": [5e-3], "shared_learning_rate": 5e-3, "calibration_size": 40,
         "max_tokens": 128,
     }  # fmt: skip
-    runs = {name: settings | small for name, settings in TRADEOFF["runs"].items()}
-    for source, settings in tradeoff.STUDY.parse_runs(runs):
+    for source, settings in tradeoff.STUDY.parse_runs(TRADEOFF["runs"], **small):
         yield tradeoff.STUDY.run(source, profile=TRADEOFF["profile"], settings=settings)
 
 
@@ -134,14 +128,16 @@ def test_the_gpu_column_is_filled(found):
         study: records.load_all(ROOT / "book" / "results", study)
         for study in ("margin", "packing", "edits", "throughput", "tradeoff")
     }
-    margins = verdicts.verdict_table(MARGIN_CLAIMS, committed["margin"] + found["margin"])
+    margins = verdicts.verdict_table(margin_claims.CLAIMS, committed["margin"] + found["margin"])
     assert (margins["GPU"] != "not run").any()
     trained = committed["packing"] + committed["throughput"] + found["packing"]
-    claims = [claim for claim in PACKING_CLAIMS if claim.study == "packing"]
+    claims = [claim for claim in packing_claims.CLAIMS if claim.study == "packing"]
     (packed,) = verdicts.verdict_tables(claims, trained)
     assert (packed["GPU"] != "not run").all()
-    edited = verdicts.verdicts_by_status(EDIT_CLAIMS, committed["edits"] + found["edits"])
-    judged = verdicts.verdicts_by_status(TRADEOFF_CLAIMS, committed["tradeoff"] + found["tradeoff"])
+    edited = verdicts.verdicts_by_status(edits_claims.CLAIMS, committed["edits"] + found["edits"])
+    judged = verdicts.verdicts_by_status(
+        tradeoff_claims.CLAIMS, committed["tradeoff"] + found["tradeoff"]
+    )
     for table in (edited, judged):
         assert table.apply(lambda row: row.astype(str).str.contains("GPU, ").any(), axis=1).any()
 
@@ -156,16 +152,15 @@ def test_all_of_it_is_trained_in_full_on_a_gpu_with_several_seeds():
     assert [given["checkpoint"] for given in PACKING["speed"]] == ["smollm2", "llama-1b"]
     for given in studies:
         assert (given["profile"], given["save"]) == ("gpu", True)
-        assert given["finished"], "hours of training can be interrupted"
-    for given in PACKING["rows"].values():
-        rows.RowSettings(**given)
+        assert given["cache_dir"], "hours of training can be interrupted"
+    rows.STUDY.parse_runs(PACKING["rows"])
 
 
 def test_one_command_starts_it():
     done = subprocess.run(
         ["make", "-n", "gpu-study"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "run --params notebooks/params/gpu.yaml" in done.stdout
+    assert "--params notebooks/params/gpu --output" in done.stdout
 
 
 def test_without_a_gpu_it_says_so(tmp_path, tiny_checkpoint, monkeypatch):

@@ -153,13 +153,6 @@ def test_the_numbers_of_the_evaluation_are_there():
     assert {name: found.get(name) for name in expected} == expected
 
 
-def test_without_edits_the_accuracy_stands_there_once():
-    only = {"chosen > rejected": EVALUATION["by_pair"]["chosen > rejected"]}
-    card = model_card(account(evaluation=EVALUATION | {"by_pair": only}))
-    assert "chosen > rejected" not in card
-    assert card.count("72.5 %") == 1
-
-
 def test_settings_and_environment_are_there():
     made = account()
     found = cells(model_card(made))
@@ -182,22 +175,6 @@ def test_settings_that_are_shown_exist(tmp_path):
 def test_a_bar_in_a_name_does_not_end_its_cell():
     found = EVALUATION | {"accuracy_by_domain": {"a|b": estimate(0.5)}}
     assert "| accuracy in a\\|b | 50.0 % |" in model_card(account(evaluation=found))
-
-
-def test_without_evaluation_the_card_says_so():
-    made = account(evaluation={})
-    del made["data"]["evaluation"]
-    card = model_card(made)
-    assert "## Evaluation\n\nNo data were held out.\n\n## Training" in card
-    assert "- evaluation:" not in card
-    assert "interval" not in card
-    assert cells(card)["steps"] == "1,057"
-
-
-def test_what_nothing_was_left_out_of_is_not_mentioned():
-    made = account()
-    made["data"] = made["data"] | {"read": {}}
-    assert "left out" not in model_card(made)
 
 
 def test_metrics_of_the_trainer_take_the_place_of_a_report():
@@ -240,11 +217,3 @@ def test_a_report_fits_into_the_card(edited):
         "accuracy in safety",
     }
     assert ("accuracy on edited > rejected" in rows) == edited
-
-
-def test_the_card_says_how_to_score():
-    card = model_card(account())
-    (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    compile(code, "card", "exec")
-    assert "{{" not in card
-    assert "add_special_tokens=False" in code

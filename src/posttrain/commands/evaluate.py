@@ -52,12 +52,12 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
         ValueError: As for :func:`posttrain.commands.score.run`.
     """
     counts: Counter[str] = Counter()
-    found = report(scored_groups(settings, counts), resamples=settings.resamples)
-    found |= {"left_out": dict(+counts)}
-    text = json.dumps(found, indent=2, ensure_ascii=False)
+    account = report(scored_groups(settings, counts), resamples=settings.resamples)
+    account |= {"left_out": dict(+counts)}
+    text = json.dumps(account, indent=2, ensure_ascii=False)
     if settings.output == "-":
         sys.stdout.write(text + "\n")
     else:
         with whole_file(settings.output) as file:
             file.write(text + "\n")
-    return found
+    return account

@@ -60,12 +60,14 @@ def claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: boo
         )
 
 
-def claim_data(folder: Path, found: Mapping[str, str | None], *, resume: bool, main: bool) -> None:
+def claim_data(
+    folder: Path, contents: Mapping[str, str | None], *, resume: bool, main: bool
+) -> None:
     """Make sure that a run goes on with the data that it was started with, whatever their names.
 
     Args:
         folder: The folder, claimed.
-        found: What data and tokenizer contain, as hashes by name.
+        contents: What data and tokenizer contain, as hashes by name.
         resume: See :func:`claim`.
         main: See :func:`claim`.
 
@@ -79,9 +81,9 @@ def claim_data(folder: Path, found: Mapping[str, str | None], *, resume: bool, m
     before = kept.get("data") if resume else None
     if before is None:
         if main:
-            _write(folder, kept | {"data": found})
+            _write(folder, kept | {"data": contents})
         return
-    changed = [name for name, content in found.items() if before.get(name) != content]
+    changed = [name for name, content in contents.items() if before.get(name) != content]
     if changed:
         raise UserError(
             f"{' and '.join(changed)} of the run in {folder} have other contents than when it was "
@@ -98,15 +100,15 @@ def _read(folder: Path) -> dict[str, Any]:
     """What :func:`_write` has written."""
     path = folder / SETTINGS
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        noted = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no run to resume; start one without --resume") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it, or {_ANOTHER}") from None
     parts = ("settings", "training", "data")
     # Data are noted once they have been read.
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(part, {} if part == "data" else None), dict) for part in parts
+    if not isinstance(noted, dict) or not all(
+        isinstance(noted.get(part, {} if part == "data" else None), dict) for part in parts
     ):
         raise UserError(f"{path} does not hold the settings of a run; restore it, or {_ANOTHER}")
-    return found
+    return noted

@@ -50,13 +50,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="posttrain study", description=__doc__)
     names = parser.add_subparsers(required=True, metavar="STUDY")
     for name, study in STUDIES.items():
-        one = names.add_parser(name, add_help=False, help=f"{study.question} (see {name} --help)")
-        one.add_argument("--source", default="simulator")
-        one.add_argument("--output", type=Path, default=Path("results"))
-        one.add_argument("--profile", default="custom")
-        one.set_defaults(study=name, cache_dir=None, training=None)
+        command = names.add_parser(
+            name, add_help=False, help=f"{study.question} (see {name} --help)"
+        )
+        command.add_argument("--source", default="simulator")
+        command.add_argument("--output", type=Path, default=Path("results"))
+        command.add_argument("--profile", default="custom")
+        command.set_defaults(study=name, cache_dir=None, training=None)
         if study.memoizes:
-            one.add_argument("--cache_dir", type=Path)
+            command.add_argument("--cache_dir", type=Path)
         if study.human_full:
-            one.add_argument("--training", choices=get_args(Training))
+            command.add_argument("--training", choices=get_args(Training))
     return parser

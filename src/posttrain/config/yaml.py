@@ -6,20 +6,15 @@ import os
 from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 from trl import TrlParser
 
+from posttrain.config.fields import fits, in_words
 from posttrain.errors import UserError
 
-WORDS = {
-    str: "text", int: "a whole number", float: "a number", bool: "true or false",
-    dict: "a mapping", type(None): "null",
-}  # fmt: skip
 #: Settings that have another name since 0.1.0; the old one goes in the next version.
 RENAMED = {
     "centring": "center_rewards_coefficient",
@@ -112,12 +107,12 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
             values[name] = _converted(value, hints[name], options[name])
         except (ValueError, TypeError, ArgumentTypeError):
             quotes = ""
-            if isinstance(value, bool | int | float) and _fits("", hints[name]):
+            if isinstance(value, bool | int | float) and fits("", hints[name]):
                 quotes = "; put it in quotes"
                 if isinstance(value, bool):
                     quotes += " (YAML takes words such as no and on for true or false)"
             raise UserError(
-                f"{path}: {name} must be {_in_words(hints[name])}, not {value!r}{quotes}"
+                f"{path}: {name} must be {in_words(hints[name])}, not {value!r}{quotes}"
             ) from None
     os.environ.update({name: str(value) for name, value in environment.items()})
     return values
@@ -139,39 +134,9 @@ def _converted(value: Any, hint: Any, option: argparse.Action) -> Any:
         value = [read(item) if isinstance(item, str) else item for item in values]
     elif isinstance(value, str):
         value = read(value)
-    if not _fits(value, hint):
+    if not fits(value, hint):
         raise ValueError
     return value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, member) for member in get_args(hint))
-    if origin is Literal:
-        return value in get_args(hint)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, *get_args(hint)) for item in value)
-    if isinstance(value, bool) and hint is not bool:
-        return False  # to Python, True is a whole number
-    return isinstance(value, (int, float) if hint is float else origin or hint)
-
-
-def _in_words(hint: Any) -> str:
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        # Members of enumerations are given as text.
-        kinds = [
-            member
-            for member in get_args(hint)
-            if not (isinstance(member, type) and issubclass(member, Enum))
-        ]
-        return " or ".join(map(_in_words, kinds))
-    if origin is list:
-        return f"a list (of {_in_words(*get_args(hint))} each)"
-    if origin is Literal:
-        return " or ".join(map(str, get_args(hint)))
-    return WORDS.get(origin or hint, getattr(hint, "__name__", str(hint)))
 
 
 def _present_name(name: str) -> str:

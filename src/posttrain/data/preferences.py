@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
+from posttrain.config.keys import Key
 from posttrain.data.conversations import (
     BadRecord,
     Message,
@@ -38,6 +39,14 @@ COLUMNS = (
     "domain",
 )
 RESPONSES = ("edited", "chosen", "rejected")
+
+
+class PairKind(Key):
+    """Pairs of a group by the roles of winner and loser; only the first was rated by annotators."""
+
+    RATED = "chosen > rejected"
+    EDITED_CHOSEN = "edited > chosen"
+    EDITED_REJECTED = "edited > rejected"
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,9 @@ def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float,
 def slope(sizes: Sequence[int], curves: np.ndarray) -> np.ndarray:
     """Least-squares change per tenfold data.
 
+    >>> slope([100, 1000], np.array([[0.6], [0.7]])).round(6).tolist()
+    [0.1]
+
     Args:
         sizes: Numbers of training groups.
         curves: One value for each size and replicate, shape ``[sizes, replicates]``.

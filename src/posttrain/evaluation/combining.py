@@ -12,14 +12,22 @@ decides, as in Llama 2 (section 3.2.3).
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from scipy.special import expit
 
+from posttrain.config.keys import Key
 from posttrain.errors import UserError
 
-Kind = Literal["sum", "switch", "gate"]
+
+class RuleKind(Key):
+    """Rules; see the module."""
+
+    SUM = "sum"
+    SWITCH = "switch"
+    GATE = "gate"
+
+
 #: Llama 2's threshold of the safety score (section 3.2.3).
 THRESHOLD = 0.15
 
@@ -29,7 +37,7 @@ class Rule:
     """A rule with its parameter.
 
     Attributes:
-        kind: See the module.
+        kind: One of :class:`RuleKind`.
         threshold: t, for ``switch`` and ``gate``; between 0 and 1.
         weight: λ, for ``sum``; not negative.
 
@@ -37,13 +45,13 @@ class Rule:
         UserError: If a value is unknown or out of range.
     """
 
-    kind: Kind = "sum"
+    kind: str = RuleKind.SUM
     threshold: float = THRESHOLD
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise UserError(f"unknown rule {self.kind!r}; known: {', '.join(get_args(Kind))}")
+        if self.kind not in tuple(RuleKind):
+            raise UserError(f"unknown rule {self.kind!r}; known: {', '.join(RuleKind)}")
         if not 0 < self.threshold < 1:
             raise UserError(f"the threshold is a probability between 0 and 1, not {self.threshold}")
         if not 0 <= self.weight < float("inf"):
@@ -76,10 +84,10 @@ class Rule:
             )
         if not (np.isfinite(helpfulness).all() and np.isfinite(safety).all()):
             raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
-        if self.kind == "sum":
+        if self.kind == RuleKind.SUM:
             return helpfulness + self.weight * safety
         decides = np.logical_or(flagged, expit(safety) < self.threshold)
-        if self.kind == "switch":
+        if self.kind == RuleKind.SWITCH:
             return np.where(decides, safety, helpfulness)
         # σ(s) - 1, without rounding to 0 where s is large.
         return np.where(decides, -expit(-safety), expit(helpfulness))

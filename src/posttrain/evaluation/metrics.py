@@ -13,7 +13,24 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import expit
 
+from posttrain.config.keys import Key
 from posttrain.errors import UserError
+
+
+class Metric(Key):
+    """What :func:`metrics` measures."""
+
+    ACCURACY = "accuracy"
+    ACCURACY_1 = "accuracy 1"
+    ACCURACY_2 = "accuracy 2"
+    ACCURACY_3 = "accuracy 3"
+    ACCURACY_4 = "accuracy 4"
+    LOG_LIKELIHOOD = "log-likelihood"
+    CALIBRATION_ERROR = "calibration error"
+    TIES = "ties"
+    SPREAD = "spread"
+    BIMODALITY = "bimodality"
+
 
 STRATA = ("all", "1", "2", "3", "4")
 BINS = 10

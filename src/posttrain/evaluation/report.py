@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.data.preferences import PairKind
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.evaluation.metrics import metrics, reliability, sufficient_statistics
 from posttrain.evaluation.scoring import Scored
 
-RATED = "chosen > rejected"
 #: Groups beyond this number are resampled in so many random bundles, which takes bounded memory.
 BUNDLES = 4000
 
@@ -52,7 +52,7 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
         texts = dict(zip(one.scores, one.group.responses, strict=True))
         for winner, loser in combinations(one.scores, 2):
             kind = f"{winner} > {loser}"
-            strength = one.group.strength if kind == RATED else None
+            strength = one.group.strength if kind == PairKind.RATED else None
             pairs.setdefault(kind, _Pairs()).add(
                 (one.scores[winner], one.scores[loser], len(texts[winner]), len(texts[loser])),
                 (strength or 0, code),
@@ -74,7 +74,7 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
         )
         return sums.sum(axis=0), drawn.measure(sums[None])
 
-    rated = pairs[RATED]
+    rated = pairs[PairKind.RATED]
     sums, replicates = measured(rated, rated.scores)
     _, by_length = measured(rated, rated.lengths)
     score_longer = np.where(

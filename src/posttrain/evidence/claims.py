@@ -13,8 +13,9 @@ Over several records a claim is *supported* if one supports it and none speaks a
 supported* if one speaks against it and none supports it, and otherwise *inconclusive*.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pandas as pd
@@ -22,6 +23,8 @@ import pandas as pd
 from posttrain.evidence.records import Record
 
 Status = Literal["supported", "not supported", "inconclusive"]
+#: An estimate, and the lower and upper end of its interval.
+Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,10 @@ class Evidence:
     low: float
     high: float
     smallest: float
-    measured: tuple[float, float, float] | None = None
+    measured: Interval | None = None
 
     @property
-    def shown(self) -> tuple[float, float, float]:
+    def shown(self) -> Interval:
         """What readers see: the measured quantity with its interval."""
         return self.measured or (self.estimate, self.low, self.high)
 
@@ -59,22 +62,161 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Row:
+    """Where in a record one number with its interval stands: one row of one tidy table.
+
+    Made by :func:`row`. ``-row`` reads the same row with the other sign.
+
+    Attributes:
+        table: Name of the table.
+        where: What the row holds in some columns; a function is asked what that is in a record.
+        exact: Column of the number, where the table has no interval.
+        sign: 1 or -1.
+    """
+
+    table: str
+    where: Mapping[str, object]
+    exact: str | None = None
+    sign: int = 1
+
+    def __neg__(self) -> "Row":
+        return replace(self, sign=-self.sign)
+
+    def place(self, record: Record) -> dict[str, object]:
+        """What the row holds in a record, by column."""
+        return {
+            column: value(record) if callable(value) else value
+            for column, value in self.where.items()
+        }
+
+    def read(self, record: Record) -> Interval:
+        """The number of a record.
+
+        Raises:
+            ValueError: If not exactly one row matches.
+        """
+        table = record.tables[self.table]
+        if self.exact is not None:
+            number = table[self.exact]
+            table = table.assign(estimate=number, low=number, high=number)
+        value, low, high = estimate(table, **self.place(record))
+        return (value, low, high) if self.sign > 0 else (-value, -high, -low)
+
+
+def row(table: str, *, exact: str | None = None, **where: object) -> Row:
+    """The row of a table whose columns hold what is said; for the arguments see :class:`Row`.
+
+    >>> row("gains", loss="large", size=1000)
+    Row(table='gains', where={'loss': 'large', 'size': 1000}, exact=None, sign=1)
+    """
+    return Row(table, where, exact)
+
+
+@dataclass(frozen=True)
+class ClaimTest:
+    """How a record judges a claim: what is read, and what becomes of it.
+
+    Attributes:
+        rows: The rows that are read.
+        evidence: Makes them into evidence.
+    """
+
+    rows: tuple[Row, ...]
+    evidence: Callable[[Record], Evidence]
+
+    def __call__(self, record: Record) -> Evidence:
+        """Evidence from a record."""
+        return self.evidence(record)
+
+
+def gain(row: Row, smallest: float, *, over: float = 0.0) -> ClaimTest:
+    """A quantity is positive, or more than ``over``; a gain of ``smallest`` would matter."""
+
+    def evidence(record: Record) -> Evidence:
+        value, low, high = row.read(record)
+        return Evidence(record.name, value - over, low - over, high - over, smallest)
+
+    return ClaimTest((row,), evidence)
+
+
+def above(row: Row, bound: float) -> ClaimTest:
+    """A quantity lies above a bound; readers see the quantity."""
+
+    def evidence(record: Record) -> Evidence:
+        found = value, low, high = row.read(record)
+        room = value - bound, low - bound, high - bound
+        return Evidence(record.name, *room, 0.0, measured=found)
+
+    return ClaimTest((row,), evidence)
+
+
+def below(row: Row, bound: float, smallest: float = 0.0) -> ClaimTest:
+    """A quantity lies below a bound; readers see the quantity."""
+
+    def evidence(record: Record) -> Evidence:
+        found = value, low, high = row.read(record)
+        room = bound - value, bound - high, bound - low
+        return Evidence(record.name, *room, smallest, measured=found)
+
+    return ClaimTest((row,), evidence)
+
+
+def within(row: Row, bound: float | Callable[[Record], float]) -> ClaimTest:
+    """A quantity lies less than a bound away from zero, on either side; readers see the quantity.
+
+    Args:
+        row: Where it stands.
+        bound: The bound, or what gives that of a record.
+    """
+
+    def evidence(record: Record) -> Evidence:
+        found = row.read(record)
+        room = distance_within(found, bound(record) if callable(bound) else bound)
+        return Evidence(record.name, *room, 0.0, measured=found)
+
+    return ClaimTest((row,), evidence)
+
+
+def distance_within(values: Interval, bound: float) -> Interval:
+    """How far the size of a quantity stays below a bound.
+
+    >>> distance_within((1.0, -1.0, 3.0), 4.0)
+    (3.0, 1.0, 4.0)
+    """
+    value, low, high = values
+    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    return bound - abs(value), bound - max(abs(low), abs(high)), bound - nearest
+
+
+def holds(table: str, column: str, *values: object) -> Callable[[Record], bool]:
+    """Whether a column of a record's table has all of some values; for :attr:`Claim.applies`."""
+    return lambda record: set(values) <= set(record.tables[table][column])
+
+
+def _place() -> tuple[str, int]:
+    """Module and line of whoever makes a :class:`Claim`: behind this function and ``__init__``."""
+    caller = sys._getframe(2)
+    return caller.f_globals["__name__"], caller.f_lineno
+
+
+@dataclass(frozen=True)
 class Claim:
     """A claim and its test.
 
     Attributes:
-        key: Short name.
+        key: Short name, its own among all claims.
         source: Paper and place.
         statement: What it says, paraphrased.
         paper: The paper's own numbers, or what takes their place.
         quantity: What the test measures, in words; and when that supports the claim, unless it is
             by being positive.
         study: Whose records can judge it.
-        test: Evidence from one record.
+        test: What becomes evidence, and how.
         ours: Whether it is this book's own inference rather than a paper's statement.
         unit: ``points``: the quantity is a share, shown in percentage points; ``plain``: shown as
             it is.
         applies: Whether a record of the study holds what the test needs; by default all do.
+        place: Module and line where the claim is written down.
     """
 
     key: str
@@ -83,10 +225,16 @@ class Claim:
     paper: str
     quantity: str
     study: str
-    test: Callable[[Record], Evidence]
+    test: ClaimTest
     ours: bool = False
     unit: Literal["points", "plain"] = "points"
     applies: Callable[[Record], bool] = lambda record: True
+    place: tuple[str, int] = field(default_factory=_place, compare=False, repr=False)
+
+    @property
+    def path(self) -> str:
+        """File of the claim in the project."""
+        return f"src/{self.place[0].replace('.', '/')}.py"
 
     def judged_by(self, records: Sequence[Record]) -> list[Record]:
         """Those records that can speak to the claim."""
@@ -110,7 +258,7 @@ def combine(statuses: Sequence[Status]) -> Status:
     return decided.pop() if len(decided) == 1 else "inconclusive"
 
 
-def estimate(table: pd.DataFrame, **where: object) -> tuple[float, float, float]:
+def estimate(table: pd.DataFrame, **where: object) -> Interval:
     """Estimate and interval of the one row of a tidy table that matches.
 
     Raises:

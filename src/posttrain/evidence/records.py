@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from posttrain.errors import UserError
 from posttrain.storage.files import whole_file
@@ -66,6 +65,9 @@ def environment(started: float) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What a run is computed with: versions, device, number of threads and commit."""
+    # Those who only read records need not wait for it.
+    import torch
+
     return {
         "versions": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),

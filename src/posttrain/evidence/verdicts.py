@@ -88,7 +88,8 @@ def _number(values: tuple[float, float, float], claim: Claim) -> str:
     return with_interval(values, scale=1, digits=3)
 
 
-def _cell(evidence: Evidence, claim: Claim) -> str:
+def cell(evidence: Evidence, claim: Claim) -> str:
+    """What a record measured, and what that says of the claim."""
     return f"{_number(evidence.shown, claim)} {evidence.status}"
 
 
@@ -109,9 +110,9 @@ def verdict_table(
         judged = claim.judged_by(recorded)
         cells: dict[str, list[str]] = {}
         for record, item in zip(judged, evidence, strict=True):
-            cells.setdefault(_column(record), []).append(_cell(item, claim))
+            cells.setdefault(_column(record), []).append(cell(item, claim))
         for record in claim.judged_by(fresh):
-            cells.setdefault("this run", []).append(_cell(claim.test(record), claim))
+            cells.setdefault("this run", []).append(cell(claim.test(record), claim))
         row = {"claim": f"{claim.statement} ({claim.source})", "paper": claim.paper}
         row |= {"GPU": "not run"} | {name: "; ".join(parts) for name, parts in cells.items()}
         rows.append(row | {"verdict": status})
@@ -143,7 +144,7 @@ def verdicts_by_status(
                 if item.status == status
             ]
             row[status] = "; ".join(found) or "–"
-        here = [_cell(claim.test(record), claim) for record in claim.judged_by(fresh)]
+        here = [cell(claim.test(record), claim) for record in claim.judged_by(fresh)]
         if fresh:
             row["this run"] = "; ".join(here) or "–"
         rows.append(row | {"verdict": verdict})
@@ -190,6 +191,17 @@ def summary(claims: Sequence[Claim], records: Sequence[Record], subject: str) ->
     return f"**{text[0].upper()}{text[1:]}.**"
 
 
+def smallest_effects(claim: Claim, evidence: Sequence[Evidence]) -> str:
+    """The smallest effects that matter to some evidence; a dash where a bound takes their place."""
+    smallest = sorted({item.smallest for item in evidence if item.measured is None})
+    scale, digits = (PERCENT, 1) if claim.unit == "points" else (1, 3)
+    shown = (
+        "no gain to lose" if value == -math.inf else f"{value * scale:.{digits}f}"
+        for value in smallest
+    )
+    return ", ".join(shown) or "–"
+
+
 def quantities(claims: Sequence[Claim], records: Sequence[Record]) -> pd.DataFrame:
     """What each claim's test measures, and the smallest effect that matters.
 
@@ -198,15 +210,18 @@ def quantities(claims: Sequence[Claim], records: Sequence[Record]) -> pd.DataFra
     rows = []
     for claim in claims:
         evidence = claim.judge(records)[1]
-        smallest = sorted({item.smallest for item in evidence if item.measured is None})
-        scale, digits = (PERCENT, 1) if claim.unit == "points" else (1, 3)
-        shown = ", ".join(
-            "no gain to lose" if value == -math.inf else f"{value * scale:.{digits}f}"
-            for value in smallest
-        )
-        rows.append((claim.statement, claim.quantity, shown or "–"))
+        rows.append((claim.statement, claim.quantity, smallest_effects(claim, evidence)))
     columns = ["claim", "measured as", "smallest effect that matters"]
     return pd.DataFrame(rows, columns=columns).set_index("claim")
+
+
+def places(claims: Sequence[Claim]) -> pd.DataFrame:
+    """Where each claim is written down and judged, and the command that shows all it rests on."""
+    rows = [
+        (claim.key, claim.statement, claim.path, f"posttrain claims {claim.key}")
+        for claim in claims
+    ]
+    return pd.DataFrame(rows, columns=["key", "claim", "judged in", "command"]).set_index("key")
 
 
 def provenance(records: Sequence[Record]) -> pd.DataFrame:

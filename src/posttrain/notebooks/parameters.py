@@ -1,141 +1,70 @@
-"""Parameters of notebooks: those of a file, and those that a notebook assigns itself.
+"""Checking the parameters of a notebook, in its second cell, before anything slow is imported."""
 
-A parameter file is YAML. It maps a notebook's stem to values for names that the notebook's cell
-tagged ``parameters`` assigns; a notebook that it does not mention keeps its own values. One key is
-no notebook: ``requires_data: true`` says that the notebooks read human preference data.
-"""
-
-import ast
-import json
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import MutableMapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import yaml
-from nbformat import NotebookNode
-
+from posttrain.config.fields import kinds, typed
 from posttrain.errors import UserError
 
-PARAMETERS_TAG = "parameters"
+_PASSED = "_parameters_passed"
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but 1e-3 is a number, which YAML 1.1 takes for text."""
+def check_parameters(namespace: MutableMapping[str, Any], **types: Any) -> None:
+    """Refuse parameters that the notebook does not have, and values of the wrong type.
 
+    papermill puts the values that it is given into a cell after that of the parameters, only warns
+    of unknown names, and passes ``-p sizes "[100, 400]"`` as text. So text is read as YAML where
+    no text is expected; and a relative path starts at the repository, wherever the notebook runs.
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-@dataclass(frozen=True)
-class Params:
-    """The contents of a parameter file.
-
-    Attributes:
-        notebooks: For each notebook's stem, its parameters by name.
-        requires_data: Whether the notebooks need the folder of human preference data.
-    """
-
-    notebooks: dict[str, dict[str, Any]]
-    requires_data: bool = False
-
-
-def read_params(path: Path) -> Params:
-    """Read a parameter file.
-
-    Raises:
-        UserError: There is no such file, or it is not as the module describes.
-    """
-    if not path.is_file():
-        known = sorted(file.name for file in path.parent.glob("*.yaml"))
-        raise UserError(f"{path}: no such parameter file; {list_known(known)}")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{path}: the top level must map notebooks to their parameters, "
-            f"not be a {type(content).__name__}"
-        )
-    requires_data = content.pop("requires_data", False)
-    if not isinstance(requires_data, bool):
-        raise UserError(f"{path}: 'requires_data' must be true or false, not {requires_data!r}")
-    for stem, values in content.items():
-        if values is not None and not isinstance(values, dict):
-            raise UserError(
-                f"{path}: notebook '{stem}': parameters must be a mapping from name to value, "
-                f"not {values!r}"
-            )
-    return Params({str(stem): values or {} for stem, values in content.items()}, requires_data)
-
-
-def read_parameters(notebook: NotebookNode, path: Path) -> dict[str, Any]:
-    """Read the names and values that a notebook's parameters cell assigns.
-
-    The cell is parsed, not run, so its values must be literals.
+    >>> given = {"seeds": 1, "sizes": "[100, 400]"}
+    >>> check_parameters(given, seeds=int, sizes=list[int] | None)
+    >>> given["sizes"]
+    [100, 400]
 
     Args:
-        notebook: The notebook.
-        path: Where it was read, for the error message.
+        namespace: The notebook's ``globals()``; values in it are replaced by what they stand for.
+        types: The type of each parameter.
 
     Raises:
-        UserError: There is not exactly one cell tagged ``parameters``, or it does anything else
-            than assign literals to names.
+        UserError: The sentence names the parameter, and what is known or needed.
     """
-    cells = [cell for cell in notebook.cells if PARAMETERS_TAG in tags_of(cell)]
-    if len(cells) != 1:
-        raise UserError(
-            f"{path}: {len(cells)} cells are tagged '{PARAMETERS_TAG}'; tag exactly one, even if "
-            "it assigns nothing"
-        )
-    values: dict[str, Any] = {}
-    try:
-        for statement in ast.parse(cells[0].source).body:
-            values |= _assignment(statement)
-    except (SyntaxError, ValueError):
-        raise UserError(
-            f"{path}: the cell tagged '{PARAMETERS_TAG}' must only assign literals to names, one "
-            "a statement, such as: sources = ['simulator']"
-        ) from None
-    return values
+    # Once the notebook has gone on, its own names cannot be told from misspelt parameters.
+    if not namespace.get(_PASSED):
+        unknown = [name for name in namespace if name not in types and _is_given(namespace, name)]
+        for name in unknown:
+            del namespace[name]  # so that a corrected cell passes in the same kernel
+        if unknown:
+            raise UserError(f"unknown parameters: {', '.join(unknown)}; known: {', '.join(types)}")
+    for name, kind in types.items():
+        value = namespace[name]
+        if isinstance(value, str) and Path in kinds(kind):
+            value = repository() / Path(value).expanduser()
+        namespace[name] = typed(value, kind, f"parameter {name}")
+    namespace[_PASSED] = True
 
 
-def differing(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Those of the given values that differ from a notebook's own; a tuple equals its list."""
-    return {
-        name: value
-        for name, value in given.items()
-        if name not in own or _canonical(value) != _canonical(own[name])
-    }
+def _is_given(namespace: MutableMapping[str, Any], name: str) -> bool:
+    """Whether a name is neither Python's nor IPython's own, nor imported."""
+    value = namespace[name]
+    own = name.startswith("_") or name in ("In", "Out")
+    return not (own or callable(value) or isinstance(value, ModuleType))
 
 
-def _assignment(statement: ast.stmt) -> dict[str, Any]:
-    """The name and value that a statement assigns, or ValueError if it does anything else."""
-    match statement:
-        case ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value):
-            return {name: ast.literal_eval(value)}
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-            return {name: ast.literal_eval(value)}
-        case ast.Expr(value=ast.Constant(value=str())):
-            return {}
-    raise UserError("not an assignment of a literal")
+def repository() -> Path:
+    """The checkout: the one that the notebook runs in, else the one that the package lies in.
 
+    In this order because several checkouts may share an environment, which has one package.
 
-def tags_of(cell: NotebookNode) -> list[str]:
-    """Tags of a cell."""
-    return cell.metadata.get("tags") or []
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=repr)
-
-
-def list_known(names: Iterable[str]) -> str:
-    """What exists, for an error message about what does not."""
-    return f"known: {', '.join(names) or 'none'}"
+    Raises:
+        UserError: If the notebook runs elsewhere and the package was installed without ``-e``.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents, *Path(__file__).resolve().parents):
+        if (folder / "book" / "results").is_dir():
+            return folder
+    raise UserError(
+        f"{here} is not in the repository, which relative paths start at; run the notebook there, "
+        "or give absolute paths"
+    )

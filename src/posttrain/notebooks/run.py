@@ -1,115 +1,115 @@
-"""Runs a folder of notebooks with the parameters of one file: ``python -m posttrain.notebooks``.
+"""Runs all notebooks with papermill: ``python -m posttrain.notebooks``.
 
-Parameter files are described in :mod:`.notebooks.parameters`. Everything is checked before anything
-runs, because papermill only warns of a misspelt parameter.
+A folder of parameter files, one a profile, has a file for each notebook that it changes, named like
+it: ``papermill notebooks/NAME.ipynb out.ipynb -f notebooks/params/PROFILE/NAME.yaml`` runs one.
 """
 
 import argparse
-import contextlib
-import os
+import ast
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+import yaml
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
-from posttrain.data.sources import human
 from posttrain.errors import UserError
-from posttrain.notebooks.parameters import (
-    Params,
-    differing,
-    list_known,
-    read_parameters,
-    read_params,
-    tags_of,
-)
 from posttrain.storage.files import whole_file
 
 KERNEL = "python3"
-INJECTED_TAG = "injected-parameters"
-FOLDER_VARIABLES = (human.VARIABLE, "POSTTRAIN_CACHE")
-"""Environment variables that name folders, perhaps relative to where the command was given."""
 
 
 class NotebookError(RuntimeError):
     """A notebook stopped with an error; the message shows the cell and its traceback."""
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """One notebook that is ready to run.
-
-    Attributes:
-        path: Where it was read.
-        notebook: Its contents.
-        changed: Parameters whose value differs from the notebook's own.
-    """
-
-    path: Path
-    notebook: NotebookNode
-    changed: dict[str, Any]
-
-
-def run_all(notebooks: Path, params: Path, output: Path) -> None:
+def run_all(notebooks: Path, output: Path, params: Path | None = None) -> None:
     """Run every notebook of a folder, in name order, and write executed copies.
 
-    A notebook runs in its own folder. Where all values equal those in its parameters cell the copy
-    has the same cells; otherwise papermill adds a cell with the values that differ.
+    Where values differ from the notebook's own, papermill adds a cell with them.
 
     Args:
         notebooks: Folder of the notebooks.
-        params: Parameter file; see the module.
-        output: Folder of the executed copies. Each appears whole or not at all.
+        output: Folder of the executed copies; perhaps the same. Each appears whole or not at all.
+        params: Folder of parameter files.
 
     Raises:
-        UserError: The parameter file or a notebook breaks a rule, or data are required and
-            ``POSTTRAIN_DATA`` does not name a folder. Nothing has run.
+        UserError: A parameter file belongs to no notebook, cannot be read or names a parameter that
+            the notebook does not have. Nothing has run.
         NotebookError: A notebook failed; those before it are written.
     """
-    read = read_params(params)
-    planned = _plan(notebooks, params, read)
-    with _environment(read.requires_data):
-        output.mkdir(parents=True, exist_ok=True)
-        for item in planned:
-            executed = _execute(item, notebooks)
-            _write(strip(executed), output / item.path.name)
+    paths = sorted(notebooks.glob("*.ipynb"))
+    given = {path: _changed(path, params) for path in paths}
+    if params is not None:
+        _check_files(params, paths)
+    for path in paths:
+        print(f"{path} …", end=" ", flush=True)
+        start = time.monotonic()
+        executed = strip(_execute(path, given[path]))
+        with whole_file(output / path.name) as file:
+            file.write(nbformat.writes(executed).rstrip("\n") + "\n")
+        print(f"{time.monotonic() - start:.0f} s", flush=True)
 
 
-def refresh(notebooks: Path, params: Path) -> None:
-    """Run every notebook of a folder and replace it by its executed form, ready to commit.
+def _check_files(params: Path, notebooks: Sequence[Path]) -> None:
+    files = sorted(params.glob("*.yaml"))
+    if not files:
+        known = sorted(folder.name for folder in params.parent.glob("*/"))
+        raise UserError(f"{params}: no parameter files here; known: {', '.join(known)}")
+    stems = [path.stem for path in notebooks]
+    for file in files:
+        if file.stem not in stems:
+            raise UserError(f"{file}: no notebook of this name; known: {', '.join(stems)}")
 
-    Kept: sources, outputs, execution counts. Removed: see :func:`strip`, and any cell of values
-    that papermill added.
 
-    Args:
-        notebooks: Folder of the notebooks.
-        params: Parameter file; its values must equal those in the notebooks' parameters cells,
-            because the outputs would not belong to the sources otherwise.
+def _changed(notebook: Path, params: Path | None) -> dict[str, Any]:
+    """Values of a notebook's parameter file, if it has one, that differ from the notebook's own."""
+    if params is None or not (file := params / f"{notebook.stem}.yaml").is_file():
+        return {}
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file} must map parameters to values")
+    own = papermill.inspect_notebook(notebook)
+    if unknown := [name for name in values if name not in own]:
+        raise UserError(
+            f"{file}: unknown parameters: {', '.join(unknown)}; known: {', '.join(own)}"
+        )
+    return {
+        name: value
+        for name, value in values.items()
+        if value != ast.literal_eval(own[name]["default"])
+    }
 
-    Raises:
-        UserError: As from :func:`run_all`, or a value differs. Nothing has run.
-        NotebookError: A notebook failed; it is unchanged, those before it are replaced.
-    """
-    read = read_params(params)
-    planned = _plan(notebooks, params, read)
-    for item in planned:
-        for name, value in item.changed.items():
-            own = read_parameters(item.notebook, item.path)[name]
-            raise UserError(
-                f"{item.path}: parameter '{name}' is {own!r} in the notebook but {value!r} in "
-                f"{params}; a committed notebook shows its own values, so make them equal"
-            )
-    with _environment(read.requires_data):
-        for item in planned:
-            executed = _execute(item, notebooks)
-            _write(strip(executed), item.path)
+
+def _execute(path: Path, parameters: dict[str, Any]) -> NotebookNode:
+    try:
+        return papermill.execute_notebook(
+            path,
+            None,
+            parameters=parameters,
+            kernel_name=KERNEL,
+            progress_bar=False,
+            # What fails in a cell comes back with the notebook. On the terminal the kernel only
+            # warns that it uses local TCP, and calls it an error that it is interrupted at the end.
+            extra_arguments=["--log-level=CRITICAL"],
+        )
+    except PapermillExecutionError as error:
+        print("failed", flush=True)
+        raise NotebookError(f"{path} failed.{error}") from None
+    except DeadKernelError as error:
+        print("failed", flush=True)
+        raise NotebookError(
+            f"{path} failed: its kernel died ({error}), most often for want of memory"
+        ) from None
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
@@ -130,85 +130,9 @@ def strip(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-        if not tags_of(cell):
+        if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
     return notebook
-
-
-def _plan(notebooks: Path, params: Path, read: Params) -> list[_Planned]:
-    paths = {path.stem: path for path in sorted(notebooks.glob("*.ipynb"))}
-    if not paths:
-        raise UserError(f"{notebooks}: no notebook (*.ipynb) in this folder")
-    for stem in read.notebooks:
-        if stem not in paths:
-            raise UserError(f"{params}: no notebook '{stem}' in {notebooks}; {list_known(paths)}")
-    planned = []
-    for stem, path in paths.items():
-        try:
-            notebook = nbformat.read(path, as_version=4)
-        except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
-            raise UserError(f"{path}: not a notebook: {error}") from None
-        notebook.cells = [cell for cell in notebook.cells if INJECTED_TAG not in tags_of(cell)]
-        strip(notebook)  # papermill needs the kernel's language, which a new notebook may lack
-        own = read_parameters(notebook, path)
-        given = read.notebooks.get(stem, {})
-        for name in given:
-            if name not in own:
-                raise UserError(
-                    f"{params}: notebook '{stem}' has no parameter '{name}'; {list_known(own)}"
-                )
-        planned.append(_Planned(path, notebook, differing(own, given)))
-    return planned
-
-
-@contextlib.contextmanager
-def _environment(requires_data: bool) -> Iterator[None]:
-    """Make the folders in environment variables absolute, since notebooks run elsewhere.
-
-    Raises:
-        UserError: Data are required but their folder is not given.
-    """
-    before = {name: os.environ[name] for name in FOLDER_VARIABLES if os.environ.get(name)}
-    after = {name: str(Path(value).expanduser().resolve()) for name, value in before.items()}
-    os.environ.update(after)
-    try:
-        if requires_data:
-            human.folder()
-        yield
-    finally:
-        os.environ.update(before)
-
-
-def _execute(item: _Planned, notebooks: Path) -> NotebookNode:
-    print(f"{item.path} …", end=" ", flush=True)
-    start = time.monotonic()
-    try:
-        executed = papermill.execute_notebook(
-            item.notebook,
-            None,
-            parameters=item.changed,
-            kernel_name=KERNEL,
-            cwd=notebooks.resolve(),
-            progress_bar=False,
-            # What fails in a cell comes back with the notebook. On the terminal the kernel only
-            # warns that it uses local TCP, and calls it an error that it is interrupted at the end.
-            extra_arguments=["--log-level=CRITICAL"],
-        )
-    except PapermillExecutionError as error:
-        print("failed", flush=True)
-        raise NotebookError(f"{item.path} failed.{error}") from None
-    except DeadKernelError as error:
-        print("failed", flush=True)
-        raise NotebookError(
-            f"{item.path} failed: its kernel died ({error}), most often for want of memory"
-        ) from None
-    print(f"{time.monotonic() - start:.0f} s", flush=True)
-    return executed
-
-
-def _write(notebook: NotebookNode, path: Path) -> None:
-    with whole_file(path) as file:
-        file.write(nbformat.writes(notebook).rstrip("\n") + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -216,25 +140,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m posttrain.notebooks", description="Run the book's notebooks."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="write executed copies to another folder")
-    run.add_argument("--output", type=Path, required=True, help="folder of the executed copies")
-    renew = commands.add_parser("refresh", help="replace the notebooks by their executed form")
-    for command in (run, renew):
-        command.add_argument("--params", type=Path, required=True, help="parameter file (YAML)")
-        command.add_argument(
-            "--notebooks",
-            type=Path,
-            default=Path("notebooks"),
-            help="folder of the notebooks (default: %(default)s)",
-        )
+    parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), help="their folder")
+    parser.add_argument("--output", type=Path, required=True, help="folder of executed copies")
+    parser.add_argument("--params", type=Path, help="folder of parameter files (YAML)")
     options = parser.parse_args(arguments)
     try:
-        if options.command == "run":
-            run_all(options.notebooks, options.params, options.output)
-        else:
-            refresh(options.notebooks, options.params)
-    except (ValueError, NotebookError) as error:
+        run_all(options.notebooks, options.output, options.params)
+    except (UserError, NotebookError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -51,6 +51,12 @@ Order = Literal["shuffled", "ranked"]
 class Layout:
     """How a group becomes rows.
 
+    >>> LAYOUTS["exact"].is_exact, LAYOUTS["causal"].is_exact
+    (True, False)
+    >>> group = TokenizedGroup((10, 11), ((20,), (30,), (40,)))
+    >>> LAYOUTS["separate"].tokens(group), LAYOUTS["exact"].tokens(group)
+    (9, 5)
+
     Attributes:
         rows: ``separate``: one response per row, for which the other choices mean nothing;
             ``single``: all responses of a group behind one prompt.

@@ -14,6 +14,9 @@ def pack_sequences(sizes: Sequence[int], pack_length: int) -> list[list[int]]:
     1974). Documents are then spread evenly over that number of rows if that makes the longest row
     shorter, because the others are padded to it.
 
+    >>> pack_sequences([5, 3, 2, 2], pack_length=7)
+    [[0, 3], [1, 2]]
+
     Args:
         sizes: Tokens of each document.
         pack_length: Most tokens of a row.
@@ -35,8 +38,8 @@ def pack_sequences(sizes: Sequence[int], pack_length: int) -> list[list[int]]:
         )
     tightest = _best_fit(sizes, order, pack_length)
     even = _spread(sizes, order, len(tightest))
-    found = min(even, tightest, key=lambda rows: max(sum(sizes[k] for k in row) for row in rows))
-    return sorted(sorted(row) for row in found)
+    shortest = min(even, tightest, key=lambda rows: max(sum(sizes[k] for k in row) for row in rows))
+    return sorted(sorted(row) for row in shortest)
 
 
 def _best_fit(sizes: Sequence[int], order: Sequence[int], pack_length: int) -> list[list[int]]:

@@ -22,6 +22,10 @@ class TokenizedGroup:
         responses: Ids of each response, best first.
         trimmed: How many prompt tokens were cut off on the left to fit a limit.
         places: Index of each response in ``RankedGroup.responses``; by default 0, 1, ….
+
+    >>> group = TokenizedGroup(prompt=(1, 2, 3), responses=((4, 5), (6,)))
+    >>> group.longest, group.total
+    (5, 6)
     """
 
     prompt: tuple[int, ...]
@@ -177,7 +181,7 @@ def tokenize_groups(
         UserError: As for :func:`tokenize_group`, or if no group is left.
     """
     counts: Counter[str] = Counter()
-    found: list[TokenizedGroup] = []
+    tokenized_groups: list[TokenizedGroup] = []
     kept = []
     for index, group in enumerate(groups):
         try:
@@ -194,12 +198,12 @@ def tokenize_groups(
             continue
         counts["trimmed prompts"] += tokenized.trimmed > 0
         counts["dropped responses"] += len(group.responses) - len(tokenized.responses)
-        found.append(tokenized)
+        tokenized_groups.append(tokenized)
         kept.append(index)
     counts += Counter()  # drops what did not occur
-    if not found:
+    if not tokenized_groups:
         raise UserError(f"no group is left to work with; skipped: {dict(counts) or 'none given'}")
-    return TokenizedSet(found, kept, dict(counts))
+    return TokenizedSet(tokenized_groups, kept, dict(counts))
 
 
 def _distinct(responses: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -9,30 +9,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from posttrain.data.preferences import RESPONSES, RankedGroup
+from posttrain.data.preferences import RESPONSES, PairKind, RankedGroup
 from posttrain.errors import UserError
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.training.collator import TrainingGroup, TrainingPair
 from posttrain.training.losses import margins_by_strength
 
-Kind = Literal["chosen > rejected", "edited > chosen", "edited > rejected"]
 Weighting = Literal["pair", "prompt"]
 EditMargins = Literal["transitive", "none"]
 
-RATED: Kind = "chosen > rejected"
-
 #: Comparisons of a group with an edited response, by name. Groups without one have chosen >
 #: rejected in each of them.
-PAIRINGS: dict[str, tuple[Kind, ...]] = {
+PAIRINGS: dict[str, tuple[PairKind, ...]] = {
     # As if there were no edit.
-    "rated": ("chosen > rejected",),
-    "rated and edited over chosen": ("chosen > rejected", "edited > chosen"),
-    "rated and edited over rejected": ("chosen > rejected", "edited > rejected"),
-    "best": ("edited > chosen", "edited > rejected"),
-    "all": ("chosen > rejected", "edited > chosen", "edited > rejected"),
+    "rated": (PairKind.RATED,),
+    "rated and edited over chosen": (PairKind.RATED, PairKind.EDITED_CHOSEN),
+    "rated and edited over rejected": (PairKind.RATED, PairKind.EDITED_REJECTED),
+    "best": (PairKind.EDITED_CHOSEN, PairKind.EDITED_REJECTED),
+    "all": (PairKind.RATED, PairKind.EDITED_CHOSEN, PairKind.EDITED_REJECTED),
     # One comparison a group, with and without an edit.
-    "edited over chosen": ("edited > chosen",),
-    "edited over rejected": ("edited > rejected",),
+    "edited over chosen": (PairKind.EDITED_CHOSEN,),
+    "edited over rejected": (PairKind.EDITED_REJECTED,),
 }
 # For three responses, each against the next is the same as adding edited > chosen.
 PAIRINGS["adjacent"] = PAIRINGS["rated and edited over chosen"]
@@ -97,13 +94,13 @@ class Pairing:
             UserError: If a margin or a filter needs a strength that the group does not have.
         """
         roles = RESPONSES[-len(group.responses) :]
-        wanted = PAIRINGS[self.pairs] if group.has_edit else (RATED,)
+        wanted = PAIRINGS[self.pairs] if group.has_edit else (PairKind.RATED,)
         at = {place: index for index, place in enumerate(tokens.places)}
         found = []
         for pair in group.pairs():
             kind = f"{roles[pair.winner]} > {roles[pair.loser]}"
             there = pair.winner in at and pair.loser in at
-            if there and kind in wanted and (kind != RATED or self._is_strong(group)):
+            if there and kind in wanted and (kind != PairKind.RATED or self._is_strong(group)):
                 margin = self._margin(group, kind)
                 found.append((at[pair.winner], at[pair.loser], margin, pair.strength or 0))
         if not found:
@@ -127,7 +124,9 @@ class Pairing:
         return group.strength >= self.min_strength
 
     def _margin(self, group: RankedGroup, kind: str) -> float:
-        if kind == "edited > chosen" or (kind != RATED and self.edit_margins == "none"):
+        if kind == PairKind.EDITED_CHOSEN or (
+            kind != PairKind.RATED and self.edit_margins == "none"
+        ):
             return 0.0
         try:
             return margins_by_strength([group.strength], self.margins).item()

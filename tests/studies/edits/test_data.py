@@ -15,7 +15,8 @@ from posttrain.studies.edits.data import (
     used_edits,
     word_distance,
 )
-from posttrain.studies.edits.outcome import ARMS, IGNORE
+from posttrain.studies.edits.keys import ArmName
+from posttrain.studies.edits.outcome import ARMS
 
 SETTINGS = DataSettings(groups=80, edited_share=1.0)
 EDITS = np.array([0, -1, 1, 2, -1, -1, 3, 4, -1, 5])
@@ -29,7 +30,7 @@ def groups(tiny_checkpoint):
 @pytest.mark.parametrize(
     ("arm", "size", "share", "edited", "plain", "added"),
     [
-        (IGNORE, 4, 1.0, [6, 3], [8, 1], []),
+        (ArmName.IGNORE, 4, 1.0, [6, 3], [8, 1], []),
         ("all pairs", 4, 1.0, [6, 3], [8, 1], []),
         ("all pairs", 4, 0.5, [6], [8, 3, 1], []),
         ("all pairs", 5, 0.5, [6, 3], [8, 1, 0], []),  # half of three edits: two
@@ -73,7 +74,7 @@ def test_more_groups_than_there_are_is_refused():
     with pytest.raises(ValueError, match=message):
         choose(order, EDITS, ARMS["two more pairs"], 4, 1.0)
     with pytest.raises(ValueError, match="6 groups with 3 edits need 6 training groups"):
-        choose(order, EDITS, ARMS[IGNORE], 6, 1.0)
+        choose(order, EDITS, ARMS[ArmName.IGNORE], 6, 1.0)
 
 
 def trained_pairs(groups):

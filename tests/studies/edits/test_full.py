@@ -11,8 +11,9 @@ from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.edits import full
 from posttrain.studies.edits.data import choose, load_edits
 from posttrain.studies.edits.full import Experiment, FullSettings, run, train_and_test, tune
+from posttrain.studies.edits.keys import ArmName
 from posttrain.studies.edits.metrics import COLUMNS
-from posttrain.studies.edits.outcome import ARMS, IGNORE, Cell
+from posttrain.studies.edits.outcome import ARMS, Cell
 
 SETTINGS = FullSettings(
     sizes=[12],
@@ -86,7 +87,7 @@ def test_all_arms_are_tuned_on_the_same_held_out_pairs_whatever_they_add(experim
         return good if model.rate == 1e-2 else np.zeros(len(group.responses))
 
     seen = {}
-    for name in (IGNORE, "all pairs", "two more pairs"):
+    for name in (ArmName.IGNORE, "all pairs", "two more pairs"):
         judged.clear()
         trainings = stand_in(score)
         trainings.clear()
@@ -98,7 +99,7 @@ def test_all_arms_are_tuned_on_the_same_held_out_pairs_whatever_they_add(experim
         sizes = [len(training.groups) for training in trainings]
         assert (max(sizes) > 12) == (name == "two more pairs")
         assert {t.loss_type for t in trainings} == {"pairs"}
-    assert seen[IGNORE] == seen["all pairs"] == seen["two more pairs"]
+    assert seen[ArmName.IGNORE] == seen["all pairs"] == seen["two more pairs"]
 
 
 def test_a_single_learning_rate_is_not_judged(experiment, stand_in):
@@ -106,7 +107,7 @@ def test_a_single_learning_rate_is_not_judged(experiment, stand_in):
     alone = replace(
         experiment, settings=replace(SETTINGS, learning_rates=[0.5], shared_learning_rate=0.5)
     )
-    ((rate, accuracy),) = tune(alone, Cell(IGNORE, 12, 1.0))
+    ((rate, accuracy),) = tune(alone, Cell(ArmName.IGNORE, 12, 1.0))
     assert rate == 0.5
     assert math.isnan(accuracy)
     assert not trainings
@@ -148,7 +149,7 @@ def test_every_arm_is_trained_at_every_share_at_its_best_and_at_the_shared_rate(
         return np.arange(len(group.responses))[:: -1 if model.rate == 1e-2 else 1]
 
     trainings = stand_in(score)
-    few = replace(SETTINGS, arms=[IGNORE, "one more pair"], tuning_seeds=1)
+    few = replace(SETTINGS, arms=[ArmName.IGNORE, "one more pair"], tuning_seeds=1)
     outcome, tuning = run(replace(experiment, settings=few))
     # By arm and share two rates tried, and two seeds at the best and at the shared one.
     assert [t.rate for t in trainings] == [1e-3, 1e-2, 1e-2, 1e-2, 1e-3, 1e-3] * 4

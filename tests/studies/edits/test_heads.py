@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from posttrain.data.preferences import PairKind
 from posttrain.studies.common.groups import DataSettings
 from posttrain.studies.edits import heads
 from posttrain.studies.edits.data import choose, load_edits, training_groups
 from posttrain.studies.edits.heads import Comparisons, HeadSettings, run
+from posttrain.studies.edits.keys import ArmName
 from posttrain.studies.edits.metrics import edit_metrics
-from posttrain.studies.edits.outcome import ARMS, IGNORE, Cell
-from posttrain.training.pairing import RATED
+from posttrain.studies.edits.outcome import ARMS, Cell
 
 SETTINGS = HeadSettings(
     sizes=[14], shares=[0.5], seeds=2, folds=3, inner_folds=2, penalties=[0.1, 3.0], resamples=5
@@ -92,7 +93,7 @@ def test_heads_on_the_truth_find_it_and_every_group_is_tested_once(groups, with_
     assert set(tuning["at edge"]) == {1.0}  # the grid has two values
     # All penalties rank everything right, and of equals the strongest is taken.
     np.testing.assert_allclose(tuning["penalty"], 3.0)
-    assert outcome.costs[Cell(IGNORE, 14, 0.5)]["groups"] == 14
+    assert outcome.costs[Cell(ArmName.IGNORE, 14, 0.5)]["groups"] == 14
     assert outcome.costs[Cell("all pairs", 14, 0.5)]["edits"] > 2
 
 
@@ -131,18 +132,18 @@ def test_inner_folds_keep_groups_together_and_take_in_what_arms_add(
     collected = []
     true_of = Comparisons.from_groups.__func__
 
-    def of(cls, *arguments):
+    def from_groups(cls, *arguments):
         collected.append(true_of(cls, *arguments))
         return collected[-1]
 
     monkeypatch.setattr(heads, "tuned_heads", watch)
-    monkeypatch.setattr(Comparisons, "of", classmethod(of))
+    monkeypatch.setattr(Comparisons, "from_groups", classmethod(from_groups))
     with_features(gold_features(groups, noise=2.0))
     run(None, groups, SETTINGS)
     # Once for pairs and once for rankings, in three folds with two seeds.
     assert len(collected) == 6
     assert len(seen) == 12
-    plain = list(ARMS).index(IGNORE)
+    plain = list(ARMS).index(ArmName.IGNORE)
     for number, compared in enumerate(collected):
         for fold, judged, weights, choices in seen[2 * number : 2 * number + 2]:
             names = np.array([groups.ranked[i].cluster_id for i in compared.groups])
@@ -168,7 +169,7 @@ def test_the_units_of_a_feature_do_not_matter(groups, with_features):
     for cell, sums in expected.sums.items():
         one, other = (edit_metrics(part.sum(axis=(0, 1))) for part in (sums, outcome.sums[cell]))
         assert 0.5 < one["gold"] < 1
-        for name in ("gold", RATED, "edited > chosen"):
+        for name in ("gold", PairKind.RATED, "edited > chosen"):
             assert one[name] == pytest.approx(other[name], abs=0.01), cell
 
 
@@ -197,7 +198,7 @@ def test_margins_of_an_arm_reach_its_heads(groups, firsts, monkeypatch):
         p.margin for g in trained["all pairs"] for p in g.pairs if p.margin > 0
     )
     assert (margins["all pairs"] > 0).any()
-    assert not margins[IGNORE].any()
+    assert not margins[ArmName.IGNORE].any()
 
 
 def test_a_shared_penalty_outside_the_grid_is_refused():

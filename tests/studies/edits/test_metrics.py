@@ -6,9 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from posttrain.data.preferences import RESPONSES, Message, RankedGroup
+from posttrain.data.preferences import RESPONSES, Message, PairKind, RankedGroup
 from posttrain.studies.edits.metrics import KINDS, STRATA, TestPairs, edit_metrics
-from posttrain.training.pairing import RATED
 
 PROMPT = (Message("user", "Why?"),)
 TRIPLE = RankedGroup("a", PROMPT, ("short", "longer text", "no"), cluster_id="one")
@@ -82,7 +81,9 @@ def test_metrics_are_those_of_plain_loops(wanted):
     gaps = {"one": [1.3, 0.3], "two": [-3.0]}
     expected = [-math.log1p(math.exp(-gap)) for name in wanted for gap in gaps[name]]
     assert found["log-likelihood"] == pytest.approx(np.mean(expected))
-    longer, shorter = (found[f"{RATED}, winner {length}"] for length in ("longer", "shorter"))
+    longer, shorter = (
+        found[f"{PairKind.RATED}, winner {length}"] for length in ("longer", "shorter")
+    )
     np.testing.assert_equal(found["leans shorter"], (shorter - longer) / 2)
     assert np.isnan(found["gold"])
 

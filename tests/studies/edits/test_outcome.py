@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from posttrain.data.preferences import Message, RankedGroup
+from posttrain.data.preferences import Message, PairKind, RankedGroup
+from posttrain.studies.edits.keys import ArmName
 from posttrain.studies.edits.metrics import TestPairs
-from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE, Cell, Outcome, summarise
-from posttrain.training.pairing import RATED
+from posttrain.studies.edits.outcome import ARMS, CONTRASTS, Cell, Outcome, summarise
 
 PROMPT = (Message("user", "Why?"),)
 TRIPLE = RankedGroup("a", PROMPT, ("short", "longer text", "no"), cluster_id="one")
@@ -18,7 +18,7 @@ GROUPS = [TRIPLE, PAIR, TIED]
 def test_arms_are_those_that_the_study_promises():
     used = {name: arm.pairing.pairs for name, arm in ARMS.items()}
     assert used == {
-        IGNORE: "rated",
+        ArmName.IGNORE: "rated",
         "adding edited > chosen": "rated and edited over chosen",
         "adding edited > rejected": "rated and edited over rejected",
         "all pairs": "all",
@@ -38,7 +38,7 @@ def test_arms_are_those_that_the_study_promises():
         "all pairs, by prompt"
     ]
     assert [name for name, arm in ARMS.items() if not arm.uses_edits] == [
-        IGNORE, "one more pair", "two more pairs",
+        ArmName.IGNORE, "one more pair", "two more pairs",
     ]  # fmt: skip
     assert {arm for pair in CONTRASTS.values() for arm in pair} <= set(ARMS)
 
@@ -48,7 +48,7 @@ def outcome():
     """Three arms with planted scores: two test groups, two seeds."""
     pairs = TestPairs.from_groups(GROUPS)
     scores = {
-        IGNORE: [[0, 0, 1, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 0]],
+        ArmName.IGNORE: [[0, 0, 1, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 0]],
         "all pairs": [[2, 1, 0, 1, 0, 1, 0], [2, 1, 0, 0, 1, 1, 0]],
         "two more pairs": [[2, 1, 0, 1, 0, 0, 1], [1, 2, 0, 1, 0, 1, 0]],
     }
@@ -72,16 +72,16 @@ def cell(table, **where):
 
 def test_tables_hold_means_over_seeds_and_paired_differences(outcome):
     tables = summarise(outcome, resamples=20)
-    where = {"size": 10, "share": 0.5, "tuning": "tuned", "metric": RATED}
+    where = {"size": 10, "share": 0.5, "tuning": "tuned", "metric": PairKind.RATED}
     # Three rated pairs: the triple's, the pair's and the tied one's.
     ignored, all_pairs, more = (2 / 3 + 1) / 2, (1 + 2 / 3) / 2, (2 / 3 + 1) / 2
-    assert cell(tables["metrics"], arm=IGNORE, **where) == pytest.approx(ignored)
+    assert cell(tables["metrics"], arm=ArmName.IGNORE, **where) == pytest.approx(ignored)
     assert cell(tables["metrics"], arm="all pairs", **where) == pytest.approx(all_pairs)
     edited = where | {"metric": "edited > chosen"}
-    assert cell(tables["metrics"], arm=IGNORE, **edited) == pytest.approx(0.25)
+    assert cell(tables["metrics"], arm=ArmName.IGNORE, **edited) == pytest.approx(0.25)
     assert cell(tables["gains"], arm="all pairs", **edited) == pytest.approx(0.75)
     assert cell(tables["gains"], arm="all pairs", **where) == pytest.approx(all_pairs - ignored)
-    assert IGNORE not in set(tables["gains"]["arm"])
+    assert ArmName.IGNORE not in set(tables["gains"]["arm"])
     named = "all pairs - two more pairs"
     assert cell(tables["contrasts"], contrast=named, **where) == pytest.approx(all_pairs - more)
     assert cell(tables["contrasts"], contrast=named, **edited) == pytest.approx(0.5)
@@ -96,20 +96,22 @@ def test_tables_hold_means_over_seeds_and_paired_differences(outcome):
     assert tables["trends"]["estimate"].isna().all()
     costs = tables["costs"][["arm", "size", "share", "pairs"]]
     assert [*costs.itertuples(index=False, name=None)] == [
-        (IGNORE, 10, 0.5, 0.0), ("all pairs", 10, 0.5, 1.0), ("two more pairs", 10, 0.5, 2.0),
-    ]  # fmt: skip
+        (ArmName.IGNORE, 10, 0.5, 0.0),
+        (ArmName.ALL, 10, 0.5, 1.0),
+        (ArmName.TWO_MORE, 10, 0.5, 2.0),
+    ]
     assert (tables["metrics"]["low"] <= tables["metrics"]["high"]).sum() > 10
 
 
 def test_a_trend_is_the_change_of_a_gain_per_tenfold_data(outcome):
     def grown(by_cell):
         # Ten times the data, and the arm is no better than without edits.
-        plain = by_cell[Cell(IGNORE, 10, 0.5)]
+        plain = by_cell[Cell(ArmName.IGNORE, 10, 0.5)]
         return {**by_cell, **{Cell(cell.arm, 100, 0.5): plain for cell in by_cell}}
 
     more = Outcome(grown(outcome.sums), grown(outcome.shared), grown(outcome.costs), {})
     tables = summarise(more, resamples=20)
-    for metric in (RATED, "edited > chosen"):
+    for metric in (PairKind.RATED, "edited > chosen"):
         where = {"arm": "all pairs", "share": 0.5, "tuning": "tuned", "metric": metric}
         gain = cell(tables["gains"], size=10, **where)
         assert cell(tables["trends"], **where) == pytest.approx(-gain)

@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from edits_synthetic import FEW, METRICS, numbered, synthetic
+from edits_synthetic import FEW, numbered, synthetic
 
+from posttrain.data.preferences import PairKind
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.edits import report
 from posttrain.studies.edits.claims import estimate, most_data
+from posttrain.studies.edits.keys import ArmName
 from posttrain.studies.edits.metrics import GOLD, KINDS
-from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE
-from posttrain.training.pairing import RATED
+from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_gains_have_a_row_for_each_arm_and_tuning_and_a_column_for_each_cell(rec
         "1,000 groups, 25 % of edits", "1,000 groups, 100 % of edits",
     ]  # fmt: skip
     assert list(dict.fromkeys(table.index.get_level_values("arm"))) == [
-        arm for arm in ARMS if arm != IGNORE
+        arm for arm in ARMS if arm != ArmName.IGNORE
     ]
     found = estimate(
         records[0].tables["gains"], arm="Plackett-Luce", size=100, share=0.25, tuning="shared"
@@ -64,14 +65,14 @@ def test_contrasts_of_arms_that_were_not_run_are_dashes(records):
 def test_accuracy_stands_beside_the_length_baseline(records):
     table = report.accuracy_table(records)
     found = estimate(
-        records[1].tables["metrics"], arm=IGNORE, metric="edited > chosen",
+        records[1].tables["metrics"], arm=ArmName.IGNORE, metric="edited > chosen",
         **most_data(records[1]),
     )  # fmt: skip
     cell = table.loc[("seeda (top layers)", "edits ignored"), "edited > chosen"]
     assert cell == with_interval(found, sign=False)
     baseline = records[1].tables["baselines"]
-    row = baseline[baseline["metric"] == RATED].iloc[0]
-    cell = table.loc[("seeda (top layers)", "the longer response"), RATED]
+    row = baseline[baseline["metric"] == PairKind.RATED].iloc[0]
+    cell = table.loc[("seeda (top layers)", "the longer response"), PairKind.RATED]
     assert cell == with_interval((row.estimate, row.low, row.high), sign=False)
 
 
@@ -90,8 +91,8 @@ def test_length_of_winners_and_the_shift_to_the_shorter(records):
 
 def test_costs_are_those_of_the_most_data_and_gains_are_divided_by_them(records):
     table = report.cost_table(records[0])
-    assert table.loc[IGNORE, "decisions"] == "1,000"
-    assert table.loc[IGNORE, "points per 100 decisions more"] == "–"
+    assert table.loc[ArmName.IGNORE, "decisions"] == "1,000"
+    assert table.loc[ArmName.IGNORE, "points per 100 decisions more"] == "–"
     place = list(ARMS).index("all pairs")
     assert table.loc["all pairs", "decisions"] == f"{1000 + place:,}"
     gained = estimate(records[0].tables["gains"], arm="all pairs", **most_data(records[0]))
@@ -105,41 +106,17 @@ def test_costs_are_those_of_the_most_data_and_gains_are_divided_by_them(records)
     )
 
 
-def test_words_about_data_name_heads_layers_and_whole_models():
-    base = synthetic((0.0, 0.0, 0.0))
-    data = {"edits": 271, "groups with an edit": 1885, "test groups": 300} | {
-        "test groups with an edit": 80
-    }
-    heads = replace(base, source="seeda", settings=base.settings | {"folds": 8}, data=data)
-    layers = replace(
-        base, source="seeda-full", settings=base.settings | {"top_layers": 6, "bf16": True},
-        data=data,
-    )  # fmt: skip
-    whole = replace(
-        base, source="simulator", settings=base.settings | {"top_layers": 0, "bf16": False},
-        data=data,
-    )  # fmt: skip
-    words = report.data_in_words([heads, layers, whole])
-    assert len(words.splitlines()) == 3
-    assert (
-        "`seeda` (frozen features): heads on frozen features, every group tested once in 8 folds"
-        in words
-    )
-    assert "`seeda` (top layers): the last 6 layers in bfloat16; 100 and 1,000 training" in words
-    assert "`simulator` (full training): the whole model; " in words
-    assert "groups with 50 and 500 edits; 300 test groups, 80 with an edit; 3 seeds" in words
-    assert "In all, it has 271 distinct edits in 1,885 groups." in words
-
-
 def test_tuned_values_are_marked_at_the_edge_of_their_grid():
     rows = [
         (arm, 1000, share, rate, accuracy)
         for arm in FEW
         for share in (0.25, 1.0)
         for rate, accuracy in (
-            (1e-3, 0.6), (3e-3, 0.7 if share == 1.0 and arm != IGNORE else 0.5), (1e-2, 0.65),
+            (1e-3, 0.6),
+            (3e-3, 0.7 if share == 1.0 and arm != ArmName.IGNORE else 0.5),
+            (1e-2, 0.65),
         )
-    ]  # fmt: skip
+    ]
     full = synthetic((0.0, 0.0, 0.0), arms=FEW, source="seeda-full")
     tuning = pd.DataFrame(rows, columns=["arm", "size", "share", "learning rate", "accuracy"])
     full = replace(
@@ -148,14 +125,14 @@ def test_tuned_values_are_marked_at_the_edge_of_their_grid():
     )  # fmt: skip
     heads = synthetic((0.0, 0.0, 0.0), arms=FEW, source="seeda")
     penalties = pd.DataFrame(
-        [(arm, 1000, 1.0, 0.05, 0.25) for arm in FEW if arm != IGNORE]
-        + [(IGNORE, 1000, 1.0, 0.05, 0.25)],
+        [(arm, 1000, 1.0, 0.05, 0.25) for arm in FEW if arm != ArmName.IGNORE]
+        + [(ArmName.IGNORE, 1000, 1.0, 0.05, 0.25)],
         columns=["arm", "size", "share", "penalty", "at edge"],
     )
     heads = replace(heads, tables=heads.tables | {"tuning": penalties})
     table = report.tuning_table([full, heads])
     assert table.loc["all pairs", "seeda (top layers)"] == "0.003"
-    assert table.loc[IGNORE, "seeda (top layers)"] == "0.01*"
+    assert table.loc[ArmName.IGNORE, "seeda (top layers)"] == "0.01*"
     assert set(table["seeda (frozen features)"]) == {"0.05 (25 %)"}
     alone = replace(full, tables=full.tables | {"tuning": tuning[tuning["learning rate"] == 3e-3]})
     assert set(report.tuning_table([alone]).iloc[:, 0]) == {"0.003 (not tuned)"}
@@ -215,10 +192,6 @@ def test_examples_show_texts_scores_and_marks():
 
 def test_moves_and_what_was_learned_are_the_records():
     moves = report.moves_table(examples())
-    assert moves.loc[(1, RATED)].tolist() == [1.0, 0.12, -0.5]
+    assert moves.loc[(1, PairKind.RATED)].tolist() == [1.0, 0.12, -0.5]
     learned = report.learned_table([examples()])
     assert learned.loc["toy", "edited > rejected"] == with_interval((0.7, 0.4, 0.9), sign=False)
-
-
-def test_all_metrics_of_the_synthetic_records_exist():
-    assert set(KINDS) | set(GOLD) <= set(METRICS)

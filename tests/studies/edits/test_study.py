@@ -13,7 +13,8 @@ from posttrain.studies.common import groups as study_groups
 from posttrain.studies.edits import full
 from posttrain.studies.edits.full import FullSettings, HumanFullSettings
 from posttrain.studies.edits.heads import HeadSettings
-from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE
+from posttrain.studies.edits.keys import ArmName
+from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 from posttrain.studies.edits.study import STUDY
 
 SETTINGS = FullSettings(
@@ -86,7 +87,7 @@ def test_a_record_has_every_cell_and_can_be_read_again(request, name, tmp_path):
 def test_heads_that_ignore_edits_are_the_same_at_every_share(human):
     # They are fitted to their optimum, so it does not matter how long other arms would train.
     metrics = human.tables["metrics"]
-    ignored = metrics[metrics["arm"] == IGNORE]
+    ignored = metrics[metrics["arm"] == ArmName.IGNORE]
     one, other = (
         ignored[ignored["share"] == share].drop(columns="share").reset_index(drop=True)
         for share in (0.5, 1.0)
@@ -155,14 +156,14 @@ def test_full_training_on_human_data_has_a_record_of_its_own(
     monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
     monkeypatch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
     settings = HumanFullSettings(
-        arms=[IGNORE, "all pairs"], sizes=[16], test_size=10, seeds=1, top_layers=1,
+        arms=[ArmName.IGNORE, "all pairs"], sizes=[16], test_size=10, seeds=1, top_layers=1,
         learning_rates=[1e-3], shared_learning_rate=1e-3, resamples=5,
     )  # fmt: skip
     record = STUDY.run("mine", settings=settings)
     assert record.name == "edits-mine-full"
     assert record.data["test groups"] == 10
     costs = record.tables["costs"].set_index("arm")
-    assert costs.loc["all pairs", "pairs"] > costs.loc[IGNORE, "pairs"] == 16
+    assert costs.loc["all pairs", "pairs"] > costs.loc[ArmName.IGNORE, "pairs"] == 16
     assert math.isnan(record.tables["tuning"]["accuracy"].iloc[0])
 
 
@@ -170,7 +171,7 @@ def test_finished_cells_are_not_trained_again(tiny_checkpoint, tmp_path, monkeyp
     monkeypatch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
     machine = records.machine()
     monkeypatch.setattr(records, "machine", lambda: machine | {"commit": "abc"})
-    few = replace(SETTINGS, arms=[IGNORE, "all pairs"], shares=[1.0])
+    few = replace(SETTINGS, arms=[ArmName.IGNORE, "all pairs"], shares=[1.0])
     whole = STUDY.run("simulator", settings=few)
     trained = []
     true_train = full.train
@@ -198,7 +199,7 @@ def test_finished_cells_are_not_trained_again(tiny_checkpoint, tmp_path, monkeyp
     ("changes", "message"),
     [
         ({"arms": ["all pairs"]}, "arms must contain 'edits ignored' and only names of"),
-        ({"arms": [IGNORE, "magic"]}, r"arms must contain .* got edits ignored, magic"),
+        ({"arms": [ArmName.IGNORE, "magic"]}, r"arms must contain .* got edits ignored, magic"),
         ({"shares": [0.0]}, r"shares must lie above 0 and be at most 1, not \[0.0\]"),
         ({"shares": []}, "shares needs at least one value"),
         ({"sizes": []}, "sizes needs at least one value"),

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from posttrain.evidence.records import Record
-from posttrain.studies.margin.claims import HALF_A_POINT, MARGIN_CLAIMS, estimate, largest_size
+from posttrain.studies.margin.claims import CLAIMS, HALF_A_POINT, estimate, largest_size
 
 SIZES = (300, 1000)
-CLAIMS = {claim.key: claim for claim in MARGIN_CLAIMS}
+BY_KEY = {claim.key: claim for claim in CLAIMS}
 METRICS = (
     "accuracy", "accuracy 1", "accuracy 4", "log-likelihood", "calibration error", "bimodality",
 )  # fmt: skip
@@ -21,7 +21,7 @@ CELLS = {
     "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, 0.005),
     "gains-where-decided": ("steps", "large", "gain 4 - 1", "tuned", 1, 0.018),
     "bimodal": ("gains", "large", "bimodality", "tuned", 1, 0.02),
-    "diminishing": ("trends", "large", "accuracy", "tuned", -1, None),
+    "margin-diminishing": ("trends", "large", "accuracy", "tuned", -1, None),
     "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, 0.0),
     "costs-likelihood": ("gains", "large", "log-likelihood", "tuned", -1, 0.005),
     "scaled-helps": ("gains", "scaled", "accuracy", "tuned", 1, 0.012),
@@ -58,39 +58,39 @@ def scaled(sign, values=(0.2, 0.1, 0.4)):
 
 
 def test_every_claim_is_tested_here():
-    assert list(CELLS) == [claim.key for claim in MARGIN_CLAIMS]
-    assert len(CLAIMS) == len(MARGIN_CLAIMS)
-    assert {claim.study for claim in MARGIN_CLAIMS} == {"margin"}
+    assert list(CELLS) == [claim.key for claim in CLAIMS]
+    assert len(BY_KEY) == len(CLAIMS)
+    assert {claim.study for claim in CLAIMS} == {"margin"}
 
 
 def test_what_the_book_adds_and_what_is_no_share_are_marked():
-    assert {key for key, claim in CLAIMS.items() if claim.ours} == {
+    assert {key for key, claim in BY_KEY.items() if claim.ours} == {
         "harmless-to-drop",
         "costs-likelihood",
     }
-    assert {key: claim.unit for key, claim in CLAIMS.items()} == dict.fromkeys(CLAIMS, "points") | {
+    assert {key: claim.unit for key, claim in BY_KEY.items()} == dict.fromkeys(BY_KEY, "points") | {
         "bimodal": "plain",
         "costs-likelihood": "plain",
     }
 
 
-@pytest.mark.parametrize("key", [key for key in CELLS if key != "diminishing"])
+@pytest.mark.parametrize("key", [key for key in CELLS if key != "margin-diminishing"])
 def test_the_planted_cell_alone_decides_and_its_sign_turns_the_verdict(key):
     *cell, sign, _ = CELLS[key]
     for direction, status in ((sign, "supported"), (-sign, "not supported")):
         # All other cells say the opposite.
         record = synthetic(scaled(-direction), cell=tuple(cell), planted=scaled(direction))
-        found, (item,) = CLAIMS[key].judge([record])
+        found, (item,) = BY_KEY[key].judge([record])
         assert (found, item.status) == (status, status)
         assert item.record == "margin-toy"
     wide = synthetic(scaled(1), cell=tuple(cell), planted=(0.0, -0.3, 0.3))
-    assert CLAIMS[key].judge([wide])[0] == "inconclusive"
+    assert BY_KEY[key].judge([wide])[0] == "inconclusive"
 
 
 def test_what_dropping_the_margin_costs_is_shown_as_measured():
     *cell, _, _ = CELLS["harmless-to-drop"]
     record = synthetic(scaled(1), cell=tuple(cell), planted=(0.002, -0.001, 0.004))
-    item = CLAIMS["harmless-to-drop"].test(record)
+    item = BY_KEY["harmless-to-drop"].test(record)
     assert item.shown == (0.002, -0.001, 0.004)
     assert (item.low, item.status) == (pytest.approx(0.001), "supported")
 
@@ -99,7 +99,7 @@ def test_what_dropping_the_margin_costs_is_shown_as_measured():
 def test_the_evidence_is_the_interval_of_the_cell_positive_in_the_claimed_direction(key):
     *cell, sign, smallest = CELLS[key]
     record = synthetic((9.0, 8.0, 10.0), cell=tuple(cell), planted=(0.2, 0.1, 0.4))
-    item = CLAIMS[key].test(record)
+    item = BY_KEY[key].test(record)
     expected = scaled(sign)
     if key == "harmless-to-drop":
         expected = (0.005 - 0.2, 0.005 - 0.4, 0.005 - 0.1)
@@ -121,9 +121,9 @@ def test_the_evidence_is_the_interval_of_the_cell_positive_in_the_claimed_direct
 )
 def test_only_a_gain_that_exists_can_diminish(start, fall, status):
     value, low, high = fall
-    cell = CELLS["diminishing"][:4]
+    cell = CELLS["margin-diminishing"][:4]
     record = synthetic(start, cell=cell, planted=(-value, -high, -low))
-    assert CLAIMS["diminishing"].judge([record])[0] == status
+    assert BY_KEY["margin-diminishing"].judge([record])[0] == status
 
 
 def test_dropping_the_margin_is_harmless_where_it_gains_less_than_half_a_point():
@@ -134,7 +134,7 @@ def test_dropping_the_margin_is_harmless_where_it_gains_less_than_half_a_point()
         ((0.009, HALF_A_POINT + 1e-9, 0.02), "not supported"),
     ):
         record = synthetic((9.0, 8.0, 10.0), cell=cell, planted=planted)
-        assert CLAIMS["harmless-to-drop"].judge([record])[0] == status
+        assert BY_KEY["harmless-to-drop"].judge([record])[0] == status
 
 
 def test_estimate_is_of_tuned_arms_trained_on_all_pairs_unless_told_otherwise():

@@ -1,18 +1,15 @@
 """The margin's report on the committed records: every shown number must be theirs."""
 
-import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from posttrain.evidence import records
 from posttrain.evidence.records import Record
-from posttrain.evidence.verdicts import ordered, verdict_table, with_interval
-from posttrain.studies.margin import answer as margin_answer
+from posttrain.evidence.verdicts import ordered
 from posttrain.studies.margin import report
-from posttrain.studies.margin.claims import MARGIN_CLAIMS, estimate, largest_size
+from posttrain.studies.margin.claims import estimate, largest_size
 
 RESULTS = Path(__file__).parents[3] / "book" / "results"
 
@@ -20,52 +17,6 @@ RESULTS = Path(__file__).parents[3] / "book" / "results"
 @pytest.fixture(scope="module")
 def recorded() -> list[Record]:
     return ordered(records.load_all(RESULTS, "margin"))
-
-
-def test_answer_quotes_the_records(recorded: list[Record]) -> None:
-    answer = margin_answer.answer(recorded)
-    for record in recorded:
-        size = largest_size(record)
-        found = estimate(record.tables["gains"], loss="large", metric="accuracy", size=size)
-        assert with_interval(found) in answer
-        assert f"{size:,} pairs of `{record.source}`" in answer
-
-
-def test_answer_follows_the_results(recorded: list[Record]) -> None:
-    """Were the margin worth five points everywhere, the conclusion would turn round."""
-    changed = []
-    for record in recorded:
-        gains = record.tables["gains"].copy()
-        rows = (gains["loss"] == "large") & (gains["metric"] == "accuracy")
-        for column in ("estimate", "low", "high"):
-            gains[column] = np.where(rows, gains[column] + 0.05, gains[column])
-        changed.append(dataclasses.replace(record, tables=record.tables | {"gains": gains}))
-    assert "no run shows that dropping it costs half a point" in margin_answer.answer(recorded)
-    assert "dropping it costs accuracy in these runs" in margin_answer.answer(changed)
-
-
-def test_a_record_of_one_size_trained_in_full_is_answered_with(recorded: list[Record]) -> None:
-    """What a GPU leaves: whole models on human data, whose reachable accuracy nobody knows."""
-    simulated = recorded[-1]
-    tables = dict(simulated.tables)
-    size = largest_size(simulated)
-    for name in ("metrics", "gains", "filter", "steps", "sensitivity", "chosen"):
-        tables[name] = tables[name][tables[name]["size"] == size]
-    known = tables["baselines"]
-    tables["baselines"] = known[known["baseline"] != "reachable"]
-    tables["trends"] = tables["trends"].assign(estimate=np.nan, low=np.nan, high=np.nan)
-    settings = simulated.settings | {"sizes": [size]}
-    record = dataclasses.replace(
-        simulated, source="seeda-full", profile="gpu", settings=settings, tables=tables
-    )
-    gain = estimate(tables["gains"], tuning="shared", loss="large", metric="accuracy", size=size)[0]
-    shown = f"{gain * 100:+.1f}".replace("-", "−")
-    assert f"looks worth more, {shown} points over" in margin_answer.answer([record])
-    assert report.closed_distance([record]).empty
-    assert list(report.strength_table(record).index)[-1] == "length only"
-    assert report.filter_table([record]).index[0][0] == "seeda (SmolLM2, trained)"
-    verdicts = verdict_table(MARGIN_CLAIMS, [*recorded, record])
-    assert not verdicts["GPU"].isin(["not run", "–"]).any()
 
 
 def test_closed_distance_knows_no_ceiling_of_human_data(recorded: list[Record]) -> None:

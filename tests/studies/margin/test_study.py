@@ -11,7 +11,7 @@ from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evidence import records
 from posttrain.studies.common import groups as study_groups
 from posttrain.studies.margin import full, study
-from posttrain.studies.margin.claims import MARGIN_CLAIMS
+from posttrain.studies.margin.claims import CLAIMS
 from posttrain.studies.margin.full import FullSettings, HumanFullSettings
 from posttrain.studies.margin.heads import HeadSettings
 
@@ -53,7 +53,7 @@ HEADS = HeadSettings(
 def record(tiny_checkpoint):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study_groups.embedded, "tiny", lambda: tiny_checkpoint)
-        return study.STUDY.run(study.SIMULATOR, profile="test", settings=FULL)
+        return study.STUDY.run("simulator", profile="test", settings=FULL)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_simulator_record_says_what_was_run(record):
 
 def test_every_claim_can_judge_a_record_that_was_saved(record, tmp_path):
     found = records.load(records.save(record, tmp_path))
-    for claim in MARGIN_CLAIMS:
+    for claim in CLAIMS:
         before, (one,) = claim.judge([record])
         after, (other,) = claim.judge([found])
         assert before == after
@@ -150,7 +150,7 @@ def test_claims_about_trends_are_inconclusive_after_a_run_of_one_size(record, tm
     )
     single = replace(record, tables=size | {"trends": trends})
     found = records.load(records.save(single, tmp_path))
-    about_trends = next(claim for claim in MARGIN_CLAIMS if claim.key == "diminishing")
+    about_trends = next(claim for claim in CLAIMS if claim.key == "margin-diminishing")
     assert about_trends.judge([found])[0] == "inconclusive"
 
 
@@ -199,7 +199,7 @@ def test_whole_models_are_trained_on_human_data_if_asked_for(human_data, tmp_pat
     assert all(size in (20, 40) for size, _ in trained[2:4])
     assert all(size < 20 for size, _ in trained[:2])
     found = records.load(records.save(record, tmp_path))
-    for claim in MARGIN_CLAIMS:
+    for claim in CLAIMS:
         assert claim.judge([found])[0] in ("supported", "not supported", "inconclusive")
 
 

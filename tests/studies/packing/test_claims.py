@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posttrain.evidence.claims import distance_within
 from posttrain.evidence.records import Record, load, save
-from posttrain.studies.common.cost import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS, RATIO
+from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS, RATIO
 from posttrain.studies.packing import claims
-from posttrain.studies.packing.claims import PACKING_CLAIMS, ROUNDING
+from posttrain.studies.packing.claims import CLAIMS, ROUNDING
 from posttrain.studies.packing.outcome import ARMS, CONTRASTS, TESTS
 from posttrain.studies.packing.rows import WAYS
 from posttrain.studies.throughput import methods
 from posttrain.studies.throughput.study import ThroughputSettings
 
-CLAIMS = {claim.key: claim for claim in PACKING_CLAIMS}
+BY_KEY = {claim.key: claim for claim in CLAIMS}
 METRICS = ("accuracy", "disagreement", "slot bias", "flips", "log-likelihood")
 METHODS = tuple(method.name for method in methods.METHODS)
 QUANTITIES = ("speed-up over separate rows", "speed-up over TRL", "relative tokens per second")
@@ -82,13 +83,13 @@ def around(low, high):
 
 
 def test_every_claim_is_tested_here():
-    assert list(CELLS) == list(VERDICTS) == [claim.key for claim in PACKING_CLAIMS]
-    assert len(CLAIMS) == len(PACKING_CLAIMS)
+    assert list(CELLS) == list(VERDICTS) == [claim.key for claim in CLAIMS]
+    assert len(BY_KEY) == len(CLAIMS)
 
 
 def test_every_claim_is_judged_by_records_of_its_study():
-    studies = {key: claim.study for key, claim in CLAIMS.items()}
-    assert studies == dict.fromkeys(CLAIMS, "packing") | {
+    studies = {key: claim.study for key, claim in BY_KEY.items()}
+    assert studies == dict.fromkeys(BY_KEY, "packing") | {
         "efficient": "throughput",
         "exact-is-separate": "rows",
         "exact-reaches-ideal": "throughput",
@@ -96,17 +97,17 @@ def test_every_claim_is_judged_by_records_of_its_study():
 
 
 def test_what_the_book_adds_and_what_is_no_share_are_marked():
-    paper = {key for key, claim in CLAIMS.items() if not claim.ours}
+    paper = {key for key, claim in BY_KEY.items() if not claim.ours}
     assert paper == {"approximation", "no-loss", "efficient"}
-    assert {CLAIMS[key].source for key in paper} == {"Llama 3, section 4.1.2"}
-    plain = {key for key, claim in CLAIMS.items() if claim.unit == "plain"}
+    assert {BY_KEY[key].source for key in paper} == {"Llama 3, section 4.1.2"}
+    plain = {key for key, claim in BY_KEY.items() if claim.unit == "plain"}
     assert plain == {
         "efficient", "exact-is-separate", "shuffling-repairs", "exact-reaches-ideal",
     }  # fmt: skip
 
 
 def test_every_text_is_there():
-    for claim in PACKING_CLAIMS:
+    for claim in CLAIMS:
         assert all((claim.source, claim.statement, claim.paper, claim.quantity))
         assert claim.statement.endswith(".")
 
@@ -127,9 +128,9 @@ def test_the_planted_cell_alone_decides(key, place):
     # All other cells say something else.
     for other in {0, 1, 2} - {place}:
         record = synthetic(around(*VERDICTS[key][other]), cell=CELLS[key], planted=values)
-        found, (item,) = CLAIMS[key].judge([record])
+        found, (item,) = BY_KEY[key].judge([record])
         assert (found, item.status) == (status, status)
-        assert item.record == f"{CLAIMS[key].study}-toy"
+        assert item.record == f"{BY_KEY[key].study}-toy"
         assert item.smallest == VERDICTS[key][3]
 
 
@@ -148,7 +149,7 @@ def test_the_evidence_is_the_interval_of_the_cell_positive_in_the_claimed_direct
     key, shift, sign
 ):
     record = synthetic((9.0, 8.0, 10.0), cell=CELLS[key], planted=(0.2, 0.1, 0.4))
-    item = CLAIMS[key].test(record)
+    item = BY_KEY[key].test(record)
     expected = (shift + 0.2, shift + 0.1, shift + 0.4)
     if sign < 0:
         expected = (shift - 0.2, shift - 0.4, shift - 0.1)
@@ -173,7 +174,7 @@ def test_the_evidence_is_the_interval_of_the_cell_positive_in_the_claimed_direct
 def test_equivalence_is_the_room_below_the_bound_on_either_side(planted, expected):
     values = tuple(value * 0.1 for value in planted)
     record = synthetic((9.0, 8.0, 10.0), cell=CELLS["shuffling-repairs"], planted=values)
-    item = CLAIMS["shuffling-repairs"].test(record)
+    item = BY_KEY["shuffling-repairs"].test(record)
     found = (item.estimate, item.low, item.high)
     assert found == pytest.approx(tuple(value * 0.1 for value in expected), abs=1e-12)
     assert item.shown == values
@@ -184,7 +185,7 @@ def test_rounding_is_that_of_the_models_precision(source, bound):
     for share, status in ((0.99, "supported"), (1.01, "not supported")):
         planted = (ROUNDING[bound] * share,) * 3
         record = synthetic((9.0, 8.0, 10.0), cell=CELLS["exact-is-separate"], planted=planted)
-        assert CLAIMS["exact-is-separate"].judge([replace(record, source=source)])[0] == status
+        assert BY_KEY["exact-is-separate"].judge([replace(record, source=source)])[0] == status
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_rounding_is_that_of_the_models_precision(source, bound):
 )
 def test_an_equivalence_is_decided_on_either_side(low, high, status):
     record = synthetic((9.0, 8.0, 10.0), cell=CELLS["shuffling-repairs"], planted=around(low, high))
-    assert CLAIMS["shuffling-repairs"].judge([record])[0] == status
+    assert BY_KEY["shuffling-repairs"].judge([record])[0] == status
 
 
 ENDS = st.floats(-3, 3)
@@ -216,7 +217,7 @@ ENDS = st.floats(-3, 3)
 @given(st.tuples(ENDS, ENDS, ENDS).map(sorted), st.floats(0.1, 2), st.floats(0, 1))
 def test_the_room_holds_for_everything_in_the_interval(values, bound, share):
     low, middle, high = values
-    estimate, least, most = claims._room(middle, low, high, bound)
+    estimate, least, most = distance_within((middle, low, high), bound)
     assert least <= estimate <= most <= bound
     within = low + share * (high - low)
     assert least - 1e-9 <= bound - abs(within) <= most + 1e-9
@@ -225,7 +226,7 @@ def test_the_room_holds_for_everything_in_the_interval(values, bound, share):
     nearest = min((0.0 if low <= 0 <= high else abs(low)), abs(high))
     assert most == bound - nearest
     # Turning the sign changes nothing.
-    assert claims._room(-middle, -high, -low, bound) == (estimate, least, most)
+    assert distance_within((-middle, -high, -low), bound) == (estimate, least, most)
 
 
 @pytest.mark.parametrize("key", CELLS)
@@ -236,18 +237,18 @@ def test_a_record_without_the_cell_cannot_judge(key):
     assert here.sum() == 1
     record.tables[table] = record.tables[table][~here]
     with pytest.raises(ValueError, match=r"expected one row with .*, found 0"):
-        CLAIMS[key].judge([record])
+        BY_KEY[key].judge([record])
 
 
 @pytest.mark.parametrize("key", CELLS)
 def test_a_saved_record_gives_the_same_verdict(key, tmp_path):
     record = synthetic((9.0, 8.0, 10.0), cell=CELLS[key], planted=around(*VERDICTS[key][0]))
     found = load(save(record, tmp_path))
-    assert CLAIMS[key].judge([found])[0] == "supported"
+    assert BY_KEY[key].judge([found])[0] == "supported"
 
 
 def test_a_test_layout_that_is_missing_or_doubled_is_named():
     record = synthetic((0.2, 0.1, 0.4))
     record.tables["matrix"] = pd.concat([record.tables["matrix"]] * 2)
     with pytest.raises(ValueError, match=r"'trained': 'causal'.*'metric': 'slot bias'.*found 2"):
-        CLAIMS["shuffling-repairs"].judge([record])
+        BY_KEY["shuffling-repairs"].judge([record])

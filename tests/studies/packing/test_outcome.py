@@ -11,12 +11,11 @@ from scipy import stats
 
 from posttrain.evaluation.bootstrap import Resamples
 from posttrain.rows.layout import Layout
+from posttrain.studies.packing.keys import MARGIN, RowName
 from posttrain.studies.packing.outcome import (
     ARMS,
     COLUMNS,
     CONTRASTS,
-    MARGIN,
-    SEPARATE,
     TESTS,
     Outcome,
     both_orders,
@@ -31,7 +30,7 @@ METRICS = [
     "accuracy", "accuracy, chosen first", "accuracy, chosen last", "slot bias", "order noise",
     "flips", "disagreement", "distance", "log-likelihood",
 ]  # fmt: skip
-PLANTED_ARMS = (SEPARATE, "exact", "causal", "causal, ranked")
+PLANTED_ARMS = (RowName.SEPARATE, "exact", "causal", "causal, ranked")
 SEEDS, GROUPS, PAIRS = 3, 12, 60
 RESAMPLES = 60
 
@@ -102,9 +101,9 @@ def differences():
         base = random.normal(0.8, 1.0, PAIRS)
         for a, arm in enumerate(PLANTED_ARMS):
             noise = random.normal(0, 0.4, PAIRS)
-            alone = base if arm in (SEPARATE, "exact") else base + noise
+            alone = base if arm in (RowName.SEPARATE, "exact") else base + noise
             for t, test in enumerate(TESTS):
-                bias = 0.0 if test == SEPARATE else 2.0 if arm == "causal, ranked" else 0.3
+                bias = 0.0 if test == RowName.SEPARATE else 2.0 if arm == "causal, ranked" else 0.3
                 found[a, t, seed] = alone + bias, alone - bias, alone
     return found, codes
 
@@ -151,13 +150,13 @@ def test_the_arms_change_attention_and_positions_one_by_one_and_then_together():
         "running positions, ranked": ("isolated", "running", "ranked"),
         "causal, ranked": ("causal", "running", "ranked"),
     }
-    assert next(iter(ARMS)) == SEPARATE
-    assert [name for name in ARMS if name not in single] == [SEPARATE]
+    assert next(iter(ARMS)) == RowName.SEPARATE
+    assert [name for name in ARMS if name not in single] == [RowName.SEPARATE]
 
 
 def test_test_layouts_are_those_of_the_arms_without_shuffling():
     expected = {
-        SEPARATE: Layout("separate"),
+        RowName.SEPARATE: Layout("separate"),
         "causal attention": Layout("single", "causal", "restarting", "ranked"),
         "running positions": Layout("single", "isolated", "running", "ranked"),
         "causal": Layout("single", "causal", "running", "ranked"),
@@ -169,8 +168,8 @@ def test_test_layouts_are_those_of_the_arms_without_shuffling():
 
 def test_every_arm_has_a_test_layout_of_its_own_or_separate_rows():
     assert {arm: own_test(arm) for arm in ARMS} == {
-        SEPARATE: SEPARATE,
-        "exact": SEPARATE,
+        RowName.SEPARATE: RowName.SEPARATE,
+        "exact": RowName.SEPARATE,
         "causal attention": "causal attention",
         "running positions": "running positions",
         "causal": "causal",
@@ -315,14 +314,14 @@ def test_the_matrix_averages_the_metrics_of_seeds(differences, tables):
 def test_the_reference_does_not_differ_from_itself(tables):
     table = tables["differences"]
     for metric in ("accuracy", "log-likelihood"):
-        row = value(table, trained=SEPARATE, tested=SEPARATE, metric=metric)
+        row = value(table, trained=RowName.SEPARATE, tested=RowName.SEPARATE, metric=metric)
         assert [*row[["estimate", "low", "high", "low 90", "high 90"]]] == [0] * 5
 
 
 def test_a_copy_of_the_reference_does_not_differ_either_because_differences_are_paired(tables):
-    row = value(tables["differences"], trained="exact", tested=SEPARATE, metric="accuracy")
+    row = value(tables["differences"], trained="exact", tested=RowName.SEPARATE, metric="accuracy")
     assert [*row[["estimate", "low", "high", "low 90", "high 90"]]] == [0] * 5
-    alone = value(tables["matrix"], trained="exact", tested=SEPARATE, metric="accuracy")
+    alone = value(tables["matrix"], trained="exact", tested=RowName.SEPARATE, metric="accuracy")
     assert alone["low"] < alone["high"]
 
 
@@ -330,7 +329,8 @@ def test_differences_are_those_of_the_matrix(tables):
     matrix = tables["matrix"].set_index(["trained", "tested", "metric"])["estimate"]
     for row in tables["differences"].itertuples():
         expected = (
-            matrix[row.trained, row.tested, row.metric] - matrix[SEPARATE, SEPARATE, row.metric]
+            matrix[row.trained, row.tested, row.metric]
+            - matrix[RowName.SEPARATE, RowName.SEPARATE, row.metric]
         )
         assert row.estimate == pytest.approx(expected, abs=1e-12)
 
@@ -365,15 +365,15 @@ def test_contrasts_are_paired_differences_of_accuracy(tables):
     assert [*found.index] == [
         "shuffled - ranked", "own - separate", "shuffled - ranked, tested separately",
     ]  # fmt: skip
-    own, alone = matrix["causal"][["causal", SEPARATE]]
-    ranked, ranked_alone = matrix["causal, ranked"][["causal", SEPARATE]]
+    own, alone = matrix["causal"][["causal", RowName.SEPARATE]]
+    ranked, ranked_alone = matrix["causal, ranked"][["causal", RowName.SEPARATE]]
     assert [*found["estimate"]] == pytest.approx([own - ranked, own - alone, alone - ranked_alone])
     assert own - ranked > 0.05
     assert (found["low"] <= found["estimate"]).all()
     assert (found["estimate"] <= found["high"]).all()
     # A pair of cells shares seeds and groups: much of their noise cancels.
     both = tables["matrix"].set_index(["metric", "trained", "tested"]).loc["accuracy"]
-    widths = (both["high"] - both["low"])[[("causal", "causal"), ("causal", SEPARATE)]]
+    widths = (both["high"] - both["low"])[[("causal", "causal"), ("causal", RowName.SEPARATE)]]
     contrast = found.loc["own - separate"]
     assert contrast["high"] - contrast["low"] < widths.min()
 
@@ -388,10 +388,10 @@ def test_contrasts_are_paired_differences_of_accuracy(tables):
     ],
 )
 def test_contrasts_need_both_of_their_arms(outcome, arms, expected):
-    found = summarise(part_of(outcome, SEPARATE, *arms), resamples=5)
+    found = summarise(part_of(outcome, RowName.SEPARATE, *arms), resamples=5)
     assert [*found["contrasts"]["contrast"]] == expected
     assert list(found["contrasts"].columns) == ["contrast", "estimate", "low", "high"]
-    assert set(found["matrix"]["trained"]) == {SEPARATE, *arms}
+    assert set(found["matrix"]["trained"]) == {RowName.SEPARATE, *arms}
 
 
 def test_the_order_of_arms_does_not_matter(outcome, tables):
@@ -438,7 +438,7 @@ def one_sided(gaps, bound):
 def test_non_inferiority_is_two_one_sided_tests_over_seeds():
     accuracies = {
         "causal": [0.612, 0.655, 0.641, 0.630],
-        SEPARATE: [0.620, 0.650, 0.640, 0.640],
+        RowName.SEPARATE: [0.620, 0.650, 0.640, 0.640],
         "exact": [0.622, 0.650, 0.641, 0.639],
     }
     table = non_inferiority(outcome_with(accuracies))
@@ -446,13 +446,16 @@ def test_non_inferiority_is_two_one_sided_tests_over_seeds():
         "trained", "tested", "seeds", "estimate", "sd", "p inferior", "p superior",
     ]  # fmt: skip
     assert [*zip(table["trained"], table["tested"], strict=True)] == [
-        ("causal", "causal"), ("causal", SEPARATE), (SEPARATE, SEPARATE), ("exact", SEPARATE),
-    ]  # fmt: skip
+        (RowName.CAUSAL, RowName.CAUSAL),
+        (RowName.CAUSAL, RowName.SEPARATE),
+        (RowName.SEPARATE, RowName.SEPARATE),
+        (RowName.EXACT, RowName.SEPARATE),
+    ]
     assert set(table["seeds"]) == {4}
     for arm, test, factor in (
-        ("causal", "causal", 1), ("causal", SEPARATE, 0.5), ("exact", SEPARATE, 1),
+        ("causal", "causal", 1), ("causal", RowName.SEPARATE, 0.5), ("exact", RowName.SEPARATE, 1),
     ):  # fmt: skip
-        gaps = np.round(np.array(accuracies[arm]) * factor, 3) - accuracies[SEPARATE]
+        gaps = np.round(np.array(accuracies[arm]) * factor, 3) - accuracies[RowName.SEPARATE]
         row = value(table, trained=arm, tested=test)
         assert row["estimate"] == pytest.approx(gaps.mean())
         assert row["sd"] == pytest.approx(gaps.std(ddof=1))
@@ -463,11 +466,11 @@ def test_non_inferiority_is_two_one_sided_tests_over_seeds():
         )
     exact = value(table, trained="exact")
     assert max(exact["p inferior"], exact["p superior"]) < 0.05
-    assert value(table, trained="causal", tested=SEPARATE)["p inferior"] > 0.99
+    assert value(table, trained="causal", tested=RowName.SEPARATE)["p inferior"] > 0.99
 
 
 def test_the_margin_of_non_inferiority_can_be_chosen():
-    accuracies = {SEPARATE: [0.6, 0.6, 0.6], "causal": [0.57, 0.58, 0.59]}
+    accuracies = {RowName.SEPARATE: [0.6, 0.6, 0.6], "causal": [0.57, 0.58, 0.59]}
     gaps = np.array([-0.03, -0.02, -0.01])
     found = outcome_with(accuracies)
     for margin in (0.01, 0.05):
@@ -484,7 +487,7 @@ def test_the_margin_of_non_inferiority_can_be_chosen():
 )
 def test_seeds_that_all_agree_decide_without_a_variance(gap, inferior, superior):
     # Accuracies whose gaps are equal to the last bit.
-    found = outcome_with({SEPARATE: [0.5, 0.5, 0.5], "causal": [0.5 + gap] * 3})
+    found = outcome_with({RowName.SEPARATE: [0.5, 0.5, 0.5], "causal": [0.5 + gap] * 3})
     row = value(non_inferiority(found), trained="causal", tested="causal")
     assert (row["p inferior"], row["p superior"]) == (inferior, superior)
     assert row["sd"] == 0
@@ -492,16 +495,16 @@ def test_seeds_that_all_agree_decide_without_a_variance(gap, inferior, superior)
 
 
 def test_seeds_that_agree_on_the_margin_itself_are_not_within_it():
-    found = outcome_with({SEPARATE: [0.5, 0.5], "causal": [0.25, 0.25]})
+    found = outcome_with({RowName.SEPARATE: [0.5, 0.5], "causal": [0.25, 0.25]})
     row = value(non_inferiority(found, margin=0.25), trained="causal", tested="causal")
     assert (row["p inferior"], row["p superior"]) == (1.0, 0.0)
-    found = outcome_with({SEPARATE: [0.5, 0.5], "causal": [0.75, 0.75]})
+    found = outcome_with({RowName.SEPARATE: [0.5, 0.5], "causal": [0.75, 0.75]})
     row = value(non_inferiority(found, margin=0.25), trained="causal", tested="causal")
     assert (row["p inferior"], row["p superior"]) == (0.0, 1.0)
 
 
 def test_one_seed_says_nothing_about_seeds():
-    table = non_inferiority(outcome_with({SEPARATE: [0.5], "causal": [0.52]}))
+    table = non_inferiority(outcome_with({RowName.SEPARATE: [0.5], "causal": [0.52]}))
     assert table[["sd", "p inferior", "p superior"]].isna().all(axis=None)
     assert value(table, trained="causal", tested="causal")["estimate"] == pytest.approx(0.02)
     assert set(table["seeds"]) == {1}

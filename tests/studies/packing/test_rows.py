@@ -162,7 +162,7 @@ def test_padding_goes_through_all_groups_in_random_order():
 
 def test_padding_needs_room_for_every_group():
     groups = [TokenizedGroup((1,) * 4, ((2,), (3,) * 3))]
-    with pytest.raises(ValueError, match="block 0 has 8 tokens, more than pack_length=7"):
+    with pytest.raises(ValueError, match="document 0 has 8 tokens, more than pack_length=7"):
         padding(groups, batch_groups=1, pack_length=7)
 
 

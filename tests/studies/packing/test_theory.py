@@ -13,8 +13,6 @@ from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.cost import (
     ARRANGEMENTS,
-    LLAMA3_PROMPT_TOKENS,
-    LLAMA3_RESPONSE_TOKENS,
     GroupLengths,
     dense_pairs,
     forward_flops,
@@ -23,6 +21,7 @@ from posttrain.studies.common.cost import (
     tokens,
     visible_pairs,
 )
+from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
 from posttrain.studies.packing.theory import arrangement_table, saving_table, token_saving
 
 #: Grouped-query attention, and heads that do not add up to the hidden size.
@@ -69,12 +68,12 @@ def test_counts_are_those_of_the_rows_and_masks_that_models_get(arrangement, gro
         pack_length=largest + spare,
     )
     assert (batch.input_ids != 0).sum() == sum(tokens(group, arrangement) for group in groups)
-    if batch.block is None:
-        # No two blocks came to share a row, and each is a plain causal sequence.
+    if batch.document_id is None:
+        # No two documents came to share a row, and each is a plain causal sequence.
         sizes = (batch.input_ids != 0).sum(dim=1)
         found = (sizes * (sizes + 1) // 2).sum()
     else:
-        of_padding = (batch.block < 0)[:, None, :, None]
+        of_padding = (batch.document_id < 0)[:, None, :, None]
         found = (dense_mask(batch) & ~of_padding).sum()
     assert found == sum(visible_pairs(group, arrangement) for group in groups)
 

@@ -8,7 +8,7 @@ import pytest
 
 from posttrain.evidence import records
 from posttrain.evidence.claims import estimate
-from posttrain.studies.common.cost import RATIO
+from posttrain.studies.common.llama3 import RATIO
 from posttrain.studies.packing import report as packing_report
 from posttrain.studies.throughput import report
 
@@ -58,32 +58,6 @@ def test_losses_are_shown_where_they_were_recorded(record):
     )
     given = replace(record, tables=record.tables | {"speed": pd.concat([old, losses])})
     assert set(report.speed_table(given)["loss off TRL's"]) == {"2e-07"}
-
-
-def test_the_sentence_quotes_the_record(record):
-    sentence = report.in_words(record)
-    for responses in (2, 3):
-        for metric in ("speed-up over separate rows", "speed-up over TRL"):
-            value, _, _ = estimate(
-                record.tables["speed"], ratio=RATIO, responses=responses, method="exact row",
-                metric=metric,
-            )  # fmt: skip
-            assert f"{value:.2f}" in sentence
-
-
-def test_the_conditions_are_those_of_the_record(record):
-    settings = record.settings | {"response_tokens": 77, "groups_per_step": 5, "rounds": 9}
-    given = replace(record, settings=settings | {"steps": 1, "dtype": "bfloat16"})
-    text = report.conditions(given)
-    for part in ("77 random tokens", "5 groups a step", "9 rounds of 1 timed step ", "in bfloat16"):
-        assert part in text
-    assert "at once" not in text
-    parts = replace(record, settings=settings | {"max_tokens_per_device": 512})
-    assert "No more than 512 tokens are computed at once" in report.conditions(parts)
-    several = replace(record, settings=settings | {"steps": 4})
-    assert "9 rounds of 4 timed steps " in report.conditions(several)
-    assert "responses of 77 tokens" in report.in_words(given)
-    assert "medians of 9 rounds" in report.in_words(given)
 
 
 def test_costs_at_llama_3s_lengths():

@@ -57,9 +57,9 @@ def bench(tiny_checkpoint):
 
 def first_batch(trainer):
     batch = next(iter(trainer.get_train_dataloader()))
-    if "parts" not in batch:
+    if "micro_batches" not in batch:
         return batch  # TRL's trainer
-    (part,) = batch["parts"]
+    (part,) = batch["micro_batches"]
     return part
 
 
@@ -248,7 +248,7 @@ def test_a_step_is_computed_in_parts(bench, tmp_path, max_tokens_per_device, siz
         found = [
             part["input_ids"].numel()
             for batch in trainer.get_train_dataloader()
-            for part in batch.get("parts", [batch])
+            for part in batch.get("micro_batches", [batch])
         ]
         assert found == expected * 2
         assert trainer.args.gradient_accumulation_steps == (len(expected) if method is TRL else 1)
@@ -321,7 +321,7 @@ def test_the_benchmark_measures_a_random_llama(tmp_path, monkeypatch, capsys):
     config = tmp_path / "llama.yaml"
     config.write_text(
         "checkpoint: llama-1b\nratios: [2.0]\nresponses: [3]\nresponse_tokens: 4\nsteps: 1\n"
-        "rounds: 1\npart_tokens: 64\ndtype: bfloat16\nmemory: false\n"
+        "rounds: 1\nmax_tokens_per_device: 64\ndtype: bfloat16\nmemory: false\n"
     )
     main = runpy.run_path(str(BENCHMARK))["main"]
     assert main(["--config", str(config), "--output", str(tmp_path)]) == 0, capsys.readouterr().err

@@ -5,27 +5,19 @@ from tradeoff_synthetic import synthetic
 
 from posttrain.evidence.verdicts import quantities
 from posttrain.studies.tradeoff.claims import (
+    CLAIMS,
     ENOUGH,
     FIVE_POINTS,
     FROM_AUXILIARY,
     ON_HELPFULNESS,
     ON_SAFETY,
     ONE_POINT,
-    TRADEOFF_CLAIMS,
-    advantage,
     has_gold,
 )
-from posttrain.studies.tradeoff.outcome import (
-    ARMS,
-    AUXILIARY,
-    HELPFUL,
-    HELPFULNESS_MIX,
-    JOINT,
-    SAFE,
-    SAFETY_MIX,
-)
+from posttrain.studies.tradeoff.keys import ArmName
+from posttrain.studies.tradeoff.outcome import ARMS
 
-CLAIMS = {claim.key: claim for claim in TRADEOFF_CLAIMS}
+BY_KEY = {claim.key: claim for claim in CLAIMS}
 
 
 def accuracy(contrast, test):
@@ -53,22 +45,22 @@ CELLS = {
     "one-ranks-as-well": (accuracy("joint - own specialist", "both"), 1, -0.01, -0.01),
     "equal-parts-cost": (accuracy("equal parts - own specialist", "both"), -1, 0.0, 0.01),
     "helpfulness-answers-unsafe": (
-        ("conflicts", {"arm": HELPFUL, "kind": "unsafe"}), -1, -0.5, -0.45,
+        ("conflicts", {"arm": ArmName.HELPFUL, "kind": "unsafe"}), -1, -0.5, -0.45,
     ),
     "safety-refuses-harmless": (
-        ("conflicts", {"arm": SAFE, "kind": "lookalike"}), -1, -0.5, -0.45,
+        ("conflicts", {"arm": ArmName.SAFE, "kind": "lookalike"}), -1, -0.5, -0.45,
     ),
-    "two-choose-better": (gain("recovered 2", JOINT), 1, 0.0, 0.01),
+    "two-choose-better": (gain("recovered 2", ArmName.JOINT), 1, 0.0, 0.01),
     "sum-beats-switch": (gain("recovered 2", "switch", "specialists", 0.15), 1, 0.0, 0.01),
     "sum-recovers": (("choices", SUM), 1, 0.9, 0.9),
 }  # fmt: skip
 
 
 def test_every_claim_is_tested_here():
-    assert list(CELLS) == [claim.key for claim in TRADEOFF_CLAIMS]
-    assert {claim.study for claim in TRADEOFF_CLAIMS} == {"tradeoff"}
-    assert {claim.unit for claim in TRADEOFF_CLAIMS} == {"points"}
-    assert [key for key, claim in CLAIMS.items() if not claim.ours] == [
+    assert list(CELLS) == [claim.key for claim in CLAIMS]
+    assert {claim.study for claim in CLAIMS} == {"tradeoff"}
+    assert {claim.unit for claim in CLAIMS} == {"points"}
+    assert [key for key, claim in BY_KEY.items() if not claim.ours] == [
         "safety-needs-its-model", "helpfulness-needs-its-model", "auxiliary-loss-helps",
     ]  # fmt: skip
 
@@ -98,7 +90,7 @@ def test_the_planted_cell_alone_decides_and_its_side_of_the_bound_turns_the_verd
         (open_, below, "inconclusive"),
     ):  # fmt: skip
         record = synthetic(everywhere, cell=cell, planted=here)
-        found, (item,) = CLAIMS[key].judge([record])
+        found, (item,) = BY_KEY[key].judge([record])
         assert found == status
         # Readers are shown what was measured, or its reverse, but no distance from a bound.
         shown = (
@@ -112,7 +104,7 @@ def test_the_planted_cell_alone_decides_and_its_side_of_the_bound_turns_the_verd
 
 def test_on_human_data_fewer_errors_are_an_advantage():
     for key, system in (
-        ("two-choose-better", ("errors", JOINT)),
+        ("two-choose-better", ("errors", ArmName.JOINT)),
         ("sum-beats-switch", ("errors", "switch", "specialists", 0.15)),
     ):
         for here, status in (
@@ -122,20 +114,23 @@ def test_on_human_data_fewer_errors_are_an_advantage():
         ):
             record = synthetic((0.0, -9.0, 9.0), cell=gain(*system), planted=here, source="human")
             assert not has_gold(record)
-            found, (item,) = CLAIMS[key].judge([record])
+            found, (item,) = BY_KEY[key].judge([record])
             assert found == status
             assert item.shown == pytest.approx((-here[0], -here[2], -here[1]))
-    record = synthetic(source="human")
-    value, low, high = advantage(record, SAFE)
-    table = record.tables["advantages"]
-    row = table[(table["system"] == SAFE) & (table["metric"] == "errors")].iloc[0]
-    assert (value, low, high) == (-row["estimate"], -row["high"], -row["low"])
 
 
 def test_records_without_an_arm_or_gold_say_nothing_about_it():
-    few = synthetic((0.1, 0.05, 0.2), arms=(HELPFUL, SAFE))
+    few = synthetic((0.1, 0.05, 0.2), arms=(ArmName.HELPFUL, ArmName.SAFE))
     mixes = synthetic(
-        (0.1, 0.05, 0.2), arms=(HELPFUL, SAFE, HELPFULNESS_MIX, SAFETY_MIX, JOINT), source="human"
+        (0.1, 0.05, 0.2),
+        arms=(
+            ArmName.HELPFUL,
+            ArmName.SAFE,
+            ArmName.HELPFULNESS_MIX,
+            ArmName.SAFETY_MIX,
+            ArmName.JOINT,
+        ),
+        source="human",
     )
     whole = synthetic((0.1, 0.05, 0.2))
     judged = {
@@ -143,7 +138,7 @@ def test_records_without_an_arm_or_gold_say_nothing_about_it():
             name for name, record in (("few", few), ("mixes", mixes), ("whole", whole))
             if record in claim.judged_by([few, mixes, whole])
         ]
-        for key, claim in CLAIMS.items()
+        for key, claim in BY_KEY.items()
     }  # fmt: skip
     assert judged == {
         "safety-needs-its-model": ["mixes", "whole"],
@@ -157,10 +152,10 @@ def test_records_without_an_arm_or_gold_say_nothing_about_it():
         "sum-beats-switch": ["few", "mixes", "whole"],
         "sum-recovers": ["few", "whole"],
     }
-    assert AUXILIARY in ARMS
+    assert ArmName.AUXILIARY in ARMS
 
 
 def test_the_smallest_effects_that_matter_are_told():
-    table = quantities(TRADEOFF_CLAIMS, [synthetic((0.1, 0.05, 0.2))])
+    table = quantities(CLAIMS, [synthetic((0.1, 0.05, 0.2))])
     shown = table["smallest effect that matters"].tolist()
     assert shown == ["1.7", "7.0", "0.8", "–", "1.0", "–", "–", "1.0", "1.0", "–"]

@@ -20,18 +20,11 @@ from posttrain.studies.tradeoff.full import (
     train_arm,
     tune,
 )
-from posttrain.studies.tradeoff.outcome import (
-    ARMS,
-    AUXILIARY,
-    HELPFUL,
-    HELPFULNESS_MIX,
-    JOINT,
-    SAFE,
-    SAFETY_MIX,
-)
+from posttrain.studies.tradeoff.keys import ArmName
+from posttrain.studies.tradeoff.outcome import ARMS
 
 SETTINGS = FullSettings(
-    arms=[HELPFUL, SAFE, JOINT],
+    arms=[ArmName.HELPFUL, ArmName.SAFE, ArmName.JOINT],
     size=20,
     seeds=2,
     groups=100,
@@ -140,13 +133,15 @@ def test_arms_share_as_many_groups_as_they_can(experiment):
         for domain, own in experiment.training.items():
             assert set(part[world.domains[part] == domain]) <= set(own)
     # All groups of both specialists, and no other.
-    assert sorted(chosen[JOINT]) == sorted([*chosen[HELPFUL], *chosen[SAFE]])
-    half = chosen[HELPFULNESS_MIX]
-    assert half[:10].tolist() == chosen[HELPFUL][:10].tolist()
-    assert half[10:].tolist() == chosen[SAFE][:10].tolist()
-    assert chosen[AUXILIARY].tolist() == chosen[SAFETY_MIX].tolist()
-    assert experiment.chosen(SAFE, 0).tolist() == chosen[SAFE].tolist()
-    assert experiment.chosen(SAFE, 1).tolist() != chosen[SAFE].tolist()
+    assert sorted(chosen[ArmName.JOINT]) == sorted(
+        [*chosen[ArmName.HELPFUL], *chosen[ArmName.SAFE]]
+    )
+    half = chosen[ArmName.HELPFULNESS_MIX]
+    assert half[:10].tolist() == chosen[ArmName.HELPFUL][:10].tolist()
+    assert half[10:].tolist() == chosen[ArmName.SAFE][:10].tolist()
+    assert chosen[ArmName.AUXILIARY].tolist() == chosen[ArmName.SAFETY_MIX].tolist()
+    assert experiment.chosen(ArmName.SAFE, 0).tolist() == chosen[ArmName.SAFE].tolist()
+    assert experiment.chosen(ArmName.SAFE, 1).tolist() != chosen[ArmName.SAFE].tolist()
 
 
 def test_every_learning_rate_is_judged_on_held_out_groups_of_what_the_arm_trains_on(
@@ -156,7 +151,7 @@ def test_every_learning_rate_is_judged_on_held_out_groups_of_what_the_arm_trains
         assert group.prompt not in {trained.tokens.prompt for trained in model.groups}
         return falling(model, group) * (1 if model.rate == 1e-2 else 0)
 
-    for arm in (HELPFUL, SAFETY_MIX, JOINT):
+    for arm in (ArmName.HELPFUL, ArmName.SAFETY_MIX, ArmName.JOINT):
         trainings = stand_in(score)
         trainings.clear()
         # Ties count one half.
@@ -174,7 +169,7 @@ def test_every_learning_rate_is_judged_on_held_out_groups_of_what_the_arm_trains
 
 def test_accuracies_of_tuning_are_means_over_seeds(experiment, stand_in):
     stand_in(lambda model, group: falling(model, group) * (1 if model.seed else -1))
-    assert tune(experiment, SAFE) == [(1e-3, 0.5), (1e-2, 0.5)]
+    assert tune(experiment, ArmName.SAFE) == [(1e-3, 0.5), (1e-2, 0.5)]
 
 
 def test_a_single_learning_rate_is_not_judged(experiment, stand_in):
@@ -182,7 +177,7 @@ def test_a_single_learning_rate_is_not_judged(experiment, stand_in):
     alone = replace(
         experiment, settings=replace(SETTINGS, learning_rates=[0.5], shared_learning_rate=0.5)
     )
-    ((rate, accuracy),) = tune(alone, SAFE)
+    ((rate, accuracy),) = tune(alone, ArmName.SAFE)
     assert rate == 0.5
     assert math.isnan(accuracy)
     assert not trainings
@@ -196,13 +191,15 @@ def test_each_seed_trains_on_other_groups_and_is_tested_on_the_same(experiment, 
             (1 if model.rate == 1e-2 else -1) * (model.seed + 1) * good(model, group)
         )
     )
-    outcome, rates = train_arm(experiment, SAFE)
+    outcome, rates = train_arm(experiment, ArmName.SAFE)
     assert [rate for rate, _ in rates] == [1e-3, 1e-2]
     assert rates[1][1] > rates[0][1]
     final = trainings[4:]
     assert [(t.rate, t.seed) for t in final] == [(1e-2, 0), (1e-2, 1), (1e-3, 0), (1e-3, 1)]
     for training in final:
-        expected = [experiment.world.tokens[i] for i in experiment.chosen(SAFE, training.seed)]
+        expected = [
+            experiment.world.tokens[i] for i in experiment.chosen(ArmName.SAFE, training.seed)
+        ]
         assert [group.tokens for group in training.groups] == expected
         assert training.recipe is SETTINGS
         assert training.auxiliary == 0
@@ -231,7 +228,11 @@ def test_members_of_teams_are_calibrated_on_held_out_groups_of_what_they_judge(
     def score(model, group):
         return (model.seed + 1) * units.get(id(group), 1.0) * good(model, group) + 7
 
-    for arm, domain in ((HELPFUL, "helpfulness"), (SAFETY_MIX, "safety"), (JOINT, None)):
+    for arm, domain in (
+        (ArmName.HELPFUL, "helpfulness"),
+        (ArmName.SAFETY_MIX, "safety"),
+        (ArmName.JOINT, None),
+    ):
         trainings = stand_in(score)
         trainings.clear()
         outcome, _ = train_arm(one_rate, arm)
@@ -259,8 +260,8 @@ def test_the_auxiliary_arm_alone_gets_labels_and_those_are_of_safety_groups(expe
     trainings = stand_in(falling)
     settings = replace(SETTINGS, auxiliary_weight=0.3)
     labelled = replace(experiment, settings=settings)
-    groups = experiment.chosen(AUXILIARY, 0)
-    for arm in (SAFETY_MIX, AUXILIARY):
+    groups = experiment.chosen(ArmName.AUXILIARY, 0)
+    for arm in (ArmName.SAFETY_MIX, ArmName.AUXILIARY):
         labelled.scores(arm, groups, experiment.world.tokens[:1], rate=0.1, seed=3)
     plain, auxiliary = trainings
     assert (plain.auxiliary, auxiliary.auxiliary) == (0, 0.3)
@@ -295,7 +296,7 @@ def test_all_arms_are_run_each_with_the_same_seeds_and_tests(experiment, stand_i
         experiment, settings=replace(SETTINGS, learning_rates=[1e-2], shared_learning_rate=1e-2)
     )
     outcome = run(one_rate)
-    assert list(outcome.arms) == [HELPFUL, SAFE, JOINT]
+    assert list(outcome.arms) == [ArmName.HELPFUL, ArmName.SAFE, ArmName.JOINT]
     # The longest first, and the same seeds everywhere, so that differences are paired.
     assert [(len(t.groups), t.seed) for t in trainings] == [
         (40, 0), (40, 1), (20, 0), (20, 1), (20, 0), (20, 1),
@@ -304,7 +305,7 @@ def test_all_arms_are_run_each_with_the_same_seeds_and_tests(experiment, stand_i
     assert first[0] == first[1] | first[2]
     assert outcome.tested.codes.tolist() == experiment.world.codes[experiment.test].tolist()
     assert outcome.candidates is experiment.world.candidates
-    assert outcome.tuning["arm"].tolist() == [HELPFUL, SAFE, JOINT]
+    assert outcome.tuning["arm"].tolist() == [ArmName.HELPFUL, ArmName.SAFE, ArmName.JOINT]
     assert outcome.tuning["accuracy"].isna().all()
     assert outcome.account["test pairs"] == 30
     assert outcome.account["calibration pairs"] == {
@@ -315,10 +316,10 @@ def test_all_arms_are_run_each_with_the_same_seeds_and_tests(experiment, stand_i
 
 def test_tuning_is_told_for_every_arm_and_rate(experiment, stand_in):
     stand_in(often(experiment))
-    few = replace(SETTINGS, arms=[HELPFUL, SAFE], tuning_seeds=1)
+    few = replace(SETTINGS, arms=[ArmName.HELPFUL, ArmName.SAFE], tuning_seeds=1)
     tuning = run(replace(experiment, settings=few)).tuning
     assert list(tuning[["arm", "learning rate"]].itertuples(index=False, name=None)) == [
-        (arm, rate) for arm in (HELPFUL, SAFE) for rate in (1e-3, 1e-2)
+        (arm, rate) for arm in (ArmName.HELPFUL, ArmName.SAFE) for rate in (1e-3, 1e-2)
     ]
     assert tuning["accuracy"].between(0.5, 1).all()
 
@@ -332,7 +333,11 @@ def test_what_cannot_be_run_is_refused_before_anything_is_trained(experiment):
     blind = replace(world, harmless=None)
     Experiment.prepare(checkpoint, blind, SETTINGS)
     with pytest.raises(ValueError, match="the auxiliary loss needs to know which responses are"):
-        Experiment.prepare(checkpoint, blind, replace(SETTINGS, arms=[HELPFUL, SAFE, AUXILIARY]))
+        Experiment.prepare(
+            checkpoint,
+            blind,
+            replace(SETTINGS, arms=[ArmName.HELPFUL, ArmName.SAFE, ArmName.AUXILIARY]),
+        )
 
 
 @pytest.mark.parametrize(
@@ -354,5 +359,7 @@ def test_settings_out_of_range_are_refused(changes, message):
 
 
 def test_human_data_have_no_labels_for_the_auxiliary_loss():
-    assert AUXILIARY in FullSettings().arms
-    assert HumanFullSettings().arms == [arm for arm in FullSettings().arms if arm != AUXILIARY]
+    assert ArmName.AUXILIARY in FullSettings().arms
+    assert HumanFullSettings().arms == [
+        arm for arm in FullSettings().arms if arm != ArmName.AUXILIARY
+    ]

@@ -16,21 +16,17 @@ from posttrain.studies.tradeoff.heads import (
     compute_features,
     run,
 )
-from posttrain.studies.tradeoff.outcome import (
-    ARMS,
-    AUXILIARY,
-    HELPFUL,
-    HELPFULNESS_MIX,
-    JOINT,
-    SAFE,
-    SAFETY_MIX,
-)
+from posttrain.studies.tradeoff.keys import ArmName
+from posttrain.studies.tradeoff.outcome import ARMS
 
 SETTINGS = HeadSettings(
-    arms=[HELPFUL, SAFE, HELPFULNESS_MIX, SAFETY_MIX, JOINT], size=20, seeds=2, folds=3,
+    arms=[
+        ArmName.HELPFUL, ArmName.SAFE, ArmName.HELPFULNESS_MIX, ArmName.SAFETY_MIX, ArmName.JOINT,
+    ],
+    size=20, seeds=2, folds=3,
     inner_folds=2, penalties=[0.1, 3.0], shared_penalty=0.1, resamples=5,
 )  # fmt: skip
-FEW = replace(SETTINGS, arms=[HELPFUL, SAFE], seeds=1)
+FEW = replace(SETTINGS, arms=[ArmName.HELPFUL, ArmName.SAFE], seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +133,7 @@ def test_scores_are_those_of_the_heads_of_the_fold(world, found, with_features, 
     outcome = run(None, world, replace(FEW, seeds=2))
     splits = tradeoff_heads.folds(world.ranked, folds=3, seed=FEW.data_seed)
     for number, (pair, _, scale) in enumerate(heads):
-        arm = outcome.arms[(HELPFUL, SAFE)[number % 2]]
+        arm = outcome.arms[(ArmName.HELPFUL, ArmName.SAFE)[number % 2]]
         model = number // 2
         seed, fold = divmod(model, 3)
         test = splits[fold][1]
@@ -155,8 +151,8 @@ def test_each_model_is_calibrated_on_the_pairs_of_its_own_fold_and_domain(world,
     outcome = run(None, world, SETTINGS)
     splits = tradeoff_heads.folds(world.ranked, folds=3, seed=SETTINGS.data_seed)
     for arm, domain in (
-        (HELPFUL, "helpfulness"), (HELPFULNESS_MIX, "helpfulness"), (SAFE, "safety"),
-        (SAFETY_MIX, "safety"),
+        (ArmName.HELPFUL, "helpfulness"), (ArmName.HELPFULNESS_MIX, "helpfulness"),
+        (ArmName.SAFE, "safety"), (ArmName.SAFETY_MIX, "safety"),
     ):  # fmt: skip
         part = outcome.arms[arm]
         assert len(part.calibrations) == 6
@@ -166,7 +162,7 @@ def test_each_model_is_calibrated_on_the_pairs_of_its_own_fold_and_domain(world,
             own = test[world.domains[test] == domain]
             assert fitted.pairs == len(own)
             assert fitted.centre == pytest.approx(part.pairs[0, seed, own].mean())
-    assert outcome.arms[JOINT].calibrations == []
+    assert outcome.arms[ArmName.JOINT].calibrations == []
 
 
 def test_heads_learn_what_their_arm_teaches(world, with_features):
@@ -179,11 +175,11 @@ def test_heads_learn_what_their_arm_teaches(world, with_features):
         for arm, part in outcome.arms.items()
         for domain in ("helpfulness", "safety")
     }
-    assert right[HELPFUL, "helpfulness"] > right[SAFE, "helpfulness"] + 0.1
-    assert right[SAFE, "safety"] > right[HELPFUL, "safety"] + 0.1
+    assert right[ArmName.HELPFUL, "helpfulness"] > right[ArmName.SAFE, "helpfulness"] + 0.1
+    assert right[ArmName.SAFE, "safety"] > right[ArmName.HELPFUL, "safety"] + 0.1
     # A model of both learns some of each.
-    assert right[JOINT, "helpfulness"] > right[SAFE, "helpfulness"] + 0.1
-    assert right[JOINT, "safety"] > right[HELPFUL, "safety"] + 0.1
+    assert right[ArmName.JOINT, "helpfulness"] > right[ArmName.SAFE, "helpfulness"] + 0.1
+    assert right[ArmName.JOINT, "safety"] > right[ArmName.HELPFUL, "safety"] + 0.1
 
 
 def test_the_units_of_a_feature_do_not_matter(world, found, with_features):
@@ -207,14 +203,14 @@ def test_the_shared_penalty_is_that_of_all_arms(world, with_features):
         np.testing.assert_array_equal(only.arms[arm].pairs[0], only.arms[arm].pairs[1])
     np.testing.assert_allclose(only.tuning["penalty"], 3.0)
     weak = run(None, world, FEW)
-    spread = [np.abs(part.arms[SAFE].pairs[1]).mean() for part in (weak, both)]
+    spread = [np.abs(part.arms[ArmName.SAFE].pairs[1]).mean() for part in (weak, both)]
     assert spread[0] > 1.5 * spread[1]
 
 
 def test_tuned_penalties_are_told_as_a_geometric_mean_and_how_often_they_are_at_an_edge():
     settings = replace(SETTINGS, penalties=[0.01, 0.1, 1.0], shared_penalty=0.1)
-    table = _tuning({HELPFUL: [0, 2, 1, 1], SAFE: [1, 1, 1, 1]}, settings)
-    assert table["arm"].tolist() == [HELPFUL, SAFE]
+    table = _tuning({ArmName.HELPFUL: [0, 2, 1, 1], ArmName.SAFE: [1, 1, 1, 1]}, settings)
+    assert table["arm"].tolist() == [ArmName.HELPFUL, ArmName.SAFE]
     np.testing.assert_allclose(table["penalty"], [0.1, 0.1])
     np.testing.assert_allclose(table["at edge"], [0.5, 0.0])
 
@@ -252,7 +248,10 @@ def test_too_few_groups_are_refused_before_features_are_computed(world, monkeypa
         ({"penalties": []}, "penalties must be one or more, ascending"),
         ({"penalties": [1.0, 0.1]}, "penalties must be one or more, ascending"),
         ({"penalties": [1.0]}, r"shared_penalty 0.1 is not one of penalties \[1.0\]"),
-        ({"arms": [HELPFUL, SAFE, AUXILIARY]}, "the auxiliary loss needs to know which responses"),
+        (
+            {"arms": [ArmName.HELPFUL, ArmName.SAFE, ArmName.AUXILIARY]},
+            "the auxiliary loss needs to know which responses",
+        ),
         ({"pairs": 0}, "pairs must be at least 1, not 0"),
         ({"folds": 0}, "folds must be at least 1, not 0"),
     ],

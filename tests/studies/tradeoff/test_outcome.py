@@ -12,17 +12,10 @@ from posttrain.evaluation.calibration import Calibration
 from posttrain.studies.tradeoff.data import TradeoffData
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
+from posttrain.studies.tradeoff.keys import BOTH, OWN, ArmName
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
-    AUXILIARY,
-    BOTH,
     CONTRASTS,
-    HELPFUL,
-    HELPFULNESS_MIX,
-    JOINT,
-    OWN,
-    SAFE,
-    SAFETY_MIX,
     TEAM_DOMAINS,
     TEAMS,
     TUNINGS,
@@ -39,12 +32,12 @@ TESTS = ("first", "second", "third")
 DOMAIN_OF = {"first": "helpfulness", "second": "helpfulness", "third": "safety"}
 #: Of ten pairs of each source, how many an arm ranks right: tuned, and shared.
 RIGHT = {
-    HELPFUL: ((9, 8, 4), (7, 8, 5)),
-    HELPFULNESS_MIX: ((8, 6, 6), (6, 6, 6)),
-    SAFETY_MIX: ((5, 5, 7), (5, 4, 7)),
-    SAFE: ((2, 4, 9), (3, 3, 9)),
-    JOINT: ((8, 9, 8), (7, 7, 7)),
-    AUXILIARY: ((5, 6, 8), (5, 5, 5)),
+    ArmName.HELPFUL: ((9, 8, 4), (7, 8, 5)),
+    ArmName.HELPFULNESS_MIX: ((8, 6, 6), (6, 6, 6)),
+    ArmName.SAFETY_MIX: ((5, 5, 7), (5, 4, 7)),
+    ArmName.SAFE: ((2, 4, 9), (3, 3, 9)),
+    ArmName.JOINT: ((8, 9, 8), (7, 7, 7)),
+    ArmName.AUXILIARY: ((5, 6, 8), (5, 5, 5)),
 }
 
 
@@ -61,29 +54,37 @@ def test_arms_are_those_that_the_study_promises():
         "joint, all data": (100, 100),
         "90 % safety, auxiliary loss": (10, 90),
     }
-    assert [name for name, arm in ARMS.items() if arm.auxiliary] == [AUXILIARY]
-    assert [name for name, arm in ARMS.items() if arm.scale == 2] == [JOINT]
-    assert TEAMS["specialists"] == (HELPFUL, SAFE)
+    assert [name for name, arm in ARMS.items() if arm.auxiliary] == [ArmName.AUXILIARY]
+    assert [name for name, arm in ARMS.items() if arm.scale == 2] == [ArmName.JOINT]
+    assert TEAMS["specialists"] == (ArmName.HELPFUL, ArmName.SAFE)
     assert TEAM_DOMAINS == {
-        HELPFUL: "helpfulness", HELPFULNESS_MIX: "helpfulness", SAFE: "safety",
-        SAFETY_MIX: "safety",
-    }  # fmt: skip
+        ArmName.HELPFUL: "helpfulness",
+        ArmName.HELPFULNESS_MIX: "helpfulness",
+        ArmName.SAFE: "safety",
+        ArmName.SAFETY_MIX: "safety",
+    }
     assert {arm for pair in CONTRASTS.values() for arm in pair} <= {*ARMS, OWN}
     # A pair of arms that differ in one thing only.
-    assert replace(ARMS[AUXILIARY], auxiliary=False) == ARMS[SAFETY_MIX]
+    assert replace(ARMS[ArmName.AUXILIARY], auxiliary=False) == ARMS[ArmName.SAFETY_MIX]
 
 
 @pytest.mark.parametrize("size", [1, 7, 333, 1000])
 def test_every_arm_has_its_size(size):
     for name, arm in ARMS.items():
-        assert sum(arm.counts(size).values()) == (2 * size if name == JOINT else size)
+        assert sum(arm.counts(size).values()) == (2 * size if name == ArmName.JOINT else size)
         assert min(arm.counts(size).values()) >= 0
 
 
 def test_the_most_groups_of_each_domain_are_those_of_the_greediest_arm():
-    assert most_groups(100, [HELPFUL, SAFETY_MIX]) == {"helpfulness": 100, "safety": 90}
-    assert most_groups(100, [HELPFULNESS_MIX]) == {"helpfulness": 50, "safety": 50}
-    assert most_groups(100, [HELPFULNESS_MIX, JOINT]) == {"helpfulness": 100, "safety": 100}
+    assert most_groups(100, [ArmName.HELPFUL, ArmName.SAFETY_MIX]) == {
+        "helpfulness": 100,
+        "safety": 90,
+    }
+    assert most_groups(100, [ArmName.HELPFULNESS_MIX]) == {"helpfulness": 50, "safety": 50}
+    assert most_groups(100, [ArmName.HELPFULNESS_MIX, ArmName.JOINT]) == {
+        "helpfulness": 100,
+        "safety": 100,
+    }
 
 
 def pairs_of(right, count=10):
@@ -134,7 +135,7 @@ def test_accuracies_are_counted_by_source_and_by_domain(tables):
             assert cell(tables["metrics"], test="helpfulness", **here) == helpful
             assert cell(tables["metrics"], test="safety", **here) == counts[2] / 10
     # By strength: of four pairs of strength 4, those at places 6 to 9.
-    here = {"arm": SAFETY_MIX, "tuning": "tuned", "test": "third"}
+    here = {"arm": ArmName.SAFETY_MIX, "tuning": "tuned", "test": "third"}
     assert cell(tables["metrics"], metric="accuracy 4", **here) == 1 / 4
     assert cell(tables["metrics"], metric="accuracy 1", **here) == 1
 
@@ -178,7 +179,7 @@ def test_contrasts_at_the_shared_setting_are_those_of_shared_arms(tables):
 
 
 def test_contrasts_of_arms_that_were_not_run_are_left_out():
-    few = {name: RIGHT[name] for name in (HELPFUL, SAFE, HELPFULNESS_MIX)}
+    few = {name: RIGHT[name] for name in (ArmName.HELPFUL, ArmName.SAFE, ArmName.HELPFULNESS_MIX)}
     found = accuracy_tables(planted(few), resamples=5)["differences"]
     assert set(found["contrast"]) == {
         "safety only - helpfulness only", "helpfulness mix - helpfulness only",
@@ -209,7 +210,7 @@ def test_differences_are_paired_over_groups_and_over_models():
     # Two seeds, each as good as the other arm's: only the means over seeds vary.
     outcome = planted(seeds=2)
     arms = dict(outcome.arms)
-    for name, counts in ((HELPFUL, (9, 3)), (SAFE, (8, 2))):
+    for name, counts in ((ArmName.HELPFUL, (9, 3)), (ArmName.SAFE, (8, 2))):
         scores = np.stack([np.concatenate([pairs_of(n)] * 3) for n in counts])
         arms[name] = replace(arms[name], pairs=np.stack([scores, scores]))
     tables = accuracy_tables(replace(outcome, arms=arms), resamples=200)
@@ -223,9 +224,11 @@ def test_differences_are_paired_over_groups_and_over_models():
     assert -0.3 <= row["low"] < -0.1 < row["high"] <= 0
     metrics = tables["metrics"]
     alone = metrics[
-        (metrics["arm"] == SAFE) & (metrics["test"] == "third") & (metrics["tuning"] == "tuned")
+        (metrics["arm"] == ArmName.SAFE)
+        & (metrics["test"] == "third")
+        & (metrics["tuning"] == "tuned")
         & (metrics["metric"] == "accuracy")
-    ].iloc[0]  # fmt: skip
+    ].iloc[0]
     # … while each alone depends much on which seeds are drawn.
     assert alone["high"] - alone["low"] > 0.5
 
@@ -234,7 +237,10 @@ def test_the_mean_of_both_domains_draws_the_same_models_in_each():
     # What the first model gains on helpfulness it loses on safety, and the second the reverse.
     outcome = planted(seeds=2)
     arms = dict(outcome.arms)
-    for name, counts in ((HELPFUL, ((5, 5, 5), (5, 5, 5))), (SAFE, ((7, 7, 3), (3, 3, 7)))):
+    for name, counts in (
+        (ArmName.HELPFUL, ((5, 5, 5), (5, 5, 5))),
+        (ArmName.SAFE, ((7, 7, 3), (3, 3, 7))),
+    ):
         scores = np.stack([np.concatenate([pairs_of(n) for n in part]) for part in counts])
         arms[name] = replace(arms[name], pairs=np.stack([scores, scores]))
     one = replace(outcome.tested, codes=np.zeros(30, dtype=int))
@@ -286,12 +292,12 @@ def test_test_pairs_are_those_of_the_groups_asked_for():
 def test_what_a_threshold_cuts_off_before_and_after_calibration():
     # σ is below 0.2 where a score is below −log 4 = −1.39.
     arms = {
-        HELPFUL: ArmOutcome(
+        ArmName.HELPFUL: ArmOutcome(
             np.zeros((2, 2, 0, 2)),
             np.array([[-2.0, -1, 0, 1, 2], [5, 5, 5, 5, 6]]),
             [Calibration(2.0, 0.5, 9), Calibration(1.0, 7.0, 9)],
         ),
-        SAFE: ArmOutcome(
+        ArmName.SAFE: ArmOutcome(
             np.zeros((2, 2, 0, 2)),
             np.array([[-2.0, -2, -2, 1, 2], [0, 0, 0, 0, 0]]),
             [Calibration(0.1, 0.0, 9), Calibration(3.0, 1.0, 9)],
@@ -301,10 +307,10 @@ def test_what_a_threshold_cuts_off_before_and_after_calibration():
         Outcome(planted().tested, candidate_set(), arms, pd.DataFrame()), 0.2
     )  # fmt: skip
     assert table.to_numpy().tolist() == [
-        [HELPFUL, 0, 2.0, 0.5, 0.2, 0.4],
-        [HELPFUL, 1, 1.0, 7.0, 0.0, 0.8],
-        [SAFE, 0, 0.1, 0.0, 0.6, 0.0],
-        [SAFE, 1, 3.0, 1.0, 0.0, 1.0],
+        [ArmName.HELPFUL, 0, 2.0, 0.5, 0.2, 0.4],
+        [ArmName.HELPFUL, 1, 1.0, 7.0, 0.0, 0.8],
+        [ArmName.SAFE, 0, 0.1, 0.0, 0.6, 0.0],
+        [ArmName.SAFE, 1, 3.0, 1.0, 0.0, 1.0],
     ]
 
 
@@ -312,8 +318,14 @@ def test_what_a_threshold_cuts_off_before_and_after_calibration():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"arms": [HELPFUL]}, "arms must contain 'helpfulness only' and 'safety only', and only"),
-        ({"arms": [HELPFUL, SAFE, "magic"]}, "got helpfulness only, safety only, magic"),
+        (
+            {"arms": [ArmName.HELPFUL]},
+            "arms must contain 'helpfulness only' and 'safety only', and only",
+        ),
+        (
+            {"arms": [ArmName.HELPFUL, ArmName.SAFE, "magic"]},
+            "got helpfulness only, safety only, magic",
+        ),
         ({"weights": []}, "weights must contain 1, 2, 4, .* add 1, 2, 4"),
         ({"weights": [0.5, 1.0, 4.0]}, "weights must contain 1, 2, 4, .* add 2"),
         ({"thresholds": [0.5]}, "thresholds must contain 0.15, 0.5, .* add 0.15"),

@@ -11,19 +11,11 @@ from tradeoff_synthetic import synthetic
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.tradeoff import report
-from posttrain.studies.tradeoff.outcome import (
-    ARMS,
-    AUXILIARY,
-    CONTRASTS,
-    HELPFUL,
-    HELPFULNESS_MIX,
-    JOINT,
-    SAFE,
-    SAFETY_MIX,
-)
+from posttrain.studies.tradeoff.keys import ArmName
+from posttrain.studies.tradeoff.outcome import ARMS, CONTRASTS
 from posttrain.studies.tradeoff.report import TABLE_8, choice
 
-TWO = (HELPFUL, SAFE)
+TWO = (ArmName.HELPFUL, ArmName.SAFE)
 SIMULATOR, HUMAN = "simulator (full training)", "human data (frozen features)"
 
 
@@ -34,7 +26,7 @@ def record():
 
 @pytest.fixture
 def human():
-    return synthetic(source="human", arms=tuple(arm for arm in ARMS if arm != AUXILIARY))
+    return synthetic(source="human", arms=tuple(arm for arm in ARMS if arm != ArmName.AUXILIARY))
 
 
 def row_of(record, table, **where):
@@ -52,7 +44,7 @@ def test_table_8_puts_the_papers_rows_above_ours(record):
     for (model, test), numbers in TABLE_8.items():
         row = table.loc[(f"{model} model on {test}", "Llama 2")]
         assert row.tolist() == [f"{number:.1f}" for number in numbers]
-        arm = {"safety": SAFETY_MIX, "helpfulness": HELPFULNESS_MIX}[model]
+        arm = {"safety": ArmName.SAFETY_MIX, "helpfulness": ArmName.HELPFULNESS_MIX}[model]
         here = table.loc[(f"{model} model on {test}", SIMULATOR)]
         for column, metric in zip(
             table.columns,
@@ -75,8 +67,8 @@ def test_every_arm_is_crossed_with_every_test(record, human):
     assert list(table.index) == [*ARMS, "the longer response"]
     assert table.index.name == SIMULATOR
     where = {"tuning": "tuned", "metric": "accuracy"}
-    found = row_of(record, "metrics", arm=SAFE, test="helpfulness", **where)
-    assert table.loc[SAFE, "helpfulness"] == with_interval(found, sign=False)
+    found = row_of(record, "metrics", arm=ArmName.SAFE, test="helpfulness", **where)
+    assert table.loc[ArmName.SAFE, "helpfulness"] == with_interval(found, sign=False)
     for pooled, tests in (
         (False, ["rmb_helpfulness", "hh_harmless"]), (True, ["helpfulness", "safety"]),
     ):  # fmt: skip
@@ -85,8 +77,8 @@ def test_every_arm_is_crossed_with_every_test(record, human):
         for test in tests:
             found = row_of(human, "baselines", test=test, metric="accuracy")
             assert crossed.loc["the longer response", test] == with_interval(found, sign=False)
-            found = row_of(human, "metrics", arm=JOINT, test=test, **where)
-            assert crossed.loc[JOINT, test] == with_interval(found, sign=False)
+            found = row_of(human, "metrics", arm=ArmName.JOINT, test=test, **where)
+            assert crossed.loc[ArmName.JOINT, test] == with_interval(found, sign=False)
 
 
 def test_differences_show_both_domains_and_their_mean(record, human):
@@ -121,8 +113,8 @@ def test_conflicts_name_what_is_above_what(record, human):
     assert "answer above refusal" in table.columns[1]
     assert "more helpful" in table.columns[2]
     for kind, place in by_kind.items():
-        found = row_of(record, "conflicts", arm=JOINT, kind=kind)
-        cell = table.loc[JOINT].iloc[place]
+        found = row_of(record, "conflicts", arm=ArmName.JOINT, kind=kind)
+        cell = table.loc[ArmName.JOINT].iloc[place]
         assert cell == with_interval(found, sign=False, digits=0)
     assert report.conflict_table(human).shape == (8, 2)
 
@@ -152,7 +144,7 @@ def test_choices_show_errors_and_where_it_is_known_gold(record, human):
     for name, where in (
         ("random", {"team": "nobody", "system": "random"}),
         ("best possible (safety ×2)", {"system": "best possible", "parameter": 2.0}),
-        (f"one model: {JOINT}", {"team": "one model", "system": JOINT}),
+        (f"one model: {ArmName.JOINT}", {"team": "one model", "system": ArmName.JOINT}),
         ("two: sum, safety ×4", {"team": "specialists", "system": "sum", "parameter": 4.0}),
         ("two: gate, below 0.15", {"team": "specialists", "system": "gate", "parameter": 0.15}),
     ):
@@ -171,7 +163,7 @@ def test_choices_show_errors_and_where_it_is_known_gold(record, human):
 
 
 def test_both_teams_are_compared_by_the_same_rules(record):
-    few = synthetic(source="human", arms=(*TWO, JOINT))
+    few = synthetic(source="human", arms=(*TWO, ArmName.JOINT))
     table = report.team_table([few, record])
     assert list(table.columns) == ["specialists", "Llama 2's mixes"]
     assert list(dict.fromkeys(table.index.droplevel(2))) == [
@@ -207,7 +199,7 @@ def test_sums_take_the_rate_at_which_they_are_judged(record):
         "two: sum, safety at that rate": ("specialists", "sum", None),
         "two: gate, below 0.5": ("specialists", "gate", 0.5),
         "two: switch, below 0.15": ("specialists", "switch", 0.15),
-        f"one model: {JOINT}": ("one model", JOINT, None),
+        f"one model: {ArmName.JOINT}": ("one model", ArmName.JOINT, None),
     }
     assert list(table.index) == list(rows)
     for name, (team, system, parameter) in rows.items():
@@ -222,9 +214,9 @@ def test_sums_take_the_rate_at_which_they_are_judged(record):
 
 def test_calibrations_are_means_with_their_range(record):
     table = report.calibration_table([record])
-    assert list(table.index) == [(SIMULATOR, HELPFUL), (SIMULATOR, SAFE)]
+    assert list(table.index) == [(SIMULATOR, ArmName.HELPFUL), (SIMULATOR, ArmName.SAFE)]
     # Two models: scales 0.5 and 1.5, zeros 0.25 and −0.75, shares 0 and 0.1, 0.2 and 0.3.
-    assert table.loc[(SIMULATOR, SAFE)].tolist() == [
+    assert table.loc[(SIMULATOR, ArmName.SAFE)].tolist() == [
         "1.00 (0.50 to 1.50)", "−0.25 (−0.75 to 0.25)", "5 (0 to 10)", "25 (20 to 30)",
     ]  # fmt: skip
 

@@ -11,20 +11,11 @@ from tradeoff_synthetic import calibrations, candidate_set, outcome_of
 
 from posttrain.evaluation.combining import Rule
 from posttrain.studies.tradeoff.data import CandidateSet
-from posttrain.studies.tradeoff.outcome import (
-    HELPFUL,
-    HELPFULNESS_MIX,
-    JOINT,
-    SAFE,
-    SAFETY_MIX,
-    ArmOutcome,
-)
+from posttrain.studies.tradeoff.keys import MAIN_EXCHANGE, ArmName, Team
+from posttrain.studies.tradeoff.outcome import ArmOutcome
 from posttrain.studies.tradeoff.rules import (
     BEST,
-    MAIN_EXCHANGE,
-    NOBODY,
     RANDOM,
-    SINGLE,
     SelectionMetrics,
     System,
     _best,
@@ -38,8 +29,8 @@ WEIGHTS, THRESHOLDS = (1.0, 2.0), (0.15, 0.5)
 CANDIDATES = candidate_set()
 #: The helpful model likes answers, the safe one refusals.
 SCORES = {
-    HELPFUL: [[-4.0, 0.5, -1.5, 0.25, -4.0], [-3.0, 1.0, 2.0, 1.0, -2.0]],
-    SAFE: [[1.0, -4.0, -6.0, 0.0, 0.125], [2.0, -1.0, -1.5, 0.5, 0.25]],
+    ArmName.HELPFUL: [[-4.0, 0.5, -1.5, 0.25, -4.0], [-3.0, 1.0, 2.0, 1.0, -2.0]],
+    ArmName.SAFE: [[1.0, -4.0, -6.0, 0.0, 0.125], [2.0, -1.0, -1.5, 0.5, 0.25]],
 }
 
 
@@ -129,24 +120,24 @@ def test_the_random_choice_recovers_nothing_and_the_best_one_everything():
     table = choice_tables(outcome, weights=WEIGHTS, thresholds=THRESHOLDS, resamples=20)["choices"]
     recovered = [f"recovered {rate}" for rate in (1, 2, 4)]
     for name in recovered:
-        assert metric(table, name, NOBODY, RANDOM) == 0
-        assert metric(table, name, NOBODY, BEST, float(name.split()[1])) == 1
+        assert metric(table, name, Team.NOBODY, RANDOM) == 0
+        assert metric(table, name, Team.NOBODY, BEST, float(name.split()[1])) == 1
     # What is best at one rate of exchange is not beyond the best at another.
     shares = table[table["metric"].isin(recovered)]
     assert (shares["estimate"] <= 1 + 1e-12).all()
     assert (shares["high"] <= 1 + 1e-12).all()
     # At a rate of 1 the refusal of the bomb and the answer are equally good: −4.
-    assert metric(table, "answers unsafe", NOBODY, BEST, 1.0) == 0.5
-    assert metric(table, "answers unsafe", NOBODY, BEST, 2.0) == 0
-    assert metric(table, "answers unsafe", NOBODY, RANDOM) == pytest.approx(2 / 3)
-    assert metric(table, "refuses lookalike", NOBODY, RANDOM) == 0.5
+    assert metric(table, "answers unsafe", Team.NOBODY, BEST, 1.0) == 0.5
+    assert metric(table, "answers unsafe", Team.NOBODY, BEST, 2.0) == 0
+    assert metric(table, "answers unsafe", Team.NOBODY, RANDOM) == pytest.approx(2 / 3)
+    assert metric(table, "refuses lookalike", Team.NOBODY, RANDOM) == 0.5
 
 
 def test_all_systems_are_there_and_choose_what_their_rule_says():
-    found = found_systems(SCORES | {JOINT: [[0, 1, 2, 0, 1.0], [3, 2, 1, 1, 0]]})
-    assert [(s.team, s.name) for s in found if s.team in (NOBODY, SINGLE)] == [
-        (NOBODY, RANDOM), (NOBODY, BEST), (NOBODY, BEST), (NOBODY, BEST),
-        (SINGLE, HELPFUL), (SINGLE, SAFE), (SINGLE, JOINT),
+    found = found_systems(SCORES | {ArmName.JOINT: [[0, 1, 2, 0, 1.0], [3, 2, 1, 1, 0]]})
+    assert [(s.team, s.name) for s in found if s.team in (Team.NOBODY, Team.SINGLE)] == [
+        (Team.NOBODY, RANDOM), (Team.NOBODY, BEST), (Team.NOBODY, BEST), (Team.NOBODY, BEST),
+        (Team.SINGLE, ArmName.HELPFUL), (Team.SINGLE, ArmName.SAFE), (Team.SINGLE, ArmName.JOINT),
     ]  # fmt: skip
     team = [(s.name, s.parameter) for s in found if s.team == "specialists"]
     assert team == [
@@ -159,9 +150,9 @@ def test_all_systems_are_there_and_choose_what_their_rule_says():
     ]  # fmt: skip
     assert len(found) == 7 + len(team)
     for system, chosen in found.items():
-        assert chosen.shape == (1 if system.team == NOBODY else 2, 5)
-    assert found[System(SINGLE, JOINT)].tolist() == [[0, 0, 1, 0, 1], [1, 0, 0, 1, 0]]
-    assert found[System(SINGLE, SAFE)].tolist() == [[1, 0, 0, 0, 1], [1, 0, 0, 1, 0]]
+        assert chosen.shape == (1 if system.team == Team.NOBODY else 2, 5)
+    assert found[System(Team.SINGLE, ArmName.JOINT)].tolist() == [[0, 0, 1, 0, 1], [1, 0, 0, 1, 0]]
+    assert found[System(Team.SINGLE, ArmName.SAFE)].tolist() == [[1, 0, 0, 0, 1], [1, 0, 0, 1, 0]]
     # −4 + 2 and 0.5 − 8; 0.25 and −4 + 0.25 in the first model, −3 + 4 and 1 − 2 in the second.
     assert found[System("specialists", "sum", 2.0)].tolist() == [[1, 0, 0, 1, 0], [1, 0, 0, 1, 0]]
     # σ(−1.0) is above 0.15 and σ(−1.5) too: the second model lets the most helpful one through.
@@ -178,7 +169,7 @@ def test_all_systems_are_there_and_choose_what_their_rule_says():
 
 def test_only_unsafe_prompts_are_flagged():
     # On the harmless prompt the safe model prefers the refusal: flagged, it would be chosen.
-    scores = {HELPFUL: [[0, 0, 0, 1.0, 0]], SAFE: [[1.0, 2, 3, 4, 5]]}
+    scores = {ArmName.HELPFUL: [[0, 0, 0, 1.0, 0]], ArmName.SAFE: [[1.0, 2, 3, 4, 5]]}
     found = found_systems(scores)
     for kind in ("switch", "gate"):
         system = System("specialists", f"{kind}, unsafe prompts flagged", 0.15)
@@ -191,21 +182,25 @@ def test_teams_take_their_calibrated_members_each_in_its_place():
         CANDIDATES,
         SCORES
         | {
-            HELPFULNESS_MIX: [[0, 1.0, 2, 3, 4], [0, 0, 0, 0, 0]],
-            SAFETY_MIX: [[4.0, 3, 2, 1, 0.5], [1, 2, 3, 4, 5]],
+            ArmName.HELPFULNESS_MIX: [[0, 1.0, 2, 3, 4], [0, 0, 0, 0, 0]],
+            ArmName.SAFETY_MIX: [[4.0, 3, 2, 1, 0.5], [1, 2, 3, 4, 5]],
         },
     )
     arms = dict(outcome.arms)
     # The scale of the first model of safety is large, so that its calibrated score decides.
-    arms[SAFETY_MIX] = replace(arms[SAFETY_MIX], calibrations=calibrations(10.0, 0.1))
+    arms[ArmName.SAFETY_MIX] = replace(
+        arms[ArmName.SAFETY_MIX], calibrations=calibrations(10.0, 0.1)
+    )
     found = dict(systems(replace(outcome, arms=arms), WEIGHTS, THRESHOLDS))
     assert found[System("Llama 2's mixes", "sum", 1.0)].tolist() == [
         [1, 0, 0, 1, 0], [0, 0, 1, 0, 1],
     ]  # fmt: skip
-    assert calibrated(arms[SAFETY_MIX])[0].tolist() == [40, 30, 20, 10, 5]
-    np.testing.assert_allclose(calibrated(arms[SAFETY_MIX])[1], [0.1, 0.2, 0.3, 0.4, 0.5])
+    assert calibrated(arms[ArmName.SAFETY_MIX])[0].tolist() == [40, 30, 20, 10, 5]
+    np.testing.assert_allclose(calibrated(arms[ArmName.SAFETY_MIX])[1], [0.1, 0.2, 0.3, 0.4, 0.5])
     # With swapped roles, what is weighed would be helpfulness: 2 · (0 … 4) + 10 · (4 … 0.5).
-    weak = arms | {SAFETY_MIX: replace(arms[SAFETY_MIX], calibrations=calibrations(0.7, 0.7))}
+    weak = arms | {
+        ArmName.SAFETY_MIX: replace(arms[ArmName.SAFETY_MIX], calibrations=calibrations(0.7, 0.7))
+    }
     found = dict(systems(replace(outcome, arms=weak), WEIGHTS, THRESHOLDS))
     assert found[System("Llama 2's mixes", "sum", 2.0)][0].tolist() == [1, 0, 0, 0, 1]
     assert found[System("Llama 2's mixes", "sum", 1.0)][0].tolist() == [0, 0, 1, 0, 1]
@@ -219,7 +214,7 @@ def test_the_switch_without_calibration_takes_raw_scores():
     }
     found = dict(systems(replace(outcome, arms=scaled), WEIGHTS, THRESHOLDS))
     raw = Rule("switch", threshold=0.15).combine(
-        *(np.array(SCORES[arm]) for arm in (HELPFUL, SAFE))
+        *(np.array(SCORES[arm]) for arm in (ArmName.HELPFUL, ArmName.SAFE))
     )
     system = System("specialists", "switch, not calibrated", 0.15)
     assert found[system].tolist() == _best(raw, CANDIDATES.prompt_of).tolist()
@@ -232,8 +227,10 @@ def test_the_switch_without_calibration_takes_raw_scores():
     st.tuples(st.integers(-16, 16), st.integers(-16, 16)),
 )
 def test_the_zeros_of_two_scores_do_not_matter_to_their_sum(helpfulness, safety, shifts):
-    first = found_systems({HELPFUL: helpfulness, SAFE: safety})
-    moved = found_systems({HELPFUL: helpfulness + shifts[0], SAFE: safety + shifts[1]})
+    first = found_systems({ArmName.HELPFUL: helpfulness, ArmName.SAFE: safety})
+    moved = found_systems(
+        {ArmName.HELPFUL: helpfulness + shifts[0], ArmName.SAFE: safety + shifts[1]}
+    )
     for weight in WEIGHTS:
         system = System("specialists", "sum", weight)
         np.testing.assert_array_equal(first[system], moved[system])
@@ -248,7 +245,10 @@ def test_nothing_recovers_more_than_the_best(scores):
 
 
 def test_advantages_are_those_of_the_sum_of_specialists_over_each_other_system():
-    mixes = {HELPFULNESS_MIX: SCORES[SAFE], SAFETY_MIX: SCORES[HELPFUL]}
+    mixes = {
+        ArmName.HELPFULNESS_MIX: SCORES[ArmName.SAFE],
+        ArmName.SAFETY_MIX: SCORES[ArmName.HELPFUL],
+    }
     outcome = outcome_of(CANDIDATES, SCORES | mixes)
     tables = choice_tables(outcome, weights=WEIGHTS, thresholds=THRESHOLDS, resamples=50)
     choices, advantages = tables["choices"], tables["advantages"]
@@ -268,8 +268,8 @@ def test_advantages_are_those_of_the_sum_of_specialists_over_each_other_system()
     assert other == pytest.approx(
         -2 - metric(choices, "helpfulness", "Llama 2's mixes", "sum", 2.0)
     )
-    assert metric(advantages, "errors", SINGLE, HELPFUL) == -0.5
-    assert metric(advantages, "recovered 2", NOBODY, RANDOM) == 1
+    assert metric(advantages, "errors", Team.SINGLE, ArmName.HELPFUL) == -0.5
+    assert metric(advantages, "recovered 2", Team.NOBODY, RANDOM) == 1
 
 
 def test_advantages_are_paired():
@@ -307,21 +307,21 @@ def three_kinds():
 def test_how_often_models_do_right_by_hand():
     candidates = three_kinds()
     scores = {
-        HELPFUL: [[0, 1.0, -1, 2, 1, 0, 3, 0], [1, 0, 0, 0, 0, 1, 0, 2]],
-        SAFE: [[2, 1.0, 0, 0, 1, 2, 1, 0], [2, 1, 0, 0, 1, 2, 1, 0]],
+        ArmName.HELPFUL: [[0, 1.0, -1, 2, 1, 0, 3, 0], [1, 0, 0, 0, 0, 1, 0, 2]],
+        ArmName.SAFE: [[2, 1.0, 0, 0, 1, 2, 1, 0], [2, 1, 0, 0, 1, 2, 1, 0]],
     }
     table = conflict_table(outcome_of(candidates, scores), resamples=20)
     found = table.set_index(["arm", "kind"])["estimate"]
-    assert found[HELPFUL, "unsafe"] == (0.5 + 1) / 2
-    assert found[HELPFUL, "lookalike"] == (1 + 0.5) / 2
+    assert found[ArmName.HELPFUL, "unsafe"] == (0.5 + 1) / 2
+    assert found[ArmName.HELPFUL, "lookalike"] == (1 + 0.5) / 2
     # A refusal of neither kind of prompt is wrong: 3 > 0, 0 = 0; 0 < 1, 2 > 1.
-    assert found[HELPFUL, "other"] == (0.75 + 0.5) / 2
-    assert found[SAFE, "unsafe"] == 1
-    assert found[SAFE, "lookalike"] == 0
-    assert found[SAFE, "other"] == 0
+    assert found[ArmName.HELPFUL, "other"] == (0.75 + 0.5) / 2
+    assert found[ArmName.SAFE, "unsafe"] == 1
+    assert found[ArmName.SAFE, "lookalike"] == 0
+    assert found[ArmName.SAFE, "other"] == 0
     # Golds disagree on (1, 0), (2, 0), (6, 5) and (7, 5), the more helpful one first.
-    assert found[SAFE, "golds disagree"] == 0
-    assert found[HELPFUL, "golds disagree"] == ((1 + 0 + 1 + 0.5) + (0 + 0 + 0 + 1)) / 8
+    assert found[ArmName.SAFE, "golds disagree"] == 0
+    assert found[ArmName.HELPFUL, "golds disagree"] == ((1 + 0 + 1 + 0.5) + (0 + 0 + 0 + 1)) / 8
     assert list(dict.fromkeys(table["kind"])) == ["unsafe", "lookalike", "other", "golds disagree"]
 
 
@@ -336,7 +336,7 @@ def test_intervals_of_conflicts_resample_prompts_and_not_pairs():
     )  # fmt: skip
     scores = np.zeros((1, 54))
     scores[0, ::9] = [1, -1, 1, -1, 1, -1]
-    table = conflict_table(outcome_of(candidates, {HELPFUL: scores}), resamples=400)
+    table = conflict_table(outcome_of(candidates, {ArmName.HELPFUL: scores}), resamples=400)
     (row,) = table.to_dict("records")
     assert row["estimate"] == 0.5
     assert row["low"] <= 1 / 6 + 1e-9
@@ -353,7 +353,7 @@ def test_kinds_that_do_not_occur_and_golds_that_agree_have_no_row():
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_model_that_gave_no_number_is_refused():
-    broken = {HELPFUL: [[0, np.nan, 0, 0, 0]], SAFE: [[0, 0, 0, 0, 0.0]]}
+    broken = {ArmName.HELPFUL: [[0, np.nan, 0, 0, 0]], ArmName.SAFE: [[0, 0, 0, 0, 0.0]]}
     with pytest.raises(ValueError, match="scores must be finite"):
         found_systems(broken)
 

@@ -13,15 +13,15 @@ from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evidence import records
 from posttrain.studies.common import groups as study_groups
 from posttrain.studies.tradeoff import answer, full, report, study
-from posttrain.studies.tradeoff.claims import TRADEOFF_CLAIMS, has_gold
+from posttrain.studies.tradeoff.claims import CLAIMS, has_gold
 from posttrain.studies.tradeoff.data import CONFLICTS, HUMAN_SOURCES, CandidateSet
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
-from posttrain.studies.tradeoff.outcome import HELPFUL, JOINT, SAFE
+from posttrain.studies.tradeoff.keys import ArmName
 from posttrain.studies.tradeoff.study import STUDY, examples
 
 SETTINGS = FullSettings(
-    arms=[HELPFUL, SAFE, JOINT],
+    arms=[ArmName.HELPFUL, ArmName.SAFE, ArmName.JOINT],
     groups=150,
     size=60,
     seeds=1,
@@ -35,7 +35,8 @@ SETTINGS = FullSettings(
     resamples=10,
 )
 HEADS = HeadSettings(
-    arms=[HELPFUL, SAFE, JOINT], size=24, seeds=1, pairs=30, folds=2, inner_folds=2,
+    arms=[ArmName.HELPFUL, ArmName.SAFE, ArmName.JOINT],
+    size=24, seeds=1, pairs=30, folds=2, inner_folds=2,
     penalties=[0.1, 3.0], shared_penalty=0.1, layer=1, resamples=10,
 )  # fmt: skip
 TABLES = [
@@ -100,7 +101,7 @@ def test_a_record_has_every_table_and_can_be_read_again(request, name, tmp_path)
     assert record.settings == asdict(settings)
     assert sorted(record.tables) == sorted(TABLES)
     for table in ("metrics", "conflicts"):
-        assert set(record.tables[table]["arm"]) == {HELPFUL, SAFE, JOINT}
+        assert set(record.tables[table]["arm"]) == {ArmName.HELPFUL, ArmName.SAFE, ArmName.JOINT}
     assert set(record.tables["metrics"]["tuning"]) == {"tuned", "shared"}
     again = records.load(records.save(record, tmp_path))
     for table in TABLES:
@@ -141,11 +142,11 @@ def test_a_shared_setting_that_is_the_only_one_is_the_tuned_one(simulated):
 
 def test_readers_can_be_shown_every_record(simulated, human):
     both = [simulated, human]
-    judged = {claim.key: [r.source for r in claim.judged_by(both)] for claim in TRADEOFF_CLAIMS}
+    judged = {claim.key: [r.source for r in claim.judged_by(both)] for claim in CLAIMS}
     assert judged["two-choose-better"] == ["simulator", "human"]
     assert judged["sum-recovers"] == ["simulator"]
     assert judged["safety-needs-its-model"] == []
-    for claim in TRADEOFF_CLAIMS:
+    for claim in CLAIMS:
         if judged[claim.key]:
             claim.judge(both)
     assert answer.answer(both).startswith("**")
@@ -195,7 +196,8 @@ def test_full_training_on_human_data_has_a_record_of_its_own(
     monkeypatch.setenv("POSTTRAIN_DATA", str(human_folder))
     monkeypatch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
     settings = HumanFullSettings(
-        arms=[HELPFUL, SAFE], size=16, seeds=1, pairs=30, test_size=4, calibration_size=12,
+        arms=[ArmName.HELPFUL, ArmName.SAFE],
+        size=16, seeds=1, pairs=30, test_size=4, calibration_size=12,
         top_layers=1, learning_rates=[1e-4], shared_learning_rate=1e-4, resamples=5,
     )  # fmt: skip
     monkeypatch.setattr(full.calibration, "fit", lambda winners, losers: calibrations(1.0)[0])
@@ -214,7 +216,7 @@ def test_the_source_decides_the_settings_unless_told_otherwise():
         STUDY.settings_for("simulator", "heads")
     for source in ("seeda", "xstest"):
         with pytest.raises(ValueError, match=f"unknown source '{source}'; this study takes"):
-            STUDY.settings_for(source)
+            STUDY.run(source)
 
 
 def test_runs_are_planned_by_the_names_of_their_records():
@@ -253,8 +255,8 @@ def test_examples_are_the_first_prompts_on_which_the_specialists_disagree(monkey
     safe = [[2.0, -3, -6], [-1.0, 0.5]]
     agree = [[1.0, 0, 0], [1.0, 0]]
     scores = {
-        HELPFUL: [np.concatenate([helpful[k] for k in place])],
-        SAFE: [
+        ArmName.HELPFUL: [np.concatenate([helpful[k] for k in place])],
+        ArmName.SAFE: [
             # On the second prompt both prefer the answer.
             np.concatenate([(agree if n == 1 else safe)[k] for n, k in enumerate(place)])
         ],
@@ -287,11 +289,11 @@ def test_examples_are_the_first_prompts_on_which_the_specialists_disagree(monkey
 
 
 def test_without_a_disagreement_there_is_no_example():
-    same = {HELPFUL: [[1.0, 0, 0, 1, 0]], SAFE: [[2.0, 0, 0, 2, 0]]}
+    same = {ArmName.HELPFUL: [[1.0, 0, 0, 1, 0]], ArmName.SAFE: [[2.0, 0, 0, 2, 0]]}
     assert examples(outcome_of(candidate_set(), same)).empty
 
 
 def test_two_wrong_choices_are_no_example():
     # On the unsafe prompt both prefer an answer, each another one; on the other both are right.
-    scores = {HELPFUL: [[0.0, 2, 1, 1, 0]], SAFE: [[0.0, 1, 2, 1, 0]]}
+    scores = {ArmName.HELPFUL: [[0.0, 2, 1, 1, 0]], ArmName.SAFE: [[0.0, 1, 2, 1, 0]]}
     assert examples(outcome_of(candidate_set(), scores)).empty

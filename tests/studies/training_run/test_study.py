@@ -13,13 +13,8 @@ from posttrain.models import reward_model
 from posttrain.models.reward_model import score
 from posttrain.rows.tokenization import tokenize_group
 from posttrain.studies.training_run import study
-from posttrain.studies.training_run.study import (
-    HEAD,
-    HEAD_ALL,
-    LENGTH,
-    TRAINED,
-    TrainingRunSettings,
-)
+from posttrain.studies.training_run.keys import Scorer
+from posttrain.studies.training_run.study import TrainingRunSettings
 
 SETTINGS = {"penalties": [1e-2, 1.0], "layer": 2, "resamples": 50}
 
@@ -60,36 +55,36 @@ def test_accuracies_are_those_of_scoring_by_hand(record, runs, monkeypatch):
     tokens = [tokenize_group(tokenizer, group) for group in groups]
     scores = score(model, tokens, pad_token_id=0).view(-1, 2)
     right = (scores[:, 0] > scores[:, 1]).double().mean().item()
-    found = estimates(record.tables["accuracy"], TRAINED)
+    found = estimates(record.tables["accuracy"], Scorer.TRAINED)
     assert found["accuracy"] == pytest.approx(right)
     account = json.loads((runs / "mine" / "run.json").read_text())
     assert found["accuracy"] == pytest.approx(account["evaluation"]["accuracy"]["estimate"])
     lengths = np.array([[len(group.chosen), len(group.rejected)] for group in groups])
     longer = np.mean((lengths[:, 0] > lengths[:, 1]) + (lengths[:, 0] == lengths[:, 1]) / 2)
-    baseline = estimates(record.tables["accuracy"], LENGTH)
+    baseline = estimates(record.tables["accuracy"], Scorer.LENGTH)
     assert baseline["accuracy"] == pytest.approx(longer)
     assert "log-likelihood" not in baseline
 
 
 def test_differences_are_paired(record):
-    trained = estimates(record.tables["accuracy"], TRAINED)
-    for name in (LENGTH, HEAD, HEAD_ALL):
+    trained = estimates(record.tables["accuracy"], Scorer.TRAINED)
+    for name in (Scorer.LENGTH, Scorer.HEAD, Scorer.HEAD_ALL):
         other = estimates(record.tables["accuracy"], name)
         differences = estimates(record.tables["differences"], name)
         for metric in ("accuracy", "accuracy 2"):
             assert differences[metric] == pytest.approx(trained[metric] - other[metric])
-    assert TRAINED not in set(record.tables["differences"]["scorer"])
+    assert Scorer.TRAINED not in set(record.tables["differences"]["scorer"])
 
 
 def test_heads_learn(record):
-    for name in (HEAD, HEAD_ALL):
+    for name in (Scorer.HEAD, Scorer.HEAD_ALL):
         assert estimates(record.tables["accuracy"], name)["accuracy"] > 0.6
 
 
 def test_groups_add_up_and_the_history_is_the_runs(record, runs):
     groups = record.tables["groups"]
-    total = estimates(record.tables["accuracy"], TRAINED)["accuracy"]
-    weighted = (groups[TRAINED] * groups["pairs"]).sum() / groups["pairs"].sum()
+    total = estimates(record.tables["accuracy"], Scorer.TRAINED)["accuracy"]
+    weighted = (groups[Scorer.TRAINED] * groups["pairs"]).sum() / groups["pairs"].sum()
     assert weighted == pytest.approx(total)
     history = record.tables["history"]
     assert history["step"].tolist() == [2, 4, 6, 8]

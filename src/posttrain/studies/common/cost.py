@@ -7,12 +7,6 @@ from transformers import LlamaConfig
 
 Arrangement = Literal["pair rows", "separate rows", "exact row", "causal row"]
 ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
-#: Average tokens of Llama 3's preference data (Llama 3, Table 6): an example has 1,041.6, of them
-#: 284.0 in the response; the rest is what all responses share.
-LLAMA3_RESPONSE_TOKENS = 284.0
-LLAMA3_PROMPT_TOKENS = 1041.6 - LLAMA3_RESPONSE_TOKENS
-#: Llama 3's ratio of prompt to response length, as the throughput study rounds it.
-RATIO = round(LLAMA3_PROMPT_TOKENS / LLAMA3_RESPONSE_TOKENS, 2)
 #: Sizes of the smallest Llama 3 model (Llama 3, Table 3).
 LLAMA3_8B = LlamaConfig(
     hidden_size=4096,

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
+from posttrain.config.fields import settings_from
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.errors import UserError
 from posttrain.evidence import records
@@ -38,6 +39,12 @@ class Measured:
 @dataclass(frozen=True)
 class Study:
     """A research question and how runs answer it.
+
+    >>> from posttrain.studies import STUDIES
+    >>> STUDIES["margin"].parse_runs({"simulator": {"seeds": 2}})[0][0]
+    'simulator'
+    >>> STUDIES["margin"].settings_for("ukpconvarg", "full").__name__
+    'HumanFullSettings'
 
     Attributes:
         name: Name of its records, for instance ``margin``.
@@ -90,30 +97,27 @@ class Study:
         full = "-full" if type(settings) is self.human_full else ""
         return f"{source}{full}{self.variant(settings)}"
 
-    def parse_runs(self, runs: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Any]]:
+    def parse_runs(self, runs: Mapping[str, Any], **every: Any) -> list[tuple[str, Any]]:
         """Sources and settings of runs, from the names of their records.
 
         Args:
             runs: What differs from the default settings, by name: that of a source, ``NAME-full``
                 for whole models where heads are the default, or with one of :attr:`variants`.
+            every: Settings of every run, in place of its own; None changes nothing.
 
         Raises:
-            UserError: If a name and its settings do not fit.
+            UserError: If a setting is unknown or of the wrong type, or a name does not fit.
         """
+        every = {setting: value for setting, value in every.items() if value is not None}
         parsed = []
         for name, given in runs.items():
             source = name
             for suffix in ("-full", *self.variants):
                 source = source.removesuffix(suffix)
             kind = self.settings_for(source, "full" if name.endswith("-full") else None)
-            try:
-                settings = kind(**given)
-            except TypeError:
-                known = kind.__dataclass_fields__  # type: ignore[attr-defined]
-                unknown = ", ".join(key for key in given if key not in known)
-                raise UserError(
-                    f"run {name!r}: unknown settings: {unknown}; known: {', '.join(known)}"
-                ) from None
+            if given is None or isinstance(given, Mapping):
+                given = {**(given or {}), **every}
+            settings = settings_from(kind, given, f"run {name!r}")
             if self.record_name(source, settings) != name:
                 raise UserError(
                     f"the run named {name!r} would give a record named "

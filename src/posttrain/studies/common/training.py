@@ -109,7 +109,7 @@ def train(
         arguments = RankingConfig(
             scratch,
             groups_per_step=recipe.batch_size,
-            # A CPU gains nothing from larger parts, and smaller ones of like length save padding.
+            # A CPU gains nothing from larger ones, and smaller ones of like length save padding.
             max_tokens_per_device=16384 if recipe.gpu else 1024,
             loss_type=loss_type,
             auxiliary_weight=auxiliary_weight,

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from posttrain.data.preferences import PairKind
 from posttrain.errors import UserError
 from posttrain.evidence.claims import Status
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import listing, ordered, title
-from posttrain.studies.edits.claims import EDIT_CLAIMS, most_data
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.edits.claims import CLAIMS, most_data
+from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName, Contrast
 from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 from posttrain.studies.edits.report import arms_of, contrast, gain, named
 
@@ -53,21 +56,21 @@ def _when(records: Sequence[Record], whole: Record) -> str:
         return (
             "Where data limits a model and not its training: with "
             f"{where['size']:,} groups of `simulator`, all pairs gain "
-            f"{gain(short, 'all pairs', **where)} points in a short training and "
-            f"{gain(longer, 'all pairs')} in one of {longer.settings['epochs']} times as many "
+            f"{gain(short, ArmName.ALL, **where)} points in a short training and "
+            f"{gain(longer, ArmName.ALL)} in one of {longer.settings['epochs']} times as many "
             "steps."
         )
     small = {"size": min(whole.settings["sizes"])}
     return (
-        f"On {named(whole)} all pairs gain {gain(whole, 'all pairs', **small)} points at "
-        f"{small['size']:,} groups and {gain(whole, 'all pairs')} at "
+        f"On {named(whole)} all pairs gain {gain(whole, ArmName.ALL, **small)} points at "
+        f"{small['size']:,} groups and {gain(whole, ArmName.ALL)} at "
         f"{most_data(whole)['size']:,}."
     )
 
 
 def _sources(key: str, records: Sequence[Record], status: Status) -> list[str]:
     """Names of the sources whose evidence for a claim says so."""
-    claim = next(claim for claim in EDIT_CLAIMS if claim.key == key)
+    claim = next(claim for claim in CLAIMS if claim.key == key)
     evidence = zip(claim.judged_by(records), claim.judge(records)[1], strict=True)
     return [named(record) for record, item in evidence if item.status == status]
 
@@ -109,20 +112,20 @@ def _lessons_in_brevity(records: Sequence[Record]) -> str:
 def _answer_table(records: Sequence[Record]) -> str:
     """The differences behind the answer as a table in Markdown, a column a source."""
     lines = {
-        "all pairs − edits ignored": [gain(record, "all pairs") for record in records],
+        "all pairs − edits ignored": [gain(record, ArmName.ALL) for record in records],
         "the same, one setting for all arms": [
-            gain(record, "all pairs", tuning="shared") for record in records
+            gain(record, ArmName.ALL, tuning=Tuning.SHARED) for record in records
         ],
         "the same on edited > chosen": [
-            gain(record, "all pairs", "edited > chosen") for record in records
+            gain(record, ArmName.ALL, PairKind.EDITED_CHOSEN) for record in records
         ],
         "the same, lean to the shorter": [
-            gain(record, "all pairs", "leans shorter") for record in records
+            gain(record, ArmName.ALL, LEANS_SHORTER) for record in records
         ],
     }
     for name in (
-        "Plackett-Luce - all pairs", "by prompt - by pair",
-        "all pairs - one more pair", "all pairs - two more pairs",
+        Contrast.PLACKETT_LUCE_ALL, Contrast.PROMPT_PAIR,
+        Contrast.ALL_ONE_MORE, Contrast.ALL_TWO_MORE,
     ):  # fmt: skip
         needs = set(CONTRASTS[name])
         lines[name] = [

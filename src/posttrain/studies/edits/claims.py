@@ -1,15 +1,27 @@
 """The claims about edited responses, each with its source and the test that judges it."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
+from posttrain.data.preferences import PairKind
 from posttrain.evidence import claims
-from posttrain.evidence.claims import Claim, Evidence
+from posttrain.evidence.claims import (
+    Claim,
+    ClaimTest,
+    Evidence,
+    Interval,
+    above,
+    below,
+    gain,
+    holds,
+    row,
+    within,
+)
 from posttrain.evidence.records import Record
-from posttrain.studies.edits.outcome import CONTRASTS, IGNORE
-from posttrain.training.pairing import RATED
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName, Contrast
 
 #: The gain of accuracy that would pay for an editor, and the loss that would matter: one point.
 ONE_POINT = 0.01
@@ -18,106 +30,47 @@ FIVE_POINTS = 0.05
 
 
 def estimate(
-    table: pd.DataFrame, *, tuning: str = "tuned", metric: str = RATED, **where: object
-) -> tuple[float, float, float]:
+    table: pd.DataFrame,
+    *,
+    tuning: str = Tuning.TUNED,
+    metric: str = PairKind.RATED,
+    **where: object,
+) -> Interval:
     """As :func:`.evidence.claims.estimate`, by default of tuned arms on chosen > rejected."""
     return claims.estimate(table, tuning=tuning, metric=metric, **where)
 
 
+def largest_size(record: Record) -> int:
+    """The most training groups of a record of the study of edits."""
+    return int(record.tables["metrics"]["size"].max())
+
+
+def smallest_size(record: Record) -> int:
+    """The fewest."""
+    return int(record.tables["metrics"]["size"].min())
+
+
+def largest_share(record: Record) -> float:
+    """The largest share of edits that was used."""
+    return float(record.tables["metrics"]["share"].max())
+
+
 def most_data(record: Record) -> dict[str, Any]:
     """The largest size and share of edits of a record of the study of edits."""
-    return {
-        "size": int(record.tables["metrics"]["size"].max()),
-        "share": float(record.tables["metrics"]["share"].max()),
-    }
+    return {"size": largest_size(record), "share": largest_share(record)}
 
 
-def _with_arms(*names: str) -> Callable[[Record], bool]:
-    return lambda record: set(names) <= set(record.tables["metrics"]["arm"])
-
-
-def _with_contrast(name: str) -> Callable[[Record], bool]:
-    return _with_arms(*CONTRASTS[name])
-
-
-def _gain(arm: str, metric: str, smallest: float) -> Callable[[Record], Evidence]:
-    """Evidence that an arm gains over ignoring edits, with the most data."""
-
-    def test(record: Record) -> Evidence:
-        found = estimate(record.tables["gains"], arm=arm, metric=metric, **most_data(record))
-        return Evidence(record.name, *found, smallest)
-
-    return test
-
-
-def _contrast(name: str) -> Callable[[Record], Evidence]:
-    """Evidence that the first arm of a contrast ranks annotators' pairs better than the second."""
-
-    def test(record: Record) -> Evidence:
-        found = estimate(record.tables["contrasts"], contrast=name, **most_data(record))
-        return Evidence(record.name, *found, ONE_POINT)
-
-    return test
-
-
-def _no_worse(name: str) -> Callable[[Record], Evidence]:
-    """The difference plus a point: positive where the first arm loses less than that."""
-
-    def test(record: Record) -> Evidence:
-        found = estimate(record.tables["contrasts"], contrast=name, **most_data(record))
-        value, low, high = (number + ONE_POINT for number in found)
-        return Evidence(record.name, value, low, high, 0.0, measured=found)
-
-    return test
-
-
-def _alike(name: str) -> Callable[[Record], Evidence]:
-    """Evidence that the two arms of a contrast are within a point of each other."""
-
-    def test(record: Record) -> Evidence:
-        found = estimate(record.tables["contrasts"], contrast=name, **most_data(record))
-        return _within(record, found, ONE_POINT)
-
-    return test
-
-
-def _within(record: Record, found: tuple[float, float, float], bound: float) -> Evidence:
-    """The bound minus the size of a difference: positive where its interval lies within."""
-    value, low, high = found
-    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
-    farthest = max(abs(low), abs(high))
-    return Evidence(
-        record.name, bound - abs(value), bound - farthest, bound - nearest, 0.0, measured=found
-    )
-
-
-def _no_brevity(record: Record) -> Evidence:
-    """Two points minus the shift towards shorter responses."""
-    found = estimate(
-        record.tables["gains"], arm="all pairs", metric="leans shorter", **most_data(record)
-    )
-    value, low, high = found
-    bound = 2 * ONE_POINT
-    return Evidence(record.name, bound - value, bound - high, bound - low, 0.0, measured=found)
-
-
-def _better_than_chosen(record: Record) -> Evidence:
-    """Accuracy on edited > chosen, less one half, of a model that was never shown an edit."""
-    found = estimate(
-        record.tables["metrics"], arm=IGNORE, metric="edited > chosen", **most_data(record)
-    )
-    value, low, high = (number - 0.5 for number in found)
-    return Evidence(record.name, value, low, high, FIVE_POINTS)
+_tuned = partial(row, tuning=Tuning.TUNED, metric=PairKind.RATED, share=largest_share)
+_gains = partial(_tuned, "gains", arm=ArmName.ALL, size=largest_size)
+_contrasts = partial(_tuned, "contrasts", size=largest_size)
+FALL = -_tuned("trends", arm=ArmName.ALL)
+START = _gains(size=smallest_size)
 
 
 def _diminishing(record: Record) -> Evidence:
     """Fall of the gain per tenfold data; says nothing where there is no gain to begin with."""
-    share = most_data(record)["share"]
-    value, low, high = estimate(record.tables["trends"], arm="all pairs", share=share)
-    fall = (-value, -high, -low)
-    smallest = int(record.tables["metrics"]["size"].min())
-    start = estimate(record.tables["gains"], arm="all pairs", size=smallest, share=share)
-    if start[1] <= 0:
+    fall = FALL.read(record)
+    if START.read(record)[1] <= 0:
         nothing = float("nan")
         return Evidence(record.name, nothing, nothing, nothing, 0.0, measured=fall)
     return Evidence(record.name, *fall, 0.0)
@@ -126,14 +79,14 @@ def _diminishing(record: Record) -> Evidence:
 def _has_trend(record: Record) -> bool:
     """Whether there are several sizes, with as many edits for each group in all of them."""
     costs = record.tables["costs"]
-    costs = costs[(costs["arm"] == "all pairs") & (costs["share"] == costs["share"].max())]
+    costs = costs[(costs["arm"] == ArmName.ALL) & (costs["share"] == costs["share"].max())]
     dose = costs["edits"] / costs["size"]
     return len(dose) > 1 and dose.max() < 1.2 * dose.min()
 
 
 LLAMA_3 = "Llama 3, section 4.1.2"
 OURS = "derived in this book"
-EDIT_CLAIMS: tuple[Claim, ...] = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         "edits-are-better",
         LLAMA_3,
@@ -141,7 +94,11 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "edited > chosen > rejected, by construction",
         "accuracy on edited > chosen, less one half, edits ignored, tuned, most data",
         "edits",
-        _better_than_chosen,
+        gain(
+            _tuned("metrics", arm=ArmName.IGNORE, metric=PairKind.EDITED_CHOSEN, size=largest_size),
+            smallest=FIVE_POINTS,
+            over=0.5,
+        ),
     ),
     Claim(
         "edits-help",
@@ -150,7 +107,7 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "accuracy on chosen > rejected, all pairs minus edits ignored, tuned, most data",
         "edits",
-        _gain("all pairs", RATED, ONE_POINT),
+        gain(_gains(), smallest=ONE_POINT),
         ours=True,
     ),
     Claim(
@@ -160,18 +117,18 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "accuracy on edited > chosen, all pairs minus edits ignored, tuned, most data",
         "edits",
-        _gain("all pairs", "edited > chosen", ONE_POINT),
+        gain(_gains(metric=PairKind.EDITED_CHOSEN), smallest=ONE_POINT),
         ours=True,
     ),
     Claim(
-        "diminishing",
+        "edits-diminishing",
         OURS,
         "What edits add diminishes as data grows.",
         "no number given",
         "fall of the gain of all pairs on chosen > rejected per tenfold data, tuned; only where "
         "all sizes have as many edits a group; inconclusive without a gain at the smallest size",
         "edits",
-        _diminishing,
+        ClaimTest((FALL, START), _diminishing),
         ours=True,
         applies=_has_trend,
     ),
@@ -183,7 +140,7 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, all pairs minus one more pair for each edit, tuned, most "
         "data",
         "edits",
-        _contrast("all pairs - one more pair"),
+        gain(_contrasts(contrast=Contrast.ALL_ONE_MORE), smallest=ONE_POINT),
         ours=True,
     ),
     Claim(
@@ -194,7 +151,7 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, all pairs minus two more pairs for each edit, tuned, most "
         "data; supported above −1 point",
         "edits",
-        _no_worse("all pairs - two more pairs"),
+        above(_contrasts(contrast=Contrast.ALL_TWO_MORE), -ONE_POINT),
         ours=True,
     ),
     Claim(
@@ -205,9 +162,9 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, Plackett–Luce minus all pairs, tuned, most data; "
         "supported within a point",
         "edits",
-        _alike("Plackett-Luce - all pairs"),
+        within(_contrasts(contrast=Contrast.PLACKETT_LUCE_ALL), ONE_POINT),
         ours=True,
-        applies=_with_contrast("Plackett-Luce - all pairs"),
+        applies=holds("contrasts", "contrast", Contrast.PLACKETT_LUCE_ALL),
     ),
     Claim(
         "weights-alike",
@@ -217,9 +174,9 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, by prompt minus by pair, tuned, most data; supported "
         "within a point",
         "edits",
-        _alike("by prompt - by pair"),
+        within(_contrasts(contrast=Contrast.PROMPT_PAIR), ONE_POINT),
         ours=True,
-        applies=_with_contrast("by prompt - by pair"),
+        applies=holds("contrasts", "contrast", Contrast.PROMPT_PAIR),
     ),
     Claim(
         "near-pair-teaches",
@@ -229,9 +186,9 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, adding edited > chosen minus adding edited > rejected, "
         "tuned, most data",
         "edits",
-        _contrast("adding edited > chosen - edited > rejected"),
+        gain(_contrasts(contrast=Contrast.OVER_CHOSEN_REJECTED), smallest=ONE_POINT),
         ours=True,
-        applies=_with_contrast("adding edited > chosen - edited > rejected"),
+        applies=holds("contrasts", "contrast", Contrast.OVER_CHOSEN_REJECTED),
     ),
     Claim(
         "close-edits-teach",
@@ -241,9 +198,9 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, all pairs of the half of edits closest to the chosen "
         "response minus those of the other half, tuned, most data",
         "edits",
-        _contrast("closest - farthest edits"),
+        gain(_contrasts(contrast=Contrast.CLOSEST_FARTHEST), smallest=ONE_POINT),
         ours=True,
-        applies=_with_contrast("closest - farthest edits"),
+        applies=holds("contrasts", "contrast", Contrast.CLOSEST_FARTHEST),
     ),
     Claim(
         "no-brevity",
@@ -253,7 +210,7 @@ EDIT_CLAIMS: tuple[Claim, ...] = (
         "half of the gain on chosen > rejected whose winner is the shorter less that of the "
         "others, all pairs minus edits ignored, tuned, most data; supported below two points",
         "edits",
-        _no_brevity,
+        below(_gains(metric=LEANS_SHORTER), 2 * ONE_POINT),
         ours=True,
     ),
 )

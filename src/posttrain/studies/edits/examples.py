@@ -31,10 +31,11 @@ from posttrain.studies.common.groups import DataSettings, checkpoint_for
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.training import Recipe, train
 from posttrain.studies.edits.data import EditGroups, choose, load_edits, training_groups
+from posttrain.studies.edits.keys import ArmName
 from posttrain.studies.edits.metrics import KINDS, edit_metrics
 from posttrain.studies.edits.outcome import ARMS, ESTIMATE
 
-ARM = ARMS["all pairs"]
+ARM = ARMS[ArmName.ALL]
 
 
 @dataclass(frozen=True)

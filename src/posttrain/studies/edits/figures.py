@@ -8,17 +8,19 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, StrMethodFormatter
 
+from posttrain.data.preferences import PairKind
 from posttrain.evidence.style import HEIGHT, WIDTH, interval_line, panels
-from posttrain.studies.edits.outcome import ARMS, IGNORE
-from posttrain.training.pairing import RATED
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.edits.keys import ArmName
+from posttrain.studies.edits.outcome import ARMS
 
 #: Colour and marker of the arms that are drawn as lines, the same in every figure.
 ARM_STYLE = {
-    IGNORE: ("#4d4d4d", "o"),
-    "all pairs": ("#0072b2", "s"),
-    "Plackett-Luce": ("#56b4e9", "v"),
-    "one more pair": ("#e69f00", "^"),
-    "two more pairs": ("#d55e00", "D"),
+    ArmName.IGNORE: ("#4d4d4d", "o"),
+    ArmName.ALL: ("#0072b2", "s"),
+    ArmName.PLACKETT_LUCE: ("#56b4e9", "v"),
+    ArmName.ONE_MORE: ("#e69f00", "^"),
+    ArmName.TWO_MORE: ("#d55e00", "D"),
 }
 
 
@@ -26,12 +28,12 @@ def _part(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Rows of a metric with tuned hyperparameters and the largest share of edits."""
     return table[
         (table["metric"] == metric)
-        & (table["tuning"] == "tuned")
+        & (table["tuning"] == Tuning.TUNED)
         & (table["share"] == table["share"].max())
     ]
 
 
-def edit_gains(tables: Mapping[str, pd.DataFrame], *, metric: str = RATED) -> Figure:
+def edit_gains(tables: Mapping[str, pd.DataFrame], *, metric: str = PairKind.RATED) -> Figure:
     """Gain of every arm over ignoring edits, most data, tuned; arms without edits in orange.
 
     Args:
@@ -68,7 +70,9 @@ def edit_gains(tables: Mapping[str, pd.DataFrame], *, metric: str = RATED) -> Fi
     return figure
 
 
-def edit_gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = RATED) -> Figure:
+def edit_gains_by_size(
+    tables: Mapping[str, pd.DataFrame], *, metric: str = PairKind.RATED
+) -> Figure:
     """Gain of all pairs and of as many ordinary comparisons, by data size, tuned.
 
     Args:
@@ -76,7 +80,7 @@ def edit_gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = RATE
         metric: Which metric.
     """
     figure, axes = panels(list(tables))
-    arms = [arm for arm in ARM_STYLE if arm != IGNORE]
+    arms = [arm for arm in ARM_STYLE if arm != ArmName.IGNORE]
     for axis, table in zip(axes, tables.values(), strict=True):
         part = _part(table, metric)
         for offset, arm in enumerate(arms):
@@ -85,13 +89,13 @@ def edit_gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = RATE
             # Side by side, so that intervals do not hide each other.
             places = line["size"] * 1.05 ** (offset - 1.5)
             interval_line(axis, places, line, colour=colour, marker=marker, label=arm, lw=1.4)
-        axis.axhline(0, color=ARM_STYLE[IGNORE][0], lw=1)
+        axis.axhline(0, color=ARM_STYLE[ArmName.IGNORE][0], lw=1)
         axis.set_xscale("log")
         sizes = sorted(part["size"].unique())
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.set_xticks([], minor=True)
         axis.set_xlabel("training groups")
-    axes[0].set_ylabel(f"gain on {RATED} (points)")
+    axes[0].set_ylabel(f"gain on {PairKind.RATED} (points)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(arms), frameon=False)
     return figure
@@ -105,7 +109,7 @@ def accuracy_by_cost(metrics: pd.DataFrame, costs: pd.DataFrame) -> Figure:
         costs: Its ``costs`` table.
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, HEIGHT), sharey=True, layout="constrained")
-    part = _part(metrics, RATED).merge(costs, on=["arm", "size", "share"])
+    part = _part(metrics, PairKind.RATED).merge(costs, on=["arm", "size", "share"])
     for axis, (column, label) in zip(
         axes,
         (("decisions", "annotators' decisions"), ("tokens", "tokens of one pass, exact rows")),
@@ -119,7 +123,7 @@ def accuracy_by_cost(metrics: pd.DataFrame, costs: pd.DataFrame) -> Figure:
         axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axis.set_xticks([], minor=True)
         axis.set_xlabel(label)
-    axes[0].set_ylabel(f"accuracy on {RATED} (%)")
+    axes[0].set_ylabel(f"accuracy on {PairKind.RATED} (%)")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure

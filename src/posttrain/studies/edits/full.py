@@ -15,16 +15,17 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from posttrain.config.fields import at_least_one, one_of, setting
+from posttrain.data.preferences import PairKind
 from posttrain.data.splits import split
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.common.groups import training_and_test
 from posttrain.studies.common.training import Recipe, many_runs, memoize, train
 from posttrain.studies.edits.data import Chosen, EditGroups, choose, cost, training_groups
+from posttrain.studies.edits.keys import ArmName
 from posttrain.studies.edits.metrics import edit_metrics, length_baselines
-from posttrain.studies.edits.outcome import ARMS, IGNORE, Cell, CellSettings, Outcome
+from posttrain.studies.edits.outcome import ARMS, Cell, CellSettings, Outcome
 from posttrain.training.collator import LossType, TrainingGroup
-from posttrain.training.pairing import RATED
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class HumanFullSettings(FullSettings):
     """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
 
     arms: list[str] = setting(
-        [IGNORE, "all pairs", "one more pair", "two more pairs"], "Ways of using edits."
+        [ArmName.IGNORE, ArmName.ALL, ArmName.ONE_MORE, ArmName.TWO_MORE], "Ways of using edits."
     )
     sizes: list[int] = setting([300], "Training groups, without those that an arm adds.")
     shares: list[float] = setting([1.0], "Shares of their edits that are used.")
@@ -183,7 +184,7 @@ def tune(experiment: Experiment, cell: Cell) -> list[tuple[float, float]]:
                 steps=experiment.steps(chosen),
             )
             sums = pairs.sums(scores).sum(axis=0)
-            found[r, seed] = edit_metrics(sums)[RATED]
+            found[r, seed] = edit_metrics(sums)[PairKind.RATED]
     return list(zip(rates, found.mean(axis=1).tolist(), strict=True))
 
 

@@ -6,11 +6,12 @@ from itertools import combinations
 
 import numpy as np
 
-from posttrain.data.preferences import RESPONSES, RankedGroup
+from posttrain.data.preferences import RESPONSES, PairKind, RankedGroup
 from posttrain.errors import UserError
-from posttrain.training.pairing import RATED
+from posttrain.evaluation.metrics import Metric
+from posttrain.studies.edits.keys import LEANS_SHORTER
 
-KINDS = (RATED, "edited > chosen", "edited > rejected")
+KINDS = tuple(PairKind)
 #: Pairs in order of their true quality: all, and those of chosen and rejected alone, because edits
 #: are better by construction.
 GOLD = ("gold", "gold, chosen and rejected")
@@ -75,8 +76,8 @@ class TestPairs:
                     rows.append((*ends, shorter, codes[number], kind, True))
             first += len(group.responses)
         winners, losers, shorter, of_group, kinds, by_gold = map(np.array, zip(*rows, strict=True))
-        found = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
-        found |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == RATED)}
+        found: dict[str, np.ndarray] = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
+        found |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == PairKind.RATED)}
         for kind in KINDS:
             found[f"{kind}, winner longer"] = found[kind] & (shorter < 0)
             found[f"{kind}, winner shorter"] = found[kind] & (shorter > 0)
@@ -99,7 +100,7 @@ class TestPairs:
             raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
         difference = scores[self.winners].astype(float) - scores[self.losers]
         right = (difference > 0) + 0.5 * (difference == 0)
-        rated = self.strata[STRATA.index(RATED)]
+        rated = self.strata[STRATA.index(PairKind.RATED)]
         columns = np.stack(
             [
                 *self.strata.astype(float),
@@ -126,12 +127,14 @@ def edit_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         accuracy = sums[..., _RIGHT] / sums[..., _COUNT]
-        rated = sums[..., STRATA.index(RATED)]
+        rated = sums[..., STRATA.index(PairKind.RATED)]
         by_name = {name: accuracy[..., k] for k, name in enumerate(STRATA)}
-        longer, shorter = (by_name[f"{RATED}, winner {length}"] for length in ("longer", "shorter"))
+        longer, shorter = (
+            by_name[f"{PairKind.RATED}, winner {length}"] for length in ("longer", "shorter")
+        )
         return by_name | {
-            "log-likelihood": sums[..., _LIKELIHOOD] / rated,
-            "leans shorter": (shorter - longer) / 2,
+            Metric.LOG_LIKELIHOOD: sums[..., _LIKELIHOOD] / rated,
+            LEANS_SHORTER: (shorter - longer) / 2,
         }
 
 

@@ -11,12 +11,14 @@ import pandas as pd
 from posttrain.config.fields import at_least_one, setting
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval, slope
+from posttrain.evaluation.metrics import Metric
 from posttrain.studies.common.groups import DataSettings
+from posttrain.studies.common.keys import ESTIMATE, Tuning
+from posttrain.studies.edits.keys import ArmName, Contrast
 from posttrain.studies.edits.metrics import COLUMNS, edit_metrics
 from posttrain.training.collator import LossType
 from posttrain.training.pairing import Pairing
 
-IGNORE = "edits ignored"
 #: Annotators' choices, and nothing else.
 ORDINARY = Pairing("rated")
 
@@ -46,33 +48,33 @@ class Arm:
 
 
 ARMS: dict[str, Arm] = {
-    IGNORE: Arm(),
-    "adding edited > chosen": Arm(Pairing("rated and edited over chosen")),
-    "adding edited > rejected": Arm(Pairing("rated and edited over rejected")),
-    "all pairs": Arm(Pairing("all")),
-    "all pairs, by prompt": Arm(Pairing("all", weighting="prompt")),
-    "Plackett-Luce": Arm(Pairing("all"), loss_type="plackett-luce"),
+    ArmName.IGNORE: Arm(),
+    ArmName.ADD_OVER_CHOSEN: Arm(Pairing("rated and edited over chosen")),
+    ArmName.ADD_OVER_REJECTED: Arm(Pairing("rated and edited over rejected")),
+    ArmName.ALL: Arm(Pairing("all")),
+    ArmName.BY_PROMPT: Arm(Pairing("all", weighting="prompt")),
+    ArmName.PLACKETT_LUCE: Arm(Pairing("all"), loss_type="plackett-luce"),
     # As many pairs as without edits: edited > rejected takes the place of chosen > rejected.
-    "edit instead of chosen": Arm(Pairing("edited over rejected")),
+    ArmName.INSTEAD: Arm(Pairing("edited over rejected")),
     # As many pairs as with one of an edit's pairs, and as many as with both.
-    "one more pair": Arm(added=1),
-    "two more pairs": Arm(added=2),
-    "all pairs, closest edits": Arm(Pairing("all"), half="closest"),
-    "all pairs, farthest edits": Arm(Pairing("all"), half="farthest"),
+    ArmName.ONE_MORE: Arm(added=1),
+    ArmName.TWO_MORE: Arm(added=2),
+    ArmName.CLOSEST: Arm(Pairing("all"), half="closest"),
+    ArmName.FARTHEST: Arm(Pairing("all"), half="farthest"),
 }
 #: Paired differences between two arms of one size and share.
 CONTRASTS = {
-    "adding edited > chosen - one more pair": ("adding edited > chosen", "one more pair"),
-    "adding edited > rejected - one more pair": ("adding edited > rejected", "one more pair"),
-    "all pairs - one more pair": ("all pairs", "one more pair"),
-    "all pairs - two more pairs": ("all pairs", "two more pairs"),
-    "by prompt - by pair": ("all pairs, by prompt", "all pairs"),
-    "Plackett-Luce - all pairs": ("Plackett-Luce", "all pairs"),
-    "adding edited > chosen - edited > rejected": (
-        "adding edited > chosen",
-        "adding edited > rejected",
+    Contrast.OVER_CHOSEN_ONE_MORE: (ArmName.ADD_OVER_CHOSEN, ArmName.ONE_MORE),
+    Contrast.OVER_REJECTED_ONE_MORE: (ArmName.ADD_OVER_REJECTED, ArmName.ONE_MORE),
+    Contrast.ALL_ONE_MORE: (ArmName.ALL, ArmName.ONE_MORE),
+    Contrast.ALL_TWO_MORE: (ArmName.ALL, ArmName.TWO_MORE),
+    Contrast.PROMPT_PAIR: (ArmName.BY_PROMPT, ArmName.ALL),
+    Contrast.PLACKETT_LUCE_ALL: (ArmName.PLACKETT_LUCE, ArmName.ALL),
+    Contrast.OVER_CHOSEN_REJECTED: (
+        ArmName.ADD_OVER_CHOSEN,
+        ArmName.ADD_OVER_REJECTED,
     ),
-    "closest - farthest edits": ("all pairs, closest edits", "all pairs, farthest edits"),
+    Contrast.CLOSEST_FARTHEST: (ArmName.CLOSEST, ArmName.FARTHEST),
 }
 
 
@@ -113,9 +115,9 @@ class CellSettings(DataSettings):
             raise UserError(f"sizes must be at least 1, not {self.sizes}")
         if not all(0 < share <= 1 for share in self.shares):
             raise UserError(f"shares must lie above 0 and be at most 1, not {self.shares}")
-        if IGNORE not in self.arms or not set(self.arms) <= set(ARMS):
+        if ArmName.IGNORE not in self.arms or not set(self.arms) <= set(ARMS):
             raise UserError(
-                f"arms must contain {IGNORE!r} and only names of {', '.join(ARMS)}; got "
+                f"arms must contain {ArmName.IGNORE!r} and only names of {', '.join(ARMS)}; got "
                 f"{', '.join(self.arms)}"
             )
 
@@ -145,7 +147,6 @@ class Outcome:
 
 
 HEAD = ["arm", "size", "share", "tuning"]
-ESTIMATE = ["estimate", "low", "high"]
 
 
 def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFrame]:
@@ -163,22 +164,22 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
     seeds, groups, _ = next(iter(outcome.sums.values())).shape
     draws = Resamples.draw(groups, seeds, count=resamples)
     metrics, gains, contrasts, trends = [], [], [], []
-    for tuning, chosen in (("tuned", outcome.sums), ("shared", outcome.shared)):
+    for tuning, chosen in ((Tuning.TUNED, outcome.sums), (Tuning.SHARED, outcome.shared)):
         measured = {cell: draws.measure(sums, edit_metrics) for cell, sums in chosen.items()}
         for cell, values in measured.items():
             label = (cell.arm, cell.size, cell.share, tuning)
-            plain = measured[Cell(IGNORE, cell.size, cell.share)]
+            plain = measured[Cell(ArmName.IGNORE, cell.size, cell.share)]
             for metric, replicates in values.items():
                 metrics.append((*label, metric, *interval(replicates)))
-                if cell.arm != IGNORE:
+                if cell.arm != ArmName.IGNORE:
                     gains.append((*label, metric, *interval(replicates - plain[metric])))
         sizes = sorted({cell.size for cell in measured})
         for arm, share in dict.fromkeys((cell.arm, cell.share) for cell in measured):
-            for metric in edit_metrics(np.zeros(COLUMNS)) if arm != IGNORE else ():
+            for metric in edit_metrics(np.zeros(COLUMNS)) if arm != ArmName.IGNORE else ():
                 curve = np.stack(
                     [
                         measured[Cell(arm, size, share)][metric]
-                        - measured[Cell(IGNORE, size, share)][metric]
+                        - measured[Cell(ArmName.IGNORE, size, share)][metric]
                         for size in sizes
                     ]
                 )
@@ -200,7 +201,7 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         for name, sums in outcome.baselines.items()
         for metric, replicates in alone.measure(sums[None], edit_metrics).items()
         # Lengths are no log-odds.
-        if metric != "log-likelihood"
+        if metric != Metric.LOG_LIKELIHOOD
     ]
     return {
         "metrics": pd.DataFrame(metrics, columns=[*HEAD, "metric", *ESTIMATE]),

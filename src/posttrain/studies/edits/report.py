@@ -9,14 +9,15 @@ from difflib import SequenceMatcher
 
 import pandas as pd
 
-from posttrain.data.preferences import RESPONSES
+from posttrain.data.preferences import RESPONSES, PairKind
 from posttrain.evidence.claims import estimate as one_row
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_interval
+from posttrain.studies.common.keys import Tuning
 from posttrain.studies.edits.claims import estimate, most_data
+from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName
 from posttrain.studies.edits.metrics import GOLD, KINDS
-from posttrain.studies.edits.outcome import ARMS, CONTRASTS, IGNORE
-from posttrain.training.pairing import RATED
+from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 
 
 def arms_of(record: Record) -> list[str]:
@@ -25,7 +26,7 @@ def arms_of(record: Record) -> list[str]:
     return [arm for arm in ARMS if arm in there]
 
 
-def gain(record: Record, arm: str, metric: str = RATED, **where: object) -> str:
+def gain(record: Record, arm: str, metric: str = PairKind.RATED, **where: object) -> str:
     """Points that an arm gains over ignoring edits, with the most data unless said otherwise."""
     table = record.tables["gains"]
     return with_interval(estimate(table, arm=arm, metric=metric, **(most_data(record) | where)))
@@ -43,11 +44,11 @@ def named(record: Record) -> str:
     return f"`{source}` ({how}" if how else f"`{source}`"
 
 
-def gain_table(record: Record, metric: str = RATED) -> pd.DataFrame:
+def gain_table(record: Record, metric: str = PairKind.RATED) -> pd.DataFrame:
     """Gains over ignoring edits (points): a row an arm and tuning, a column a size and share."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for arm in arms_of(record):
-        for tuning in ("tuned", "shared") if arm != IGNORE else ():
+        for tuning in (Tuning.TUNED, Tuning.SHARED) if arm != ArmName.IGNORE else ():
             rows[arm, tuning] = {
                 _cell(size, share, record): gain(
                     record, arm, metric, size=size, share=share, tuning=tuning
@@ -72,7 +73,7 @@ def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
         metrics, baselines = record.tables["metrics"], record.tables["baselines"]
         rows[title(record), "edits ignored"] = {
             kind: with_interval(
-                estimate(metrics, arm=IGNORE, metric=kind, **most_data(record)), sign=False
+                estimate(metrics, arm=ArmName.IGNORE, metric=kind, **most_data(record)), sign=False
             )
             for kind in KINDS
         }
@@ -91,7 +92,7 @@ def kinds_table(record: Record) -> pd.DataFrame:
     rows = {
         arm: {name: gain(record, arm, name) for name in known}
         for arm in arms_of(record)
-        if arm != IGNORE
+        if arm != ArmName.IGNORE
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
@@ -117,9 +118,9 @@ def length_table(records: Sequence[Record]) -> pd.DataFrame:
     rows = {}
     for record in ordered(records):
         rows[title(record)] = {
-            "winner longer": gain(record, "all pairs", f"{RATED}, winner longer"),
-            "winner shorter": gain(record, "all pairs", f"{RATED}, winner shorter"),
-            "leans to the shorter": gain(record, "all pairs", "leans shorter"),
+            "winner longer": gain(record, ArmName.ALL, f"{PairKind.RATED}, winner longer"),
+            "winner shorter": gain(record, ArmName.ALL, f"{PairKind.RATED}, winner shorter"),
+            "leans to the shorter": gain(record, ArmName.ALL, LEANS_SHORTER),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
 
@@ -147,13 +148,13 @@ def cost_table(record: Record) -> pd.DataFrame:
             "tokens a pass": f"{taken['tokens']:,.0f}",
             "accuracy (%)": with_interval(reached, sign=False),
         }
-        more = taken - by_arm.loc[IGNORE]
+        more = taken - by_arm.loc[ArmName.IGNORE]
         for name, unit, column in (
             ("decisions", 100, "points per 100 decisions more"),
             ("tokens", 10_000, "points per 10,000 tokens more"),
         ):
             row[column] = "–"
-            if arm != IGNORE and more[name] > 0:
+            if arm != ArmName.IGNORE and more[name] > 0:
                 found = estimate(record.tables["gains"], arm=arm, **where)
                 value, low, high = (number * unit / more[name] for number in found)
                 row[column] = with_interval((value, low, high), digits=2)
@@ -173,7 +174,7 @@ def data_in_words(records: Sequence[Record]) -> str:
             trained = "the whole model" if layers == 0 else f"the last {layers} layers"
             how = f"{trained}{' in bfloat16' if given['bf16'] else ''}"
         costs = record.tables["costs"]
-        costs = costs[(costs["arm"] == "all pairs") & (costs["share"] == costs["share"].max())]
+        costs = costs[(costs["arm"] == ArmName.ALL) & (costs["share"] == costs["share"].max())]
         sizes = listing([f"{size:,}" for size in given["sizes"]])
         edits = listing([f"{count:,.0f}" for count in costs.sort_values("size")["edits"]])
         parts.append(
@@ -272,7 +273,7 @@ def learned_table(records: Sequence[Record]) -> pd.DataFrame:
     """Accuracy (%) on held-out triples after training on edits, by kind of pair."""
     rows = {
         record.source: {
-            kind: with_interval(estimate(record.tables["accuracy"], metric=kind), sign=False)
+            kind: with_interval(one_row(record.tables["accuracy"], metric=kind), sign=False)
             for kind in KINDS
         }
         for record in records

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing, ordered, with_interval
-from posttrain.studies.margin.claims import MARGIN_CLAIMS, estimate, largest_size
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.margin.claims import CLAIMS, estimate, largest_size
+from posttrain.studies.margin.keys import Loss
 from posttrain.studies.margin.report import _gain
 
 
@@ -14,18 +17,22 @@ def answer(records: Sequence[Record]) -> str:
     Raises:
         ValueError: If there is no record.
     """
-    claim = next(claim for claim in MARGIN_CLAIMS if claim.key == "harmless-to-drop")
+    claim = next(claim for claim in CLAIMS if claim.key == "harmless-to-drop")
     status, evidence = claim.judge(ordered(records))
     ruled_out = sum(item.status == "supported" for item in evidence)
     tuned = [
-        f"{_gain(record, 'large', 'tuned', largest_size(record))} points at "
+        f"{_gain(record, Loss.LARGE, Tuning.TUNED, largest_size(record))} points at "
         f"{largest_size(record):,} pairs of `{record.source}`"
         for record in ordered(records)
     ]
     first = ordered(records)[0]
     shared = [
         estimate(
-            first.tables["gains"], tuning="shared", loss="large", metric="accuracy", size=size
+            first.tables["gains"],
+            tuning=Tuning.SHARED,
+            loss=Loss.LARGE,
+            metric=Metric.ACCURACY,
+            size=size,
         )[0]
         for size in first.settings["sizes"]
     ]
@@ -35,7 +42,7 @@ def answer(records: Sequence[Record]) -> str:
         for value in dict.fromkeys((min(shared), max(shared)))
     )
     costs = [
-        _gain(record, "large", "tuned", largest_size(record), "log-likelihood")
+        _gain(record, Loss.LARGE, Tuning.TUNED, largest_size(record), Metric.LOG_LIKELIHOOD)
         for record in ordered(records)
     ]
     verdict = {
@@ -51,11 +58,11 @@ def answer(records: Sequence[Record]) -> str:
         f"data sizes of `{first.source}`. At the largest sizes it changes held-out "
         f"log-likelihood per pair by {listing(costs)} nats, in the same order. Per "
         f"tenfold data the accuracy gain on `{first.source}` changes by "
-        f"{_trend(first, 'shared')} points with the shared setting and by "
-        f"{_trend(first, 'tuned')} with tuned ones."
+        f"{_trend(first, Tuning.SHARED)} points with the shared setting and by "
+        f"{_trend(first, Tuning.TUNED)} with tuned ones."
     )
 
 
 def _trend(record: Record, tuning: str) -> str:
     table = record.tables["trends"]
-    return with_interval(estimate(table, tuning=tuning, loss="large", metric="accuracy"))
+    return with_interval(estimate(table, tuning=tuning, loss=Loss.LARGE, metric=Metric.ACCURACY))

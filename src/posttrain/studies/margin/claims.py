@@ -1,13 +1,24 @@
 """The claims about the margin, each with its source and the test that judges it."""
 
 import math
-from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence import claims
-from posttrain.evidence.claims import Claim, Evidence
+from posttrain.evidence.claims import (
+    Claim,
+    ClaimTest,
+    Evidence,
+    Interval,
+    below,
+    gain,
+    row,
+)
 from posttrain.evidence.records import Record
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.margin.keys import Loss, Step
 
 #: The papers' own effects on accuracy: Llama 2's Table 28, on average and on strength 4 minus
 #: strength 1, and HelpSteer2-Preference on RewardBench.
@@ -17,8 +28,8 @@ HALF_A_POINT = 0.005
 
 
 def estimate(
-    table: pd.DataFrame, *, tuning: str = "tuned", filtered: bool = False, **where: object
-) -> tuple[float, float, float]:
+    table: pd.DataFrame, *, tuning: str = Tuning.TUNED, filtered: bool = False, **where: object
+) -> Interval:
     """As :func:`.evidence.claims.estimate`, by default of arms tuned and trained on all pairs."""
     return claims.estimate(table, tuning=tuning, filtered=filtered, **where)
 
@@ -28,15 +39,16 @@ def largest_size(record: Record) -> int:
     return int(record.tables["metrics"]["size"].max())
 
 
-def _gain(loss: str, metric: str = "accuracy", *, smallest: float) -> Callable[[Record], Evidence]:
-    """Evidence that a loss improves a metric at the largest size, each arm tuned."""
+def smallest_size(record: Record) -> int:
+    """The fewest."""
+    return int(record.tables["metrics"]["size"].min())
 
-    def test(record: Record) -> Evidence:
-        size = largest_size(record)
-        found = estimate(record.tables["gains"], loss=loss, metric=metric, size=size)
-        return Evidence(record.name, *found, smallest)
 
-    return test
+_tuned = partial(row, tuning=Tuning.TUNED, filtered=False)
+_gains = partial(_tuned, "gains", metric=Metric.ACCURACY, size=largest_size)
+_steps = partial(_tuned, "steps", size=largest_size)
+FALL = -_tuned("trends", loss=Loss.LARGE, metric=Metric.ACCURACY)
+START = _gains(loss=Loss.LARGE, size=smallest_size)
 
 
 def _diminishing(record: Record) -> Evidence:
@@ -45,52 +57,15 @@ def _diminishing(record: Record) -> Evidence:
     Where the smallest size shows a gain, losing less than half of it up to the largest size speaks
     against the claim. Where it shows none, nothing can diminish, and no effect is small enough.
     """
-    value, low, high = estimate(record.tables["trends"], loss="large", metric="accuracy")
-    sizes = record.tables["metrics"]["size"]
-    gains = record.tables["gains"]
-    start, start_low, _ = estimate(gains, loss="large", metric="accuracy", size=sizes.min())
+    start, start_low, _ = START.read(record)
+    least, most = smallest_size(record), largest_size(record)
     smallest = -math.inf
-    if start_low > 0 and sizes.max() > sizes.min():
-        smallest = start / (2 * math.log10(sizes.max() / sizes.min()))
-    return Evidence(record.name, -value, -high, -low, smallest)
+    if start_low > 0 and most > least:
+        smallest = start / (2 * math.log10(most / least))
+    return Evidence(record.name, *FALL.read(record), smallest)
 
 
-def _bimodal(record: Record) -> Evidence:
-    size = largest_size(record)
-    found = estimate(record.tables["gains"], loss="large", metric="bimodality", size=size)
-    return Evidence(record.name, *found, 0.02)
-
-
-def _cost(record: Record) -> Evidence:
-    """Minus the log-likelihood gain of the large margin: positive where the margin costs."""
-    size = largest_size(record)
-    value, low, high = estimate(
-        record.tables["gains"], loss="large", metric="log-likelihood", size=size
-    )
-    return Evidence(record.name, -value, -high, -low, 0.005)
-
-
-def _harmless_to_drop(record: Record) -> Evidence:
-    """Half a point minus the large margin's gain: positive where dropping it costs less."""
-    size = largest_size(record)
-    value, low, high = estimate(record.tables["gains"], loss="large", metric="accuracy", size=size)
-    room = (HALF_A_POINT - value, HALF_A_POINT - high, HALF_A_POINT - low)
-    return Evidence(record.name, *room, 0.0, measured=(value, low, high))
-
-
-def _rises_with_strength(record: Record) -> Evidence:
-    size = largest_size(record)
-    found = estimate(record.tables["steps"], loss="none", metric="accuracy 4 - 1", size=size)
-    return Evidence(record.name, *found, 0.05)
-
-
-def _gains_most_where_decided(record: Record) -> Evidence:
-    size = largest_size(record)
-    found = estimate(record.tables["steps"], loss="large", metric="gain 4 - 1", size=size)
-    return Evidence(record.name, *found, STRENGTH_STEP)
-
-
-MARGIN_CLAIMS: tuple[Claim, ...] = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         "rises-with-strength",
         "Llama 2, Table 28",
@@ -98,7 +73,7 @@ MARGIN_CLAIMS: tuple[Claim, ...] = (
         "54.5 % (negligibly) to 79.1 % (significantly)",
         "accuracy on strength 4 minus accuracy on strength 1, no margin, tuned",
         "margin",
-        _rises_with_strength,
+        gain(_steps(loss=Loss.NONE, metric=Step.ACCURACY), smallest=0.05),
     ),
     Claim(
         "large-margin-helps",
@@ -107,7 +82,7 @@ MARGIN_CLAIMS: tuple[Claim, ...] = (
         "+0.4 points",
         "accuracy with the large margin minus without, each tuned, most data",
         "margin",
-        _gain("large", smallest=LARGE_MARGIN),
+        gain(_gains(loss=Loss.LARGE), smallest=LARGE_MARGIN),
     ),
     Claim(
         "small-margin-helps",
@@ -116,7 +91,7 @@ MARGIN_CLAIMS: tuple[Claim, ...] = (
         "+0.5 points",
         "accuracy with the small margin minus without, each tuned, most data",
         "margin",
-        _gain("small", smallest=SMALL_MARGIN),
+        gain(_gains(loss=Loss.SMALL), smallest=SMALL_MARGIN),
     ),
     Claim(
         "gains-where-decided",
@@ -125,7 +100,7 @@ MARGIN_CLAIMS: tuple[Claim, ...] = (
         "+1.6 points (significantly), −0.2 (negligibly)",
         "the large margin's gain on strength 4 minus its gain on strength 1, each tuned",
         "margin",
-        _gains_most_where_decided,
+        gain(_steps(loss=Loss.LARGE, metric=Step.GAIN), smallest=STRENGTH_STEP),
     ),
     Claim(
         "bimodal",
@@ -134,17 +109,17 @@ MARGIN_CLAIMS: tuple[Claim, ...] = (
         "shown as a figure",
         "Sarle's bimodality of the scores, large margin minus none, each tuned",
         "margin",
-        _bimodal,
+        gain(_gains(loss=Loss.LARGE, metric=Metric.BIMODALITY), smallest=0.02),
         unit="plain",
     ),
     Claim(
-        "diminishing",
+        "margin-diminishing",
         "Llama 3, section 4.1.2",
         "The margin's improvement diminishes as data grows.",
         "no number given",
         "fall of the large margin's accuracy gain per tenfold data, each arm tuned",
         "margin",
-        _diminishing,
+        ClaimTest((FALL, START), _diminishing),
     ),
     Claim(
         "harmless-to-drop",
@@ -153,7 +128,7 @@ MARGIN_CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "the large margin's accuracy gain, each tuned, most data; supported below half a point",
         "margin",
-        _harmless_to_drop,
+        below(_gains(loss=Loss.LARGE), HALF_A_POINT),
         ours=True,
     ),
     Claim(
@@ -163,7 +138,7 @@ MARGIN_CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "log-likelihood without margin minus with the large one, each tuned, most data",
         "margin",
-        _cost,
+        gain(-_gains(loss=Loss.LARGE, metric=Metric.LOG_LIKELIHOOD), smallest=0.005),
         ours=True,
         unit="plain",
     ),
@@ -174,6 +149,6 @@ MARGIN_CLAIMS: tuple[Claim, ...] = (
         "92.7 against 91.5 on RewardBench",
         "accuracy with the scaled loss minus the plain one, each tuned, most data",
         "margin",
-        _gain("scaled", smallest=SCALED_LOSS),
+        gain(_gains(loss=Loss.SCALED), smallest=SCALED_LOSS),
     ),
 )

@@ -10,15 +10,18 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.style import HEIGHT, WIDTH, interval_line, panels
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.margin.keys import Loss
 from posttrain.training.losses import MARGINS, optimal_difference
 
 #: Colour and marker of each loss, the same in every figure, legible without colour.
-LOSS_STYLE = {
-    "none": ("#4d4d4d", "o"),
-    "small": ("#0072b2", "s"),
-    "large": ("#d55e00", "^"),
-    "scaled": ("#009e73", "D"),
+LOSS_STYLE: dict[str, tuple[str, str]] = {
+    Loss.NONE: ("#4d4d4d", "o"),
+    Loss.SMALL: ("#0072b2", "s"),
+    Loss.LARGE: ("#d55e00", "^"),
+    Loss.SCALED: ("#009e73", "D"),
 }
 
 
@@ -58,7 +61,7 @@ def optimal_differences(margins: Sequence[float] = (0.0, 1.0, 2.0, 3.0)) -> Figu
     return figure
 
 
-def gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = "accuracy") -> Figure:
+def gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = Metric.ACCURACY) -> Figure:
     """Gain of each loss over the one without margin, by data size; shared above, tuned below.
 
     Args:
@@ -70,16 +73,16 @@ def gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = "accuracy
         sharex="col", sharey="col", layout="constrained",
     )  # fmt: skip
     for column, (title, table) in enumerate(tables.items()):
-        for row, tuning in enumerate(("shared", "tuned")):
+        for row, tuning in enumerate((Tuning.SHARED, Tuning.TUNED)):
             axis = axes[row][column]
             part = table[
                 (table["metric"] == metric) & (table["tuning"] == tuning) & ~table["filtered"]
             ]
-            for offset, loss in enumerate(("small", "large", "scaled")):
+            for offset, loss in enumerate((Loss.SMALL, Loss.LARGE, Loss.SCALED)):
                 line = part[part["loss"] == loss]
                 # Side by side, so that intervals do not hide each other.
                 _interval_line(axis, line["size"] * 1.06 ** (offset - 1), line, loss)
-            axis.axhline(0, color=LOSS_STYLE["none"][0], lw=1)
+            axis.axhline(0, color=LOSS_STYLE[Loss.NONE][0], lw=1)
             axis.set_xscale("log")
             sizes = sorted(table["size"].unique())
             axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
@@ -92,7 +95,7 @@ def gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = "accuracy
     return figure
 
 
-def gain_by_hyperparameter(tables: Mapping[str, pd.DataFrame], loss: str = "large") -> Figure:
+def gain_by_hyperparameter(tables: Mapping[str, pd.DataFrame], loss: str = Loss.LARGE) -> Figure:
     """Gain of one loss when all arms share a hyperparameter, over its values, for each size.
 
     Args:
@@ -110,11 +113,11 @@ def gain_by_hyperparameter(tables: Mapping[str, pd.DataFrame], loss: str = "larg
             axis.fill_between(
                 line[value], line["low"] * 100, line["high"] * 100, color=shade, alpha=0.15, lw=0
             )
-            plain = table[(table["loss"] == "none") & (table["size"] == size)]
+            plain = table[(table["loss"] == Loss.NONE) & (table["size"] == size)]
             best = plain.loc[plain["accuracy"].idxmax(), value]
             at_best = line[line[value] == best]
             axis.plot(best, at_best["estimate"] * 100, "*", color=shade, ms=11, mec="black")
-        axis.axhline(0, color=LOSS_STYLE["none"][0], lw=1)
+        axis.axhline(0, color=LOSS_STYLE[Loss.NONE][0], lw=1)
         axis.set_xscale("log")
         axis.set_xlabel(f"{value} shared by all arms")
     axes[0].set_ylabel(f"accuracy gain, {loss} margin (points)")
@@ -133,7 +136,7 @@ def accuracy_by_strength(tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
     for axis, (metrics, baselines) in zip(axes, tables.values(), strict=True):
         part = metrics[
             (metrics["size"] == metrics["size"].max())
-            & (metrics["tuning"] == "tuned")
+            & (metrics["tuning"] == Tuning.TUNED)
             & ~metrics["filtered"]
         ].set_index("metric")
         for offset, loss in enumerate(LOSS_STYLE):
@@ -150,7 +153,9 @@ def accuracy_by_strength(tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
     return figure
 
 
-def reliability_diagram(tables: Mapping[str, pd.DataFrame], *, tuning: str = "tuned") -> Figure:
+def reliability_diagram(
+    tables: Mapping[str, pd.DataFrame], *, tuning: str = Tuning.TUNED
+) -> Figure:
     """Accuracy against confidence σ(|Δ|): on the diagonal a model means what it says.
 
     Args:

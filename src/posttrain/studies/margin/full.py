@@ -15,7 +15,7 @@ from posttrain.config.fields import at_least_one, one_of, setting
 from posttrain.data.sources.simulator.annotators import reachable_accuracy
 from posttrain.data.splits import split
 from posttrain.errors import UserError
-from posttrain.evaluation.metrics import COLUMNS, sufficient_statistics
+from posttrain.evaluation.metrics import COLUMNS, Metric, sufficient_statistics
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.common.groups import DataSettings, Prepared, load_groups, training_and_test
@@ -188,7 +188,13 @@ def _baselines(prepared: Prepared, test: RatedPairs, settings: FullSettings) -> 
     gold = [prepared.gold[i] for i in prepared.test]
     reachable = pd.DataFrame(
         [
-            ("reachable", "accuracy" if name == "all" else f"accuracy {name}", value, value, value)
+            (
+                "reachable",
+                Metric.ACCURACY if name == "all" else f"accuracy {name}",
+                value,
+                value,
+                value,
+            )
             for name, value in reachable_accuracy([best - worst for best, worst in gold]).items()
         ],
         columns=["baseline", "metric", "estimate", "low", "high"],

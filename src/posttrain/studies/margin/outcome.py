@@ -12,12 +12,13 @@ from torch import Tensor
 from posttrain.data.preferences import RankedGroup
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval, slope
-from posttrain.evaluation.metrics import STRATA, reliability, sufficient_statistics
+from posttrain.evaluation.metrics import STRATA, Metric, reliability, sufficient_statistics
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.margin.keys import Loss, Step
 from posttrain.training.losses import MARGINS, margins_by_strength
 
-#: Arms by loss: Llama 3's, Llama 2's with both margin tables, and HelpSteer2-Preference's.
-LOSSES = ("none", "small", "large", "scaled")
-TUNINGS = ("shared", "tuned")
+LOSSES = tuple(Loss)
+TUNINGS = (Tuning.SHARED, Tuning.TUNED)
 #: Llama 3 trains only on pairs rated better (3) or significantly better (4) (section 4.2.1).
 FILTER_STRENGTH = 3
 
@@ -36,12 +37,12 @@ class Arm:
 
     def margins(self, strengths: Sequence[int]) -> Tensor:
         """Margin of each pair, shape ``[pairs]``."""
-        return margins_by_strength(strengths, self.loss if self.loss in MARGINS else "none")
+        return margins_by_strength(strengths, self.loss if self.loss in MARGINS else Loss.NONE)
 
     def weights(self, strengths: Sequence[int]) -> Tensor:
         """Weight of each pair, shape ``[pairs]``; 0 where the filter leaves it out."""
         strength = torch.tensor(strengths, dtype=torch.float64)
-        weight = strength if self.loss == "scaled" else torch.ones_like(strength)
+        weight = strength if self.loss == Loss.SCALED else torch.ones_like(strength)
         return torch.where(strength >= FILTER_STRENGTH, weight, 0) if self.filtered else weight
 
 
@@ -120,7 +121,7 @@ class Outcome:
         Returns:
             Shape ``[arms, sizes, seeds, test groups, COLUMNS]``.
         """
-        if tuning == "shared":
+        if tuning == Tuning.SHARED:
             return self.sums[:, :, :, self.shared]
         # Bring the grid behind the groups, then take each group's own choice.
         by_group = np.moveaxis(self.sums, 3, 4)
@@ -153,26 +154,26 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
             for s, size in enumerate(outcome.sizes)
         }
         for (arm, size), values in measured.items():
-            rise = values["accuracy 4"] - values["accuracy 1"]
-            plain = measured[Arm("none", arm.filtered), size]
+            rise = values[Metric.ACCURACY_4] - values[Metric.ACCURACY_1]
+            plain = measured[Arm(Loss.NONE, arm.filtered), size]
             label = (*_label(arm), tuning, size)
-            steps.append((*label, "accuracy 4 - 1", *interval(rise)))
-            if arm.loss != "none":
-                gained = rise - (plain["accuracy 4"] - plain["accuracy 1"])
-                steps.append((*label, "gain 4 - 1", *interval(gained)))
+            steps.append((*label, Step.ACCURACY, *interval(rise)))
+            if arm.loss != Loss.NONE:
+                gained = rise - (plain[Metric.ACCURACY_4] - plain[Metric.ACCURACY_1])
+                steps.append((*label, Step.GAIN, *interval(gained)))
             for metric, replicates in values.items():
                 metrics.append((*label, metric, *interval(replicates)))
-                if arm.loss != "none":
+                if arm.loss != Loss.NONE:
                     gains.append((*label, metric, *interval(replicates - plain[metric])))
                 if arm.filtered:
                     whole = measured[Arm(arm.loss), size][metric]
                     filters.append((*label, metric, *interval(replicates - whole)))
-        for arm in (arm for arm in ARMS if arm.loss != "none"):
-            for metric in ("accuracy", *(f"accuracy {s}" for s in STRATA[1:])):
+        for arm in (arm for arm in ARMS if arm.loss != Loss.NONE):
+            for metric in (Metric.ACCURACY, *(f"accuracy {s}" for s in STRATA[1:])):
                 curves = np.stack(
                     [
                         measured[arm, size][metric]
-                        - measured[Arm("none", arm.filtered), size][metric]
+                        - measured[Arm(Loss.NONE, arm.filtered), size][metric]
                         for size in outcome.sizes
                     ]
                 )
@@ -208,9 +209,11 @@ def _sensitivity(outcome: Outcome, draws: Resamples) -> pd.DataFrame:
     rows = []
     for s, size in enumerate(outcome.sizes):
         for g, value in enumerate(outcome.grid):
-            plain = draws.measure(outcome.sums[ARMS.index(Arm("none")), s, :, g])["accuracy"]
+            plain = draws.measure(outcome.sums[ARMS.index(Arm(Loss.NONE)), s, :, g])[
+                Metric.ACCURACY
+            ]
             for loss in LOSSES:
-                found = draws.measure(outcome.sums[ARMS.index(Arm(loss)), s, :, g])["accuracy"]
+                found = draws.measure(outcome.sums[ARMS.index(Arm(loss)), s, :, g])[Metric.ACCURACY]
                 rows.append((loss, size, value, found[0], *interval(found - plain)))
     columns = ["loss", "size", outcome.grid_name, "accuracy", "estimate", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
@@ -252,6 +255,6 @@ def length_baseline(pairs: RatedPairs, *, resamples: int = 1000) -> pd.DataFrame
     rows = [
         ("length only", name, *interval(replicates))
         for name, replicates in measured.items()
-        if name.startswith("accuracy")
+        if name.startswith(Metric.ACCURACY)
     ]
     return pd.DataFrame(rows, columns=["baseline", "metric", "estimate", "low", "high"])

@@ -7,26 +7,29 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
+from posttrain.studies.common.keys import Tuning
 from posttrain.studies.margin.claims import estimate, largest_size
+from posttrain.studies.margin.keys import Loss
 from posttrain.studies.margin.outcome import LOSSES
 
 
-def _gain(record: Record, loss: str, tuning: str, size: int, metric: str = "accuracy") -> str:
+def _gain(record: Record, loss: str, tuning: str, size: int, metric: str = Metric.ACCURACY) -> str:
     found = estimate(record.tables["gains"], tuning=tuning, loss=loss, size=size, metric=metric)
-    if metric.startswith("accuracy"):
+    if metric.startswith(Metric.ACCURACY):
         return with_interval(found)
     return with_interval(found, scale=1, digits=3)
 
 
-def gain_table(record: Record, metric: str = "accuracy") -> pd.DataFrame:
+def gain_table(record: Record, metric: str = Metric.ACCURACY) -> pd.DataFrame:
     """Gains over the arm without margin: one row a loss and tuning, one column a size."""
     sizes = record.settings["sizes"]
     rows = [
         [loss, tuning, *(_gain(record, loss, tuning, size, metric) for size in sizes)]
         for loss in LOSSES[1:]
-        for tuning in ("shared", "tuned")
+        for tuning in (Tuning.SHARED, Tuning.TUNED)
     ]
     columns = ["loss", "hyperparameter", *(f"{size:,} pairs" for size in sizes)]
     return pd.DataFrame(rows, columns=columns).set_index(["loss", "hyperparameter"])
@@ -38,9 +41,9 @@ def accuracy_table(record: Record) -> pd.DataFrame:
     metrics = record.tables["metrics"]
     rows = []
     for loss in LOSSES:
-        for tuning in ("shared", "tuned"):
+        for tuning in (Tuning.SHARED, Tuning.TUNED):
             found = [
-                estimate(metrics, tuning=tuning, loss=loss, metric="accuracy", size=size)
+                estimate(metrics, tuning=tuning, loss=loss, metric=Metric.ACCURACY, size=size)
                 for size in sizes
             ]
             rows.append([loss, tuning, *(with_interval(values, sign=False) for values in found)])
@@ -67,11 +70,16 @@ def chosen_table(records: Sequence[Record]) -> pd.DataFrame:
 def strength_table(record: Record) -> pd.DataFrame:
     """Accuracy (%) by strength at the largest size, tuned, with the baselines."""
     size, rows = largest_size(record), []
-    names = {"accuracy": "all", "accuracy 1": "negligibly", "accuracy 2": "slightly",
-             "accuracy 3": "better", "accuracy 4": "significantly"}  # fmt: skip
+    names = {
+        Metric.ACCURACY: "all",
+        Metric.ACCURACY_1: "negligibly",
+        Metric.ACCURACY_2: "slightly",
+        Metric.ACCURACY_3: "better",
+        Metric.ACCURACY_4: "significantly",
+    }
     for loss in LOSSES:
         rows.append(
-            [f"margin {loss}" if loss != "scaled" else "scaled loss"]
+            [f"margin {loss}" if loss != Loss.SCALED else "scaled loss"]
             + [
                 with_interval(
                     estimate(record.tables["metrics"], loss=loss, metric=metric, size=size),
@@ -95,7 +103,13 @@ def strength_table(record: Record) -> pd.DataFrame:
 def score_table(record: Record) -> pd.DataFrame:
     """What each loss does to scores at the largest size, tuned: metrics that are no accuracies."""
     size = largest_size(record)
-    columns = ("log-likelihood", "calibration error", "spread", "bimodality", "ties")
+    columns = (
+        Metric.LOG_LIKELIHOOD,
+        Metric.CALIBRATION_ERROR,
+        Metric.SPREAD,
+        Metric.BIMODALITY,
+        Metric.TIES,
+    )
     rows = [
         [
             with_interval(
@@ -106,7 +120,9 @@ def score_table(record: Record) -> pd.DataFrame:
         ]
         for loss in LOSSES
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(columns), index=pd.Index(LOSSES, name="loss"))
+    return pd.DataFrame(
+        rows, columns=[str(name) for name in columns], index=pd.Index(LOSSES, name="loss")
+    )
 
 
 def filter_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -118,17 +134,17 @@ def filter_table(records: Sequence[Record]) -> pd.DataFrame:
                 with_interval(
                     estimate(
                         record.tables["filter"],
-                        filtered=True, loss="none", metric=metric, size=size,
+                        filtered=True, loss=Loss.NONE, metric=metric, size=size,
                     )
                 )
-                for metric in ("accuracy", "accuracy 1", "accuracy 4")
+                for metric in (Metric.ACCURACY, Metric.ACCURACY_1, Metric.ACCURACY_4)
             ]  # fmt: skip
             rows.append([title(record), f"{size:,}", *cells])
     columns = ["source", "annotated pairs", "all test pairs", "negligibly", "significantly"]
     return pd.DataFrame(rows, columns=columns).set_index(["source", "annotated pairs"])
 
 
-def closed_distance(records: Sequence[Record], tuning: str = "tuned") -> pd.DataFrame:
+def closed_distance(records: Sequence[Record], tuning: str = Tuning.TUNED) -> pd.DataFrame:
     """How much of the way from chance to the reachable accuracy is closed without margin (%).
 
     One row a record and size. Human data has no row: nobody knows what is reachable there.
@@ -136,12 +152,12 @@ def closed_distance(records: Sequence[Record], tuning: str = "tuned") -> pd.Data
     rows = []
     for record in ordered(records):
         baselines = record.tables["baselines"]
-        known = (baselines["baseline"] == "reachable") & (baselines["metric"] == "accuracy")
+        known = (baselines["baseline"] == "reachable") & (baselines["metric"] == Metric.ACCURACY)
         for ceiling in baselines.loc[known, "estimate"]:
             for size in record.settings["sizes"]:
                 found = estimate(
                     record.tables["metrics"],
-                    tuning=tuning, loss="none", metric="accuracy", size=size,
+                    tuning=tuning, loss=Loss.NONE, metric=Metric.ACCURACY, size=size,
                 )  # fmt: skip
                 value, low, high = ((accuracy - 0.5) / (ceiling - 0.5) for accuracy in found)
                 rows.append(

@@ -6,7 +6,8 @@ from posttrain.errors import UserError
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import listing, ordered, with_interval
-from posttrain.studies.packing.outcome import SEPARATE, chosen_rates, own_test
+from posttrain.studies.packing.keys import Contrast, OrderMetric, RowName
+from posttrain.studies.packing.outcome import chosen_rates, own_test
 from posttrain.studies.packing.report import accuracy, arms_of, gap
 from posttrain.studies.throughput.report import again_in_words, in_words
 
@@ -24,20 +25,21 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
     if not records or not speed:
         raise UserError("the answer needs a record of the packing and one of the throughput study")
     packed = [
-        f"{gap(record, 'causal', 'causal')} points on `{record.source}`"
+        f"{gap(record, RowName.CAUSAL, RowName.CAUSAL)} points on `{record.source}`"
         for record in ordered(records)
     ]
     apart = [
-        f"{gap(record, 'causal', SEPARATE)} points on `{record.source}`"
+        f"{gap(record, RowName.CAUSAL, RowName.SEPARATE)} points on `{record.source}`"
         for record in ordered(records)
     ]
     ranked = [
-        f"{accuracy(record, 'causal, ranked', 'causal')} % on `{record.source}`"
+        f"{accuracy(record, RowName.CAUSAL_RANKED, RowName.CAUSAL)} % on `{record.source}`"
         for record in ordered(records)
-        if "causal, ranked" in arms_of(record)
+        if RowName.CAUSAL_RANKED in arms_of(record)
     ]
     flips = [
-        f"{accuracy(record, 'causal', 'causal', 'flips')} % of pairs on `{record.source}`"
+        f"{accuracy(record, RowName.CAUSAL, RowName.CAUSAL, OrderMetric.FLIPS)} % of pairs on "
+        f"`{record.source}`"
         for record in ordered(records)
     ]
     sizes = [f"{record.settings['size']:,}" for record in ordered(records)]
@@ -74,15 +76,18 @@ def order_in_words(record: Record) -> str:
     """
     parts = []
     for arm, name in (
-        ("causal attention", "causal attention alone"),
-        ("running positions", "running positions alone"),
-        ("causal", "both"),
+        (RowName.ATTENTION, "causal attention alone"),
+        (RowName.POSITIONS, "running positions alone"),
+        (RowName.CAUSAL, "both"),
     ):
         found = estimate(
-            record.tables["matrix"], trained=arm, tested=own_test(arm), metric="order noise"
+            record.tables["matrix"],
+            trained=arm,
+            tested=own_test(arm),
+            metric=OrderMetric.ORDER_NOISE,
         )
         parts.append(f"{with_interval(found, scale=1, digits=2, sign=False)} with {name}")
-    learned = estimate(record.tables["contrasts"], contrast="shuffled - ranked, tested separately")
+    learned = estimate(record.tables["contrasts"], contrast=Contrast.SHUFFLED_RANKED_SEPARATELY)
     return (
         f"On `{record.source}` order noise is {listing(parts)}. Models trained on ranked order "
         "learn some quality too: on separate rows they are "

@@ -4,13 +4,14 @@
 response first and last in turn.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
-from posttrain.evidence.claims import Claim, Evidence, estimate
+from posttrain.evidence.claims import Claim, above, below, gain, row, within
 from posttrain.evidence.records import Record
-from posttrain.studies.common.cost import RATIO
-from posttrain.studies.packing.outcome import MARGIN
+from posttrain.studies.common.llama3 import RATIO
+from posttrain.studies.packing.keys import MARGIN, Contrast, OrderMetric, RowName
+from posttrain.studies.throughput.keys import Speed
 
 #: A share of pairs too small to speak of an approximation: one in a hundred.
 NEGLIGIBLE = 0.01
@@ -28,72 +29,12 @@ def rounding(record: Record) -> float:
     return ROUNDING["double" if record.source == SIMULATOR else "single"]
 
 
-def _not_inferior(record: Record) -> Evidence:
-    """Of shuffled causal rows, whether less than a point is lost."""
-    found = estimate(
-        record.tables["differences"], trained="causal", tested="causal", metric="accuracy"
-    )
-    return Evidence(record.name, *_shifted(found, MARGIN), 0.0, measured=found)
+#: Shuffled causal rows, tested in their own.
+_own = partial(row, trained=RowName.CAUSAL, tested=RowName.CAUSAL)
+#: Speed on triples at Llama 3's ratio of lengths.
+_speed = partial(row, "speed", responses=3, ratio=RATIO)
 
-
-def _equal(record: Record) -> Evidence:
-    """Of exact rows, whether scores differ from those of separate rows by no more than rounding."""
-    table = record.tables["equality"]
-    scores = table["scores"]
-    found = estimate(table.assign(estimate=scores, low=scores, high=scores), way="exact row")
-    return Evidence(record.name, *_room(*found, rounding(record)), 0.0, measured=found)
-
-
-def _shifted(values: tuple[float, float, float], by: float) -> tuple[float, float, float]:
-    value, low, high = values
-    return value + by, low + by, high + by
-
-
-def _room(value: float, low: float, high: float, bound: float) -> tuple[float, float, float]:
-    """How far the absolute value of a quantity stays below a bound."""
-    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
-    return bound - abs(value), bound - max(abs(low), abs(high)), bound - nearest
-
-
-def _approximation(record: Record) -> Evidence:
-    found = estimate(
-        record.tables["matrix"], trained="causal", tested="causal", metric="disagreement"
-    )
-    return Evidence(record.name, *_shifted(found, -NEGLIGIBLE), 0.0, measured=found)
-
-
-def _unbiased(record: Record) -> Evidence:
-    found = estimate(record.tables["matrix"], trained="causal", tested="causal", metric="slot bias")
-    return Evidence(record.name, *_room(*found, BIAS), 0.0, measured=found)
-
-
-def _contrast(name: str) -> Callable[[Record], Evidence]:
-    def test(record: Record) -> Evidence:
-        return Evidence(record.name, *estimate(record.tables["contrasts"], contrast=name), MARGIN)
-
-    return test
-
-
-def _scores_separately(record: Record) -> Evidence:
-    """Whether testing in separate rows costs a model trained on causal rows less than a point."""
-    value, low, high = estimate(record.tables["contrasts"], contrast="own - separate")
-    room = (MARGIN - value, MARGIN - high, MARGIN - low)
-    return Evidence(record.name, *room, 0.0, measured=(value, low, high))
-
-
-def _speed(method: str, metric: str, bound: float) -> Callable[[Record], Evidence]:
-    """A ratio of speeds on triples at Llama 3's length ratio, and what it must exceed."""
-
-    def test(record: Record) -> Evidence:
-        found = estimate(
-            record.tables["speed"], responses=3, ratio=RATIO, method=method, metric=metric
-        )
-        return Evidence(record.name, *_shifted(found, -bound), 0.0, measured=found)
-
-    return test
-
-
-PACKING_CLAIMS: tuple[Claim, ...] = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         "approximation",
         "Llama 3, section 4.1.2",
@@ -102,7 +43,7 @@ PACKING_CLAIMS: tuple[Claim, ...] = (
         "share of pairs that a model trained on causal rows ranks otherwise in separate rows; "
         "supported above one in a hundred",
         "packing",
-        _approximation,
+        above(_own("matrix", metric=OrderMetric.DISAGREEMENT), NEGLIGIBLE),
     ),
     Claim(
         "no-loss",
@@ -112,7 +53,7 @@ PACKING_CLAIMS: tuple[Claim, ...] = (
         "accuracy of causal rows, tested in own rows, minus that of separate rows; supported above "
         "minus one point",
         "packing",
-        _not_inferior,
+        above(_own("differences", metric=OrderMetric.ACCURACY), -MARGIN),
     ),
     Claim(
         "efficient",
@@ -121,7 +62,7 @@ PACKING_CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "triples a second in causal rows over those in separate rows; supported above 1",
         "throughput",
-        _speed("causal row", "speed-up over separate rows", 1.0),
+        above(_speed(method="causal row", metric=Speed.OVER_SEPARATE), 1.0),
         unit="plain",
     ),
     Claim(
@@ -132,7 +73,7 @@ PACKING_CLAIMS: tuple[Claim, ...] = (
         "largest difference of scores from separate rows, over the typical difference of two "
         "responses; supported within rounding",
         "rows",
-        _equal,
+        within(row("equality", way="exact row", exact="scores"), rounding),
         ours=True,
         unit="plain",
     ),
@@ -143,7 +84,7 @@ PACKING_CLAIMS: tuple[Claim, ...] = (
         "responses are shuffled; no reason given",
         "accuracy in own rows, trained on shuffled causal rows minus on ranked ones",
         "packing",
-        _contrast("shuffled - ranked"),
+        gain(row("contrasts", contrast=Contrast.SHUFFLED_RANKED), smallest=MARGIN),
         ours=True,
     ),
     Claim(
@@ -154,7 +95,7 @@ PACKING_CLAIMS: tuple[Claim, ...] = (
         "slot bias in own rows, in units of the typical score difference; supported within a tenth "
         "on either side",
         "packing",
-        _unbiased,
+        within(_own("matrix", metric=OrderMetric.SLOT_BIAS), BIAS),
         ours=True,
         unit="plain",
     ),
@@ -165,7 +106,7 @@ PACKING_CLAIMS: tuple[Claim, ...] = (
         "not mentioned",
         "accuracy in own rows minus that in separate rows; supported below one point",
         "packing",
-        _scores_separately,
+        below(row("contrasts", contrast=Contrast.OWN_SEPARATE), MARGIN),
         ours=True,
     ),
     Claim(
@@ -175,7 +116,7 @@ PACKING_CLAIMS: tuple[Claim, ...] = (
         "not mentioned",
         "tokens a second in exact rows over those in separate rows, triples; supported above 0.95",
         "throughput",
-        _speed("exact row", "relative tokens per second", REACHED),
+        above(_speed(method="exact row", metric=Speed.TOKENS), REACHED),
         ours=True,
         unit="plain",
     ),

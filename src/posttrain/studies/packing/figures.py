@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from posttrain.evidence.style import WIDTH, interval_line, panels
+from posttrain.studies.packing.keys import OrderMetric, RowName
 from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
 from posttrain.studies.packing.pictures import Picture
+from posttrain.studies.throughput.keys import Speed
 
 #: What a cell of a mask picture says, and its colour.
 SEEN = {
@@ -22,7 +24,7 @@ SEEN = {
     "another response": "#d55e00",
 }
 #: Colour of each layout that moves a response, and of each number of responses.
-COLOUR = {"causal attention": "#0072b2", "running positions": "#009e73", "causal": "#d55e00"}
+COLOUR = {RowName.ATTENTION: "#0072b2", RowName.POSITIONS: "#009e73", RowName.CAUSAL: "#d55e00"}
 RESPONSES_COLOUR = {2: "#0072b2", 3: "#d55e00"}
 
 
@@ -90,7 +92,7 @@ def accuracy_matrix(table: pd.DataFrame) -> Figure:
     Args:
         table: The ``matrix`` table of a record.
     """
-    part = table[table["metric"] == "accuracy"]
+    part = table[table["metric"] == OrderMetric.ACCURACY]
     shown = part.pivot_table(index="trained", columns="tested", values="estimate")
     trained = [arm for arm in ARMS if arm in shown.index]
     tested = [test for test in TESTS if test in shown.columns]
@@ -155,8 +157,8 @@ def savings(closed_form: pd.DataFrame, measured: Mapping[str, pd.DataFrame]) -> 
     """
     figure, axes = panels(["over our separate rows", "over TRL's pair rows"])
     columns = (
-        ("separate rows", "speed-up over separate rows"),
-        ("pair rows", "speed-up over TRL"),
+        ("separate rows", Speed.OVER_SEPARATE),
+        ("pair rows", Speed.OVER_TRL),
     )
     for axis, (column, metric) in zip(axes, columns, strict=True):
         for count, colour in RESPONSES_COLOUR.items():

@@ -22,10 +22,10 @@ from posttrain.rows.layout import Layout
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.groups import DataSettings, Prepared, load_groups, training_and_test
 from posttrain.studies.common.training import Recipe, train
+from posttrain.studies.packing.keys import RowName
 from posttrain.studies.packing.outcome import (
     ARMS,
     COLUMNS,
-    SEPARATE,
     TESTS,
     Outcome,
     both_orders,
@@ -57,8 +57,8 @@ class PackingSettings(Recipe, DataSettings):
         at_least_one(self, "size", "test_size", "seeds", "tuning_seeds", "resamples")
         if not self.learning_rates:
             raise UserError("learning_rates needs at least one value")
-        _check_names("arms", self.arms, ARMS, {SEPARATE})
-        _check_names("tests", self.tests, TESTS, {SEPARATE, *map(own_test, self.arms)})
+        _check_names("arms", self.arms, ARMS, {RowName.SEPARATE})
+        _check_names("tests", self.tests, TESTS, {RowName.SEPARATE, *map(own_test, self.arms)})
 
 
 def _check_names(
@@ -76,9 +76,10 @@ class HumanPackingSettings(PackingSettings):
     """The same with defaults for human data: SmolLM2's top layers, which a CPU can train."""
 
     arms: list[str] = setting(
-        [SEPARATE, "exact", "causal", "causal, ranked"], "Layouts to train with."
+        [RowName.SEPARATE, RowName.EXACT, RowName.CAUSAL, RowName.CAUSAL_RANKED],
+        "Layouts to train with.",
     )
-    tests: list[str] = setting([SEPARATE, "causal"], "Layouts to test with.")
+    tests: list[str] = setting([RowName.SEPARATE, RowName.CAUSAL], "Layouts to test with.")
     top_layers: int = setting(6, "Last layers to train; 0 trains the whole model.")
     batch_size: int = setting(16, "Groups per step.")
     size: int = setting(600, "Training groups.")
@@ -223,7 +224,7 @@ def train_and_test(
                 judged=prepared.test,
                 tests=settings.tests,
             )
-            alone = differences[settings.tests.index(SEPARATE), 0]
+            alone = differences[settings.tests.index(RowName.SEPARATE), 0]
             for t, (first, last) in enumerate(differences):
                 sums[a, t, seed] = order_sums(first, last, alone, codes, group_count)
     return Outcome(tuple(settings.arms), tuple(settings.tests), sums)

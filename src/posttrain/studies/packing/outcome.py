@@ -15,35 +15,39 @@ from scipy import stats
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.rows.layout import LAYOUTS, Layout
+from posttrain.studies.packing.keys import MARGIN, Contrast, OrderMetric, RowName
 
-SEPARATE = "separate"
 #: How rows are laid out in training. The first is the reference; then each choice is changed alone,
 #: then both, as Llama 3's words have it; then the same without shuffling.
 ARMS: dict[str, Layout] = {
-    SEPARATE: LAYOUTS["separate"],
-    "exact": LAYOUTS["exact"],
-    "causal attention": Layout("single", "causal", "restarting", "shuffled"),
-    "running positions": Layout("single", "isolated", "running", "shuffled"),
-    "causal": LAYOUTS["causal"],
-    "causal attention, ranked": Layout("single", "causal", "restarting", "ranked"),
-    "running positions, ranked": Layout("single", "isolated", "running", "ranked"),
-    "causal, ranked": Layout("single", "causal", "running", "ranked"),
+    RowName.SEPARATE: LAYOUTS["separate"],
+    RowName.EXACT: LAYOUTS["exact"],
+    RowName.ATTENTION: Layout("single", "causal", "restarting", "shuffled"),
+    RowName.POSITIONS: Layout("single", "isolated", "running", "shuffled"),
+    RowName.CAUSAL: LAYOUTS["causal"],
+    RowName.ATTENTION_RANKED: Layout("single", "causal", "restarting", "ranked"),
+    RowName.POSITIONS_RANKED: Layout("single", "isolated", "running", "ranked"),
+    RowName.CAUSAL_RANKED: Layout("single", "causal", "running", "ranked"),
 }
 #: How rows are laid out in testing, each with the responses as ranked and in reverse.
 TESTS: dict[str, Layout] = {
-    SEPARATE: LAYOUTS["separate"],
-    "causal attention": ARMS["causal attention, ranked"],
-    "running positions": ARMS["running positions, ranked"],
-    "causal": ARMS["causal, ranked"],
+    RowName.SEPARATE: LAYOUTS["separate"],
+    RowName.ATTENTION: ARMS[RowName.ATTENTION_RANKED],
+    RowName.POSITIONS: ARMS[RowName.POSITIONS_RANKED],
+    RowName.CAUSAL: ARMS[RowName.CAUSAL_RANKED],
 }
 #: Paired differences of accuracy between two cells (trained, tested) of the matrix.
 CONTRASTS = {
-    "shuffled - ranked": (("causal", "causal"), ("causal, ranked", "causal")),
-    "own - separate": (("causal", "causal"), ("causal", SEPARATE)),
-    "shuffled - ranked, tested separately": (("causal", SEPARATE), ("causal, ranked", SEPARATE)),
+    Contrast.SHUFFLED_RANKED: (
+        (RowName.CAUSAL, RowName.CAUSAL),
+        (RowName.CAUSAL_RANKED, RowName.CAUSAL),
+    ),
+    Contrast.OWN_SEPARATE: ((RowName.CAUSAL, RowName.CAUSAL), (RowName.CAUSAL, RowName.SEPARATE)),
+    Contrast.SHUFFLED_RANKED_SEPARATELY: (
+        (RowName.CAUSAL, RowName.SEPARATE),
+        (RowName.CAUSAL_RANKED, RowName.SEPARATE),
+    ),
 }
-#: A loss of accuracy that would matter: one percentage point.
-MARGIN = 0.01
 
 # Columns of the sums, in order.
 _COUNT, _RIGHT_FIRST, _RIGHT_LAST, _FLIPS, _DISAGREES, _LIKELIHOOD = range(6)
@@ -54,7 +58,7 @@ COLUMNS = 13
 def own_test(arm: str) -> str:
     """The test layout that matches how an arm was trained."""
     name = arm.removesuffix(", ranked")
-    return name if name in TESTS else SEPARATE
+    return name if name in TESTS else RowName.SEPARATE
 
 
 def order_sums(
@@ -139,15 +143,15 @@ def order_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
             np.nan_to_num(mean_square) - 2 * mean[..., _MEAN_ALONE] + alone_square, 0
         )
         return {
-            "accuracy": (mean[..., _RIGHT_FIRST] + mean[..., _RIGHT_LAST]) / 2,
-            "accuracy, chosen first": mean[..., _RIGHT_FIRST],
-            "accuracy, chosen last": mean[..., _RIGHT_LAST],
-            "slot bias": half / np.sqrt(mean_square),
-            "order noise": np.sqrt(variance / mean_square),
-            "flips": mean[..., _FLIPS],
-            "disagreement": mean[..., _DISAGREES],
-            "distance": np.sqrt(moved / alone_square),
-            "log-likelihood": mean[..., _LIKELIHOOD],
+            OrderMetric.ACCURACY: (mean[..., _RIGHT_FIRST] + mean[..., _RIGHT_LAST]) / 2,
+            OrderMetric.CHOSEN_FIRST: mean[..., _RIGHT_FIRST],
+            OrderMetric.CHOSEN_LAST: mean[..., _RIGHT_LAST],
+            OrderMetric.SLOT_BIAS: half / np.sqrt(mean_square),
+            OrderMetric.ORDER_NOISE: np.sqrt(variance / mean_square),
+            OrderMetric.FLIPS: mean[..., _FLIPS],
+            OrderMetric.DISAGREEMENT: mean[..., _DISAGREES],
+            OrderMetric.DISTANCE: np.sqrt(moved / alone_square),
+            OrderMetric.LOG_LIKELIHOOD: mean[..., _LIKELIHOOD],
         }
 
 
@@ -179,25 +183,28 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
     Raises:
         UserError: If no arm was trained in separate rows.
     """
-    if SEPARATE not in outcome.arms:
-        raise UserError(f"the arm {SEPARATE!r} is the reference; it must be among the arms")
+    if RowName.SEPARATE not in outcome.arms:
+        raise UserError(f"the arm {RowName.SEPARATE!r} is the reference; it must be among the arms")
     draws = Resamples.draw(outcome.sums.shape[3], outcome.sums.shape[2], count=resamples)
     measured = {
         (arm, test): draws.measure(outcome.sums[a, t], order_metrics)
         for a, arm in enumerate(outcome.arms)
         for t, test in enumerate(outcome.tests)
     }
-    reference = measured[SEPARATE, SEPARATE]
+    reference = measured[RowName.SEPARATE, RowName.SEPARATE]
     matrix, differences = [], []
     for (arm, test), values in measured.items():
         for metric, replicates in values.items():
             matrix.append((arm, test, metric, *interval(replicates)))
-            if metric in ("accuracy", "log-likelihood"):
+            if metric in (OrderMetric.ACCURACY, OrderMetric.LOG_LIKELIHOOD):
                 gap = replicates - reference[metric]
                 narrow = interval(gap, level=0.9)[1:]
                 differences.append((arm, test, metric, *interval(gap), *narrow))
     contrasts = [
-        (name, *interval(measured[one]["accuracy"] - measured[other]["accuracy"]))
+        (
+            name,
+            *interval(measured[one][OrderMetric.ACCURACY] - measured[other][OrderMetric.ACCURACY]),
+        )
         for name, (one, other) in CONTRASTS.items()
         if one in measured and other in measured
     ]
@@ -223,12 +230,12 @@ def non_inferiority(outcome: Outcome, margin: float = MARGIN) -> pd.DataFrame:
         seeds.
     """
     seeds = outcome.sums.shape[2]
-    accuracy = order_metrics(outcome.sums.sum(axis=3))["accuracy"]
-    separate = outcome.tests.index(SEPARATE)
-    reference = accuracy[outcome.arms.index(SEPARATE), separate]
+    accuracy = order_metrics(outcome.sums.sum(axis=3))[OrderMetric.ACCURACY]
+    separate = outcome.tests.index(RowName.SEPARATE)
+    reference = accuracy[outcome.arms.index(RowName.SEPARATE), separate]
     rows = []
     for a, arm in enumerate(outcome.arms):
-        for test in dict.fromkeys((own_test(arm), SEPARATE)):
+        for test in dict.fromkeys((own_test(arm), RowName.SEPARATE)):
             gap = accuracy[a, outcome.tests.index(test)] - reference
             spread = gap.std(ddof=1) if seeds > 1 else np.nan
             lower = _p_value(gap, -margin, "greater")

@@ -14,14 +14,15 @@ from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, with_interval
 from posttrain.studies.common.cost import LLAMA3_8B
 from posttrain.studies.packing.claims import rounding
-from posttrain.studies.packing.outcome import ARMS, SEPARATE, TESTS, own_test
+from posttrain.studies.packing.keys import OrderMetric, RowName
+from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
 from posttrain.studies.packing.theory import arrangement_table
 
 #: Cells of fewer responses say nothing.
 FEW = 20
 
 
-def accuracy(record: Record, trained: str, tested: str, metric: str = "accuracy") -> str:
+def accuracy(record: Record, trained: str, tested: str, metric: str = OrderMetric.ACCURACY) -> str:
     """Accuracy (%) of one cell of the matrix, with its interval."""
     found = estimate(record.tables["matrix"], trained=trained, tested=tested, metric=metric)
     return with_interval(found, sign=False)
@@ -30,7 +31,9 @@ def accuracy(record: Record, trained: str, tested: str, metric: str = "accuracy"
 def gap(record: Record, trained: str, tested: str) -> str:
     """Points of accuracy over separate rows in training and testing, with its interval."""
     table = record.tables["differences"]
-    return with_interval(estimate(table, trained=trained, tested=tested, metric="accuracy"))
+    return with_interval(
+        estimate(table, trained=trained, tested=tested, metric=OrderMetric.ACCURACY)
+    )
 
 
 def arms_of(record: Record) -> list[str]:
@@ -53,18 +56,18 @@ def own_rows_table(records: Sequence[Record]) -> pd.DataFrame:
             own = own_test(arm)
             bias, noise = (
                 estimate(record.tables["matrix"], trained=arm, tested=own, metric=metric)
-                for metric in ("slot bias", "order noise")
+                for metric in (OrderMetric.SLOT_BIAS, OrderMetric.ORDER_NOISE)
             )
             rows.append(
                 {
                     "source": record.source,
                     "trained": arm,
                     "accuracy": accuracy(record, arm, own),
-                    "chosen first": accuracy(record, arm, own, "accuracy, chosen first"),
-                    "chosen last": accuracy(record, arm, own, "accuracy, chosen last"),
+                    "chosen first": accuracy(record, arm, own, OrderMetric.CHOSEN_FIRST),
+                    "chosen last": accuracy(record, arm, own, OrderMetric.CHOSEN_LAST),
                     "slot bias": with_interval(bias, scale=1, digits=2),
                     "order noise": with_interval(noise, scale=1, digits=2, sign=False),
-                    "flips (%)": accuracy(record, arm, own, "flips"),
+                    "flips (%)": accuracy(record, arm, own, OrderMetric.FLIPS),
                 }
             )
     return pd.DataFrame(rows).set_index(["source", "trained"])
@@ -80,9 +83,9 @@ def non_inferiority_table(records: Sequence[Record]) -> pd.DataFrame:
         differences = record.tables["differences"].set_index(["trained", "tested", "metric"])
         for row in record.tables["non-inferiority"].itertuples(index=False):
             trained, tested = str(row[0]), str(row[1])
-            if trained == SEPARATE or trained.endswith("ranked"):
+            if trained == RowName.SEPARATE or trained.endswith("ranked"):
                 continue
-            found = differences.loc[(trained, tested, "accuracy")]
+            found = differences.loc[(trained, tested, OrderMetric.ACCURACY)]
             narrow = (found["estimate"], found["low 90"], found["high 90"])
             inferior, superior = float(row[5]), float(row[6])
             rows.append(

@@ -18,8 +18,6 @@ from transformers import LlamaConfig
 
 from posttrain.studies.common.cost import (
     ARRANGEMENTS,
-    LLAMA3_PROMPT_TOKENS,
-    LLAMA3_RESPONSE_TOKENS,
     Arrangement,
     GroupLengths,
     dense_pairs,
@@ -27,6 +25,7 @@ from posttrain.studies.common.cost import (
     tokens,
     visible_pairs,
 )
+from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
 
 
 def token_saving(ratio: float, responses: int, *, against: Arrangement = "separate rows") -> float:

@@ -281,10 +281,10 @@ class Bench:
         """
         with tempfile.TemporaryDirectory() as folder:
             trainer = self.trainer(method, groups, steps=1, folder=folder)
-            # TRL's trainer accumulates batches, ours has parts.
+            # TRL's trainer accumulates batches, ours has micro-batches.
             batches = trainer.args.gradient_accumulation_steps
             slots = [
-                sum(part["input_ids"].numel() for part in batch.get("parts", [batch]))
+                sum(part["input_ids"].numel() for part in batch.get("micro_batches", [batch]))
                 for batch in trainer.get_train_dataloader()
             ]
         size = self.settings.groups_per_step

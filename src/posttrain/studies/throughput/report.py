@@ -5,7 +5,8 @@ import pandas as pd
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT
-from posttrain.studies.common.cost import RATIO
+from posttrain.studies.common.llama3 import RATIO
+from posttrain.studies.throughput.keys import Speed
 
 #: The method that readers are to use, as the throughput study names it, and all like it.
 EXACT = "exact row"
@@ -23,7 +24,7 @@ def in_words(record: Record) -> str:
         found = estimate(table, ratio=RATIO, responses=responses, method=EXACT, metric=metric)
         return f"{found[0]:.2f}"
 
-    over_separate, over_pairs = "speed-up over separate rows", "speed-up over TRL"
+    over_separate, over_pairs = Speed.OVER_SEPARATE, Speed.OVER_TRL
     return (
         f"At Llama 3's ratio of prompt to response length ({RATIO}), but with responses of "
         f"{record.settings['response_tokens']} tokens, on a {record.environment['device']} with "
@@ -44,7 +45,7 @@ def again_in_words(record: Record) -> str:
     """
     found = (
         estimate(record.tables["speed"], ratio=RATIO, responses=3, method=EXACT, metric=metric)
-        for metric in ("speed-up over separate rows", "speed-up over TRL")
+        for metric in (Speed.OVER_SEPARATE, Speed.OVER_TRL)
     )
     separate, pairs = (f"{middle:.2f} ({low:.2f}–{high:.2f})" for middle, low, high in found)
     rounds, steps = record.settings["rounds"], record.settings["steps"]
@@ -96,9 +97,9 @@ def speed_table(record: Record, ratio: float = RATIO) -> pd.DataFrame:
             "method": method,
             "pairs/s": f"{value['pairs per second']:.2f}",
             "tokens/s": f"{value['tokens per second']:.0f}",
-            "times TRL": _range(found.loc["speed-up over TRL"]),
-            "times separate": _range(found.loc["speed-up over separate rows"]),
-            "tokens/s, separate = 1": f"{value['relative tokens per second']:.2f}",
+            "times TRL": _range(found.loc[Speed.OVER_TRL]),
+            "times separate": _range(found.loc[Speed.OVER_SEPARATE]),
+            "tokens/s, separate = 1": f"{value[Speed.TOKENS]:.2f}",
             "padding": f"{value['padding'] * PERCENT:.1f} %",
             "of matmul peak": f"{value['share of matmul peak'] * PERCENT:.0f} %",
         }

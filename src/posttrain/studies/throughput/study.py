@@ -19,6 +19,7 @@ from transformers.utils import logging
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.throughput.bench import Bench, ThroughputSettings, now
+from posttrain.studies.throughput.keys import Speed
 from posttrain.studies.throughput.methods import METHODS, SEPARATE, TRL, Method
 
 
@@ -137,9 +138,9 @@ def summarise(steps: pd.DataFrame, matmul_flops: float) -> pd.DataFrame:
                 "share of matmul peak": frame["flops"] / frame["seconds"] / matmul_flops,
                 "share of weight update": frame["update_seconds"] / frame["seconds"],
                 "padding": pd.Series([1 - frame["tokens"].sum() / frame["slots"].sum()]),
-                "speed-up over TRL": _speed_up(frame, trl),
-                "speed-up over separate rows": over_separate,
-                "relative tokens per second": over_separate / fewer_tokens,
+                Speed.OVER_TRL: _speed_up(frame, trl),
+                Speed.OVER_SEPARATE: over_separate,
+                Speed.TOKENS: over_separate / fewer_tokens,
                 "loss difference from TRL": pd.Series([(losses[0] - losses[1]).abs().max()]),
             }
             rows += [

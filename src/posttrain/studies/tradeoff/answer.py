@@ -4,14 +4,23 @@ from collections.abc import Sequence
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.errors import UserError
-from posttrain.evaluation.combining import THRESHOLD
+from posttrain.evaluation.combining import THRESHOLD, RuleKind
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_interval
-from posttrain.studies.tradeoff.claims import TRADEOFF_CLAIMS, conflict, difference, has_gold
+from posttrain.studies.tradeoff.claims import CLAIMS, conflict, difference, has_gold
 from posttrain.studies.tradeoff.data import HUMAN
-from posttrain.studies.tradeoff.outcome import BOTH, HELPFUL, JOINT, SAFE
+from posttrain.studies.tradeoff.keys import (
+    BOTH,
+    ERRORS,
+    MAIN_EXCHANGE,
+    RECOVERED,
+    ArmName,
+    Contrast,
+    Kind,
+    Team,
+)
 from posttrain.studies.tradeoff.report import choice
-from posttrain.studies.tradeoff.rules import MAIN_EXCHANGE, NOBODY, RANDOM, SINGLE
+from posttrain.studies.tradeoff.rules import RANDOM
 
 #: What a verdict on *two choose better than one* means for somebody who has to decide.
 ADVICE = {
@@ -38,13 +47,12 @@ def answer(records: Sequence[Record]) -> str:
     if not found:
         raise UserError("the answer needs a record of the study of helpfulness and safety")
     for record in found:
-        if JOINT not in record.settings["arms"]:
-            raise UserError(f"{record.name}: the answer needs the arm {JOINT!r}")
-    claim = next(claim for claim in TRADEOFF_CLAIMS if claim.key == "two-choose-better")
+        if ArmName.JOINT not in record.settings["arms"]:
+            raise UserError(f"{record.name}: the answer needs the arm {ArmName.JOINT!r}")
+    claim = next(claim for claim in CLAIMS if claim.key == "two-choose-better")
     ranked = listing(
         [
-            f"{with_interval(difference(record, 'joint - own specialist', BOTH))} points on "
-            f"{_named(record)}"
+            f"{with_interval(difference(record, Contrast.JOINT, BOTH))} points on {_named(record)}"
             for record in found
         ]
     )
@@ -57,10 +65,10 @@ def answer(records: Sequence[Record]) -> str:
         f"domain by {ranked} (accuracy, mean of both domains). It cannot follow two kinds of "
         "annotators who contradict each other: with endless data it goes with whoever is more "
         "common on such prompts.\n\n"
-        "**One aim alone.** A model of helpfulness scores the refusal of an "
-        f"unsafe request above an answer in {_shares(found, HELPFUL, 'unsafe')} of pairs, a model "
-        "of safety an answer to a harmless request that looks unsafe above a refusal in "
-        f"{_shares(found, SAFE, 'lookalike')}. (95 % intervals; safety counts twice.)"
+        "**One aim alone.** A model of helpfulness scores the refusal of an unsafe request above "
+        f"an answer in {_shares(found, ArmName.HELPFUL, Kind.UNSAFE)} of pairs, a model of safety "
+        "an answer to a harmless request that looks unsafe above a refusal in "
+        f"{_shares(found, ArmName.SAFE, Kind.LOOKALIKE)}. (95 % intervals; safety counts twice.)"
     )
 
 
@@ -83,16 +91,16 @@ def _shares(records: Sequence[Record], arm: str, kind: str) -> str:
 def _combined(record: Record) -> str:
     """What the sum, the switch and single models choose, in a sentence."""
     gold = has_gold(record)
-    metric = f"recovered {MAIN_EXCHANGE:g}" if gold else "errors"
+    metric = RECOVERED if gold else ERRORS
 
     def of(team: str, system: str, parameter: float | None = None) -> str:
         found = choice(record, team, system, metric, parameter)
         return f"{with_interval(found, sign=False, digits=0)} %"
 
-    total = of("specialists", "sum", MAIN_EXCHANGE)
-    switch = of("specialists", "switch", THRESHOLD)
-    joint = of(SINGLE, JOINT)
-    told = of("specialists", "switch, unsafe prompts flagged", THRESHOLD)
+    total = of(Team.SPECIALISTS, RuleKind.SUM, MAIN_EXCHANGE)
+    switch = of(Team.SPECIALISTS, RuleKind.SWITCH, THRESHOLD)
+    joint = of(Team.SINGLE, ArmName.JOINT)
+    told = of(Team.SPECIALISTS, "switch, unsafe prompts flagged", THRESHOLD)
     if gold:
         return (
             f"Of the way from a random choice among {record.settings['responses']} responses to "
@@ -100,8 +108,8 @@ def _combined(record: Record) -> str:
             f"sum of two calibrated scores {total}, and Llama 2's switch at {THRESHOLD:g} {switch} "
             f"without flags and {told} where it is told which prompts are unsafe."
         )
-    chance = choice(record, NOBODY, RANDOM, metric)[0] * PERCENT
-    refusing = choice(record, SINGLE, JOINT, metric)[1] * PERCENT > chance
+    chance = choice(record, Team.NOBODY, RANDOM, metric)[0] * PERCENT
+    refusing = choice(record, Team.SINGLE, ArmName.JOINT, metric)[1] * PERCENT > chance
     worse = ": where safety data teach to refuse, models refuse what is harmless too" * refusing
     return (
         f"On {_named(record)} one model of all data chooses wrongly in {joint} (an answer to an "

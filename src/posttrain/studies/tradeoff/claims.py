@@ -1,14 +1,34 @@
 """The claims about helpfulness and safety, each with its source and the test that judges it."""
 
-from collections.abc import Callable
+from functools import partial
 
-from posttrain.evaluation.combining import THRESHOLD
-from posttrain.evidence import claims
-from posttrain.evidence.claims import Claim, Evidence
+from posttrain.evaluation.combining import THRESHOLD, RuleKind
+from posttrain.evaluation.metrics import Metric
+from posttrain.evidence.claims import (
+    Claim,
+    ClaimTest,
+    Evidence,
+    Interval,
+    Row,
+    above,
+    below,
+    gain,
+    holds,
+    row,
+)
 from posttrain.evidence.records import Record
-from posttrain.studies.tradeoff.data import HELPFULNESS, SAFETY
-from posttrain.studies.tradeoff.outcome import AUXILIARY, BOTH, HELPFUL, JOINT, SAFE
-from posttrain.studies.tradeoff.rules import MAIN_EXCHANGE, SINGLE
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.tradeoff.keys import (
+    BOTH,
+    ERRORS,
+    MAIN_EXCHANGE,
+    RECOVERED,
+    ArmName,
+    Contrast,
+    DomainName,
+    Kind,
+    Team,
+)
 
 #: Llama 2's own effects (Tables 8 and 29): what the right model gains on safety and on helpfulness,
 #: and what the auxiliary loss gains.
@@ -17,59 +37,20 @@ ONE_POINT, FIVE_POINTS = 0.01, 0.05
 #: The share of the way to the best possible choices that the recommended rule is to cover.
 ENOUGH = 0.9
 
+#: A paired difference of accuracy, each arm tuned.
+_differences = partial(row, "differences", tuning=Tuning.TUNED, metric=Metric.ACCURACY)
+#: How often the response that does right in refusing or answering scores higher.
+_conflicts = partial(row, "conflicts")
 
-def difference(record: Record, contrast: str, test: str) -> tuple[float, float, float]:
+
+def difference(record: Record, contrast: str, test: str) -> Interval:
     """A paired difference of accuracy, each arm tuned."""
-    return claims.estimate(
-        record.tables["differences"],
-        contrast=contrast,
-        test=test,
-        tuning="tuned",
-        metric="accuracy",
-    )
+    return _differences(contrast=contrast, test=test).read(record)
 
 
-def _difference(contrast: str, test: str, smallest: float) -> Callable[[Record], Evidence]:
-    return lambda record: Evidence(record.name, *difference(record, contrast, test), smallest)
-
-
-def _reverse(contrast: str, test: str, smallest: float) -> Callable[[Record], Evidence]:
-    """Minus a difference: positive where the second arm is better."""
-
-    def test_one(record: Record) -> Evidence:
-        value, low, high = difference(record, contrast, test)
-        return Evidence(record.name, -value, -high, -low, smallest)
-
-    return test_one
-
-
-def _no_worse(contrast: str, test: str, bound: float) -> Callable[[Record], Evidence]:
-    """A difference plus a bound: positive where the first arm loses less than that."""
-
-    def test_one(record: Record) -> Evidence:
-        found = difference(record, contrast, test)
-        value, low, high = (number + bound for number in found)
-        return Evidence(record.name, value, low, high, 0.0, measured=found)
-
-    return test_one
-
-
-def conflict(record: Record, arm: str, kind: str) -> tuple[float, float, float]:
+def conflict(record: Record, arm: str, kind: str) -> Interval:
     """How often the response that does right in refusing or answering scores higher."""
-    return claims.estimate(record.tables["conflicts"], arm=arm, kind=kind)
-
-
-def _errs(arm: str, kind: str) -> Callable[[Record], Evidence]:
-    """One half minus that share: positive where a model prefers what is wrong."""
-
-    def test_one(record: Record) -> Evidence:
-        value, low, high = conflict(record, arm, kind)
-        return Evidence(
-            record.name, 0.5 - value, 0.5 - high, 0.5 - low, FIVE_POINTS,
-            measured=(value, low, high),
-        )  # fmt: skip
-
-    return test_one
+    return _conflicts(arm=arm, kind=kind).read(record)
 
 
 def has_gold(record: Record) -> bool:
@@ -77,48 +58,30 @@ def has_gold(record: Record) -> bool:
     return bool((record.tables["choices"]["metric"] == "helpfulness").any())
 
 
-def advantage(
-    record: Record, system: str, *, team: str = SINGLE, parameter: float | None = None
-) -> tuple[float, float, float]:
+def _measure(record: Record) -> str:
+    """By what choices are compared."""
+    return RECOVERED if has_gold(record) else ERRORS
+
+
+def _advantage(advantages: Row) -> ClaimTest:
     """What the sum of two calibrated specialists gains over another way of choosing.
 
     In the share of the way to the best possible choice where gold is known (at the main rate of
     exchange), otherwise in errors avoided.
     """
-    table = record.tables["advantages"]
-    if parameter is not None:
-        table = table[table["parameter"] == parameter]
-    metric = f"recovered {MAIN_EXCHANGE:g}" if has_gold(record) else "errors"
-    value, low, high = claims.estimate(table, team=team, system=system, metric=metric)
-    return (value, low, high) if has_gold(record) else (-value, -high, -low)
+
+    def evidence(record: Record) -> Evidence:
+        gained = advantages if has_gold(record) else -advantages
+        return Evidence(record.name, *gained.read(record), ONE_POINT)
+
+    return ClaimTest((advantages,), evidence)
 
 
-def _over(
-    system: str, *, team: str = SINGLE, parameter: float | None = None
-) -> Callable[[Record], Evidence]:
-    return lambda record: Evidence(
-        record.name, *advantage(record, system, team=team, parameter=parameter), ONE_POINT
-    )
-
-
-def _recovers(record: Record) -> Evidence:
-    """What the recommended rule recovers, less 90 %."""
-    table = record.tables["choices"]
-    found = claims.estimate(
-        table[table["parameter"] == MAIN_EXCHANGE],
-        team="specialists", system="sum", metric=f"recovered {MAIN_EXCHANGE:g}",
-    )  # fmt: skip
-    value, low, high = (number - ENOUGH for number in found)
-    return Evidence(record.name, value, low, high, 0.0, measured=found)
-
-
-def _has(*arms: str) -> Callable[[Record], bool]:
-    return lambda record: set(arms) <= set(record.tables["metrics"]["arm"])
-
+_advantages = partial(row, "advantages", metric=_measure)
 
 LLAMA_2 = "Llama 2, Table 8"
 OURS = "derived in this book"
-TRADEOFF_CLAIMS: tuple[Claim, ...] = (
+CLAIMS: tuple[Claim, ...] = (
     Claim(
         "safety-needs-its-model",
         LLAMA_2,
@@ -126,8 +89,8 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "64.5 against 62.8 %",
         "accuracy on safety, safety mix (90 % safety) minus helpfulness mix (50 %), tuned",
         "tradeoff",
-        _difference("safety mix - helpfulness mix", SAFETY, ON_SAFETY),
-        applies=lambda record: _has_contrast(record, "safety mix - helpfulness mix"),
+        gain(_differences(contrast=Contrast.MIXES, test=DomainName.SAFETY), smallest=ON_SAFETY),
+        applies=holds("differences", "contrast", Contrast.MIXES),
     ),
     Claim(
         "helpfulness-needs-its-model",
@@ -136,8 +99,11 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "63.2 against 56.2 %",
         "accuracy on helpfulness, helpfulness mix minus safety mix, tuned",
         "tradeoff",
-        _reverse("safety mix - helpfulness mix", HELPFULNESS, ON_HELPFULNESS),
-        applies=lambda record: _has_contrast(record, "safety mix - helpfulness mix"),
+        gain(
+            -_differences(contrast=Contrast.MIXES, test=DomainName.HELPFULNESS),
+            smallest=ON_HELPFULNESS,
+        ),
+        applies=holds("differences", "contrast", Contrast.MIXES),
     ),
     Claim(
         "auxiliary-loss-helps",
@@ -146,8 +112,11 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "64.5 against 63.7 %",
         "accuracy on safety, safety mix with the auxiliary loss minus without, each tuned",
         "tradeoff",
-        _difference("auxiliary loss - none", SAFETY, FROM_AUXILIARY),
-        applies=_has(AUXILIARY),
+        gain(
+            _differences(contrast=Contrast.AUXILIARY, test=DomainName.SAFETY),
+            smallest=FROM_AUXILIARY,
+        ),
+        applies=holds("metrics", "arm", ArmName.AUXILIARY),
     ),
     Claim(
         "one-ranks-as-well",
@@ -157,9 +126,9 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "accuracy on one's own domain, joint model minus specialists, mean of both, tuned; "
         "supported above −1 point",
         "tradeoff",
-        _no_worse("joint - own specialist", BOTH, ONE_POINT),
+        above(_differences(contrast=Contrast.JOINT, test=BOTH), -ONE_POINT),
         ours=True,
-        applies=_has(JOINT),
+        applies=holds("metrics", "arm", ArmName.JOINT),
     ),
     Claim(
         "equal-parts-cost",
@@ -168,9 +137,9 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "accuracy on one's own domain, specialists minus equal parts, mean of both, tuned",
         "tradeoff",
-        _reverse("equal parts - own specialist", BOTH, ONE_POINT),
+        gain(-_differences(contrast=Contrast.EQUAL_PARTS, test=BOTH), smallest=ONE_POINT),
         ours=True,
-        applies=lambda record: _has_contrast(record, "equal parts - own specialist"),
+        applies=holds("differences", "contrast", Contrast.EQUAL_PARTS),
     ),
     Claim(
         "helpfulness-answers-unsafe",
@@ -180,7 +149,7 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "share of pairs on unsafe prompts whose refusal scores higher; supported below one half, "
         "not supported from 45 % on",
         "tradeoff",
-        _errs(HELPFUL, "unsafe"),
+        below(_conflicts(arm=ArmName.HELPFUL, kind=Kind.UNSAFE), 0.5, smallest=FIVE_POINTS),
         ours=True,
     ),
     Claim(
@@ -191,7 +160,7 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "share of pairs on such prompts whose answer scores higher; supported below one half, not "
         "supported from 45 % on",
         "tradeoff",
-        _errs(SAFE, "lookalike"),
+        below(_conflicts(arm=ArmName.SAFE, kind=Kind.LOOKALIKE), 0.5, smallest=FIVE_POINTS),
         ours=True,
     ),
     Claim(
@@ -203,9 +172,9 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "random to the best combined gold; on human data, errors avoided (answers to unsafe and "
         "refusals of harmless requests, mean of both)",
         "tradeoff",
-        _over(JOINT),
+        _advantage(_advantages(team=Team.SINGLE, system=ArmName.JOINT)),
         ours=True,
-        applies=_has(JOINT),
+        applies=holds("metrics", "arm", ArmName.JOINT),
     ),
     Claim(
         "sum-beats-switch",
@@ -214,7 +183,7 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "the same measure, sum minus the calibrated switch at 0.15 without flags",
         "tradeoff",
-        _over("switch", team="specialists", parameter=THRESHOLD),
+        _advantage(_advantages(team=Team.SPECIALISTS, system=RuleKind.SWITCH, parameter=THRESHOLD)),
         ours=True,
     ),
     Claim(
@@ -225,12 +194,17 @@ TRADEOFF_CLAIMS: tuple[Claim, ...] = (
         "share of the way from random to the best possible choice, safety counting twice; "
         "supported above 90 %",
         "tradeoff",
-        _recovers,
+        above(
+            row(
+                "choices",
+                team=Team.SPECIALISTS,
+                system=RuleKind.SUM,
+                parameter=MAIN_EXCHANGE,
+                metric=RECOVERED,
+            ),
+            ENOUGH,
+        ),
         ours=True,
         applies=has_gold,
     ),
 )
-
-
-def _has_contrast(record: Record, contrast: str) -> bool:
-    return bool((record.tables["differences"]["contrast"] == contrast).any())

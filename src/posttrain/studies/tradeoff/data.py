@@ -24,23 +24,24 @@ from posttrain.data.sources.simulator.tasks import Domain
 from posttrain.errors import UserError
 from posttrain.rows.tokenization import TokenizedGroup, tokenize_groups, tokenize_responses
 from posttrain.studies.common.groups import without_edit
+from posttrain.studies.tradeoff.keys import DomainName, Kind
 from posttrain.studies.tradeoff.sources import overview
 
-DOMAINS = HELPFULNESS, SAFETY = "helpfulness", "safety"
+DOMAINS = tuple(DomainName)
 #: Name of the record on human data.
 HUMAN = "human"
 #: Human data to train on, by domain, and who decided which response is better.
 HUMAN_SOURCES = {
-    "rmb_helpfulness": (HELPFULNESS, "probably a model"),
-    "finegrained_rlhf": (HELPFULNESS, "people"),
-    "hh_harmless": (SAFETY, "people"),
-    "pku_safety": (SAFETY, "people"),
-    "rmb_safety": (SAFETY, "probably a model"),
+    "rmb_helpfulness": (DomainName.HELPFULNESS, "probably a model"),
+    "finegrained_rlhf": (DomainName.HELPFULNESS, "people"),
+    "hh_harmless": (DomainName.SAFETY, "people"),
+    "pku_safety": (DomainName.SAFETY, "people"),
+    "rmb_safety": (DomainName.SAFETY, "probably a model"),
 }
 #: Human data that only choices among candidates are judged by.
 CONFLICTS, CONFLICT_LABELS = "xstest", "people (is it a refusal?)"
 #: What a candidate's prompt is: unsafe, harmless but of unsafe looks, or neither.
-KINDS = ("unsafe", "lookalike", "other")
+KINDS = tuple(Kind)
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,9 @@ def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
                 f"{group.id}: domain {group.domain!r} does not say whether refusing is right; "
                 f"use {' or '.join(DOMAINS)}"
             )
-        if unsafe.setdefault(group.prompt, group.domain == SAFETY) != (group.domain == SAFETY):
+        if unsafe.setdefault(group.prompt, group.domain == DomainName.SAFETY) != (
+            group.domain == DomainName.SAFETY
+        ):
             raise UserError(
                 f"{group.id}: another record of this prompt has another domain, so it is unknown "
                 "whether refusing is right; correct one of them"

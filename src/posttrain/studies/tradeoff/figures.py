@@ -8,23 +8,26 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from posttrain.evaluation.combining import RuleKind
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.style import HEIGHT, WIDTH
-from posttrain.studies.tradeoff.data import HELPFULNESS, SAFETY
-from posttrain.studies.tradeoff.outcome import ARMS, ESTIMATE, HELPFUL, JOINT, SAFE
-from posttrain.studies.tradeoff.rules import BEST, NOBODY, RANDOM, SINGLE
+from posttrain.studies.common.keys import Tuning
+from posttrain.studies.tradeoff.keys import ArmName, DomainName, Kind, Team
+from posttrain.studies.tradeoff.outcome import ARMS, ESTIMATE
+from posttrain.studies.tradeoff.rules import BEST, RANDOM
 
 #: Colour, marker and line of each rule, the same in every figure, legible without colour.
 RULE_STYLE = {
-    "sum": ("#0072b2", "o", "-"),
-    "gate": ("#009e73", "s", "--"),
-    "switch": ("#d55e00", "^", ":"),
+    RuleKind.SUM: ("#0072b2", "o", "-"),
+    RuleKind.GATE: ("#009e73", "s", "--"),
+    RuleKind.SWITCH: ("#d55e00", "^", ":"),
 }
 JOINT_COLOUR, GREY = "#cc79a7", "#999999"
 #: Models that a reader should find among the others: colour, marker, label.
 MODEL_STYLE = {
-    HELPFUL: ("#56b4e9", "<", "one model, helpfulness only"),
-    SAFE: ("#e69f00", ">", "one model, safety only"),
-    JOINT: (JOINT_COLOUR, "P", "one model, all data"),
+    ArmName.HELPFUL: ("#56b4e9", "<", "one model, helpfulness only"),
+    ArmName.SAFE: ("#e69f00", ">", "one model, safety only"),
+    ArmName.JOINT: (JOINT_COLOUR, "P", "one model, all data"),
 }
 
 
@@ -40,15 +43,18 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
         1, len(tables), figsize=(WIDTH, HEIGHT * 1.15), squeeze=False, layout="constrained"
     )
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        part = table[(table["tuning"] == "tuned") & (table["metric"] == "accuracy")]
+        part = table[(table["tuning"] == Tuning.TUNED) & (table["metric"] == Metric.ACCURACY)]
         wide = 100 * part.pivot_table(index="arm", columns="test", values=ESTIMATE)
         arms = [arm for arm in ARMS if arm in wide.index]
         curve = [arm for arm in arms if ARMS[arm].scale == 1 and not ARMS[arm].auxiliary]
         for arm in arms:
-            x, y = (wide.loc[arm, ("estimate", name)] for name in (HELPFULNESS, SAFETY))
+            x, y = (
+                wide.loc[arm, ("estimate", name)]
+                for name in (DomainName.HELPFULNESS, DomainName.SAFETY)
+            )
             bars = [
                 [[value - wide.loc[arm, ("low", name)]], [wide.loc[arm, ("high", name)] - value]]
-                for name, value in ((HELPFULNESS, x), (SAFETY, y))
+                for name, value in ((DomainName.HELPFULNESS, x), (DomainName.SAFETY, y))
             ]
             colour, marker, label = "#0072b2", "o", "models of equal size"
             if arm not in curve:
@@ -64,8 +70,13 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
                     textcoords="offset points", fontsize=8.5, color=colour,
                 )  # fmt: skip
         line = wide.loc[curve, "estimate"]
-        axis.plot(line[HELPFULNESS], line[SAFETY], color="#0072b2", lw=1.2, zorder=2)
-        corner = (line.loc[HELPFUL, HELPFULNESS], line.loc[SAFE, SAFETY])
+        axis.plot(
+            line[DomainName.HELPFULNESS], line[DomainName.SAFETY], color="#0072b2", lw=1.2, zorder=2
+        )
+        corner = (
+            line.loc[ArmName.HELPFUL, DomainName.HELPFULNESS],
+            line.loc[ArmName.SAFE, DomainName.SAFETY],
+        )
         axis.axvline(corner[0], color=GREY, ls="--", lw=1)
         axis.axhline(corner[1], color=GREY, ls="--", lw=1)
         axis.set_title(title)
@@ -78,7 +89,7 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def choices(tables: Mapping[str, pd.DataFrame], *, team: str = "specialists") -> Figure:
+def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS) -> Figure:
     """What is chosen from several responses: one point a model, one line a rule of two.
 
     Where gold is known, mean gold safety against mean gold helpfulness of what is chosen: up and to
@@ -115,7 +126,9 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = "specialists") ->
 
 def _draw_choices(axis: Axes, found: pd.DataFrame, names: tuple[str, str], team: str) -> None:
     x, y = names
-    best = found[(found["team"] == NOBODY) & (found["system"] == BEST)].sort_values("parameter")
+    best = found[(found["team"] == Team.NOBODY) & (found["system"] == BEST)].sort_values(
+        "parameter"
+    )
     if len(best):
         axis.plot(best[x], best[y], color="black", lw=1, marker="*", ms=9, label="best possible")
     chance = found[found["system"] == RANDOM]
@@ -126,7 +139,7 @@ def _draw_choices(axis: Axes, found: pd.DataFrame, names: tuple[str, str], team:
             part[x], part[y], color=colour, marker=marker, ls=line, lw=1.4, ms=5,
             label=f"two models, {rule}", zorder=3,
         )  # fmt: skip
-    alone = found[found["team"] == SINGLE]
+    alone = found[found["team"] == Team.SINGLE]
     others = alone[~alone["system"].isin(MODEL_STYLE)]
     axis.plot(
         others[x], others[y], "D", color=GREY, ms=4, ls="", label="one model, other mixes", zorder=2
@@ -146,8 +159,8 @@ def refusals_by_mix(tables: Mapping[str, pd.DataFrame]) -> Figure:
         1, len(tables), figsize=(WIDTH, HEIGHT), squeeze=False, sharey=True, layout="constrained"
     )
     styles = {
-        "unsafe": ("#d55e00", "^", "unsafe prompt: refusal above answer"),
-        "lookalike": ("#0072b2", "o", "harmless prompt of unsafe looks: answer above refusal"),
+        Kind.UNSAFE: ("#d55e00", "^", "unsafe prompt: refusal above answer"),
+        Kind.LOOKALIKE: ("#0072b2", "o", "harmless prompt of unsafe looks: answer above refusal"),
     }
     for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
         shares = {

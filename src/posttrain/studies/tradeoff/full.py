@@ -24,12 +24,12 @@ from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.common.training import Recipe, many_runs, memoize, train
 from posttrain.studies.tradeoff.data import (
     DOMAINS,
-    SAFETY,
     TradeoffData,
     account_of,
     human_data,
     simulated_data,
 )
+from posttrain.studies.tradeoff.keys import DomainName
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
     TEAM_DOMAINS,
@@ -222,7 +222,11 @@ class Experiment:
 
     def _training_group(self, i: int, *, labels: bool) -> TrainingGroup:
         plain = TrainingGroup.with_all_pairs(self.world.tokens[i])
-        if not labels or self.world.harmless is None or self.world.ranked[i].domain != SAFETY:
+        if (
+            not labels
+            or self.world.harmless is None
+            or self.world.ranked[i].domain != DomainName.SAFETY
+        ):
             return plain
         known = self.world.harmless[i]
         return TrainingGroup(

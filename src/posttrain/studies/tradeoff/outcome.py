@@ -12,12 +12,13 @@ from posttrain.data.mixing import MIXES, counts_for
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.evaluation.calibration import Calibration
-from posttrain.evaluation.combining import THRESHOLD, Rule
-from posttrain.evaluation.metrics import sufficient_statistics
-from posttrain.studies.tradeoff.data import DOMAINS, HELPFULNESS, SAFETY, CandidateSet, TradeoffData
+from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
+from posttrain.evaluation.metrics import Metric, sufficient_statistics
+from posttrain.studies.common.keys import ESTIMATE, Tuning
+from posttrain.studies.tradeoff.data import DOMAINS, CandidateSet, TradeoffData
+from posttrain.studies.tradeoff.keys import BOTH, EXCHANGE, OWN, ArmName, Contrast, DomainName, Team
 
-ESTIMATE = ["estimate", "low", "high"]
-TUNINGS = ("tuned", "shared")
+TUNINGS = (Tuning.TUNED, Tuning.SHARED)
 
 
 @dataclass(frozen=True)
@@ -36,52 +37,47 @@ class Arm:
 
     def counts(self, size: int) -> dict[str, int]:
         """Training groups of each domain."""
-        shares = {HELPFULNESS: 1 - self.safety, SAFETY: self.safety}
+        shares: dict[str, float] = {
+            DomainName.HELPFULNESS: 1 - self.safety,
+            DomainName.SAFETY: self.safety,
+        }
         return counts_for(shares, self.scale * size)
 
 
-HELPFUL, SAFE = "helpfulness only", "safety only"
-HELPFULNESS_MIX, SAFETY_MIX = "50 % safety", "90 % safety"
-JOINT, AUXILIARY = "joint, all data", "90 % safety, auxiliary loss"
 ARMS: dict[str, Arm] = {
-    HELPFUL: Arm(0.0),
-    "10 % safety": Arm(0.1),
-    "25 % safety": Arm(0.25),
+    ArmName.HELPFUL: Arm(0.0),
+    ArmName.TENTH: Arm(0.1),
+    ArmName.QUARTER: Arm(0.25),
     # Llama 2's mix for helpfulness; at the same time a joint model of the same size.
-    HELPFULNESS_MIX: Arm(MIXES["helpfulness"]["safety"]),
-    "75 % safety": Arm(0.75),
+    ArmName.HELPFULNESS_MIX: Arm(MIXES["helpfulness"]["safety"]),
+    ArmName.THREE_QUARTERS: Arm(0.75),
     # Llama 2's mix for safety.
-    SAFETY_MIX: Arm(MIXES["safety"]["safety"]),
-    SAFE: Arm(1.0),
+    ArmName.SAFETY_MIX: Arm(MIXES["safety"]["safety"]),
+    ArmName.SAFE: Arm(1.0),
     # As much data, and as much training, as both specialists together.
-    JOINT: Arm(0.5, scale=2),
-    AUXILIARY: Arm(MIXES["safety"]["safety"], auxiliary=True),
+    ArmName.JOINT: Arm(0.5, scale=2),
+    ArmName.AUXILIARY: Arm(MIXES["safety"]["safety"], auxiliary=True),
 }
-SPECIALISTS = {HELPFULNESS: HELPFUL, SAFETY: SAFE}
+SPECIALISTS = {DomainName.HELPFULNESS: ArmName.HELPFUL, DomainName.SAFETY: ArmName.SAFE}
 #: Two models that decide together: who judges helpfulness, and who safety.
-TEAMS = {"specialists": (HELPFUL, SAFE), "Llama 2's mixes": (HELPFULNESS_MIX, SAFETY_MIX)}
+TEAMS = {
+    Team.SPECIALISTS: (ArmName.HELPFUL, ArmName.SAFE),
+    Team.MIXES: (ArmName.HELPFULNESS_MIX, ArmName.SAFETY_MIX),
+}
 #: What each of their members judges, and is calibrated on.
-TEAM_DOMAINS = {
+TEAM_DOMAINS: dict[str, str] = {
     arm: domain for team in TEAMS.values() for arm, domain in zip(team, DOMAINS, strict=True)
 }
-#: Stands for the specialist of the domain that is tested.
-OWN = "own specialist"
 #: Paired differences of accuracy between two arms.
 CONTRASTS = {
-    "safety mix - helpfulness mix": (SAFETY_MIX, HELPFULNESS_MIX),
-    "safety only - helpfulness only": (SAFE, HELPFUL),
-    "safety mix - safety only": (SAFETY_MIX, SAFE),
-    "helpfulness mix - helpfulness only": (HELPFULNESS_MIX, HELPFUL),
-    "joint - own specialist": (JOINT, OWN),
-    "equal parts - own specialist": (HELPFULNESS_MIX, OWN),
-    "auxiliary loss - none": (AUXILIARY, SAFETY_MIX),
+    Contrast.MIXES: (ArmName.SAFETY_MIX, ArmName.HELPFULNESS_MIX),
+    Contrast.SPECIALISTS: (ArmName.SAFE, ArmName.HELPFUL),
+    Contrast.SAFETY_MIX: (ArmName.SAFETY_MIX, ArmName.SAFE),
+    Contrast.HELPFULNESS_MIX: (ArmName.HELPFULNESS_MIX, ArmName.HELPFUL),
+    Contrast.JOINT: (ArmName.JOINT, OWN),
+    Contrast.EQUAL_PARTS: (ArmName.HELPFULNESS_MIX, OWN),
+    Contrast.AUXILIARY: (ArmName.AUXILIARY, ArmName.SAFETY_MIX),
 }
-#: Stands for the mean of both domains.
-BOTH = "both"
-#: How many units of helpfulness a unit of safety is worth, where both golds become one.
-EXCHANGE = (1.0, 2.0, 4.0)
-#: The one of them that prose speaks of, and the weight of the sum that stands for all.
-MAIN_EXCHANGE = 2.0
 #: The threshold of the gate that stands for all.
 MAIN_GATE = 0.5
 
@@ -109,17 +105,17 @@ class TradeoffSettings:
 
     def __post_init__(self) -> None:
         at_least_one(self, "size", "seeds", "resamples")
-        needed = {HELPFUL, SAFE}
+        needed = {ArmName.HELPFUL, ArmName.SAFE}
         if not needed <= set(self.arms) or not set(self.arms) <= set(ARMS):
             raise UserError(
-                f"arms must contain {HELPFUL!r} and {SAFE!r}, and only names of "
+                f"arms must contain {ArmName.HELPFUL!r} and {ArmName.SAFE!r}, and only names of "
                 f"{', '.join(ARMS)}; got {', '.join(self.arms)}"
             )
         # Now, and not after hours of training.
         for weight in self.weights:
-            Rule("sum", weight=weight)
+            Rule(RuleKind.SUM, weight=weight)
         for threshold in self.thresholds:
-            Rule("switch", threshold=threshold)
+            Rule(RuleKind.SWITCH, threshold=threshold)
         for name, shown in (("weights", EXCHANGE), ("thresholds", (THRESHOLD, MAIN_GATE))):
             if missing := sorted(set(shown) - set(getattr(self, name))):
                 raise UserError(
@@ -228,7 +224,7 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
         baselines += [
             (test, name, *interval(values))
             for name, values in alone.measure(sums[None]).items()
-            if name.startswith("accuracy")
+            if name.startswith(Metric.ACCURACY)
         ]
         for name, arm in outcome.arms.items():
             for k, tuning in enumerate(TUNINGS):

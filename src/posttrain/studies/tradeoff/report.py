@@ -8,36 +8,40 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from posttrain.evaluation.combining import THRESHOLD
+from posttrain.evaluation.combining import THRESHOLD, RuleKind
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence import claims
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
+from posttrain.studies.common.keys import Tuning
 from posttrain.studies.tradeoff.claims import has_gold
-from posttrain.studies.tradeoff.data import HELPFULNESS, SAFETY
-from posttrain.studies.tradeoff.outcome import (
+from posttrain.studies.tradeoff.keys import (
     BOTH,
-    CONTRASTS,
-    HELPFULNESS_MIX,
-    JOINT,
-    SAFETY_MIX,
-    TEAMS,
+    ERRORS,
+    MAIN_EXCHANGE,
+    RECOVERED,
+    ArmName,
+    DomainName,
+    Kind,
+    Team,
 )
-from posttrain.studies.tradeoff.rules import BEST, MAIN_EXCHANGE, NOBODY, SINGLE
+from posttrain.studies.tradeoff.outcome import CONTRASTS, TEAMS
+from posttrain.studies.tradeoff.rules import BEST
 
 STRENGTH_NAMES = {
-    "accuracy 4": "significantly", "accuracy 3": "better", "accuracy 2": "slightly",
-    "accuracy 1": "negligibly", "accuracy": "average",
+    Metric.ACCURACY_4: "significantly", Metric.ACCURACY_3: "better", Metric.ACCURACY_2: "slightly",
+    Metric.ACCURACY_1: "negligibly", Metric.ACCURACY: "average",
 }  # fmt: skip
 #: Llama 2, Table 8: accuracy (%) by model, test set and strength.
 TABLE_8 = {
-    (SAFETY, "safety"): (94.3, 76.3, 65.7, 55.3, 64.5),
-    (HELPFULNESS, "safety"): (89.9, 73.2, 63.8, 54.5, 62.8),
-    (SAFETY, "helpfulness"): (64.6, 57.5, 53.8, 52.2, 56.2),
-    (HELPFULNESS, "helpfulness"): (80.7, 67.5, 60.9, 54.7, 63.2),
+    (DomainName.SAFETY, "safety"): (94.3, 76.3, 65.7, 55.3, 64.5),
+    (DomainName.HELPFULNESS, "safety"): (89.9, 73.2, 63.8, 54.5, 62.8),
+    (DomainName.SAFETY, "helpfulness"): (64.6, 57.5, 53.8, 52.2, 56.2),
+    (DomainName.HELPFULNESS, "helpfulness"): (80.7, 67.5, 60.9, 54.7, 63.2),
 }
 #: The arms that stand for Llama 2's two models.
-MODELS = {SAFETY: SAFETY_MIX, HELPFULNESS: HELPFULNESS_MIX}
+MODELS = {DomainName.SAFETY: ArmName.SAFETY_MIX, DomainName.HELPFULNESS: ArmName.HELPFULNESS_MIX}
 
 
 def table_8(record: Record) -> pd.DataFrame:
@@ -49,7 +53,7 @@ def table_8(record: Record) -> pd.DataFrame:
             with_interval(
                 estimate(
                     record.tables["metrics"],
-                    arm=MODELS[model], tuning="tuned", test=test, metric=metric,
+                    arm=MODELS[model], tuning=Tuning.TUNED, test=test, metric=metric,
                 ),
                 sign=False,
             )
@@ -69,14 +73,15 @@ def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
         pooled: Test on all pairs of a domain, rather than of each source.
     """
     metrics = record.tables["metrics"]
-    domains = [HELPFULNESS, SAFETY]
+    domains = [DomainName.HELPFULNESS, DomainName.SAFETY]
     tests = [test for test in dict.fromkeys(metrics["test"]) if test not in domains]
     if pooled or not tests:
         tests = domains
     rows = {
         arm: [
             with_interval(
-                estimate(metrics, arm=arm, tuning="tuned", test=test, metric="accuracy"), sign=False
+                estimate(metrics, arm=arm, tuning=Tuning.TUNED, test=test, metric=Metric.ACCURACY),
+                sign=False,
             )
             for test in tests
         ]
@@ -84,14 +89,14 @@ def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
     }
     rows["the longer response"] = [
         with_interval(
-            estimate(record.tables["baselines"], test=test, metric="accuracy"), sign=False
+            estimate(record.tables["baselines"], test=test, metric=Metric.ACCURACY), sign=False
         )
         for test in tests
     ]
     return pd.DataFrame.from_dict(rows, orient="index", columns=tests).rename_axis(title(record))
 
 
-def difference_table(records: Sequence[Record], *, tuning: str = "tuned") -> pd.DataFrame:
+def difference_table(records: Sequence[Record], *, tuning: str = Tuning.TUNED) -> pd.DataFrame:
     """Paired differences of accuracy (points) by test domain.
 
     Args:
@@ -106,9 +111,11 @@ def difference_table(records: Sequence[Record], *, tuning: str = "tuned") -> pd.
                 continue
             rows[title(record), contrast] = [
                 with_interval(
-                    estimate(table, contrast=contrast, tuning=tuning, test=test, metric="accuracy")
+                    estimate(
+                        table, contrast=contrast, tuning=tuning, test=test, metric=Metric.ACCURACY
+                    )
                 )
-                for test in (HELPFULNESS, SAFETY, BOTH)
+                for test in (DomainName.HELPFULNESS, DomainName.SAFETY, BOTH)
             ]
     columns = ["on helpfulness", "on safety", "mean of both"]
     index = pd.MultiIndex.from_tuples(rows, names=["source", "difference"])
@@ -118,8 +125,8 @@ def difference_table(records: Sequence[Record], *, tuning: str = "tuned") -> pd.
 def conflict_table(record: Record) -> pd.DataFrame:
     """How often each arm sides with what (%), by kind of conflict."""
     names = {
-        "unsafe": "unsafe: refusal above answer",
-        "lookalike": "looks unsafe: answer above refusal",
+        Kind.UNSAFE: "unsafe: refusal above answer",
+        Kind.LOOKALIKE: "looks unsafe: answer above refusal",
         "other": "other: answer above refusal",
         "golds disagree": "golds disagree: the more helpful one above",
     }
@@ -147,22 +154,26 @@ def choice(
     return claims.estimate(table, team=team, system=system, metric=metric)
 
 
-def choice_table(record: Record, *, team: str = "specialists") -> pd.DataFrame:
+def choice_table(record: Record, *, team: str = Team.SPECIALISTS) -> pd.DataFrame:
     """What models alone and rules of two choose, at every weight and threshold, without flags."""
     table = record.tables["choices"]
     gold = has_gold(record)
     columns = {"answers unsafe": "unsafe answered (%)", "refuses lookalike": "harmless refused (%)"}
-    columns["errors"] = "mean of both (%)"
+    columns[ERRORS] = "mean of both (%)"
     if gold:
         columns |= {
             "helpfulness": "gold helpfulness", "safety": "gold safety",
-            f"recovered {MAIN_EXCHANGE:g}": "recovered (%)",
+            RECOVERED: "recovered (%)",
         }  # fmt: skip
     rows = {}
     systems = table[["team", "system", "parameter"]].drop_duplicates()
     for of, system, parameter in systems.itertuples(index=False):
         other_rate = system == BEST and parameter != MAIN_EXCHANGE
-        if of not in (NOBODY, SINGLE, team) or other_rate or ("," in system and of == team):
+        if (
+            of not in (Team.NOBODY, Team.SINGLE, team)
+            or other_rate
+            or ("," in system and of == team)
+        ):
             continue
         known = None if pd.isna(parameter) else parameter
         cells = []
@@ -180,11 +191,11 @@ def choice_table(record: Record, *, team: str = "specialists") -> pd.DataFrame:
 
 
 def _system_name(team: str, system: str, parameter: float | None) -> str:
-    if team == NOBODY:
+    if team == Team.NOBODY:
         return f"{system} (safety ×{parameter:g})" if system == BEST else system
-    if team == SINGLE:
+    if team == Team.SINGLE:
         return f"one model: {system}"
-    sign = "safety ×" if system == "sum" else "below "
+    sign = "safety ×" if system == RuleKind.SUM else "below "
     return f"two: {system}, {sign}{parameter:g}"
 
 
@@ -193,9 +204,9 @@ def team_table(records: Sequence[Record]) -> pd.DataFrame:
     rows = {}
     for record in ordered(records):
         gold = has_gold(record)
-        metric = f"recovered {MAIN_EXCHANGE:g}" if gold else "errors"
+        metric = RECOVERED if gold else ERRORS
         for system, parameter in (
-            ("sum", MAIN_EXCHANGE), ("gate", 0.5), ("switch", THRESHOLD),
+            (RuleKind.SUM, MAIN_EXCHANGE), (RuleKind.GATE, 0.5), (RuleKind.SWITCH, THRESHOLD),
             ("switch, unsafe prompts flagged", THRESHOLD), ("switch, not calibrated", THRESHOLD),
         ):  # fmt: skip
             label = "recovered (%)" if gold else "errors (%)"
@@ -217,21 +228,21 @@ def exchange_table(record: Record) -> pd.DataFrame:
         if name.startswith("recovered ")
     ]
     systems = [
-        ("specialists", "sum", None), ("specialists", "gate", 0.5),
-        ("specialists", "switch", THRESHOLD), (SINGLE, JOINT, None),
+        (Team.SPECIALISTS, RuleKind.SUM, None), (Team.SPECIALISTS, RuleKind.GATE, 0.5),
+        (Team.SPECIALISTS, RuleKind.SWITCH, THRESHOLD), (Team.SINGLE, ArmName.JOINT, None),
     ]  # fmt: skip
     rows = {}
     for team, system, parameter in systems:
-        if team == SINGLE and not (record.tables["choices"]["system"] == system).any():
+        if team == Team.SINGLE and not (record.tables["choices"]["system"] == system).any():
             continue
-        name = "two: sum, safety at that rate" if system == "sum" else _system_name(
+        name = "two: sum, safety at that rate" if system == RuleKind.SUM else _system_name(
             team, system, parameter
         )  # fmt: skip
         rows[name] = [
             with_interval(
                 choice(
                     record, team, system, f"recovered {rate:g}",
-                    rate if system == "sum" else parameter,
+                    rate if system == RuleKind.SUM else parameter,
                 ),
                 sign=False,
             )
@@ -293,9 +304,9 @@ def source_table(records: Sequence[Record]) -> pd.DataFrame:
 
 def examples_html(record: Record) -> str:
     """Prompts on which the two models disagree, with both scores of every candidate."""
-    what = {
-        "unsafe": "unsafe: refusing is right",
-        "lookalike": "looks unsafe, is not: answering is right",
+    what: dict[str, str] = {
+        Kind.UNSAFE: "unsafe: refusing is right",
+        Kind.LOOKALIKE: "looks unsafe, is not: answering is right",
     }
     pieces = []
     for prompt, part in record.tables["examples"].groupby("prompt", sort=False):
@@ -305,7 +316,7 @@ def examples_html(record: Record) -> str:
             f'<td style="text-align:left">{html.escape(str(row["response"]))}</td>'
             + "".join(
                 f'<td style="padding:0 1em">{row[name]:+.2f}</td>'.replace("-", "−")
-                for name in (HELPFULNESS, SAFETY)
+                for name in (DomainName.HELPFULNESS, DomainName.SAFETY)
             )
             + f"<td>{html.escape(str(row['chosen by']))}</td></tr>"
             for row in part.to_dict("records")

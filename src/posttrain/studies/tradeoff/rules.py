@@ -8,20 +8,18 @@ import numpy as np
 import pandas as pd
 
 from posttrain.evaluation.bootstrap import Resamples, interval
-from posttrain.evaluation.combining import THRESHOLD, Rule
+from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
 from posttrain.studies.tradeoff.data import KINDS, CandidateSet
-from posttrain.studies.tradeoff.outcome import (
-    ESTIMATE,
+from posttrain.studies.tradeoff.keys import (
+    ERRORS,
     EXCHANGE,
-    HELPFUL,
     MAIN_EXCHANGE,
-    TEAMS,
-    ArmOutcome,
-    Outcome,
+    ArmName,
+    Kind,
+    Team,
 )
+from posttrain.studies.tradeoff.outcome import ESTIMATE, TEAMS, ArmOutcome, Outcome
 
-SINGLE = "one model"
-NOBODY = "nobody"
 RANDOM, BEST = "random", "best possible"
 
 
@@ -30,7 +28,7 @@ class System:
     """A way of choosing.
 
     Attributes:
-        team: Who scores: a key of :data:`TEAMS`, :data:`SINGLE` or :data:`NOBODY`.
+        team: Who scores: a key of :data:`TEAMS`, :data:`Team.SINGLE` or :data:`Team.NOBODY`.
         name: Name of the rule, or of the arm.
         parameter: Weight or threshold; NaN where there is none.
     """
@@ -51,25 +49,25 @@ def systems(
     """
     candidates = outcome.candidates
     prompt_of = candidates.prompt_of
-    yield System(NOBODY, RANDOM), _best(np.zeros((1, len(prompt_of))), prompt_of)
+    yield System(Team.NOBODY, RANDOM), _best(np.zeros((1, len(prompt_of))), prompt_of)
     if candidates.gold is not None:
         for rate in EXCHANGE:
             worth = candidates.gold @ (1.0, rate)
-            yield System(NOBODY, BEST, rate), _best(worth[None], prompt_of)
+            yield System(Team.NOBODY, BEST, rate), _best(worth[None], prompt_of)
     for name, arm in outcome.arms.items():
-        yield System(SINGLE, name), _best(arm.candidates, prompt_of)
-    flagged = candidates.kinds[prompt_of] == "unsafe"
+        yield System(Team.SINGLE, name), _best(arm.candidates, prompt_of)
+    flagged = candidates.kinds[prompt_of] == Kind.UNSAFE
     for team, members in TEAMS.items():
         if not set(members) <= set(outcome.arms):
             continue
         helpfulness, safety = (calibrated(outcome.arms[name]) for name in members)
         for weight in weights:
-            rule = Rule("sum", weight=weight)
+            rule = Rule(RuleKind.SUM, weight=weight)
             yield (
-                System(team, "sum", weight),
+                System(team, RuleKind.SUM, weight),
                 _best(rule.combine(helpfulness, safety), prompt_of),
             )
-        for kind in ("switch", "gate"):
+        for kind in (RuleKind.SWITCH, RuleKind.GATE):
             for threshold in thresholds:
                 rule = Rule(kind, threshold=threshold)
                 yield (
@@ -81,7 +79,7 @@ def systems(
                     _best(rule.combine(helpfulness, safety, flagged), prompt_of),
                 )
         raw = (outcome.arms[name].candidates for name in members)
-        rule = Rule("switch", threshold=THRESHOLD)
+        rule = Rule(RuleKind.SWITCH, threshold=THRESHOLD)
         yield (
             System(team, "switch, not calibrated", THRESHOLD),
             _best(rule.combine(*raw), prompt_of),
@@ -152,7 +150,7 @@ class SelectionMetrics:
         names = ("answers unsafe", "refuses lookalike", "refuses other")
         with np.errstate(invalid="ignore", divide="ignore"):
             found = {name: of[..., k] / prompts[..., 1 + k] for k, name in enumerate(names)}
-            found["errors"] = (found[names[0]] + found[names[1]]) / 2
+            found[ERRORS] = (found[names[0]] + found[names[1]]) / 2
             if self.gold:
                 found["helpfulness"], found["safety"] = of[..., 3] / count, of[..., 4] / count
                 for k, rate in enumerate(EXCHANGE):
@@ -173,14 +171,16 @@ def choice_tables(
           :data:`MAIN_EXCHANGE`, minus every other system, paired.
     """
     chosen = SelectionMetrics(outcome.candidates)
-    models = len(outcome.arms[HELPFUL].calibrations)
+    models = len(outcome.arms[ArmName.HELPFUL].calibrations)
     draws = Resamples.draw(len(outcome.candidates.kinds), models, count=resamples)
     alone = Resamples(draws.groups, np.ones((resamples + 1, 1)))
     measured: dict[System, Mapping[str, np.ndarray]] = {}
     for system, probability in systems(outcome, weights, thresholds):
-        one = alone if system.team == NOBODY else draws
+        one = alone if system.team == Team.NOBODY else draws
         measured[system] = one.measure(chosen.sums(probability), chosen.metrics)
-    reference = next((s for s in measured if (s.name, s.parameter) == ("sum", MAIN_EXCHANGE)), None)
+    reference = next(
+        (s for s in measured if (s.name, s.parameter) == (RuleKind.SUM, MAIN_EXCHANGE)), None
+    )
     rows, advantages = [], []
     for system, found in measured.items():
         label = (system.team, system.name, system.parameter)
@@ -209,7 +209,7 @@ def conflict_table(outcome: Outcome, *, resamples: int) -> pd.DataFrame:
     """
     candidates = outcome.candidates
     prompt_of, kinds = candidates.prompt_of, candidates.kinds
-    tests = {
+    tests: dict[str, np.ndarray] = {
         kind: candidates.pairs[kinds[prompt_of[candidates.pairs[:, 0]]] == kind] for kind in KINDS
     }
     if candidates.gold is not None:

@@ -17,15 +17,15 @@ import pandas as pd
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.errors import UserError
-from posttrain.evaluation.combining import THRESHOLD, Rule
+from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
 from posttrain.studies.common.groups import checkpoint_for
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.tradeoff import full, heads
 from posttrain.studies.tradeoff.data import HUMAN, KINDS, human_data
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
+from posttrain.studies.tradeoff.keys import MAIN_EXCHANGE, Kind
 from posttrain.studies.tradeoff.outcome import (
-    MAIN_EXCHANGE,
     MAIN_GATE,
     SPECIALISTS,
     Outcome,
@@ -55,9 +55,9 @@ def examples(outcome: Outcome) -> pd.DataFrame:
     rules = {
         "helpfulness": helpfulness,
         "safety": safety,
-        "sum": Rule("sum", weight=MAIN_EXCHANGE).combine(helpfulness, safety),
-        "switch": Rule("switch").combine(helpfulness, safety),
-        "gate": Rule("gate", threshold=MAIN_GATE).combine(helpfulness, safety),
+        RuleKind.SUM: Rule(RuleKind.SUM, weight=MAIN_EXCHANGE).combine(helpfulness, safety),
+        RuleKind.SWITCH: Rule(RuleKind.SWITCH).combine(helpfulness, safety),
+        RuleKind.GATE: Rule(RuleKind.GATE, threshold=MAIN_GATE).combine(helpfulness, safety),
     }
     rows: list[dict[str, Any]] = []
     shown = dict.fromkeys(KINDS[:2], 0)
@@ -77,7 +77,7 @@ def examples(outcome: Outcome) -> pd.DataFrame:
                 "prompt": prompt,
                 "kind": kind,
                 "response": WITHHELD
-                if kind == "unsafe" and candidates.gold is None and errs[place]
+                if kind == Kind.UNSAFE and candidates.gold is None and errs[place]
                 else _short(candidates.responses[number][place - of[0]]),
                 "right": not errs[place],
                 "helpfulness": helpfulness[place],

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.common.cost import SHAPES
+from posttrain.studies.training_run.keys import Scorer
 from posttrain.studies.training_run.report import LLAMA, _accuracy
-from posttrain.studies.training_run.study import HEAD, LENGTH, TRAINED
 from posttrain.studies.training_run.theory import UTILISATION, expectations, linear_parameters
 
 
@@ -33,10 +34,12 @@ def answer(records: Sequence[Record]) -> str:
 
 
 def _bought(record: Record) -> str:
-    found, reference, head = (_accuracy(record, scorer) for scorer in (TRAINED, LENGTH, HEAD))
+    found, reference, head = (
+        _accuracy(record, scorer) for scorer in (Scorer.TRAINED, Scorer.LENGTH, Scorer.HEAD)
+    )
     over_length, over_head = (
-        with_interval(estimate(record.tables["differences"], scorer=name, metric="accuracy"))
-        for name in (LENGTH, HEAD)
+        with_interval(estimate(record.tables["differences"], scorer=name, metric=Metric.ACCURACY))
+        for name in (Scorer.LENGTH, Scorer.HEAD)
     )
     minutes = record.environment["seconds"] / 60
     judging = record.environment["judged"]

@@ -5,6 +5,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.style import HEIGHT, WIDTH, interval_line, panels
 
 TRAINING, HELD_OUT = "#0072b2", "#d55e00"
@@ -21,7 +22,9 @@ def learning_curve(history: pd.DataFrame, accuracy: pd.DataFrame, scorer: str) -
     figure, (loss, right, scores) = panels(["loss (nats)", "accuracy (%)", "scores"])
     loss.plot(history["step"], history["loss"], color=TRAINING)
     right.plot(history["step"], history["accuracy"] * 100, color=TRAINING, label="training")
-    found = accuracy[(accuracy["scorer"] == scorer) & (accuracy["metric"] == "accuracy")].iloc[0]
+    found = accuracy[(accuracy["scorer"] == scorer) & (accuracy["metric"] == Metric.ACCURACY)].iloc[
+        0
+    ]
     right.axhline(found["estimate"] * 100, color=HELD_OUT, label="held out, at the end")
     right.axhspan(found["low"] * 100, found["high"] * 100, color=HELD_OUT, alpha=0.15, lw=0)
     mean, spread = history["score_mean"], history["score_std"]

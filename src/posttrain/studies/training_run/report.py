@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import with_interval
@@ -12,7 +13,7 @@ LLAMA = "Llama-3.1-8B"
 
 
 def _accuracy(record: Record, scorer: str) -> str:
-    found = estimate(record.tables["accuracy"], scorer=scorer, metric="accuracy")
+    found = estimate(record.tables["accuracy"], scorer=scorer, metric=Metric.ACCURACY)
     return with_interval(found, sign=False)
 
 
@@ -29,7 +30,7 @@ def difference_table(record: Record) -> pd.DataFrame:
 def _formatted(table: pd.DataFrame, *, sign: bool) -> pd.DataFrame:
     def cell(row: pd.Series) -> str:
         values = row["estimate"], row["low"], row["high"]
-        if row["metric"] == "log-likelihood":
+        if row["metric"] == Metric.LOG_LIKELIHOOD:
             return with_interval(values, scale=1, digits=3)
         return with_interval(values, sign=sign)
 

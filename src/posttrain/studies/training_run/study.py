@@ -24,7 +24,7 @@ from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import Stored, stored
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
-from posttrain.evaluation.metrics import sufficient_statistics
+from posttrain.evaluation.metrics import Metric, sufficient_statistics
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
 from posttrain.models import embedded, reward_model
@@ -33,14 +33,18 @@ from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
 from posttrain.studies.common.heads import tuned_heads
 from posttrain.studies.common.study import Measured, Study
+from posttrain.studies.training_run.keys import Scorer
 
-TRAINED = "the trained model"
-LENGTH = "the longer response"
-HEAD = "a head on frozen features"
-HEAD_ALL = "a head, also on weak pairs"
 #: A group with its token ids.
 Tokens = tuple[RankedGroup, TokenizedGroup]
-METRICS = ("accuracy", "accuracy 1", "accuracy 2", "accuracy 3", "accuracy 4", "log-likelihood")
+METRICS: tuple[str, ...] = (
+    Metric.ACCURACY,
+    Metric.ACCURACY_1,
+    Metric.ACCURACY_2,
+    Metric.ACCURACY_3,
+    Metric.ACCURACY_4,
+    Metric.LOG_LIKELIHOOD,
+)
 
 
 @dataclass(frozen=True)
@@ -95,11 +99,15 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
     )
     training, held_out = (_fitting(part, tokenizer, limits) for part in _groups(chosen, folder))
     ranked = [group for group, _ in held_out]
-    scores = {TRAINED: _trained_scores(model, tokenizer, ranked, limits)}
-    scores[LENGTH] = np.array([[len(g.chosen), len(g.rejected)] for g in ranked], dtype=float)
+    scores: dict[str, np.ndarray] = {
+        Scorer.TRAINED: _trained_scores(model, tokenizer, ranked, limits)
+    }
+    scores[Scorer.LENGTH] = np.array(
+        [[len(g.chosen), len(g.rejected)] for g in ranked], dtype=float
+    )
     scores |= _head_scores(checkpoint, training, held_out, chosen["min_strength"], settings)
     measured, by_group = _measure(scores, ranked, settings.resamples)
-    _check_reproduced(measured[TRAINED]["accuracy"][0], account["evaluation"], folder)
+    _check_reproduced(measured[Scorer.TRAINED][Metric.ACCURACY][0], account["evaluation"], folder)
     state = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime)
     return Measured(
         settings={
@@ -114,9 +122,12 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
             "accuracy": _table(measured),
             "differences": _table(
                 {
-                    name: {metric: measured[TRAINED][metric] - values[metric] for metric in values}
+                    name: {
+                        metric: measured[Scorer.TRAINED][metric] - values[metric]
+                        for metric in values
+                    }
                     for name, values in measured.items()
-                    if name != TRAINED
+                    if name != Scorer.TRAINED
                 }
             ),
             "groups": by_group,
@@ -197,7 +208,11 @@ def _head_scores(
     # A head has no intercept, so centring changes no difference.
     sides = (sides - seen.mean(dim=0)) / seen.std(dim=0).clamp_min(1e-6)
     strong = np.array([(group.strength or 4) >= min_strength for group, _ in training])
-    arms = {HEAD: strong} if strong.all() else {HEAD: strong, HEAD_ALL: np.ones_like(strong)}
+    arms = (
+        {Scorer.HEAD: strong}
+        if strong.all()
+        else {Scorer.HEAD: strong, Scorer.HEAD_ALL: np.ones_like(strong)}
+    )
     fold = np.zeros(len(training), dtype=int)
     names = [group.cluster_id for group, _ in training]
     for number, (_, held) in enumerate(GroupKFold(settings.inner_folds).split(fold, groups=names)):
@@ -250,7 +265,7 @@ def _table(measured: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
         for name, found in measured.items()
         for metric, replicates in found.items()
         # A length is no log-odds, so its likelihood says nothing.
-        if not (name == LENGTH and metric == "log-likelihood")
+        if not (name == Scorer.LENGTH and metric == Metric.LOG_LIKELIHOOD)
     ]
     return pd.DataFrame(rows, columns=["scorer", "metric", "estimate", "low", "high"])
 

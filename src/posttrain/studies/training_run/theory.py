@@ -16,8 +16,6 @@ from transformers import LlamaConfig
 
 from posttrain.errors import UserError
 from posttrain.studies.common.cost import (
-    LLAMA3_PROMPT_TOKENS,
-    LLAMA3_RESPONSE_TOKENS,
     SHAPES,
     GroupLengths,
     forward_flops,
@@ -25,6 +23,7 @@ from posttrain.studies.common.cost import (
     tokens,
     visible_pairs,
 )
+from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
 
 #: What is trained: every weight, or LoRA adapters on all linear maps of a frozen bfloat16 model.
 Trained = Literal["all weights", "LoRA"]

@@ -1,0 +1,22 @@
+"""All claims that the studies judge, by key, and what each study's claims are about.
+
+Importing it needs no study's code, so that listing claims is quick.
+"""
+
+from posttrain.evidence.claims import Claim
+from posttrain.studies.edits import claims as edits
+from posttrain.studies.margin import claims as margin
+from posttrain.studies.packing import claims as packing
+from posttrain.studies.tradeoff import claims as tradeoff
+from posttrain.studies.training_run import claims as training_run
+
+#: What claims are about, in the order of the book's chapters.
+SUBJECTS: dict[str, tuple[Claim, ...]] = {
+    "the margin": margin.CLAIMS,
+    "packing": packing.CLAIMS,
+    "edited responses": edits.CLAIMS,
+    "helpfulness and safety": tradeoff.CLAIMS,
+    "training in full": training_run.CLAIMS,
+}
+
+CLAIMS: dict[str, Claim] = {claim.key: claim for claims in SUBJECTS.values() for claim in claims}

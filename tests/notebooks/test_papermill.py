@@ -1,0 +1,78 @@
+"""Plain papermill on the notebooks, as README.md and book/reproduce.md say it."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from posttrain.evidence import records
+
+ROOT = Path(__file__).parents[2]
+MARGIN = "notebooks/01_margin_ablation.ipynb"
+SCOREBOARD = "notebooks/99_scoreboard.ipynb"
+
+
+def papermill(*arguments, folder=ROOT):
+    """Run the command line, in a process of its own."""
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+def documented(page):
+    """The options of each command of a page, without the virtual environment's folder."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(r"^(?:\.venv/bin/)?papermill (\S+) mine\.ipynb (.+)$", text, re.MULTILINE)
+    assert {notebook for notebook, _ in found} == {MARGIN}
+    return [shlex.split(options) for _, options in found]
+
+
+def test_the_documented_options(tmp_path):
+    options = documented("README.md")
+    assert documented("book/reproduce.md") == options
+    assert {option[0] for option in options} == {"-p", "-f", "-y"}
+    results = tmp_path / "results"
+    shutil.copytree(ROOT / "book" / "results", results)
+    every = [word for command in options for word in command]
+    small = shlex.split('-p learning_rates "[3e-3]" -p groups 700 -p test_size 40 -p save True')
+
+    # One run of them all, since a notebook takes most of its time to draw what it shows.
+    done = papermill(MARGIN, tmp_path / "mine.ipynb", *every, *small, "-p", "results", results)
+
+    assert done.returncode == 0, done.stderr
+    settings = records.load(results / "margin-simulator.json").settings
+    assert (settings["seeds"], settings["sizes"]) == (2, [100, 400])
+    assert (settings["learning_rates"], settings["groups"]) == ([3e-3], 700)
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [
+        (".", [SCOREBOARD, "--cwd", "notebooks"]),
+        ("notebooks", ["99_scoreboard.ipynb", "-f", "params/quick/99_scoreboard.yaml"]),
+    ],
+)
+def test_from_both_folders(tmp_path, folder, options):
+    notebook, *options = options
+    done = papermill(notebook, tmp_path / "mine.ipynb", *options, folder=ROOT / folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["-p", "seed", "2"], "unknown parameters: seed; known: profile, runs, sizes, seeds"),
+        (["-y", "sizes: 100"], "parameter sizes must be a list (of a whole number each) or null"),
+    ],
+)
+def test_a_mistake_stops_it_before_anything_is_computed(tmp_path, options, sentence):
+    done = papermill(MARGIN, tmp_path / "mine.ipynb", *options)
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith(f"UserError: {sentence}")
+    cells = nbformat.read(tmp_path / "mine.ipynb", as_version=4).cells
+    *_, last = [cell.source for cell in cells if cell.get("execution_count")]
+    assert "check_parameters(" in last
