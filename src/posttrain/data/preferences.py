@@ -6,8 +6,6 @@ dictionary form in TRL's preference format. :mod:`.data.reading` reads and write
 dictionaries, and :mod:`.data.splits` keeps related groups on one side of a split.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json
@@ -49,6 +47,119 @@ class PairKind(Key):
     RATED = "chosen > rejected"
     EDITED_CHOSEN = "edited > chosen"
     EDITED_REJECTED = "edited > rejected"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses of one group, as indices into `RankedGroup.responses`.
+
+    Attributes:
+        winner: Index of the better response.
+        loser: Index of the worse response; larger than `winner`.
+        strength: How much better, 1 to 4, or None where annotators did not say.
+        margin: An explicit margin, or None.
+    """
+
+    winner: int
+    loser: int
+    strength: int | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class RankedGroup:
+    """One prompt with its responses, best first.
+
+    Attributes:
+        id: Unique within a file.
+        prompt: The conversation so far; may start with a system message, ends with a user turn.
+        responses: (chosen, rejected) or (edited, chosen, rejected).
+        strength: How much better chosen is than rejected: 1 negligibly, 2 slightly, 3 better,
+            4 significantly better; None if unknown.
+        margin: An explicit margin of chosen over rejected, in units of reward; None if none.
+        cluster_id: Groups with one cluster fall on the same side of a split. Left empty, it becomes
+            a hash of the prompt. Files and records call it `group`.
+        domain: Such as `helpfulness` or `safety`; None if unknown.
+
+    Raises:
+        BadRecord: (a UserError) A value breaks these rules, a text is blank, or two responses
+            are equal apart from outer whitespace.
+
+    >>> prompt = (Message("user", "Name a prime number."),)
+    >>> group = RankedGroup("a", prompt, ("2, the only even one.", "2", "4"), strength=4)
+    >>> group.edited, group.chosen, group.rejected
+    ('2, the only even one.', '2', '4')
+    >>> [(pair.winner, pair.loser, pair.strength) for pair in group.pairs()]
+    [(0, 1, None), (0, 2, None), (1, 2, 4)]
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
+    strength: int | None = None
+    margin: float | None = None
+    cluster_id: str = ""
+    domain: str | None = None
+
+    def __post_init__(self) -> None:
+        # object.__setattr__ below: frozen dataclasses allow no other way to fill in a default.
+        check_text(self.id, "id")
+        check_prompt(self.prompt)
+        _check_responses(self.responses)
+        if self.strength is not None and (
+            type(self.strength) is not int or self.strength not in STRENGTHS
+        ):
+            meanings = ", ".join(f"{number} {words}" for number, words in STRENGTHS.items())
+            raise BadRecord(
+                f"{show_value(self.strength)} is not one of 1, 2, 3, 4",
+                "strength",
+                f"use {meanings}, or null if unknown",
+            )
+        if self.margin is not None:
+            # An integer would give the same group another fingerprint than the equal float.
+            object.__setattr__(self, "margin", _check_margin(self.margin))
+        if self.cluster_id == "":
+            turns = [[message.role, message.content] for message in self.prompt]
+            object.__setattr__(
+                self, "cluster_id", hashlib.sha256(_canonical(turns)).hexdigest()[:16]
+            )
+        check_text(self.cluster_id, "group")
+        if self.domain is not None:
+            check_text(self.domain, "domain")
+
+    @property
+    def has_edit(self) -> bool:
+        """Whether the best response is an edited one."""
+        return len(self.responses) == 3
+
+    @property
+    def edited(self) -> str | None:
+        """The edited response, or None if there is none."""
+        return self.responses[0] if self.has_edit else None
+
+    @property
+    def chosen(self) -> str:
+        """The response that the annotator preferred."""
+        return self.responses[-2]
+
+    @property
+    def rejected(self) -> str:
+        """The response that the annotator did not prefer."""
+        return self.responses[-1]
+
+    def pairs(self) -> tuple[Pair, ...]:
+        """All pairs of responses, in rank order: one of two responses, three of three.
+
+        Only chosen > rejected carries the strength and the margin, because annotators did not rate
+        pairs with an edited response.
+        """
+        rated = (len(self.responses) - 2, len(self.responses) - 1)
+        return tuple(
+            Pair(winner, loser, self.strength, self.margin)
+            if (winner, loser) == rated
+            else Pair(winner, loser)
+            for winner, loser in itertools.combinations(range(len(self.responses)), 2)
+        )
 
 
 def to_record(group: RankedGroup, *, as_messages: bool = False) -> dict[str, Any]:
@@ -145,119 +256,6 @@ def fingerprint(groups: Iterable[RankedGroup]) -> str:
     for group in groups:
         digest.update(_canonical(to_record(group)) + b"\n")
     return digest.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two responses of one group, as indices into `RankedGroup.responses`.
-
-    Attributes:
-        winner: Index of the better response.
-        loser: Index of the worse response; larger than `winner`.
-        strength: How much better, 1 to 4, or None where annotators did not say.
-        margin: An explicit margin, or None.
-    """
-
-    winner: int
-    loser: int
-    strength: int | None = None
-    margin: float | None = None
-
-
-@dataclass(frozen=True)
-class RankedGroup:
-    """One prompt with its responses, best first.
-
-    Attributes:
-        id: Unique within a file.
-        prompt: The conversation so far; may start with a system message, ends with a user turn.
-        responses: (chosen, rejected) or (edited, chosen, rejected).
-        strength: How much better chosen is than rejected: 1 negligibly, 2 slightly, 3 better,
-            4 significantly better; None if unknown.
-        margin: An explicit margin of chosen over rejected, in units of reward; None if none.
-        cluster_id: Rows with one cluster fall on the same side of a split. Left empty, it becomes a
-            hash of the prompt.
-        domain: Such as `helpfulness` or `safety`; None if unknown.
-
-    Raises:
-        BadRecord: (a UserError) A value breaks these rules, a text is blank, or two responses
-            are equal apart from outer whitespace.
-
-    >>> prompt = (Message("user", "Name a prime number."),)
-    >>> group = RankedGroup("a", prompt, ("2, the only even one.", "2", "4"), strength=4)
-    >>> group.edited, group.chosen, group.rejected
-    ('2, the only even one.', '2', '4')
-    >>> [(pair.winner, pair.loser, pair.strength) for pair in group.pairs()]
-    [(0, 1, None), (0, 2, None), (1, 2, 4)]
-    """
-
-    id: str
-    prompt: tuple[Message, ...]
-    responses: tuple[str, ...]
-    strength: int | None = None
-    margin: float | None = None
-    cluster_id: str = ""
-    domain: str | None = None
-
-    def __post_init__(self) -> None:
-        # object.__setattr__ below: frozen dataclasses allow no other way to fill in a default.
-        check_text(self.id, "id")
-        check_prompt(self.prompt)
-        _check_responses(self.responses)
-        if self.strength is not None and (
-            type(self.strength) is not int or self.strength not in STRENGTHS
-        ):
-            meanings = ", ".join(f"{number} {words}" for number, words in STRENGTHS.items())
-            raise BadRecord(
-                f"{show_value(self.strength)} is not one of 1, 2, 3, 4",
-                "strength",
-                f"use {meanings}, or null if unknown",
-            )
-        if self.margin is not None:
-            # An integer would give the same group another fingerprint than the equal float.
-            object.__setattr__(self, "margin", _check_margin(self.margin))
-        if self.cluster_id == "":
-            turns = [[message.role, message.content] for message in self.prompt]
-            object.__setattr__(
-                self, "cluster_id", hashlib.sha256(_canonical(turns)).hexdigest()[:16]
-            )
-        check_text(self.cluster_id, "group")
-        if self.domain is not None:
-            check_text(self.domain, "domain")
-
-    @property
-    def has_edit(self) -> bool:
-        """Whether the best response is an edited one."""
-        return len(self.responses) == 3
-
-    @property
-    def edited(self) -> str | None:
-        """The edited response, or None if there is none."""
-        return self.responses[0] if self.has_edit else None
-
-    @property
-    def chosen(self) -> str:
-        """The response that the annotator preferred."""
-        return self.responses[-2]
-
-    @property
-    def rejected(self) -> str:
-        """The response that the annotator did not prefer."""
-        return self.responses[-1]
-
-    def pairs(self) -> tuple[Pair, ...]:
-        """All pairs of responses, in rank order: one of two responses, three of three.
-
-        Only chosen > rejected carries the strength and the margin, because annotators did not rate
-        pairs with an edited response.
-        """
-        rated = (len(self.responses) - 2, len(self.responses) - 1)
-        return tuple(
-            Pair(winner, loser, self.strength, self.margin)
-            if (winner, loser) == rated
-            else Pair(winner, loser)
-            for winner, loser in itertools.combinations(range(len(self.responses)), 2)
-        )
 
 
 def _check_responses(responses: tuple[str, ...]) -> None:

@@ -5,8 +5,6 @@ that cannot be read to its end is a :class:`BadFile`, which skipping bad records
 because the rows lost with it cannot be counted.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 from collections import Counter
@@ -27,6 +25,21 @@ from posttrain.data.formats import (
 from posttrain.data.preferences import COLUMNS, BadRecord, RankedGroup, from_record
 from posttrain.errors import UserError
 from posttrain.storage.files import whole_path
+
+
+@dataclass
+class ReadResult:
+    """What reading files gave.
+
+    Attributes:
+        groups: The accepted rows.
+        refused: The bad records, in order.
+        ignored_columns: For each column that is no part of the data contract, the rows with it.
+    """
+
+    groups: list[RankedGroup] = field(default_factory=list)
+    refused: list[BadRecord] = field(default_factory=list)
+    ignored_columns: Counter[str] = field(default_factory=Counter)
 
 
 def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
@@ -112,9 +125,8 @@ def inspect_file(
 def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
     """Write groups to a file whose suffix names the format; equal groups give equal bytes.
 
-    The file appears whole or not at all: rows go to a temporary file beside it, which then takes
-    its name. In Parquet every prompt and response is a list of chat messages, because a column
-    has one type.
+    The file appears whole or not at all. In Parquet every prompt and response is a list of chat
+    messages, because a column has one type.
 
     Args:
         path: A `.jsonl`, `.jsonl.gz` or `.parquet` file; an existing one is replaced.
@@ -188,18 +200,3 @@ def _without_duplicates(groups: Iterable[RankedGroup]) -> Iterator[RankedGroup]:
         yield group
     if not seen:
         raise UserError("no groups to write")
-
-
-@dataclass
-class ReadResult:
-    """What reading files gave.
-
-    Attributes:
-        groups: The accepted rows.
-        refused: The bad records, in order.
-        ignored_columns: For each column that is no part of the data contract, the rows with it.
-    """
-
-    groups: list[RankedGroup] = field(default_factory=list)
-    refused: list[BadRecord] = field(default_factory=list)
-    ignored_columns: Counter[str] = field(default_factory=Counter)

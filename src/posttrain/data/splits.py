@@ -42,10 +42,10 @@ def split(
 
 
 def split_codes(codes: Indices, *, test_fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """As :func:`split`, for rows of which only the place of their `group` is known.
+    """As :func:`split`, for groups of which only the place of their `cluster_id` is known.
 
     Args:
-        codes: Place of each row's `group` among all distinct ones, in alphabetical order.
+        codes: Place of each group's `cluster_id` among all distinct ones, in alphabetical order.
         test_fraction: See :func:`split`.
         seed: See :func:`split`.
     """
@@ -68,16 +68,16 @@ def split_codes(codes: Indices, *, test_fraction: float, seed: int) -> tuple[Ind
 def folds(
     groups: Sequence[RankedGroup], *, folds: int, seed: int | None = None
 ) -> list[tuple[Indices, Indices]]:
-    """Cut into folds for cross-validation; rows of one `group` fall into the same fold.
+    """Cut into folds for cross-validation; groups of one `cluster_id` fall into one fold.
 
     Args:
-        groups: The rows.
+        groups: The groups.
         folds: Number of folds, at least 2.
-        seed: Seed of the shuffle; None for the unshuffled folds that are closest in row counts.
+        seed: Seed of the shuffle; None for the unshuffled folds that are closest in size.
 
     Returns:
-        For each fold, sorted indices into `groups`: (training, test). The test parts cover every
-        row exactly once.
+        For each fold, sorted indices into `groups`: (training, test). Each group is tested on in
+        exactly one fold.
 
     Raises:
         UserError: Fewer than two folds, or more folds than distinct groups.
