@@ -1,4 +1,4 @@
-"""Steps: every group once an epoch, whatever computes it; micro-batches that fit; orders that repeat."""
+"""Steps: every group once an epoch, whatever computes it; micro-batches fit; orders repeat."""
 
 import itertools
 import math

@@ -330,6 +330,8 @@ def _evaluate(
         max_tokens=settings.max_tokens,
         skip_too_long=True,
     )
-    batches = {} if max_tokens_per_device is None else {"batch_tokens": max_tokens_per_device}
+    batches: dict[str, Any] = (
+        {} if max_tokens_per_device is None else {"batch_tokens": max_tokens_per_device}
+    )
     scored = score_groups(model, tokenizer, held_out, LAYOUTS["separate"], limits, **batches)
     return report(scored, resamples=settings.resamples)

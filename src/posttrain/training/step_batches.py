@@ -1,6 +1,6 @@
 """The batches of a planned step: what each process computes of it, laid out in rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,7 @@ def step_sampler(
 def step_loader(
     dataset: Any,
     sampler: StepSampler,
-    batches: TrainingBatches | EvaluationBatches,
+    batches: Callable[[Any], Any],
     config: RankingConfig,
     *,
     persistent: bool = False,
