@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 def _load(folder: Path) -> list[Record]:
     """The records of a folder that claims are judged by, in the order of the scoreboard."""
     studies = dict.fromkeys(claim.study for claim in CLAIMS.values())
-    found = [record for study in studies for record in records.load_all(folder, study)]
+    found = records.load_all(folder, *studies)
     if not found:
         raise UserError(
             f"{folder}: no run records that claims are judged by; pass --results FOLDER, for "

@@ -177,6 +177,6 @@ def load(path: Path) -> Record:
         raise UserError(f"{path}: not a run record; run the study again") from None
 
 
-def load_all(folder: Path, study: str) -> list[Record]:
-    """All records of a study in a folder, by file name."""
-    return [load(path) for path in sorted(folder.glob(f"{study}-*.json"))]
+def load_all(folder: Path, *studies: str) -> list[Record]:
+    """All records of some studies in a folder, by file name."""
+    return [load(path) for study in studies for path in sorted(folder.glob(f"{study}-*.json"))]

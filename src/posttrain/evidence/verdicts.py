@@ -41,6 +41,8 @@ TITLES = {
     ("throughput", "llama-1b-cuda"): "1B Llama, speed on a GPU",
 }
 PERCENT = 100.0
+#: Columns of sources that a table of verdicts has room for.
+MOST_SOURCES = 4
 
 
 def ordered(records: Sequence[Record]) -> list[Record]:
@@ -162,6 +164,15 @@ def verdict_tables(
     ]
 
 
+def scoreboard(claims: Sequence[Claim], recorded: Sequence[Record]) -> list[pd.DataFrame]:
+    """The tables of :func:`verdict_tables`, or of :func:`verdicts_by_status` for many sources."""
+    for study in {claim.study for claim in claims}:
+        sources = {_column(record) for record in recorded if record.study == study}
+        if len(sources) > MOST_SOURCES:
+            return [verdicts_by_status(claims, recorded)]
+    return verdict_tables(claims, recorded)
+
+
 def _column(record: Record) -> str:
     """GPU runs of all sources share a column."""
     return "GPU" if record.profile == "gpu" else title(record)
@@ -218,10 +229,10 @@ def quantities(claims: Sequence[Claim], records: Sequence[Record]) -> pd.DataFra
 def places(claims: Sequence[Claim]) -> pd.DataFrame:
     """Where each claim is written down and judged, and the command that shows all it rests on."""
     rows = [
-        (claim.key, claim.statement, claim.path, f"posttrain claims {claim.key}")
+        (claim.statement, claim.key, claim.path, f"posttrain claims {claim.key}")
         for claim in claims
     ]
-    return pd.DataFrame(rows, columns=["key", "claim", "judged in", "command"]).set_index("key")
+    return pd.DataFrame(rows, columns=["claim", "key", "judged in", "command"]).set_index("claim")
 
 
 def provenance(records: Sequence[Record]) -> pd.DataFrame:
