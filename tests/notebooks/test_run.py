@@ -94,8 +94,11 @@ def test_copies_with_parameters_until_one_fails(tmp_path, monkeypatch, capfd):
 
 
 def test_in_place_gives_the_same_bytes_every_time(tmp_path):
-    folder = make(tmp_path / "notebooks" / "01_one.ipynb", SHOW).parent
+    slowly = "import time\nfor _ in range(3):\n    print(1, flush=True)\n    time.sleep(0.4)"
+    folder = make(tmp_path / "notebooks" / "01_one.ipynb", SHOW, slowly).parent
     run_all(folder, folder)
+    (printed,) = nbformat.read(folder / "01_one.ipynb", as_version=4).cells[2].outputs
+    assert printed.text == "1\n1\n1\n", "in one piece"
     once = (folder / "01_one.ipynb").read_bytes()
     run_all(folder, folder)
     assert (folder / "01_one.ipynb").read_bytes() == once

@@ -98,6 +98,7 @@ def _execute(path: Path, parameters: dict[str, Any]) -> NotebookNode:
             parameters=parameters,
             kernel_name=KERNEL,
             progress_bar=False,
+            coalesce_streams=True,  # by chance, what is printed comes in one piece or in several
             # What fails in a cell comes back with the notebook. On the terminal the kernel only
             # warns that it uses local TCP, and calls it an error that it is interrupted at the end.
             extra_arguments=["--log-level=CRITICAL"],
