@@ -13,8 +13,10 @@ from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import (
     TITLES,
     ordered,
+    places,
     provenance,
     quantities,
+    scoreboard,
     summary,
     title,
     verdict_table,
@@ -87,6 +89,30 @@ def test_claims_of_many_sources_are_listed_by_what_each_record_says():
         "this run": "–", "verdict": "supported",
     }  # fmt: skip
     assert "this run" not in verdicts_by_status([claim], records)
+
+
+def test_the_scoreboard_shows_a_column_a_source_while_there_is_room():
+    claims = [claim_of("toy"), claim_of("game")]
+    few = [record_of("toy", name, HELPS) for name in "abc"] + [record_of("game", "a")]
+    gpu = [record_of("toy", name, HELPS, profile="gpu") for name in "xyz"]
+    # All runs on a GPU share a column, and each study has a table of its own.
+    tables = scoreboard(claims, [*few, *gpu])
+    assert [[*table.columns] for table in tables] == [
+        ["paper", "GPU", "a", "b", "c", "verdict"],
+        ["paper", "GPU", "a", "verdict"],
+    ]
+    (table,) = scoreboard(claims, [*few, *gpu, record_of("toy", "d")])
+    pd.testing.assert_frame_equal(
+        table, verdicts_by_status(claims, [*few, *gpu, record_of("toy", "d")])
+    )
+
+
+def test_every_claim_has_a_file_and_a_command():
+    table = places(CLAIMS)
+    assert [*table.index] == [claim.statement for claim in CLAIMS]
+    assert set(table["judged in"]) == {"src/posttrain/studies/margin/claims.py"}
+    assert [*table["command"]] == [f"posttrain claims {key}" for key in table["key"]]
+    assert (RESULTS.parents[1] / table["judged in"].iloc[0]).is_file()
 
 
 def claim_of(study, statement="It helps.", *, smallest=0.005, **marks):
