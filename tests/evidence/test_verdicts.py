@@ -24,6 +24,7 @@ from posttrain.evidence.verdicts import (
     verdicts_by_status,
     with_interval,
 )
+from posttrain.studies.margin.claims import CLAIMS
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 #: Estimates with their intervals, and how they are shown: in points, and as they are.
