@@ -1,4 +1,4 @@
-"""Steps: every group once an epoch, whatever computes it; micro-batches that fit; orders that repeat."""
+"""Steps: every group once an epoch, whatever computes it; batches that fit; repeated orders."""
 
 import itertools
 import math
@@ -111,7 +111,9 @@ def test_a_step_counts_its_labels_on_all_processes():
 )
 def test_micro_batches_by_hand(max_tokens_per_device, micro_batches):
     found = cut(np.arange(6), SIX, max_tokens_per_device)
-    assert {frozenset(micro_batch.groups) for micro_batch in found} == set(map(frozenset, micro_batches))
+    assert {frozenset(micro_batch.groups) for micro_batch in found} == set(
+        map(frozenset, micro_batches)
+    )
     assert all(not micro_batch.is_dummy for micro_batch in found)
 
 
@@ -125,7 +127,14 @@ def test_rows_that_groups_share_are_not_padded_to_the_longest():
 def test_parts_come_largest_first_and_are_dealt_in_turn():
     micro_batches = cut(np.arange(6), SIX, 10, 2)
     # The one micro-batch of two groups is halved, because five do not make two equal shares.
-    assert [micro_batch.groups for micro_batch in micro_batches] == [(3,), (0,), (5,), (2,), (1,), (4,)]
+    assert [micro_batch.groups for micro_batch in micro_batches] == [
+        (3,),
+        (0,),
+        (5,),
+        (2,),
+        (1,),
+        (4,),
+    ]
     first, second = planned(SIX, 2, groups_per_step=6, max_tokens_per_device=10, shuffle=False)[0]
     assert [micro_batch.groups for micro_batch in first.micro_batches] == [(3,), (5,), (1,)]
     assert [micro_batch.groups for micro_batch in second.micro_batches] == [(0,), (2,), (4,)]
@@ -194,7 +203,11 @@ def test_all_processes_have_equally_many_parts_within_the_limit(
         if max_tokens_per_device is None:
             assert {len(step.micro_batches) for step in steps} == {1}
         else:
-            over = [micro_batch for micro_batch in micro_batches if sizes.tokens(micro_batch.groups) > max_tokens_per_device]
+            over = [
+                micro_batch
+                for micro_batch in micro_batches
+                if sizes.tokens(micro_batch.groups) > max_tokens_per_device
+            ]
             assert all(len(micro_batch.groups) == 1 for micro_batch in over)
         # One process is idle only if no micro-batch could be cut once more.
         idle = sum(micro_batch.is_dummy for micro_batch in micro_batches)
@@ -231,7 +244,8 @@ def test_parts_hold_groups_of_like_length(sizes, max_tokens_per_device, processe
     # Sorted by length, the micro-batches of one process do not overlap.
     micro_batches = cut(np.arange(len(sizes.pairs)), sizes, max_tokens_per_device)
     ends = sorted(
-        (min(sizes.longest[list(p.groups)]), max(sizes.longest[list(p.groups)])) for p in micro_batches
+        (min(sizes.longest[list(p.groups)]), max(sizes.longest[list(p.groups)]))
+        for p in micro_batches
     )
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(ends))
     tokens = [

@@ -1,4 +1,4 @@
-"""Whether a model keeps the responses of a row apart: a check before training, on the model itself."""
+"""Whether a model keeps the responses of a row apart: a check on the model, before training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,6 @@ from posttrain.models.reward_model import response_states, stock_model
 from posttrain.rows.attention import mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
-
 
 #: How many times rounding an honest model may be off. Measured on Llamas of 2 to 30 layers, with
 #: SDPA and eager attention, in float64 to bfloat16: at most 0.6 times.

@@ -72,8 +72,8 @@ class RankingConfig(TrainingArguments):
     All of ``transformers.TrainingArguments``, some of which have no say here: a step takes
     ``groups_per_step`` groups on all devices together, computed in micro-batches of
     ``max_tokens_per_device`` tokens, so neither batch sizes nor accumulation are to be set, nor
-    :data:`WITHOUT_EFFECT` and :data:`NOT_SUPPORTED`. Where Llama 2 gives a number (section 3.2.2), it is the default; Llama 3
-    gives none.
+    :data:`WITHOUT_EFFECT` and :data:`NOT_SUPPORTED`. Where Llama 2 gives a number (section 3.2.2),
+    it is the default; Llama 3 gives none.
 
     Raises:
         UserError: If settings contradict each other or are out of range.
@@ -195,7 +195,9 @@ class RankingConfig(TrainingArguments):
         optimizer = getattr(self.optim, "value", self.optim)
         for name, reason in OPTIMIZERS_NOT_SUPPORTED.items():
             if optimizer.startswith(name) or optimizer.endswith(name):
-                raise UserError(f"optim={optimizer!r} is not supported here: {reason}; take another")
+                raise UserError(
+                    f"optim={optimizer!r} is not supported here: {reason}; take another"
+                )
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Steps of warm-up: at least ``min_warmup_steps`` where they are given as a share."""

@@ -264,7 +264,9 @@ def _history(folder: Path) -> pd.DataFrame:
     columns = ["step", "epoch", "loss", "accuracy", "learning_rate", "grad_norm", "score_mean"]
     columns += ["score_std", "ties", "pairs_per_second", "tokens_per_second", "padding"]
     # Runs of earlier versions kept it in their checkpoints only.
-    earlier = sorted(folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime)
+    earlier = sorted(
+        folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime
+    )
     kept = [path for path in (*earlier, folder / TRAINER_STATE_NAME) if path.exists()]
     if not kept:
         return pd.DataFrame(columns=columns, dtype=float)
