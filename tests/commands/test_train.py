@@ -16,6 +16,7 @@ from transformers import (
 from posttrain import cli
 from posttrain.commands.train import TrainSettings
 from posttrain.data.mixing import counts_for, parse_mix
+from posttrain.models import reward_model
 from posttrain.training.checkpoints import checkpoints_in
 
 
@@ -62,6 +63,23 @@ def test_a_run_leaves_a_model_a_card_and_an_account(trained):
     assert f"{100 * account['evaluation']['accuracy']['estimate']:.1f} %" in card
     assert not list(trained.glob("*.bin"))
     assert not list(trained.glob(".model-partial"))
+
+
+def test_the_final_evaluation_computes_no_more_tokens_at_once_than_training(
+    tiny_checkpoint, tmp_path, monkeypatch
+):
+    tokens = []
+    forward_scores = reward_model.forward_scores
+
+    def watched(model, batch):
+        tokens.append(batch.input_ids.numel())
+        return forward_scores(model, batch)
+
+    # The trainer has its own name for it.
+    monkeypatch.setattr(reward_model, "forward_scores", watched)
+    assert train(tiny_checkpoint, tmp_path / "run", max_steps=1) == 0
+    assert len(tokens) > 2
+    assert max(tokens) <= RUN["max_tokens_per_device"]
 
 
 def test_stock_classes_give_the_same_scores(trained, scores):

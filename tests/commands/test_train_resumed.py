@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, Trainer
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.models import reward_model
-from posttrain.training import saving, trainer
+from posttrain.training import checkpoints, saving, trainer
 from posttrain.training.checkpoints import (
     MANIFEST,
     checkpoints_in,
@@ -57,8 +57,8 @@ def executed(monkeypatch):
 #: Where a run is killed, as what is called there once for each checkpoint.
 PLACES = {
     "while it is written": (Trainer, "_save_optimizer_and_scheduler"),
-    "before it is sealed": (trainer, "write_manifest"),
-    "once it is sealed": (trainer, "rotate"),
+    "before its manifest": (checkpoints, "write_manifest"),
+    "after its manifest": (checkpoints, "rotate"),
 }
 
 
@@ -84,11 +84,11 @@ def killed(model, folder, *, place, checkpoint, **changes):
 @pytest.mark.parametrize(
     ("place", "checkpoint", "first"),
     [
-        ("before it is sealed", 1, 1),
+        ("before its manifest", 1, 1),
         ("while it is written", 2, 4),
-        ("once it is sealed", 2, 7),
+        ("after its manifest", 2, 7),
         # All steps were done, and the model was not saved yet.
-        ("once it is sealed", 4, 11),
+        ("after its manifest", 4, 11),
     ],
 )
 def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
@@ -137,7 +137,7 @@ def test_other_runs_go_on_as_if_nothing_had_happened(tiny_checkpoint, tmp_path, 
     assert train(tiny_checkpoint, tmp_path / "whole", **changes) == 0
     executed.clear()
     folder = tmp_path / "killed"
-    killed(tiny_checkpoint, folder, place="once it is sealed", checkpoint=2, **changes)
+    killed(tiny_checkpoint, folder, place="after its manifest", checkpoint=2, **changes)
     assert train(tiny_checkpoint, folder, "--resume", **changes) == 0
     assert executed == list(range(7, 11))
     assert_equal_weights(tmp_path / "whole", folder)
@@ -148,7 +148,7 @@ def test_a_single_checkpoint_is_removed_once_the_next_one_is_whole(
 ):
     folder = tmp_path / "killed"
     changes = {"save_total_limit": 1}
-    killed(tiny_checkpoint, folder, place="before it is sealed", checkpoint=2, **changes)
+    killed(tiny_checkpoint, folder, place="before its manifest", checkpoint=2, **changes)
     assert [path.name for path in checkpoints_in(folder)] == ["checkpoint-6", "checkpoint-3"]
     assert train(tiny_checkpoint, folder, "--resume", **changes) == 0
     assert executed == list(range(4, 11))
@@ -202,7 +202,7 @@ def limited_in(owner, name, *, call):
 @pytest.mark.parametrize(
     ("owner", "name", "call", "words", "first"),
     [
-        (trainer.Trainer, "_save_checkpoint", 2, "checkpoint-6 could not be written", 4),
+        (Trainer, "_save_checkpoint", 2, "checkpoint-6 could not be written", 4),
         (saving, "save", 1, "the model could not be written to", 11),
     ],
     ids=["a checkpoint", "the model"],

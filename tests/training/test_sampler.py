@@ -1,4 +1,4 @@
-"""Steps: every group once an epoch, whatever computes it; micro-batches fit; orders repeat."""
+"""Steps: every group once an epoch, whatever computes it; batches that fit; repeated orders."""
 
 import itertools
 import math

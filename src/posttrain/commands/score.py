@@ -57,7 +57,7 @@ class ScoringSettings(RowSettings, ModelSettings):
     data: list[str] = setting([], "Files (.jsonl, .jsonl.gz, .csv, .parquet) or other sources.")
     batch_tokens: int = setting(
         8192,
-        "Most tokens computed at once, with padding (without it, in rows that groups share).",
+        "Most tokens computed at once, padding included (in rows that groups share: aside).",
     )
     skip_bad: bool = setting(False, "Leave out, and count, bad records.")
     seed: int = setting(

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -330,8 +331,8 @@ def _evaluate(
         max_tokens=settings.max_tokens,
         skip_too_long=True,
     )
-    batches: dict[str, Any] = (
-        {} if max_tokens_per_device is None else {"batch_tokens": max_tokens_per_device}
+    tokens = max_tokens_per_device or sys.maxsize
+    scored = score_groups(
+        model, tokenizer, held_out, LAYOUTS["separate"], limits, batch_tokens=tokens
     )
-    scored = score_groups(model, tokenizer, held_out, LAYOUTS["separate"], limits, **batches)
     return report(scored, resamples=settings.resamples)

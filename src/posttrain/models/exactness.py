@@ -1,4 +1,4 @@
-"""Whether a model keeps the responses of a row apart: checked on the model, before training."""
+"""Whether a model keeps the responses of a row apart: a check on the model, before training."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

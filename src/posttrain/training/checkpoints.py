@@ -1,8 +1,9 @@
 """Checkpoints that an interrupted run can trust.
 
 Trainer writes the files of a checkpoint one after the other, so a run that is killed meanwhile
-leaves a folder that looks like a checkpoint. Here the last thing written is a *seal*, the list of
-its files with their sizes and hashes, and a run is resumed only from a folder that agrees with it.
+leaves a folder that looks like a checkpoint. Here the last thing written is a *manifest*, the
+list of its files with their sizes and hashes, and a run is resumed only from a folder that agrees
+with it.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import logging
 import re
 import shutil
 from collections.abc import Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from posttrain.errors import UserError
@@ -86,7 +88,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 
 
 def rotate(folder: Path, limit: int | None, *, keep: Set[Path]) -> None:
-    """Remove checkpoints beyond a limit: first those without a seal, then the oldest.
+    """Remove checkpoints beyond a limit: first those without a manifest, then the oldest.
 
     Args:
         folder: Where they are.
@@ -97,6 +99,55 @@ def rotate(folder: Path, limit: int | None, *, keep: Set[Path]) -> None:
     others.sort(key=lambda path: not (path / MANIFEST).exists())
     for path in others[max(limit - len(keep), 0) :] if limit else ():
         shutil.rmtree(path, ignore_errors=True)
+
+
+class BackgroundManifests:
+    """Writes manifests while training goes on, one after the other.
+
+    Reading a large checkpoint again takes minutes, in which all other processes would wait for this
+    one. Moving finished folders into place instead would take no time, but a file that is damaged
+    later would not be noticed. Until its manifest is there, a checkpoint counts as not written, and
+    those before it stay.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[None] | None = None
+
+    def start(self, folder: Path, limit: int | None, *, keep: Set[Path]) -> None:
+        """List a checkpoint's files, then remove others beyond the limit (see :func:`rotate`)."""
+        self.wait()
+        self._pending = self._threads.submit(_finish, folder, limit, keep)
+
+    def wait(self) -> None:
+        """Wait for what was started.
+
+        Raises:
+            OSError: If the disk does not take it.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+
+def _finish(folder: Path, limit: int | None, keep: Set[Path]) -> None:
+    try:
+        write_manifest(folder)
+    except OSError as error:
+        raise discard(folder, error) from error
+    rotate(folder.parent, limit, keep=keep)
+
+
+def discard(folder: Path, error: Exception) -> OSError:
+    """Remove a checkpoint that could not be written; returns the error to raise.
+
+    What is there of it would fill the disk that is to be written again.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    return OSError(
+        f"{folder} could not be written ({error}); earlier checkpoints are whole: make room and go "
+        "on from them (--resume)"
+    )
 
 
 def check_launcher(checkpoint: Path, *, sharded: bool) -> None:

@@ -104,20 +104,27 @@ def step_sampler(
     dataset: Any,
     collator: GroupCollator,
     config: RankingConfig,
+    accelerator: Any,
     *,
     shuffle: bool,
-    processes: int = 1,
-    process: int = 0,
 ) -> StepSampler:
-    """The steps of a data set, as the settings have them (see :class:`.sampler.StepSampler`)."""
+    """The steps of a data set, for one process, as the settings have them.
+
+    Args:
+        dataset: The data set.
+        collator: Knows the rows' layout.
+        config: Settings.
+        accelerator: Accelerate's ``Accelerator``, which knows the processes.
+        shuffle: See :class:`.sampler.StepSampler`.
+    """
     return StepSampler(
         Sizes.from_dataset(dataset, collator.layout, shared_rows=collator.pack_length is not None),
         groups_per_step=config.groups_per_step,
         max_tokens_per_device=config.max_tokens_per_device,
         shuffle=shuffle,
         seed=config.seed if config.data_seed is None else config.data_seed,
-        processes=processes,
-        process=process,
+        processes=accelerator.num_processes,
+        process=accelerator.process_index,
     )
 
 
@@ -141,7 +148,7 @@ def step_loader(
     return DataLoader(
         StepItems(dataset),  # type: ignore[arg-type]
         batch_sampler=sampler,  # type: ignore[arg-type]
-        collate_fn=batches,
+        collate_fn=batches,  # type: ignore[arg-type]
         num_workers=config.dataloader_num_workers,
         prefetch_factor=config.dataloader_prefetch_factor,
         multiprocessing_context=config.dataloader_multiprocessing_context,

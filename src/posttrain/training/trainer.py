@@ -1,18 +1,29 @@
-"""RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss."""
+"""RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss.
+
+From ``posttrain train`` to the loss it is three hops: ``commands/train.py`` :func:`main` →
+:meth:`RankingTrainer.compute_loss` → ``losses.py`` :func:`ranking_loss`. What happens on the way:
+
+1. Data: ``dataset.py`` :func:`tokenized` turns ranked groups into token ids and the pairs to train
+   on (``pairing.py``), a row of an Arrow file each.
+2. Steps: ``sampler.py`` :class:`StepSampler` plans which groups an optimiser step takes, and in
+   which micro-batches each process computes them.
+3. Rows: ``collator.py`` :class:`GroupCollator` lays a micro-batch out in rows (``rows/layout.py``).
+4. Scores: ``models/reward_model.py`` :func:`forward_scores` reads one from each response's last
+   state, with a mask that keeps responses in a row apart (``rows/attention.py``).
+5. Loss: :meth:`RankingTrainer.compute_loss` takes the scores of winners and losers to
+   :func:`ranking_loss`; :meth:`RankingTrainer.training_step` adds up the gradients of a step.
+"""
 
 import math
-import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer
 
@@ -20,14 +31,15 @@ from posttrain.errors import UserError
 from posttrain.models.exactness import check_exact
 from posttrain.models.reward_model import accept_rows, forward_scores
 from posttrain.rows.layout import RowBatch
-from posttrain.training.checkpoints import rotate, write_manifest
+from posttrain.training.checkpoints import BackgroundManifests, discard
 from posttrain.training.collator import GroupCollator
 from posttrain.training.config import RankingConfig
 from posttrain.training.divergence import check_weights, diverged
 from posttrain.training.fsdp import shard_head_in_fp32
 from posttrain.training.losses import label_loss, plackett_luce_loss, ranking_loss
-from posttrain.training.metrics import RecentSteps, score_metrics, sums_over_pairs
-from posttrain.training.sampler import EpochCounter, StepSampler
+from posttrain.training.metrics import RecentSteps
+from posttrain.training.predictions import by_place, metrics_of
+from posttrain.training.sampler import EpochCounter
 from posttrain.training.step_batches import (
     EvaluationBatches,
     TrainingBatches,
@@ -35,31 +47,26 @@ from posttrain.training.step_batches import (
     step_sampler,
 )
 
-#: Stands where there is no pair; what Trainer itself pads with.
-NO_PAIR = -100.0
-
 
 class RankingTrainer(Trainer):
     """Trains a reward model on groups; all but loss and metrics is ``transformers.Trainer``.
 
-    The loss of a step is the mean over its pairs, or over its groups with ``plackett-luce``, and
-    with ``auxiliary_weight`` that many times the mean of :func:`.losses.label_loss` over its
-    labelled responses: over all of them, in however many micro-batches and processes they are
-    computed (see :mod:`.training.sampler`). A step without labels has no auxiliary loss. Groups
-    come in an order that depends on ``data_seed`` (or ``seed``) and the epoch alone, and so do each
+    The loss of a step is the mean over all its pairs (with ``plackett-luce``, its groups), in
+    however many micro-batches and processes they are computed; with ``auxiliary_weight``, that many
+    times the mean of :func:`.losses.label_loss` over its labelled responses is added. Groups come
+    in an order that depends on ``data_seed`` (or ``seed``) and the epoch alone, and so do each
     group's shuffled responses. So a resumed run continues as if it had not been interrupted, and
     micro-batches and processes change no row.
 
-    Beside Trainer's own numbers it logs those of :mod:`.training.metrics`. Evaluation reports the
-    ``loss``, the mean over all pairs however batched and whatever the loss_type, labels aside, and
-    :func:`.training.metrics.score_metrics`.
+    Beside Trainer's own numbers it logs those of :mod:`.training.metrics`. Evaluation reports them
+    and the ``loss``, the mean over all pairs whatever the loss_type, labels aside.
 
     Args:
         model: The reward model (see :func:`posttrain.reward_model.load`), or a peft model of one.
         args: Settings.
         data_collator: Lays groups out in rows.
-        train_dataset: A data set such as :func:`.collator.training_set` makes. Plackett–Luce
-            ranks whole groups, so it knows no margins and weights, and needs all pairs.
+        train_dataset: See :func:`.collator.training_set`. Plackett–Luce needs all pairs of each
+            group, without margins and weights.
         **kwargs: Passed on to ``Trainer``. A function given as ``compute_metrics`` takes the place
             of :meth:`pair_metrics`.
 
@@ -95,18 +102,22 @@ class RankingTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.compute_metrics = self.compute_metrics or self.pair_metrics
         self._recent = RecentSteps()
+        self._manifests = BackgroundManifests()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, after a check that the model keeps apart what its rows are to keep apart.
 
         Raises:
-            UserError: See :func:`posttrain.exactness.check_exact`. Also if losses, gradients or
-                weights stop being finite.
+            UserError: See :func:`.exactness.check_exact`. Also if losses, gradients or weights
+                stop being finite.
         """
         if self.collator.needs_mask:
             check_exact(self.model, pad_token_id=self.collator.pad_token_id)  # type: ignore[arg-type]
         self._recent = RecentSteps()
-        result = super().train(*args, **kwargs)
+        try:
+            result = super().train(*args, **kwargs)
+        finally:
+            self._manifests.wait()
         self._check_weights()
         return result
 
@@ -122,7 +133,9 @@ class RankingTrainer(Trainer):
             UserError: If there is to be an auxiliary loss, and no response is labelled.
         """
         shuffle = self.config.train_sampling_strategy == "random"
-        sampler = self._sampler(self.train_dataset, shuffle=shuffle)
+        sampler = step_sampler(
+            self.train_dataset, self.collator, self.config, self.accelerator, shuffle=shuffle
+        )
         labels = sampler.sizes.labels
         if self.config.auxiliary_weight and (labels is None or not labels.any()):
             raise UserError(
@@ -147,23 +160,13 @@ class RankingTrainer(Trainer):
             dataset = self.eval_dataset[dataset]  # type: ignore[index]
         if dataset is None:
             raise UserError("there is no data set to evaluate on; give an eval_dataset")
+        sampler = step_sampler(dataset, self.collator, self.config, self.accelerator, shuffle=False)
         batches = EvaluationBatches(self.collator, self.config.groups_per_step)
-        return step_loader(dataset, self._sampler(dataset), batches, self.config)
+        return step_loader(dataset, sampler, batches, self.config)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
         """As for evaluation."""
         return self.get_eval_dataloader(test_dataset)
-
-    def _sampler(self, dataset: Any, *, shuffle: bool = False) -> StepSampler:
-        processes, process = self.accelerator.num_processes, self.accelerator.process_index
-        return step_sampler(
-            dataset,
-            self.collator,
-            self.config,
-            shuffle=shuffle,
-            processes=processes,
-            process=process,
-        )
 
     def training_step(
         self,
@@ -261,8 +264,8 @@ class RankingTrainer(Trainer):
 
         Returns:
             None; scores of winner and loser, ``[groups of the step, most pairs, 2]``; margin,
-            weight and strength, ``[groups of the step, most pairs, 3]``. All are :data:`NO_PAIR`
-            where a group has fewer pairs, or another process computes it.
+            weight and strength, ``[groups of the step, most pairs, 3]``. All are
+            :data:`.predictions.NO_PAIR` where a group has fewer pairs, or another process has it.
         """
         scores: dict[int, Tensor] = {}
         terms: dict[int, Tensor] = {}
@@ -277,7 +280,7 @@ class RankingTrainer(Trainer):
             scores |= zip(batch["places"], scored, strict=False)
             terms |= zip(batch["places"], known.split(counts), strict=False)
         size = len(inputs["sizes"])
-        return None, _by_place(scores, size, like=scored[0]), _by_place(terms, size, like=known)
+        return None, by_place(scores, size, like=scored[0]), by_place(terms, size, like=known)
 
     def pair_metrics(self, predicted: EvalPrediction) -> dict[str, float]:
         """Mean loss over all pairs, and the metrics of :func:`.training.metrics.score_metrics`.
@@ -288,22 +291,12 @@ class RankingTrainer(Trainer):
         Raises:
             UserError: If the loss is not finite.
         """
-        scores, terms = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
-        there = terms[..., 1] != NO_PAIR
-        winners, losers = torch.from_numpy(scores[there]).unbind(1)
-        margins, weights, strengths = torch.from_numpy(terms[there]).unbind(1)
-        loss = ranking_loss(
-            winners,
-            losers,
-            margins=margins,
-            weights=weights,
-            center_rewards_coefficient=self.config.center_rewards_coefficient,
-        )
-        if not torch.isfinite(loss):
-            what = f"the loss on evaluation data is {loss.item()}"
+        coefficient = self.config.center_rewards_coefficient
+        found = metrics_of(predicted, center_rewards_coefficient=coefficient)
+        if not math.isfinite(found["loss"]):
+            what = f"the loss on evaluation data is {found['loss']}"
             raise diverged(what, self.args.learning_rate)
-        sums = sums_over_pairs(winners, losers, strengths)
-        return {"loss": loss.item()} | score_metrics(sums)
+        return found
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As ``Trainer`` does; its time does not count as training's."""
@@ -311,36 +304,33 @@ class RankingTrainer(Trainer):
             return super().evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As ``Trainer`` does, but sealed, and only then are older ones removed.
+        """As ``Trainer`` does, with a manifest, and only then are older ones removed.
 
         Raises:
             UserError: If the weights are not finite.
-            OSError: If the disk does not take it.
+            OSError: If the disk does not take it, or did not take the one before.
         """
         self._check_weights()
+        self._manifests.wait()
         runs = Path(self._get_output_dir(trial=trial))
         folder = runs / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         with self._recent.paused():
             try:
                 super()._save_checkpoint(model, trial)
-                # All processes have written their part of it.
+                # All processes have written theirs.
                 self.accelerator.wait_for_everyone()
-                if self.args.should_save:
-                    write_manifest(folder)
             # safetensors and torch have errors of their own for a disk that is full.
             except (OSError, RuntimeError, SafetensorError) as error:
-                # What is there of it would fill the disk that is to be written again.
-                shutil.rmtree(folder, ignore_errors=True)
-                raise OSError(
-                    f"{folder} could not be written ({error}); earlier checkpoints are whole: make "
-                    "room and go on from them (--resume)"
-                ) from error
+                raise discard(folder, error) from error
             finally:
                 self.args.save_total_limit = limit
-            if self.args.should_save:
-                best = self.state.best_model_checkpoint
-                rotate(runs, limit, keep={folder} | ({Path(best)} if best else set()))
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            self._manifests.start(folder, limit, keep={folder} | ({Path(best)} if best else set()))
+            if limit == 1:
+                # Then Trainer removes all but the best at its end, perhaps this one.
+                self._manifests.wait()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and with a loss the metrics of the steps since the last one."""
@@ -362,9 +352,3 @@ def _pair_scores(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor
     """Scores of all responses of a batch, and those of the winners and losers of its pairs."""
     scores = forward_scores(model, RowBatch.among(inputs))
     return scores, scores[inputs["winners"]], scores[inputs["losers"]]
-
-
-def _by_place(values: Mapping[int, Tensor], size: int, *, like: Tensor) -> Tensor:
-    none = like[:0]
-    table = [values.get(place, none) for place in range(size)]
-    return pad_sequence(table, batch_first=True, padding_value=NO_PAIR)

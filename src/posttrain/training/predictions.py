@@ -1,0 +1,53 @@
+"""Scores of evaluation, by group, so that Trainer can gather them from all processes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import EvalPrediction
+
+from posttrain.training.losses import ranking_loss
+from posttrain.training.metrics import score_metrics, sums_over_pairs
+
+#: Stands where there is no pair; what Trainer itself pads with.
+NO_PAIR = -100.0
+
+
+def by_place(values: Mapping[int, Tensor], size: int, *, like: Tensor) -> Tensor:
+    """A table of what is known of each group's pairs, ``[size, most pairs, numbers]``.
+
+    Args:
+        values: By place of the group, ``[pairs, numbers]``; a group without is all
+            :data:`NO_PAIR`, and so are the pairs that it has fewer than others.
+        size: Number of groups.
+        like: Has the numbers and the dtype of the values, of which there may be none.
+    """
+    none = like[:0]
+    table = [values.get(place, none) for place in range(size)]
+    return pad_sequence(table, batch_first=True, padding_value=NO_PAIR)
+
+
+def metrics_of(
+    predicted: EvalPrediction, *, center_rewards_coefficient: float = 0.0
+) -> dict[str, float]:
+    """Mean loss over all pairs, and the metrics of :func:`.training.metrics.score_metrics`.
+
+    Args:
+        predicted: Scores of winners and losers, ``[groups, most pairs, 2]``, and margins, weights
+            and strengths, ``[groups, most pairs, 3]``.
+        center_rewards_coefficient: See :func:`.losses.ranking_loss`.
+    """
+    scores, terms = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
+    is_pair = terms[..., 1] != NO_PAIR
+    winners, losers = torch.from_numpy(scores[is_pair]).unbind(1)
+    margins, weights, strengths = torch.from_numpy(terms[is_pair]).unbind(1)
+    loss = ranking_loss(
+        winners,
+        losers,
+        margins=margins,
+        weights=weights,
+        center_rewards_coefficient=center_rewards_coefficient,
+    )
+    return {"loss": loss.item()} | score_metrics(sums_over_pairs(winners, losers, strengths))
