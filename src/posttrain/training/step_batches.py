@@ -148,7 +148,7 @@ def step_loader(
     return DataLoader(
         StepItems(dataset),  # type: ignore[arg-type]
         batch_sampler=sampler,  # type: ignore[arg-type]
-        collate_fn=batches,  # type: ignore[arg-type]
+        collate_fn=batches,
         num_workers=config.dataloader_num_workers,
         prefetch_factor=config.dataloader_prefetch_factor,
         multiprocessing_context=config.dataloader_multiprocessing_context,
