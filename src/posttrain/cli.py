@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listed = "\n".join(f"  {name:{width}}{purpose}" for name, purpose in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="posttrain",
-        description=__doc__.split(".", maxsplit=1)[0],
+        description="Train reward models on ranked responses, and ask what each choice is worth.",
         epilog=f"commands (each has --help):\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -108,6 +108,8 @@ def test_finished_runs_are_kept_in_the_folder_that_is_named(calls, tmp_path):
         assert run("study", study) == 1
     assert [call[-1] for call in calls] == [tmp_path, None] * 3
     assert refused("study", "rows", "--cache_dir", tmp_path) == 2
+    assert run("study", "margin", "--finished", tmp_path) == 1
+    assert calls[-1][-1] == tmp_path
 
 
 @pytest.mark.parametrize("study", ["edits", "margin", "tradeoff"])

@@ -1,11 +1,15 @@
 """Settings from YAML: every value by its type, one file as a list of one, clear refusals."""
 
+from dataclasses import dataclass
+
 import pytest
 from trl import TrlParser
 
 from posttrain.commands.score import ScoreSettings
 from posttrain.commands.train import TrainSettings
+from posttrain.config.fields import setting
 from posttrain.config.yaml import parse
+from posttrain.errors import UserError
 from posttrain.studies.margin.full import FullSettings
 from posttrain.training.config import RankingConfig
 
@@ -101,3 +105,27 @@ def test_a_config_without_a_file_or_given_twice_ends_with_usage(options, capsys)
         parse(TrlParser((ScoreSettings,)), options)
     assert ended.value.code == 2
     assert "--config" in capsys.readouterr().err
+
+
+@dataclass
+class Renamed:
+    max_tokens_per_device: int = setting(1, "Tokens.")
+    pack_length: int = setting(1, "Tokens of a row.")
+
+
+def test_old_names_are_understood_and_said_once(tmp_path, caplog):
+    path = tmp_path / "old.yaml"
+    path.write_text("row_tokens: 20\n")
+    arguments = ["--config", str(path), "--part_tokens", "10", "--part_tokens=30"]
+    (settings,) = parse(TrlParser(Renamed), arguments)
+    assert settings == Renamed(max_tokens_per_device=30, pack_length=20)
+    assert [message.split(" is called ")[0] for message in caplog.messages] == [
+        "row_tokens", "part_tokens",
+    ]  # fmt: skip
+
+
+def test_an_old_name_beside_the_new_one_is_refused(tmp_path):
+    path = tmp_path / "both.yaml"
+    path.write_text("row_tokens: 20\npack_length: 30\n")
+    with pytest.raises(UserError, match="row_tokens is the old name of pack_length"):
+        parse(TrlParser(Renamed), ["--config", str(path)])

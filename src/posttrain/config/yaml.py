@@ -97,7 +97,12 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
     environment = content.pop("env", {})
     if not isinstance(environment, dict):
         raise UserError(f"{path}: env must be a mapping of environment variables to values")
-    content = {_present_name(name): value for name, value in content.items()}
+    for name in [name for name in content if name in RENAMED]:
+        if RENAMED[name] in content:
+            raise UserError(
+                f"{path}: {name} is the old name of {RENAMED[name]}; give only the latter"
+            )
+        content[_present_name(name)] = content.pop(name)
     unknown = [name for name in content if name not in options or name not in hints]
     if unknown:
         raise UserError(f"{path}: unknown settings: {', '.join(unknown)}; see --help")
