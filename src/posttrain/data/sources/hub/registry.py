@@ -1,8 +1,4 @@
-"""The data sets of the Hugging Face hub that this package can convert.
-
-The package ships none of them: :func:`.hub.read.iterate` reads them from the hub or
-from a downloaded folder.
-"""
+"""The data sets of the hub that this package can convert and :func:`.hub.read.iterate` reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
