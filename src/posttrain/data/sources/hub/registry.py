@@ -7,8 +7,9 @@ from functools import partial
 from posttrain.data.sources.hub import converters
 from posttrain.data.sources.hub.converters import Convert
 
-#: Raise when the rows of a data set become other groups: here, in :mod:`.converters`, :mod:`.rows`,
-#: :mod:`.read` or :mod:`..originals.hh_rlhf`. What was stored of them is then read anew.
+#: Raise when the rows of a data set become other groups: here, in :mod:`.converters`,
+#: :mod:`.hub.rows`, :mod:`.hub.read` or :mod:`.originals.hh_rlhf`. What was stored of them is then
+#: read anew.
 VERSION = 1
 
 
