@@ -27,11 +27,7 @@ def setting(default: Any, explanation: str) -> Any:
 
 
 def at_least_one(settings: object, *names: str) -> None:
-    """Check numbers among settings; None, which sets no limit, passes.
-
-    Raises:
-        UserError: If one is below 1; the message names it.
-    """
+    """Refuse a number below 1 among settings; None, which sets no limit, passes."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < 1:
@@ -39,23 +35,16 @@ def at_least_one(settings: object, *names: str) -> None:
 
 
 def one_of(settings: object, name: str, choices: str) -> None:
-    """Check that a setting is among the values that another one lists.
-
-    Raises:
-        UserError: If it is not; the message names both.
-    """
+    """Refuse a setting that is not among the values that another one lists."""
     value, known = getattr(settings, name), getattr(settings, choices)
     if value not in known:
         raise UserError(f"{name} {value} is not one of {choices} {known}")
 
 
 def settings_from(kind: type, given: Any, where: str) -> Any:
-    """An object of a settings dataclass, with values as YAML or papermill gives them.
+    """An object of the settings dataclass ``kind``, with values as YAML or papermill gives them.
 
-    Args:
-        kind: The dataclass.
-        given: What differs from its defaults, by name; None where nothing does.
-        where: What is set, for the message.
+    ``given`` is what differs from the defaults, by name, or None; ``where`` begins the message.
 
     Raises:
         UserError: If a setting is unknown or of the wrong type, or settings make no sense together.

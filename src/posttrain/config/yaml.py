@@ -28,16 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 def parse(parser: TrlParser, arguments: Sequence[str]) -> list[Any]:
-    """Settings of a command.
+    """Settings of a command, an object for each of the parser's dataclasses.
 
-    Options that make no sense end the program with exit code 2, as argparse does.
-
-    Args:
-        parser: Knows the settings. The file's values become its defaults.
-        arguments: The command line, without the command.
-
-    Returns:
-        An object for each of the parser's dataclasses.
+    The file's values become the parser's defaults. Options that make no sense end the program with
+    exit code 2, as argparse does.
 
     Raises:
         UserError: If the file cannot be read, is no mapping, or has an unknown setting or a value
@@ -124,12 +118,7 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
 
 
 def _converted(value: Any, hint: Any, option: argparse.Action) -> Any:
-    """A value of the hint's type; text is read as on the command line, for YAML's 1e-5 is text.
-
-    Raises:
-        ValueError: If it is of another type; from what reads the text also a TypeError or an
-            ArgumentTypeError.
-    """
+    """A value of the hint's type; text is read as on the command line, for YAML's 1e-5 is text."""
     if value is None and option.default is None:
         return None
     read: Any = option.type or str

@@ -23,12 +23,7 @@ LISTED_PER_FILE = 20
 
 @dataclass(frozen=True)
 class Summary:
-    """What a file holds.
-
-    Attributes:
-        table: One row; see :func:`summarise`.
-        refused: The first 20 refused records; before them a :class:`BadFile` if there is one.
-    """
+    """A row of :func:`summarise`, and the first 20 refused records, before them a bad file."""
 
     table: pd.DataFrame
     refused: list[BadRecord]
@@ -52,18 +47,11 @@ def summarise(
 ) -> Summary:
     """Summarise groups and refused records, of which a few numbers each stay in memory.
 
-    Args:
-        items: As from :func:`.reading.inspect_file`; consumed as a stream.
-        name: The file's name, used as the table's index.
-        ignored_columns: Rows with each column that is ignored; may be filled by drawing items.
-
-    Returns:
-        In its table, `rows` are the accepted ones; `groups` counts distinct `group` values;
-        `strength_none` those without a strength; `prompt_words` and `response_words` are medians
-        of words separated by white space; `chosen_longer` is the share of chosen responses with
-        more characters than the rejected, ties counted half; `refused` counts the bad file too;
-        `domains` and `ignored_columns` are texts with counts. Medians and shares are NaN for a file
-        with no accepted row.
+    In the table, `groups` counts distinct `group` values; `prompt_words` and `response_words` are
+    medians of words separated by white space; `chosen_longer` is the share of chosen responses with
+    more characters than the rejected, ties counted half; `refused` counts the bad file too. Medians
+    and shares are NaN for a file with no accepted row. `ignored_columns` may fill while `items` are
+    drawn.
     """
     counts: Counter[str] = Counter()
     strengths: Counter[int | None] = Counter()
@@ -128,17 +116,11 @@ def format_report(table: pd.DataFrame) -> str:
 
 
 def check(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -> int:
-    """Check files: print their summary, and list every bad record on standard error.
+    """Print the summary of files, list bad records on standard error, and return the exit code.
 
-    Only the first 20 refused records of a file are listed, then their remaining number.
-
-    Args:
-        paths: A file or several.
-        skip_bad: Whether bad records are acceptable, as they are to a run with `--skip-bad`.
-
-    Returns:
-        The exit code: 0 if everything was accepted, or if only records were refused and
-        `skip_bad` is set; 1 otherwise. A file that cannot be read to its end always gives 1.
+    The first 20 refused records of a file are listed, then their remaining number. The code is 0 if
+    everything was accepted, or if only records were refused and `skip_bad` is set; 1 otherwise. A
+    file that cannot be read to its end always gives 1.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     tables, failed = [], False

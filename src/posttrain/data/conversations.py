@@ -1,8 +1,7 @@
 """Conversations: chat messages, and the shapes in which preference data writes them.
 
 A prompt and its responses come as texts, as lists of chat messages, or as whole conversations that
-end with the response. This module turns each into the same messages, and says what is wrong
-where it cannot. :mod:`.data.preferences` builds ranked groups on it.
+end with the response. Each becomes the same messages here, or a :class:`BadRecord`.
 """
 
 from __future__ import annotations
@@ -23,13 +22,7 @@ MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 def read_prompt_and_responses(
     record: Mapping[str, Any],
 ) -> tuple[tuple[Message, ...], tuple[str, ...]]:
-    """Read the prompt and the responses, best first, of a record in TRL's preference format.
-
-    See :func:`.data.preferences.from_record` for the shapes it accepts.
-
-    Raises:
-        BadRecord: A field is missing, has the wrong shape, or contradicts another.
-    """
+    """Prompt and responses, best first; :func:`.data.preferences.from_record` gives the shapes."""
     names = ["chosen", "rejected"]
     if record.get("edited") is not None:
         names.insert(0, "edited")
@@ -162,11 +155,7 @@ def _check_message(message: Message, field: str, index: int) -> None:
 
 
 def check_prompt(prompt: tuple[Message, ...], field: str = "prompt") -> None:
-    """Check that a prompt is well-formed and ends with a user turn.
-
-    Raises:
-        BadRecord: It is not; the message names `field` and the turn.
-    """
+    """Refuse a prompt that is not well-formed or does not end with a user turn, naming the turn."""
     if not isinstance(prompt, tuple) or not prompt:
         raise BadRecord(
             f"{show_value(prompt)} is not a tuple of messages", field, "give Message turns"
@@ -182,11 +171,7 @@ def check_prompt(prompt: tuple[Message, ...], field: str = "prompt") -> None:
 
 
 def check_text(value: Any, field: str) -> str:
-    """Return `value` if it is a text that can be tokenised and stored.
-
-    Raises:
-        BadRecord: It is missing, not text, blank, or has no UTF-8 form.
-    """
+    """Return a text; refuse what is missing, not text, blank, or has no UTF-8 form."""
     if value is None:
         raise BadRecord("it is missing", field, "add it, or remove the record")
     if not isinstance(value, str):
@@ -256,12 +241,7 @@ class BadRecord(UserError):  # noqa: N818 - it names the thing found, as its mes
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation.
-
-    Attributes:
-        role: `system`, `user` or `assistant`.
-        content: The text.
-    """
+    """One turn of a conversation; its role is `system`, `user` or `assistant`."""
 
     role: str
     content: str

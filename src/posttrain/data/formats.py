@@ -38,11 +38,7 @@ class BadFile(BadRecord):
 
 
 def split_suffix(path: Path, known: Sequence[str] = SUFFIXES) -> tuple[str, str]:
-    """The suffix of a file, in small letters, and its name without.
-
-    Raises:
-        BadFile: If the suffix is none of those known.
-    """
+    """The suffix of a file, in small letters, and its name without; a bad file if not known."""
     for suffix in known:
         if path.name.lower().endswith(suffix):
             return suffix, path.name[: -len(suffix)]
@@ -50,16 +46,10 @@ def split_suffix(path: Path, known: Sequence[str] = SUFFIXES) -> tuple[str, str]
 
 
 def rows(path: Path, suffix: str, ignored_columns: Counter[str]) -> Iterator[tuple[int, Any]]:
-    """Rows of a file, one after another, with their line or row number from 1.
+    """Rows of a file with their line or row number from 1: mappings of columns, or a BadRecord.
 
-    Args:
-        path: The file.
-        suffix: One of :data:`SUFFIXES`.
-        ignored_columns: Filled with columns that are no part of the data contract, where a format
-            names its columns once.
-
-    Yields:
-        Numbers, and mappings of columns or a BadRecord.
+    `ignored_columns` is filled with columns that are no part of the data contract, where a format
+    names its columns once.
 
     Raises:
         BadFile: The file cannot be read to its end, or lacks a column.

@@ -25,8 +25,7 @@ def parse_mix(text: str) -> dict[str, float]:
     """Shares by domain, from a key of :data:`MIXES` or from ``helpfulness:0.7,safety:0.3``.
 
     Raises:
-        UserError: If the text is neither, a domain occurs twice, a share is negative, or shares do
-            not sum to 1.
+        UserError: If it is neither, a domain occurs twice, or shares are negative or not of sum 1.
 
     >>> parse_mix("helpfulness:0.7,safety:0.3")
     {'helpfulness': 0.7, 'safety': 0.3}
@@ -57,12 +56,7 @@ def parse_mix(text: str) -> dict[str, float]:
 
 
 def counts_for(shares: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers that sum to ``total``, each less than one from its share of it.
-
-    Args:
-        shares: Share by domain, of sum 1 but for what typing them in has rounded.
-        total: The sum.
-    """
+    """Whole numbers that sum to ``total``, each less than one from its share of it."""
     # Over millions of groups, also a rounded sum is some groups away from the total.
     scale = total / math.fsum(shares.values())
     exact = {name: share * scale for name, share in shares.items()}
@@ -81,16 +75,10 @@ def mix(
     seed: int,
     total: int | None = None,
 ) -> Indices:
-    """Choose groups so that each domain has its share.
+    """Choose groups so that each domain has its share: ascending indices, each at most once.
 
-    Args:
-        domains: Domain of each group.
-        shares: Share of the chosen groups by domain; domains that it does not name are left out.
-        seed: Seeds which groups of a domain are taken.
-        total: How many to choose; by default as many as the scarcest domain allows.
-
-    Returns:
-        Ascending indices into ``domains``, each at most once.
+    Domains without a share are left out. By default, ``total`` is as many groups as the scarcest
+    domain allows.
 
     Raises:
         UserError: If a group has no domain, a domain has no group, or too few for ``total``.
@@ -110,21 +98,9 @@ def mix_codes(
     total: int | None = None,
     name_of: Callable[[int], str] = "number {}".format,
 ) -> Indices:
-    """As :func:`mix`, for groups of which only the place of their domain is known.
+    """As :func:`mix`, given the place of each group's domain in ``known``, -1 where it has none.
 
-    Args:
-        codes: Place of each group's domain in ``known``; -1 where it has none.
-        known: The domains.
-        shares: See :func:`mix`.
-        seed: See :func:`mix`.
-        total: See :func:`mix`.
-        name_of: What an error message calls the group at an index.
-
-    Returns:
-        See :func:`mix`.
-
-    Raises:
-        UserError: See :func:`mix`.
+    ``name_of`` is what an error message calls the group at an index.
     """
     without = np.flatnonzero(codes < 0)
     if len(without):

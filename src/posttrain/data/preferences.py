@@ -1,9 +1,8 @@
 """Ranked groups: the one data structure that everything else in this package reads.
 
 A ranked group is one prompt with two or three responses, best first: edited > chosen > rejected
-(Llama 3, arXiv 2407.21783, section 4.2.1). This module holds the structure, its rules and its plain
-dictionary form in TRL's preference format. :mod:`.data.reading` reads and writes files of such
-dictionaries, and :mod:`.data.splits` keeps related groups on one side of a split.
+(Llama 3, arXiv 2407.21783, section 4.2.1). Here are its rules and its plain dictionary form in
+TRL's preference format; :mod:`.data.reading` reads and writes files of those.
 """
 
 import hashlib
@@ -51,13 +50,9 @@ class PairKind(Key):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two responses of one group, as indices into `RankedGroup.responses`.
+    """Two responses of one group, as indices into `RankedGroup.responses`, winner < loser.
 
-    Attributes:
-        winner: Index of the better response.
-        loser: Index of the worse response; larger than `winner`.
-        strength: How much better, 1 to 4, or None where annotators did not say.
-        margin: An explicit margin, or None.
+    Strength (1 to 4) and margin are those of the group, or None where annotators did not say.
     """
 
     winner: int
@@ -74,16 +69,15 @@ class RankedGroup:
         id: Unique within a file.
         prompt: The conversation so far; may start with a system message, ends with a user turn.
         responses: (chosen, rejected) or (edited, chosen, rejected).
-        strength: How much better chosen is than rejected: 1 negligibly, 2 slightly, 3 better,
-            4 significantly better; None if unknown.
+        strength: How much better chosen is than rejected: 1 negligibly, 2 slightly, 3 better, 4
+            significantly better; None if unknown.
         margin: An explicit margin of chosen over rejected, in units of reward; None if none.
         cluster_id: Groups with one cluster fall on the same side of a split. Left empty, it becomes
             a hash of the prompt. Files and records call it `group`.
         domain: Such as `helpfulness` or `safety`; None if unknown.
 
     Raises:
-        BadRecord: (a UserError) A value breaks these rules, a text is blank, or two responses
-            are equal apart from outer whitespace.
+        BadRecord: A value breaks these rules, a text is blank, or two are equal when stripped.
 
     >>> prompt = (Message("user", "Name a prime number."),)
     >>> group = RankedGroup("a", prompt, ("2, the only even one.", "2", "4"), strength=4)
@@ -148,11 +142,8 @@ class RankedGroup:
         return self.responses[-1]
 
     def pairs(self) -> tuple[Pair, ...]:
-        """All pairs of responses, in rank order: one of two responses, three of three.
-
-        Only chosen > rejected carries the strength and the margin, because annotators did not rate
-        pairs with an edited response.
-        """
+        """All pairs of responses, in rank order: one of two responses, three of three."""
+        # Only chosen > rejected: annotators did not rate pairs with an edited response.
         rated = (len(self.responses) - 2, len(self.responses) - 1)
         return tuple(
             Pair(winner, loser, self.strength, self.margin)
@@ -165,14 +156,9 @@ class RankedGroup:
 def to_record(group: RankedGroup, *, as_messages: bool = False) -> dict[str, Any]:
     """Write a group as a plain dictionary in TRL's preference format, all `COLUMNS` present.
 
-    A prompt that is one user message becomes a string, and so do its responses. Any other prompt
-    becomes a list of chat messages, and each response a list with one assistant message, because
-    TRL does not accept the two forms mixed in one record.
-
-    Args:
-        group: The group.
-        as_messages: Write lists of messages even for a prompt of one user message, so that all
-            records of a table have the same column types.
+    A prompt that is one user message becomes a string, and so do its responses. Any other prompt,
+    and every one with `as_messages`, becomes a list of chat messages, and each response a list with
+    one assistant message, because TRL does not accept the two forms mixed in one record.
     """
     plain = len(group.prompt) == 1 and not as_messages
 
@@ -204,12 +190,8 @@ def from_record(
     assistant message. Without one they are whole conversations, split at the last assistant turn:
     lists of chat messages, or transcripts of `Human:` and `Assistant:` turns. A string `prompt`
     that merely repeats a user turn of such a list is treated as absent, as TRL does. Optional
-    columns may be absent or None; unknown columns are ignored.
-
-    Args:
-        record: The dictionary; see `COLUMNS`.
-        where: Where it stands, such as `data.jsonl, line 17`, for the error message.
-        default_id: The id of a record without one; `where` if not given.
+    columns may be absent or None; unknown columns are ignored. A record without an id gets
+    `default_id`, or else `where`.
 
     Raises:
         BadRecord: The record breaks a rule; the message names the place and the field.
@@ -247,11 +229,7 @@ def from_record(
 
 
 def fingerprint(groups: Iterable[RankedGroup]) -> str:
-    """Hash groups, in their order, for run records.
-
-    Returns:
-        The first 16 hexadecimal digits of the SHA-256 of the records as canonical JSON lines.
-    """
+    """16 hexadecimal digits of the SHA-256 of groups in their order, as canonical JSON lines."""
     digest = hashlib.sha256()
     for group in groups:
         digest.update(_canonical(to_record(group)) + b"\n")

@@ -29,13 +29,7 @@ from posttrain.storage.files import whole_path
 
 @dataclass
 class ReadResult:
-    """What reading files gave.
-
-    Attributes:
-        groups: The accepted rows.
-        refused: The bad records, in order.
-        ignored_columns: For each column that is no part of the data contract, the rows with it.
-    """
+    """What reading files gave: groups, bad records, and how many rows have each ignored column."""
 
     groups: list[RankedGroup] = field(default_factory=list)
     refused: list[BadRecord] = field(default_factory=list)
@@ -45,15 +39,10 @@ class ReadResult:
 def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
     """Stream the groups of one file, which may be larger than memory.
 
-    Memory holds one line (of Parquet: one row group) and some 100 bytes for every id seen so far.
-
-    Blank lines are skipped. A record without an id is named `<file stem>-<line number>`.
-
-    Args:
-        path: A `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet` file in TRL's preference format.
-
-    Yields:
-        One group per row.
+    Its rows are in TRL's preference format, its suffix is `.jsonl`, `.jsonl.gz`, `.csv` or
+    `.parquet`. Memory holds one line (of Parquet: one row group) and some 100 bytes for every id
+    seen so far. Blank lines are skipped. A record without an id is named
+    `<file stem>-<line number>`.
 
     Raises:
         BadRecord: A row breaks the data contract; the message names file, line and field.
@@ -66,19 +55,11 @@ def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
 
 
 def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -> ReadResult:
-    r"""Read all groups of one or more files into memory.
-
-    Args:
-        paths: A file or several; see :func:`iterate_groups`.
-        skip_bad: List bad records in `refused` instead of raising the first.
-
-    Returns:
-        The groups, in the order of files and rows, and what was refused or ignored.
+    r"""Read all groups of one or more files into memory, in the order of files and rows.
 
     Raises:
-        BadRecord: The first bad record, unless `skip_bad`.
+        BadRecord: The first bad record; with `skip_bad`, the result lists them instead.
         BadFile: A file cannot be read to its end or has no rows, even with `skip_bad`.
-        UserError: No path is given.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -106,16 +87,7 @@ def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = Fa
 def inspect_file(
     path: str | Path, ignored_columns: Counter[str] | None = None
 ) -> Iterator[RankedGroup | BadRecord]:
-    """Stream what can be read of one file and never raise for its contents.
-
-    Args:
-        path: See :func:`iterate_groups`.
-        ignored_columns: See :func:`scan`.
-
-    Yields:
-        A group per row, or the bad record that stands there instead; at last a :class:`BadFile`
-        if the file cannot be read to its end.
-    """
+    """As :func:`scan`, but a :class:`BadFile` comes last instead of being raised."""
     try:
         yield from scan(Path(path), Counter() if ignored_columns is None else ignored_columns)
     except BadFile as error:
@@ -125,16 +97,11 @@ def inspect_file(
 def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
     """Write groups to a file whose suffix names the format; equal groups give equal bytes.
 
-    The file appears whole or not at all. In Parquet every prompt and response is a list of chat
-    messages, because a column has one type.
-
-    Args:
-        path: A `.jsonl`, `.jsonl.gz` or `.parquet` file; an existing one is replaced.
-        groups: At least one group; consumed as a stream.
+    A `.jsonl`, `.jsonl.gz` or `.parquet` file appears whole or not at all. In Parquet every prompt
+    and response is a list of chat messages, because a column has one type.
 
     Raises:
-        UserError: Unknown suffix, no groups, or two groups with one id, which could not be read
-            back.
+        UserError: Unknown suffix, no groups, or an id twice, which could not be read back.
     """
     path = Path(path)
     suffix, _ = split_suffix(path, WRITTEN)
@@ -153,9 +120,7 @@ def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
 def scan(path: Path, ignored_columns: Counter[str]) -> Iterator[RankedGroup | BadRecord]:
     """Read a file row by row: a group, or the bad record that stands there instead.
 
-    Args:
-        path: See :func:`iterate_groups`.
-        ignored_columns: Filled with the columns that are no part of the data contract.
+    `ignored_columns` counts the rows with each column that is no part of the data contract.
 
     Raises:
         BadFile: The file cannot be read to its end, or has no rows.

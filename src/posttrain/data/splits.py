@@ -15,15 +15,9 @@ Indices = NDArray[np.intp]
 def split(
     groups: Sequence[RankedGroup], *, test_fraction: float, seed: int
 ) -> tuple[Indices, Indices]:
-    """Split into training and test indices; groups of one `cluster_id` fall on the same side.
+    """Split into sorted training and test indices; one `cluster_id` falls on one side.
 
-    Args:
-        groups: The groups.
-        test_fraction: Share of distinct `cluster_id` values (not of groups) to test on, rounded up.
-        seed: Seed of the shuffle.
-
-    Returns:
-        Sorted indices into `groups`: (training, test), both non-empty.
+    `test_fraction` is a share of the distinct `cluster_id` values, not of groups, rounded up.
 
     Raises:
         UserError: `test_fraction` is not between 0 and 1, or leaves no group to train on.
@@ -42,13 +36,7 @@ def split(
 
 
 def split_codes(codes: Indices, *, test_fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """As :func:`split`, for groups of which only the place of their `cluster_id` is known.
-
-    Args:
-        codes: Place of each group's `cluster_id` among all distinct ones, in alphabetical order.
-        test_fraction: See :func:`split`.
-        seed: See :func:`split`.
-    """
+    """As :func:`split`, given each group's place among the sorted distinct `cluster_id` values."""
     # Imported here because it takes a second and most users of this module never split.
     from sklearn.model_selection import GroupShuffleSplit
 
@@ -68,16 +56,10 @@ def split_codes(codes: Indices, *, test_fraction: float, seed: int) -> tuple[Ind
 def folds(
     groups: Sequence[RankedGroup], *, folds: int, seed: int | None = None
 ) -> list[tuple[Indices, Indices]]:
-    """Cut into folds for cross-validation; groups of one `cluster_id` fall into one fold.
+    """Cut into folds: sorted training and test indices of each; one `cluster_id` is in one fold.
 
-    Args:
-        groups: The groups.
-        folds: Number of folds, at least 2.
-        seed: Seed of the shuffle; None for the unshuffled folds that are closest in size.
-
-    Returns:
-        For each fold, sorted indices into `groups`: (training, test). Each group is tested on in
-        exactly one fold.
+    Each group is tested on in exactly one fold. Without a `seed`, folds are not shuffled and are
+    closest in size.
 
     Raises:
         UserError: Fewer than two folds, or more folds than distinct groups.

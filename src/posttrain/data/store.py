@@ -43,12 +43,10 @@ _SCHEMA = pyarrow.schema(
 
 @dataclass(frozen=True)
 class Stored:
-    """Groups on disk.
+    """Groups on disk, one row a group.
 
-    Attributes:
-        rows: One row a group; :func:`group_of` turns it back.
-        counts: What was left out while reading, by reason.
-        fingerprint: Hash of the groups, whatever code has read them.
+    `counts` says what was left out while reading, by reason; `fingerprint` is a hash of the groups,
+    whatever code has read them.
     """
 
     rows: Dataset
@@ -64,13 +62,7 @@ class Stored:
         return Stored(self.rows.select(indices), self.counts, name)
 
     def split(self, *, test_fraction: float, seed: int) -> tuple["Stored", "Stored"]:
-        """Training and test groups; those with one ``group`` stay together.
-
-        The split of :func:`.data.splits.split`, from less memory.
-
-        Raises:
-            UserError: As there.
-        """
+        """Training and test groups, as of :func:`.data.splits.split` but from less memory."""
         names = self.rows.with_format("arrow")["group"][:]
         # Places in alphabetical order.
         places = pyarrow.compute.rank(names, sort_keys="ascending", tiebreaker="dense")
@@ -79,17 +71,7 @@ class Stored:
         return self.select(training), self.select(test)
 
     def mixed(self, shares: Mapping[str, float], *, seed: int) -> "Stored":
-        """As many of the groups as a mix of domains allows.
-
-        The choice of :func:`.data.mixing.mix`, from less memory.
-
-        Args:
-            shares: Share of the groups by domain.
-            seed: Seeds which groups of a domain are taken.
-
-        Raises:
-            UserError: If a group has no domain, or a domain no group.
-        """
+        """As many groups as a mix allows, as of :func:`.data.mixing.mix` but from less memory."""
         codes, known = self._domain_codes
 
         def name_of(place: int) -> str:
@@ -118,14 +100,11 @@ class Stored:
 
 
 def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
-    """Read groups from sources and store them.
-
-    Args:
-        sources: Names as of :mod:`.sources.named`.
-        skip_bad: Leave bad records out and count them. Otherwise the first one is an error.
+    """Read groups from sources, named as in :mod:`.sources.named`, and store them.
 
     Raises:
-        UserError: If a source is unknown or unreadable, a record is bad, or there is no record.
+        UserError: If a source is unknown or unreadable, no record is left, or one is bad; with
+            `skip_bad`, bad records are counted and left out instead.
     """
     identities = [named.identity(source) for source in sources]
     settings = {"sources": identities, "skip_bad": skip_bad}

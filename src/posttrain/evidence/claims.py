@@ -5,8 +5,8 @@ A claim is judged on every run record that can speak to it. The test computes on
 supported* means more than a wide interval:
 
 - *supported*: the interval lies beyond zero on the claimed side;
-- *not supported*: the interval excludes an effect as large as ``smallest``, the paper's own effect
-  where it gives one;
+- *not supported*: otherwise, the interval excludes an effect as large as ``smallest``, the paper's
+  own effect where it gives one;
 - *inconclusive*: neither.
 
 Over several records a claim is *supported* if one supports it and none speaks against it, *not
@@ -29,16 +29,13 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one record says about one claim.
+    """What one record says about one claim: an estimate, positive in the claimed direction.
 
     Attributes:
-        record: Name of the record.
-        estimate: The quantity, positive in the claimed direction.
         low: Lower end of its 95 % interval; for speeds, the least over rounds.
-        high: Upper end.
         smallest: Smallest effect that matters.
-        measured: What was measured, with its interval, where the quantity above is its distance
-            from a bound; readers are shown this. None where they are the same.
+        measured: What was measured, with its interval, where the estimate is its distance from a
+            bound; readers are shown this. None where they are the same.
     """
 
     record: str
@@ -68,7 +65,6 @@ class Row:
     Made by :func:`row`. ``-row`` reads the same row with the other sign.
 
     Attributes:
-        table: Name of the table.
         where: What the row holds in some columns; a function is asked what that is in a record.
         exact: Column of the number, where the table has no interval.
         sign: 1 or -1.
@@ -90,11 +86,7 @@ class Row:
         }
 
     def read(self, record: Record) -> Interval:
-        """The number of a record.
-
-        Raises:
-            ValueError: If not exactly one row matches.
-        """
+        """The number of a record, in which exactly one row must match."""
         table = record.tables[self.table]
         if self.exact is not None:
             number = table[self.exact]
@@ -114,12 +106,7 @@ def row(table: str, *, exact: str | None = None, **where: object) -> Row:
 
 @dataclass(frozen=True)
 class ClaimTest:
-    """How a record judges a claim: what is read, and what becomes of it.
-
-    Attributes:
-        rows: The rows that are read.
-        evidence: Makes them into evidence.
-    """
+    """How a record judges a claim: the rows that are read, and what makes them into evidence."""
 
     rows: tuple[Row, ...]
     evidence: Callable[[Record], Evidence]
@@ -164,9 +151,7 @@ def below(row: Row, bound: float, smallest: float = 0.0) -> ClaimTest:
 def within(row: Row, bound: float | Callable[[Record], float]) -> ClaimTest:
     """A quantity lies less than a bound away from zero, on either side; readers see the quantity.
 
-    Args:
-        row: Where it stands.
-        bound: The bound, or what gives that of a record.
+    The bound is a number, or what gives that of a record.
     """
 
     def evidence(record: Record) -> Evidence:
@@ -211,10 +196,8 @@ class Claim:
         quantity: What the test measures, in words; and when that supports the claim, unless it is
             by being positive.
         study: Whose records can judge it.
-        test: What becomes evidence, and how.
         ours: Whether it is this book's own inference rather than a paper's statement.
-        unit: ``points``: the quantity is a share, shown in percentage points; ``plain``: shown as
-            it is.
+        unit: ``points``: the quantity is a share, shown in percentage points; ``plain``: as it is.
         applies: Whether a record of the study holds what the test needs; by default all do.
         place: Module and line where the claim is written down.
     """
@@ -241,11 +224,7 @@ class Claim:
         return [r for r in records if r.study == self.study and self.applies(r)]
 
     def judge(self, records: Sequence[Record]) -> tuple[Status, list[Evidence]]:
-        """Overall status, and the evidence of each record.
-
-        Raises:
-            ValueError: If no record belongs to the claim's study.
-        """
+        """Overall status, and the evidence of each record; at least one must fit the study."""
         evidence = [self.test(record) for record in self.judged_by(records)]
         if not evidence:
             raise ValueError(f"no record of study {self.study!r} to judge claim {self.key!r} by")
@@ -259,11 +238,7 @@ def combine(statuses: Sequence[Status]) -> Status:
 
 
 def estimate(table: pd.DataFrame, **where: object) -> Interval:
-    """Estimate and interval of the one row of a tidy table that matches.
-
-    Raises:
-        ValueError: If not exactly one row matches.
-    """
+    """Estimate and interval of the one row of a tidy table that matches."""
     matching = table
     for column, value in where.items():
         matching = matching[matching[column] == value]

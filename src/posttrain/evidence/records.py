@@ -1,7 +1,7 @@
 """Run records: what was run, with what, on what, and what came out.
 
-A record is one JSON file. Every number that the book shows comes from one, or from a record-like
-result computed by the notebook that shows it.
+Every number that the book shows comes from one, a JSON file, or from a record-like result computed
+by the notebook that shows it.
 """
 
 import json
@@ -25,16 +25,13 @@ PACKAGES = ("posttrain", "torch", "transformers", "numpy", "scipy")
 
 @dataclass(frozen=True)
 class Record:
-    """The result of one study on one source of data.
+    """The result of one study on one source of data, in tidy tables by name.
 
     Attributes:
-        study: Name of the study, for instance ``margin``.
-        source: Name of the data source.
         profile: ``quick``, ``real``, ``simulator`` or ``gpu``: how much was run.
         settings: Everything that was chosen, seeds included.
         data: Fingerprint and sizes of the data.
         environment: Versions, device, commit, start (UTC) and duration in seconds.
-        tables: Tidy result tables by name.
     """
 
     study: str
@@ -52,11 +49,7 @@ class Record:
 
 
 def environment(started: float) -> dict[str, Any]:
-    """Where and with what a run took place.
-
-    Args:
-        started: ``time.time()`` at its start.
-    """
+    """Where and with what a run took place that started at the given ``time.time()``."""
     return machine() | {
         "started": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started)),
         "seconds": round(time.time() - started, 1),
@@ -127,11 +120,7 @@ def save(record: Record, folder: Path) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value: six significant digits, null for NaN.
-
-    Raises:
-        UserError: If the value is infinite, which JSON cannot say.
-    """
+    """A JSON value: six significant digits, null for NaN; no infinity, which JSON lacks."""
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
@@ -147,11 +136,7 @@ def _numbers(values: list[Any]) -> list[Any]:
 
 
 def load(path: Path) -> Record:
-    """Read a record.
-
-    Raises:
-        UserError: If the file is missing, is not JSON, or lacks a part.
-    """
+    """Read a record; a file that is missing, not JSON or lacks a part is a UserError."""
     try:
         content: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         tables = {

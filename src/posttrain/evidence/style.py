@@ -32,15 +32,9 @@ def panels(titles: Sequence[str], *, sharey: bool = False) -> tuple[Figure, list
 def interval_line(
     axis: Axes, x: Any, table: pd.DataFrame, *, colour: str, scale: float = 100, **style: Any
 ) -> None:
-    """Estimates with their intervals.
+    """Draw a table's ``estimate``, one at each x, with intervals from ``low`` to ``high``.
 
-    Args:
-        axis: Where to draw.
-        x: Places, one an estimate.
-        table: Columns ``estimate``, ``low`` and ``high``.
-        colour: Colour of line, markers and intervals.
-        scale: Factor of the numbers; 100 makes percentage points of shares.
-        **style: Passed on to ``errorbar``.
+    A ``scale`` of 100 makes percentage points of shares; ``style`` is passed on to ``errorbar``.
     """
     value, low, high = (table[name].to_numpy() * scale for name in ("estimate", "low", "high"))
     axis.errorbar(x, value, (value - low, high - value), color=colour, capsize=2, **style)

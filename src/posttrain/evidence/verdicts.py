@@ -100,10 +100,7 @@ def verdict_table(
 ) -> pd.DataFrame:
     """Every claim: what the paper says, what each record says, and the verdict on all records.
 
-    Args:
-        claims: The claims.
-        recorded: Committed records; they decide the verdict.
-        fresh: Results of the run at hand, shown beside them under *this run*.
+    ``fresh`` are results of the run at hand: shown as *this run*, they do not decide the verdict.
     """
     recorded = ordered(recorded)
     rows = []
@@ -126,13 +123,7 @@ def verdict_table(
 def verdicts_by_status(
     claims: Sequence[Claim], recorded: Sequence[Record], fresh: Sequence[Record] = ()
 ) -> pd.DataFrame:
-    """Every claim with what each record measured, by what it says; for studies of many sources.
-
-    Args:
-        claims: The claims.
-        recorded: Committed records; they decide the verdict.
-        fresh: Results of the run at hand, shown beside them under *this run*.
-    """
+    """As :func:`verdict_table`, with a column for each status; for studies of many sources."""
     recorded = ordered(recorded)
     rows = []
     for claim in claims:
@@ -179,13 +170,7 @@ def _column(record: Record) -> str:
 
 
 def summary(claims: Sequence[Claim], records: Sequence[Record], subject: str) -> str:
-    """How many claims came out how, in one sentence of Markdown.
-
-    Args:
-        claims: The claims.
-        records: The records that judge them.
-        subject: What the claims are about, for instance ``the margin``.
-    """
+    """How many claims about ``subject``, say ``the margin``, came out how: a Markdown sentence."""
     parts: list[str] = []
     for ours, whose in ((False, "of the papers"), (True, "of this book")):
         verdicts = [claim.judge(records)[0] for claim in claims if claim.ours == ours]
@@ -214,10 +199,7 @@ def smallest_effects(claim: Claim, evidence: Sequence[Evidence]) -> str:
 
 
 def quantities(claims: Sequence[Claim], records: Sequence[Record]) -> pd.DataFrame:
-    """What each claim's test measures, and the smallest effect that matters.
-
-    Where the measured quantity is compared with a bound, that bound is in its description.
-    """
+    """What each claim's test measures, a bound included, and the smallest effect that matters."""
     rows = []
     for claim in claims:
         evidence = claim.judge(records)[1]

@@ -53,17 +53,10 @@ SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True)
 class TinySettings:
-    """How the tiny Llama is made.
+    """How the tiny Llama is made: its size, and its text and training from one seed.
 
-    Attributes:
-        hidden_size: Width of the residual stream.
-        layers: Number of layers.
-        heads: Attention heads per layer.
-        texts: Number of conversations it is pre-trained on.
-        flawless: Share of them whose response has no defect.
-        batch_size: Conversations per step.
-        learning_rate: Peak learning rate of AdamW, cosine schedule.
-        seed: Seeds text, initial weights and order.
+    ``texts`` counts the conversations that it sees once each; ``flawless`` is the share of them
+    whose response has no defect. AdamW's ``learning_rate`` is the peak of a cosine schedule.
     """
 
     hidden_size: int = 64
@@ -77,7 +70,7 @@ class TinySettings:
 
 
 def tiny(settings: TinySettings | None = None) -> Path:
-    """The tiny Llama, pre-trained on first use and kept in the cache (see :mod:`.cache`)."""
+    """The tiny Llama, pre-trained on first use and kept in the cache (:mod:`.storage.cache`)."""
     settings = settings or TinySettings()
     name = cache.key(
         asdict(settings) | {"tasks": tasks.VERSION},

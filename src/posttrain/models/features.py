@@ -59,14 +59,9 @@ def features(
 ) -> Tensor:
     """Hidden states of a frozen backbone, one vector per response as if in a row of its own.
 
-    Responses to one prompt share its computation in exact rows, whatever groups they are in. States
-    are computed once and then cached, by the checkpoint's contents, the settings and the token ids.
-
-    Args:
-        checkpoint: Folder of a causal language model.
-        groups: Prompts with responses; equal ones are computed once.
-        settings: Layer and pooling.
-        batch_tokens: Padded tokens per forward pass; a single longer row is allowed.
+    Responses to one prompt share its computation in exact rows, whatever groups they are in, and
+    equal ones are computed once. States are cached by the checkpoint's contents, the settings and
+    the token ids. ``batch_tokens`` counts padding; a single longer row is allowed.
 
     Returns:
         Shape ``[responses, hidden size]``, float32: by group, then by rank.

@@ -2,8 +2,7 @@
 
 A Llama in float64 still computes its normalisations and rotary angles in float32, whose last digit
 depends on the CPU's instruction set. Training amplifies that: after a few hundred steps it shows in
-the fourth digit. The stock modules are right for real training; only the tiny model of the checked
-notebooks needs more.
+the fourth digit. For real training the stock modules are right.
 """
 
 from typing import Any
@@ -15,14 +14,11 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEm
 
 
 def next_token_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
-    """Language-modelling loss in the precision of the logits, for ``Trainer(compute_loss_func=…)``.
+    """Language-modelling loss in the precision of the logits; the stock loss goes through float32.
 
-    The stock loss goes through float32.
-
-    Args:
-        outputs: What a causal language model returns, with ``logits`` ``[batch, tokens, words]``.
-        labels: Token ids, −100 where there is no target, ``[batch, tokens]``.
-        num_items_in_batch: Targets to divide by; counted here if not given.
+    For ``Trainer(compute_loss_func=…)``: logits ``[batch, tokens, words]``; labels
+    ``[batch, tokens]``, −100 where there is no target. Targets are counted here if their number is
+    not given.
     """
     logits, targets = outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
     total = nn.functional.cross_entropy(logits, targets, ignore_index=-100, reduction="sum")
@@ -30,12 +26,7 @@ def next_token_loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None
 
 
 class DoubleRotaryEmbedding(nn.Module):
-    """Default rotary embedding, computed in float64.
-
-    Args:
-        base: θ of the rotary angles.
-        head_size: Size of an attention head.
-    """
+    """Default rotary embedding, of θ = ``base``, computed in float64."""
 
     def __init__(self, base: float, head_size: int) -> None:
         super().__init__()
@@ -51,12 +42,9 @@ class DoubleRotaryEmbedding(nn.Module):
 
 
 def compute_in_double(model: PreTrainedModel) -> PreTrainedModel:
-    """Replace the float32 parts of a float64 Llama; the parameters and their names stay.
+    """Replace, in place, the float32 parts of a float64 Llama; the parameters and their names stay.
 
     Other precisions, and rotary embeddings of another type than the default, are left alone.
-
-    Returns:
-        The same model.
     """
     if model.dtype != torch.float64:
         return model

@@ -11,10 +11,9 @@ from posttrain.errors import UserError
 
 @dataclass(frozen=True)
 class HeadFits:
-    """Linear heads that minimise the ranking loss.
+    """Linear heads that minimise the ranking loss, shape ``[fits, features]``.
 
     Attributes:
-        heads: Shape ``[fits, features]``.
         gradient_norms: Largest absolute entry of the loss gradient at each head, in the eigenbasis
             of the differences, ``[fits]``.
         converged: Whether that is within the tolerance, ``[fits]``.
@@ -51,10 +50,9 @@ def fit_heads(
     weight counts once in the denominator.
 
     The method is the lower-bound Newton step of Böhning and Lindsay (1988): the Hessian never
-    exceeds :math:`\frac{c_b}{4} D^\top D / N + λ_b` (with choices, ½ instead of ¼),
-    which is diagonal in the eigenbasis of :math:`D^\top D`; it is accelerated by Nesterov's
-    momentum with the adaptive restart of O'Donoghue and Candès (2015). One iteration is two matrix
-    products for all fits together.
+    exceeds :math:`\frac{c_b}{4} D^\top D / N + λ_b` (with choices, ½ instead of ¼), which is
+    diagonal in the eigenbasis of :math:`D^\top D`; it is accelerated by Nesterov's momentum with
+    the adaptive restart of O'Donoghue and Candès (2015).
 
     Args:
         differences: Features of the winner minus those of the loser, shape ``[pairs, features]``.
@@ -66,13 +64,8 @@ def fit_heads(
         tolerance: Largest entry of the gradient at which a fit counts as converged.
         max_iterations: Where to stop regardless.
 
-    Returns:
-        The fits, in the precision of ``differences``.
-
     Raises:
         UserError: If a penalty is not positive.
-        ValueError: On shapes that do not agree, or weights that are negative, all zero in a fit, or
-            differ within a choice.
     """
     pairs, fits = differences.shape[0], penalties.shape[0]
     if margins.shape != (fits, pairs) or weights.shape != (fits, pairs):

@@ -27,18 +27,13 @@ _NAMES_CODE = ("config.json", "tokenizer_config.json")
 
 
 def load_classifier(checkpoint: str | Path, **settings: Any) -> tuple[Any, list[str]]:
-    """Load a checkpoint as a classifier with one label.
+    """Load a classifier with one label, and names of the weights that its checkpoint lacks.
 
-    Args:
-        checkpoint: A folder, or a name on the Hugging Face hub.
-        **settings: Passed on to ``from_pretrained``.
-
-    Returns:
-        The model, and names of the weights that the checkpoint lacks, which are random.
+    Those weights are random. ``settings`` are for ``from_pretrained``.
 
     Raises:
         UserError: If there is no such checkpoint, it is not readable, it needs code or pickles, or
-            it is of a kind that transformers cannot load as a classifier with these settings.
+            transformers cannot load it as a classifier with these settings.
     """
     _refuse_code(checkpoint)
     _refuse_pickles(checkpoint)
@@ -71,12 +66,7 @@ def load_classifier(checkpoint: str | Path, **settings: Any) -> tuple[Any, list[
 def load_tokenizer(
     checkpoint: str | Path, pad_token: str | None = None, chat_template: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """Load a checkpoint's tokenizer.
-
-    Args:
-        checkpoint: A folder, or a name on the Hugging Face hub.
-        pad_token: Padding token, for a tokenizer that has none or one that ends responses.
-        chat_template: Chat template, for a tokenizer that has none.
+    """Load a checkpoint's tokenizer; see :func:`.reward_model.load` for what it may lack.
 
     Raises:
         UserError: If there is no such tokenizer, it needs code, or it has no padding token.
@@ -114,11 +104,7 @@ def load_tokenizer(
 def contents(checkpoint: str | Path) -> str:
     """Name a checkpoint by what it computes: its configuration and weights, wherever they lie.
 
-    Args:
-        checkpoint: A folder, or a name on the Hugging Face hub.
-
-    Returns:
-        A hash of the files of a folder; of a name, the commit that is loaded.
+    The name is a hash of a folder's files, or on the Hugging Face hub the commit that is loaded.
 
     Raises:
         UserError: If there is no such checkpoint, or its weights are not in safetensors.

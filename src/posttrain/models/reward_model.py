@@ -30,7 +30,7 @@ def load(
     pad_token: str | None = None,
     chat_template: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a checkpoint as a reward model.
+    """Load a checkpoint as a reward model in evaluation mode, with its tokenizer.
 
     Where the checkpoint is a language model, its next-token head is replaced by a scalar head
     (Llama 2, section 3.2.2) with weights from N(0, ``initializer_range``²), drawn with ``seed``,
@@ -40,14 +40,11 @@ def load(
         checkpoint: A folder, or a name on the Hugging Face hub, of a model whose class transformers
             has, with weights in safetensors (see :mod:`.models.loading`).
         seed: Seeds the score head.
-        dtype: Precision of the weights; default as stored. The score head is at least float32.
-            A float64 model computes in float64 throughout (see :mod:`.models.float64`).
+        dtype: Precision of the weights; default as stored. The score head is at least float32. A
+            float64 model computes in float64 throughout (see :mod:`.models.float64`).
         attention: Attention implementation, by transformers' names; default transformers' own.
         pad_token: Padding token, for a tokenizer that has none or one that ends responses.
         chat_template: Chat template, for a tokenizer that has none.
-
-    Returns:
-        The model in evaluation mode, and its tokenizer.
 
     Raises:
         UserError: If there is no such checkpoint, it needs code or pickles, it is not a model of
@@ -71,15 +68,7 @@ def load(
 
 
 def as_reward_model(model: Any, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Prepare a stock classifier with one label as :func:`load` promises.
-
-    Args:
-        model: The classifier; it is changed.
-        tokenizer: A tokenizer with a padding token.
-
-    Returns:
-        The model, in evaluation mode.
-    """
+    """Prepare a stock classifier with one label, in place, as :func:`load` promises."""
     model.config.pad_token_id = tokenizer.pad_token_id
     # Otherwise pipeline("text-classification") passes a single label through a sigmoid.
     model.config.problem_type = "regression"
@@ -100,9 +89,6 @@ def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
 
     Scores here are read at places computed from lengths. But stock classes, which are to give the
     same scores, read the last token that is not padding.
-
-    Raises:
-        UserError: If a response ends with the padding token; or see :func:`.tokenize_group`.
     """
     group = RankedGroup("check", (Message("user", "Why?"),), ("Because.", "No."))
     tokens = tokenize_group(tokenizer, group, keep_equal=True)
@@ -145,9 +131,7 @@ def score_head(model: PreTrainedModel) -> nn.Linear:
 def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
     """Freeze all but the last layers, the final normalisation and the score head.
 
-    Args:
-        model: The reward model.
-        top_layers: How many of the last layers stay trainable; 0 freezes nothing.
+    ``top_layers`` says how many layers stay trainable; 0 freezes nothing.
 
     Raises:
         UserError: If the model has fewer layers, or the number is negative.
@@ -164,17 +148,9 @@ def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
 def accept_rows(model: Any) -> Any:
     """Let a model's forward take a ``score_index`` and return the scores of a batch of rows.
 
-    Without that argument it stays the stock forward. Trainers wrap a model's forward to exchange
-    gradients, gather weights and compute in mixed precision; so what they train has to be it.
-
-    Args:
-        model: A reward model, or a peft model of one.
-
-    Returns:
-        The same model.
-
-    Raises:
-        UserError: As for :func:`score_head`.
+    The model, which may be one of peft, is changed and returned. Without that argument it stays the
+    stock forward. Trainers wrap a model's forward to exchange gradients, gather weights and compute
+    in mixed precision; so what they train has to be it.
     """
     score_head(stock_model(model))
     if "accepts_rows" not in vars(model):
@@ -205,15 +181,11 @@ def _apply_head(head: nn.Linear, states: Tensor) -> Tensor:
 
 
 def forward_scores(model: Any, batch: RowBatch) -> Tensor:
-    """Scores of the responses of one batch, with gradients.
+    """Scores of one batch, with gradients, also through a trainer's wrapper (:func:`accept_rows`).
 
     States are read at ``batch.score_index``, computed from lengths. The stock forward looks for the
     last token that is not padding instead, which fails where the padding token also ends a response
     and where a row holds several responses.
-
-    Args:
-        model: A reward model, or a trainer's wrapper around one that :func:`accept_rows` has seen.
-        batch: The rows.
 
     Returns:
         Shape ``[responses]``, in float32 at least, by group and then by rank.
@@ -239,8 +211,7 @@ def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
         Shape ``[responses, hidden size]``, by group and then by rank.
 
     Raises:
-        UserError: If the model's attention cannot keep documents and responses in a row apart (see
-            :func:`.rows.attention.mask_for`).
+        UserError: As for :func:`.rows.attention.mask_for`.
     """
     stock = stock_model(model)
     mask = mask_for(stock, batch)
@@ -267,16 +238,9 @@ def score(
     """Scores of all responses of any number of groups, without gradients.
 
     Groups are batched by length to save padding. In an exact layout, scores do not depend on the
-    batching beyond rounding.
-
-    Args:
-        model: The reward model.
-        groups: The groups.
-        pad_token_id: Fills up rows.
-        layout: How groups become rows.
-        batch_tokens: Most tokens of a forward pass, padding included (in rows that groups share:
-            padding aside); a single larger group is allowed.
-        pack_length: See :func:`.rows.layout.lay_out`.
+    batching beyond rounding. ``batch_tokens`` limits a forward pass, padding included (in rows that
+    groups share, of :func:`.rows.layout.lay_out`'s ``pack_length``: padding aside); a single larger
+    group is allowed.
 
     Returns:
         Shape ``[responses]``, on the CPU: by group in the given order, then by rank.

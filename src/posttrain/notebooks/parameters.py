@@ -15,17 +15,14 @@ def check_parameters(namespace: MutableMapping[str, Any], **types: Any) -> None:
     """Refuse parameters that the notebook does not have, and values of the wrong type.
 
     papermill puts the values that it is given into a cell after that of the parameters, only warns
-    of unknown names, and passes ``-p sizes "[100, 400]"`` as text. So text is read as YAML where
-    no text is expected; and a relative path starts at the repository, wherever the notebook runs.
+    of unknown names, and passes ``-p sizes "[100, 400]"`` as text. So in ``namespace``, the
+    notebook's ``globals()``, text is replaced by what it says in YAML where no text is expected;
+    and a relative path starts at the repository, wherever the notebook runs.
 
     >>> given = {"seeds": 1, "sizes": "[100, 400]"}
     >>> check_parameters(given, seeds=int, sizes=list[int] | None)
     >>> given["sizes"]
     [100, 400]
-
-    Args:
-        namespace: The notebook's ``globals()``; values in it are replaced by what they stand for.
-        types: The type of each parameter.
 
     Raises:
         UserError: The sentence names the parameter, and what is known or needed.
@@ -56,9 +53,6 @@ def repository() -> Path:
     """The checkout: the one that the notebook runs in, else the one that the package lies in.
 
     In this order because several checkouts may share an environment, which has one package.
-
-    Raises:
-        UserError: If the notebook runs elsewhere and the package was installed without ``-e``.
     """
     here = Path.cwd()
     for folder in (here, *here.parents, *Path(__file__).resolve().parents):

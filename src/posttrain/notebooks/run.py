@@ -32,12 +32,9 @@ class NotebookError(RuntimeError):
 def run_all(notebooks: Path, output: Path, params: Path | None = None) -> None:
     """Run every notebook of a folder, in name order, and write executed copies.
 
-    Where values differ from the notebook's own, papermill adds a cell with them.
-
-    Args:
-        notebooks: Folder of the notebooks.
-        output: Folder of the executed copies; perhaps the same. Each appears whole or not at all.
-        params: Folder of parameter files.
+    Each copy appears whole or not at all; ``output`` may be ``notebooks`` itself. Where values of
+    ``params``, a folder of parameter files, differ from the notebook's own, papermill adds a cell
+    with them.
 
     Raises:
         UserError: A parameter file belongs to no notebook, cannot be read or names a parameter that
@@ -117,9 +114,6 @@ def strip(notebook: NotebookNode) -> NotebookNode:
     """Remove, in place, metadata that tells when, how and on which Python a notebook ran.
 
     The kernel becomes plain ``python3``, whatever a notebook editor called it.
-
-    Returns:
-        The notebook, with execution counts and outputs as they were.
     """
     notebook.metadata.pop("papermill", None)
     notebook.metadata.get("language_info", {}).pop("version", None)

@@ -27,10 +27,8 @@ def folder() -> Path:
 def key(settings: Mapping[str, Any], *libraries: str, version: int) -> str:
     """A name for a result: 16 hexadecimal digits that change with all that decides it.
 
-    Args:
-        settings: What the result depends on; JSON-serialisable.
-        libraries: Packages whose installed version decides the result too.
-        version: That of the code that makes the result.
+    That is JSON-serialisable settings, installed versions of ``libraries``, and the code's
+    ``version``.
     """
     installed = {library: metadata.version(library) for library in libraries}
     content = {"settings": settings, "libraries": installed, "version": version}

@@ -11,11 +11,8 @@ from typing import TextIO
 def whole_path(path: str | Path) -> Iterator[Path]:
     """A place to write a file of any kind; it takes its name once the block ends without an error.
 
-    Args:
-        path: The file; one that exists is replaced. Its folder is made if there is none.
-
-    Yields:
-        A path in the same folder, with the same suffix; what an error leaves there is removed.
+    It has the same suffix and folder, which is made if there is none; a file of the name is
+    replaced. What an error leaves there is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

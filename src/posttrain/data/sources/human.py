@@ -26,11 +26,7 @@ RAW_NAMES = {
 
 
 def folder() -> Path:
-    """The folder of human preference data.
-
-    Raises:
-        UserError: If the variable is not set or names no folder.
-    """
+    """The folder of human preference data; a UserError if the variable names none."""
     value = os.environ.get(VARIABLE)
     if not value or not Path(value).is_dir():
         problem = f"{VARIABLE} is not set" if not value else f"{VARIABLE}={value} is not a folder"
@@ -44,15 +40,10 @@ def folder() -> Path:
 def load(name: str) -> tuple[list[RankedGroup], dict[str, Any]]:
     """Ranked groups of one data set, and where they came from.
 
-    An untouched original under ``raw/`` is converted on the fly and wins over a converted file, so
-    that a correction of a converter reaches every later run.
-
-    Args:
-        name: A key of :data:`.originals.registry.ORIGINALS`, or the stem of a file.
-
-    Returns:
-        The groups, and ``{"file", "groups", "fingerprint"}`` with ``dropped`` where the converter
-        left judgements out.
+    The name is a key of :data:`.originals.registry.ORIGINALS`, or the stem of a file. An untouched
+    original under ``raw/`` is converted on the fly and wins over a converted file, so that a
+    correction of a converter reaches every later run. With the groups come
+    ``{"file", "groups", "fingerprint"}``, and ``dropped`` where the converter left judgements out.
 
     Raises:
         UserError: If there is no such data, or a record is bad.

@@ -38,15 +38,10 @@ ON_HUB = re.compile(
 def iterate(
     source: str, *, counts: Counter[str] | None = None, skip_bad: bool = False
 ) -> Iterator[RankedGroup]:
-    """Groups of a source, one after the other.
-
-    Args:
-        source: A name, see above.
-        counts: Filled with what was left out, by reason.
-        skip_bad: Leave bad records out and count them. Otherwise the first one is an error.
+    """Groups of a source, one after the other; `counts` gets what was left out, by reason.
 
     Raises:
-        UserError: If there is no such source, it cannot be read, or a record is bad.
+        UserError: If a source is unknown or unreadable, or, unless `skip_bad`, a record is bad.
     """
     counts = Counter() if counts is None else counts
     if match := SIMULATED.fullmatch(source):
@@ -79,8 +74,7 @@ def identity(source: str) -> dict[str, Any]:
     sources, is part of :data:`.store.VERSION`.
 
     Raises:
-        UserError: If there is no such source, or the newest commit of a data set on the hub cannot
-            be asked for.
+        UserError: If there is no such source, or the hub does not tell its newest commit.
     """
     if SIMULATED.fullmatch(source):
         return {"source": source, "tasks": tasks.VERSION, "annotators": annotators.VERSION}

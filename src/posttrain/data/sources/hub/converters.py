@@ -1,19 +1,19 @@
 """How rows of data sets on the Hugging Face hub become ranked groups: one function per schema.
 
-Every schema was read from the card that the authors publish (licence, fields, an example row), not
-from the data; what only the data could tell is marked *unverified*.
+Every schema was read from the authors' card (licence, fields, an example row), not from the data;
+what only the data could tell is marked *unverified*.
 
 Rules that hold for all of them but :func:`convert_contract`:
 
-* *Prompt*: chat messages. *Group*: a hash of the first user turn. So all rows of one prompt fall
-  on one side of a split, and so do later turns of the same conversation, which hh-rlhf publishes
-  as rows of their own (128 of the 2,178 openings in its harmless-base test file have several).
+* *Prompt*: chat messages. *Group*: a hash of the first user turn. So all rows of one prompt fall on
+  one side of a split, and so do later turns of the same conversation, which hh-rlhf publishes as
+  rows of their own (128 of the 2,178 openings in its harmless-base test file have several).
 * *Domain* is what annotators judged, `helpfulness` or `safety`. Topics and languages are not kept.
 * Texts stay as they are published, outer white space included (hh-rlhf excepted).
 
 Dropped, and counted by reason: `empty response`, `identical responses` (equal apart from outer
 white space), and what the functions below name. A row that breaks its schema is a
-:class:`.data.conversations.BadRecord` instead, which names the original's field.
+:class:`.data.conversations.BadRecord`, which names the original's field.
 """
 
 import re
@@ -41,18 +41,11 @@ HELPSTEER2_TURN = re.compile(r"\n?<extra_id_1>(User|Assistant)\n")
 
 
 def strength_of(preference: int) -> int | None:
-    """Translate a preference of HelpSteer2 or HelpSteer3 into strength.
+    """Translate a preference of HelpSteer2 or HelpSteer3, −3 to 3, into strength; None for a tie.
 
     Both cards word the absolute value as 3 much better, 2 better, 1 slightly better, 0 about the
-    same. The words decide, not the numbers: they are 4, 3 and 2 of our scale, which is Llama's.
-    Its 1, negligibly better, stays unused, because the cards have no level between slightly better
-    and about the same.
-
-    Args:
-        preference: −3 to 3.
-
-    Returns:
-        2, 3 or 4; None for a tie, which orders nothing.
+    same. The words decide, not the numbers: they are 4, 3 and 2 of our scale, which is Llama's. The
+    cards have no word for its 1, negligibly better.
     """
     return abs(preference) + 1 if preference else None
 
@@ -60,13 +53,12 @@ def strength_of(preference: int) -> int | None:
 def convert_hh_rlhf(row: Mapping[str, Any], place: Place, *, domain: str) -> Iterator[RankedGroup]:
     r"""Convert a row of Anthropic/hh-rlhf: two whole transcripts, `chosen` and `rejected`.
 
-    The prompt is what :func:`.hh_rlhf.shared_prompt` finds, read as turns that
-    begin with `\n\nHuman:` or `\n\nAssistant:`, without outer white space. The source grades no
-    strength and has no edits.
+    The prompt is what :func:`.hh_rlhf.shared_prompt` finds, read as turns that begin with
+    `\n\nHuman:` or `\n\nAssistant:`, without outer white space. No strength, no edits.
 
     Dropped: `no shared prompt`; `broken dialogue`, where a turn of the prompt is blank or its last
-    one is not a person's. Neither occurs in harmless-base/test.jsonl.gz of the authors' GitHub
-    repository; the other files are *unverified*.
+    one is not a person's. Neither occurs in the authors' harmless-base/test.jsonl.gz; the other
+    files are *unverified*.
     """
     transcripts = text(row, "chosen"), text(row, "rejected")
     shared = shared_prompt(*transcripts)
@@ -85,13 +77,10 @@ def convert_hh_rlhf(row: Mapping[str, Any], place: Place, *, domain: str) -> Ite
 def convert_helpsteer2_preference(row: Mapping[str, Any], place: Place) -> Iterator[RankedGroup]:
     """Convert a row of HelpSteer2's `preference/preference.jsonl.gz`.
 
-    Fields by the card: `split`, `prompt`, `response_1`, `response_2`, `preference_strength` (−3
-    response 1 is much better … 3 response 2 is much better), and the annotators' reasons, which are
-    not kept. One file holds both splits; a row of the other split is passed over, not dropped. That
-    the validation split is spelled `val` stands in public code, not on the card.
-
-    By the card, a prompt of several turns marks them with lines `<extra_id_1>Assistant` and
-    `<extra_id_1>User`.
+    Fields by the card: `split`, `prompt`, `response_1`, `response_2` and `preference_strength` (−3
+    response 1 is much better … 3 response 2 is much better). One file holds both splits; a row of
+    the other split is passed over, not dropped. That the validation split is spelled `val` stands
+    in public code, not on the card.
 
     Dropped: `tie`. *Unverified*: whether the −100 of single annotators (neither response is
     acceptable), which users report of `all_preferences_unprocessed`, ever reaches
@@ -108,7 +97,7 @@ def convert_helpsteer2_preference(row: Mapping[str, Any], place: Place) -> Itera
 
 
 def convert_helpsteer2_ratings(row: Mapping[str, Any], place: Place) -> Iterator[RankedGroup]:
-    """Convert two consecutive rows of HelpSteer2's `train.jsonl.gz`: two responses to one prompt.
+    """Convert two consecutive rows of HelpSteer2's `train.jsonl.gz`; each field lists two values.
 
     By the card: `prompt`, `response` and five attributes from 0 to 4, of which `helpfulness` is
     used; rows 1 and 2, 3 and 4 … share their prompt, and so make preference pairs. The card
@@ -117,10 +106,6 @@ def convert_helpsteer2_ratings(row: Mapping[str, Any], place: Place) -> Iterator
 
     *Strength* is the gap of the two ratings, 1 to 4, as it is the gap of ranks for `seeda`: no
     annotator put it into words. Dropped: `equal helpfulness`.
-
-    Args:
-        row: Each field holds a list with the values of the two rows.
-        place: Where the first of them stands.
     """
     count = len(row.get("prompt") or ())
     pair = [{name: values[index] for name, values in row.items()} for index in range(count)]
@@ -140,15 +125,13 @@ def convert_helpsteer3_preference(row: Mapping[str, Any], place: Place) -> Itera
     """Convert a row of HelpSteer3's config `preference`, and join the edit of its chosen response.
 
     Fields by the card: `context` (chat messages), `response1`, `response2`, `overall_preference`
-    (−3 response 1 is much better … 3 response 2 is much better); `domain` (general, stem, code,
-    multilingual), `language` and `individual_preference` are not kept.
+    (−3 response 1 is much better … 3 response 2 is much better).
 
     Each row of the config `edit` improves an `original_response` to a `context`, which by the card
     both come from the preference data. Where the original is the *chosen* response of a row, edited
-    is better than chosen and chosen than rejected. The former is the purpose of an edit, whose
-    writer followed three critiques of the original; nobody compared the two. Where the original is
-    the *rejected* response nothing orders the edit against the chosen one, and where the row is a
-    tie nothing orders anything: such edits stay pairs of their own
+    is better than chosen by the purpose of an edit, whose writer followed three critiques of the
+    original; nobody compared the two. Where the original is the *rejected* response, or the row is
+    a tie, nothing orders the edit against the others: such edits stay pairs of their own
     (:func:`convert_helpsteer3_edit`). An edit joins every row that it fits; of several edits of one
     response, the first joins.
 
@@ -170,9 +153,8 @@ def convert_helpsteer3_preference(row: Mapping[str, Any], place: Place) -> Itera
 def convert_helpsteer3_edit(row: Mapping[str, Any], place: Place) -> Iterator[RankedGroup]:
     """Convert a row of HelpSteer3's config `edit` into a pair, edited > original.
 
-    Fields by the card: `context`, `original_response`, `edited_response`; `feedback` (the three
-    critiques) and `change_summary` are not kept. Nobody rated the pair, so its strength is null. A
-    row that has been joined to a preference is passed over, not dropped.
+    Fields by the card: `context`, `original_response`, `edited_response`. Nobody rated the pair, so
+    its strength is null. A row that has been joined to a preference is passed over, not dropped.
 
     The other configs rank nothing. `feedback` and `principle` describe single responses, and the
     card says that good and bad of `edit_quality` mean how closely an edit follows the critiques,
@@ -189,8 +171,8 @@ def convert_pku_saferlhf(row: Mapping[str, Any], place: Place) -> Iterator[Ranke
 
     By the card, responses are ranked twice, independently: by helpfulness and by harmlessness. The
     results are `better_response_id` and `safer_response_id`, 0 for `response_0` and 1 for
-    `response_1`, in public code that reads the files (the card's usage section shows no row). The
-    severity levels rate single responses, so strength is null.
+    `response_1`, in public code that reads the files (the card shows no row). The severity levels
+    rate single responses, so strength is null.
 
     Dropped, as two comparisons: `empty prompt`. Users report 13 rows of 20,950 with an empty text
     in data/Alpaca3-8B/train.jsonl.
@@ -210,8 +192,7 @@ def convert_pku_saferlhf(row: Mapping[str, Any], place: Place) -> Iterator[Ranke
 def convert_contract(row: Mapping[str, Any], place: Place) -> Iterator[RankedGroup]:
     """Read a row that is in TRL's preference format already, under the rules for files.
 
-    Nothing is dropped, and columns that are no part of the format are ignored. The row's own `id`
-    gives way to its place, because nothing says that it is unique.
+    The row's own `id` gives way to its place, because nothing says that it is unique.
     """
     yield from_record({**row, "id": place.id}, where="")
 

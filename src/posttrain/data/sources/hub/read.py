@@ -1,10 +1,9 @@
 """Preference data from the Hugging Face hub, as a stream of ranked groups.
 
-Five kinds of data sets are known: the four of :data:`HUB`, whose rows
-:mod:`.hub.converters` converts, and any other by its name, whose rows must be in
-TRL's preference format already (for instance `trl-lib/ultrafeedback_binarized`). Everything is
-loaded by `datasets.load_dataset`, either into a memory-mapped cache on disk or as a stream; no set
-is ever wholly in memory, and no code of a data set is run.
+The four data sets of :data:`HUB` are converted by :mod:`.hub.converters`; the rows of any other
+must be in TRL's preference format already (for instance `trl-lib/ultrafeedback_binarized`).
+`datasets` loads them, into a memory-mapped cache on disk or as a stream; no set is ever wholly in
+memory, and no code of a data set is run.
 
 On a machine without network, download the files elsewhere with
 `hf download --repo-type dataset OWNER/NAME --local-dir FOLDER` and pass the folder as `path`.
@@ -43,13 +42,13 @@ def iterate(
     skip_bad: bool = False,
     dropped: Counter[str] | None = None,
 ) -> Iterator[RankedGroup]:
-    """Read one split of a data set on the hub as ranked groups.
+    """Read one split of a data set on the hub as ranked groups, in the order of subsets and rows.
 
     An `id` says where a group comes from, such as `nvidia/HelpSteer3/preference/train-17`: rows are
-    counted from 0 as the hub's viewer does, whatever was dropped before, so ids are unique and the
-    same for every way of reading. In sets of :data:`HUB` a comparison that occurred before (same
-    prompt, responses, strength and domain) is dropped as `repeated comparison`, because counting
-    it twice would weigh it double; memory holds a short hash for each.
+    counted from 0 as the hub's viewer does, whatever was dropped before. In sets of :data:`HUB` a
+    comparison that occurred before (same prompt, responses, strength and domain) is dropped as
+    `repeated comparison`, because counting it twice would weigh it double; memory holds a short
+    hash for each.
 
     HelpSteer3 is read with its edits joined to its preferences unless a subset is asked for; the
     index of the edits needs their files on disk, also when streaming.
@@ -59,22 +58,16 @@ def iterate(
         subset: One part of the data set (outside :data:`HUB`, a configuration); by default all of
             its parts that judge different responses.
         split: Such as `train`, `validation` or `test`.
-        path: A folder that holds the data set's files under their own names, to read instead of
-            the hub.
+        path: A folder with the data set's files under their own names, to read instead of the hub.
         revision: A commit, tag or branch on the hub; by default the one in :data:`HUB`, so that a
             run can be reproduced, and otherwise the newest.
         streaming: Read rows as they arrive instead of from a memory-mapped cache on disk.
         skip_bad: Count bad rows in `dropped` instead of raising the first.
         dropped: Filled, while groups are drawn, with the number of dropped comparisons per reason.
 
-    Returns:
-        An iterator over the groups, in the order of subsets and rows.
-
     Raises:
-        UserError: Unknown name, subset or split; the data cannot be reached or read, at once or
-            while groups are drawn. The message says what to do.
-        BadRecord: (a UserError) A row breaks its schema or the data contract, while groups are
-            drawn.
+        UserError: Unknown name, subset or split, at once; data that cannot be reached or read.
+        BadRecord: A row breaks its schema or the data contract, while groups are drawn.
     """
     source = _find(name, subset)
     for part in source.default:
@@ -181,7 +174,7 @@ def _drawn(
 
 @contextmanager
 def _explained(name: str, path: str | Path | None, revision: str | None) -> Iterator[None]:
-    """Turn whatever loading raises into a ValueError that says what to do."""
+    """Turn whatever loading raises into a UserError that says what to do."""
     try:
         yield
     except Exception as error:

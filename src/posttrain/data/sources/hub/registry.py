@@ -1,8 +1,4 @@
-"""The data sets of the Hugging Face hub that this package can convert.
-
-The package ships none of them: :func:`.hub.read.iterate` reads them from the hub or
-from a downloaded folder.
-"""
+"""The data sets of the hub that this package can convert and :func:`.hub.read.iterate` reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +7,9 @@ from functools import partial
 from posttrain.data.sources.hub import converters
 from posttrain.data.sources.hub.converters import Convert
 
-#: Raise when the rows of a data set become other groups: here, in :mod:`.converters`, :mod:`.rows`,
-#: :mod:`.read` or :mod:`..originals.hh_rlhf`. What was stored of them is then read anew.
+#: Raise when the rows of a data set become other groups: here, in :mod:`.converters`,
+#: :mod:`.hub.rows`, :mod:`.hub.read` or :mod:`.originals.hh_rlhf`. What was stored of them is then
+#: read anew.
 VERSION = 1
 
 

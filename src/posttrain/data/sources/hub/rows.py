@@ -19,11 +19,8 @@ REMEDY = "check that the file is the one that the authors publish"
 class Place:
     """What a converter knows beside the fields of a row.
 
-    Attributes:
-        id: Names the row among all rows of all data sets.
-        split: The split that is read.
-        dropped: Where comparisons that are left out are counted by reason.
-        edits: Edited responses to join to the rows, or None.
+    `id` names the row among all rows of all data sets, `dropped` counts comparisons that are left
+    out by reason, `edits` finds edited responses to join to the rows.
     """
 
     id: str
@@ -58,11 +55,7 @@ def ranked(
 
 
 def messages(row: Mapping[str, Any], field: str) -> tuple[Message, ...]:
-    """Return a field that must hold chat messages which end with a user turn.
-
-    Raises:
-        BadRecord: It does not; the message names the field and the turn.
-    """
+    """Return a field that must hold chat messages which end with a user turn."""
     value = row.get(field)
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         raise BadRecord(f"it must be a list of messages, not {show_value(value)}", field, REMEDY)
@@ -72,11 +65,7 @@ def messages(row: Mapping[str, Any], field: str) -> tuple[Message, ...]:
 
 
 def text(row: Mapping[str, Any], field: str) -> str:
-    """Return a field that must hold text, which may be empty.
-
-    Raises:
-        BadRecord: It is missing or not text.
-    """
+    """Return a field that must hold text, which may be empty."""
     value = row.get(field)
     if not isinstance(value, str):
         problem = "it is missing" if value is None else f"it must be text, not {name_kind(value)}"
@@ -85,11 +74,7 @@ def text(row: Mapping[str, Any], field: str) -> str:
 
 
 def whole_number(row: Mapping[str, Any], field: str, low: int, high: int) -> int:
-    """Return a field that must hold a whole number from `low` to `high`.
-
-    Raises:
-        BadRecord: It does not.
-    """
+    """Return a field that must hold a whole number from `low` to `high`."""
     value = row.get(field)
     # A column in which some number is missing may hold whole numbers as floats.
     if isinstance(value, float) and value.is_integer():
@@ -101,10 +86,7 @@ def whole_number(row: Mapping[str, Any], field: str, low: int, high: int) -> int
 
 
 class Edits:
-    """Finds the edited version of a response.
-
-    Texts stay on disk; memory holds a short hash and a number for each edit.
-    """
+    """Finds the edited version of a response: texts stay on disk, a short hash each in memory."""
 
     def __init__(self, rows: Dataset) -> None:
         """Index the rows of HelpSteer3's config `edit`."""

@@ -11,17 +11,12 @@ from typing import Any
 
 
 def distinct(records: Iterable[dict[str, Any]], dropped: Counter[str]) -> list[dict[str, Any]]:
-    """Keep each comparison once, and none that another one contradicts.
+    """Keep each comparison once, and none that another one contradicts, in their order.
 
-    Args:
-        records: Records of the data contract, of which `prompt`, `chosen` and `rejected` are read.
-        dropped: Gets the number of dropped records by reason: `empty prompt`, `empty response`,
-            `identical responses`, `contradicted pair` (the same two responses to the same prompt
-            occur in the other order too: neither order is kept) and `repeated pair` (the first is
-            kept).
-
-    Returns:
-        The other records, in their order.
+    Of a record, `prompt`, `chosen` and `rejected` are read. `dropped` counts by reason:
+    `empty prompt`, `empty response`, `identical responses`, `contradicted pair` (the same two
+    responses to the same prompt occur in the other order too: neither is kept) and `repeated pair`
+    (the first is kept).
     """
     usable = []
     for record in records:

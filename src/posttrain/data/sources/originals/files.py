@@ -1,8 +1,7 @@
 """Reading downloaded originals, plain or compressed, with errors that a person can act on.
 
-Every converter of a public original needs the same four things: the text of one file, the files of
-one folder, a field that must be there, and a short name for a text. All problems become a
-`ValueError` that names the file, the position in it, the field, and what to do about it.
+All problems become a `UserError` that names the file, the position in it, the field, and what to
+do: the `remedy`, which ends the message.
 """
 
 import gzip
@@ -21,18 +20,7 @@ _DECOMPRESSION_ERRORS = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.
 
 
 def read_text(path: Path, remedy: str) -> str:
-    """Read a UTF-8 text file, decompressing it if its name ends in `.gz` or `.xz`.
-
-    Args:
-        path: The file.
-        remedy: What the user should do if it cannot be read; ends the error message.
-
-    Returns:
-        The whole text.
-
-    Raises:
-        UserError: The file is missing, damaged or not UTF-8.
-    """
+    """Read a whole UTF-8 text file, decompressing it if its name ends in `.gz` or `.xz`."""
     if not path.is_file():
         raise UserError(f"{path}: no such file. {remedy}")
     try:
@@ -47,11 +35,7 @@ def read_text(path: Path, remedy: str) -> str:
 
 
 def decode(content: bytes, name: str, remedy: str) -> str:
-    """Decode UTF-8, naming the file and the offending byte if that fails.
-
-    Raises:
-        UserError: The content is not UTF-8.
-    """
+    """Decode UTF-8, naming the file and the offending byte if that fails."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -61,19 +45,10 @@ def decode(content: bytes, name: str, remedy: str) -> str:
 def read_folder(path: Path, pattern: str, remedy: str) -> Iterator[tuple[str, bytes]]:
     """Read the matching files of a folder, or of a tar archive of that folder, in order of name.
 
-    Args:
-        path: A folder, or a `.tar`, `.tar.gz` or `.tar.xz` file.
-        pattern: Which files, relative to the folder, for instance `outputs/all/*.txt`. In an
-            archive the pattern may match at any depth, because archives usually carry the
-            folder's own name.
-        remedy: What the user should do if nothing can be read; ends the error message.
-
-    Yields:
-        The name of each file, for error messages, and its content.
-
-    Raises:
-        UserError: The path is missing or damaged, no file matches, or an archive holds matching
-            files in several folders, which would mix different data sets.
+    `pattern` is relative to the folder, for instance `outputs/all/*.txt`. In an archive it may
+    match at any depth, because archives usually carry the folder's own name; matches in several
+    folders are refused, because they would mix different data sets. With each content comes its
+    name for messages.
     """
     if path.is_dir():
         files = sorted(file for file in path.glob(pattern) if not file.name.startswith("."))
@@ -111,11 +86,7 @@ def _read_archive(path: Path, pattern: str, remedy: str) -> list[tuple[str, byte
 
 
 def parse_xml(content: bytes, name: str, remedy: str) -> ElementTree.Element:
-    """Parse an XML document and return its root.
-
-    Raises:
-        UserError: The document is not well-formed; the message gives line and column.
-    """
+    """Parse an XML document and return its root; an error gives line and column."""
     try:
         return ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
@@ -126,17 +97,9 @@ def parse_xml(content: bytes, name: str, remedy: str) -> ElementTree.Element:
 
 
 def required(record: Any, field: str, kind: type, where: str, remedy: str) -> Any:
-    """Return a field of a JSON object after checking that it is there and of the right kind.
+    """Return a field of a JSON object, refused if it is not there or not of the Python type `kind`.
 
-    Args:
-        record: The JSON value that should be an object holding the field.
-        field: Name of the field.
-        kind: The Python type that its value must have.
-        where: File and position, the beginning of the error message.
-        remedy: What the user should do; ends the error message.
-
-    Raises:
-        UserError: The record is no object, or the field is missing or of another kind.
+    `where`, file and position, begins the error message.
     """
     if not isinstance(record, Mapping):
         kind_there = type(record).__name__
@@ -153,9 +116,8 @@ def required(record: Any, field: str, kind: type, where: str, remedy: str) -> An
 
 
 def short_hash(text: str) -> str:
-    """Name a text by the first eight hexadecimal digits of its MD5 sum.
+    """Name a text, such as a prompt too long to repeat, by eight hexadecimal digits of its MD5 sum.
 
-    Used as `group`, where a prompt is too long to repeat. Eight digits keep a few thousand prompts
-    apart: with 5,000 of them the chance of any collision is 0.3 %.
+    That keeps a few thousand apart: with 5,000 the chance of any collision is 0.3 %.
     """
     return hashlib.md5(text.encode("utf-8"), usedforsecurity=False).hexdigest()[:8]

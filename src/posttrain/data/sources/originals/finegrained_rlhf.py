@@ -46,18 +46,7 @@ CORRECTED = 1
 
 
 def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Convert a QA-Feedback file into preference records.
-
-    Args:
-        path: `dev_feedback.json` or `train_feedback.json`, plain or as `.gz` or `.xz`.
-        dropped: Filled, while records are drawn, with the number of dropped comparisons per reason.
-
-    Yields:
-        Records of the data contract; `strength` is always null.
-
-    Raises:
-        UserError: The file is missing or is not the JSON that the authors publish.
-    """
+    """Convert `dev_feedback.json` or `train_feedback.json` into preference records."""
     dropped = Counter() if dropped is None else dropped
     number = 0
     for position, example in enumerate(read_examples(path), start=1):
@@ -98,11 +87,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
 
 
 def read_examples(path: Path) -> list[Any]:
-    """Read the list of examples.
-
-    Raises:
-        UserError: The file is missing, not JSON, or not a list.
-    """
+    """Read the list of examples."""
     text = read_text(path, DOWNLOAD)
     try:
         examples = json.loads(text)
@@ -116,11 +101,7 @@ def read_examples(path: Path) -> list[Any]:
 
 
 def format_passages(example: Any, where: str) -> str:
-    """Write the evidence as one line per passage: its title, a colon, its sentences.
-
-    Raises:
-        UserError: A passage is not a non-empty list of strings.
-    """
+    """Write the evidence as one line per passage: its title, a colon, its sentences."""
     lines = []
     for passage in required(example, "passages", list, where, DOWNLOAD):
         is_text = isinstance(passage, list) and all(isinstance(part, str) for part in passage)
@@ -134,11 +115,7 @@ def format_passages(example: Any, where: str) -> str:
 
 
 def read_preferences(example: Any, where: str) -> list[int]:
-    """Return the six preferences, each 0, 1 or 2.
-
-    Raises:
-        UserError: There are not six, or one has another value.
-    """
+    """Return the six preferences, each 0, 1 or 2."""
     preferences = required(example, "preference", list, where, DOWNLOAD)
     if len(preferences) != len(COMPARISONS) or any(value not in (0, 1, 2) for value in preferences):
         raise UserError(

@@ -43,18 +43,7 @@ ASSISTANT_TURN = "\n\nAssistant:"
 
 
 def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Convert a harmless-base file of HH-RLHF into preference records.
-
-    Args:
-        path: `harmless-base/test.jsonl.gz` (or `train.jsonl.gz`), plain or as `.gz` or `.xz`.
-        dropped: Filled, while records are drawn, with the number of dropped lines per reason.
-
-    Yields:
-        Records of the data contract; `strength` is always null, `domain` always `safety`.
-
-    Raises:
-        UserError: The file is missing or is not the JSON Lines file that the authors publish.
-    """
+    """Convert `harmless-base/test.jsonl.gz` or `train.jsonl.gz` into records of domain `safety`."""
     dropped = Counter() if dropped is None else dropped
     # Not splitlines(): JSON strings may hold other line separators, such as U+2028, unescaped.
     lines = read_text(path, DOWNLOAD).rstrip("\n").split("\n")
@@ -92,12 +81,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
 
 
 def shared_prompt(chosen: str, rejected: str) -> str:
-    """Return the longest shared beginning that ends with an assistant marker, or an empty string.
-
-    Args:
-        chosen: The whole preferred transcript.
-        rejected: The whole other transcript.
-    """
+    """The longest shared beginning that ends with an assistant marker, or an empty string."""
     characters = zip(chosen, rejected, strict=False)
     differences = (place for place, (a, b) in enumerate(characters) if a != b)
     shared = chosen[: next(differences, min(len(chosen), len(rejected)))]

@@ -34,19 +34,7 @@ DOWNLOAD = (
 
 
 def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Convert the file of compared answers into preference records.
-
-    Args:
-        path: `pku_seferlhf_realign_dpo_5k.json`, plain or as `.gz` or `.xz`.
-        dropped: Filled, before the first record is drawn, with the number of dropped comparisons
-            per reason.
-
-    Yields:
-        Records of the data contract; `strength` is always null, `domain` always `safety`.
-
-    Raises:
-        UserError: The file is missing or is not the JSON that the authors publish.
-    """
+    """Convert `pku_seferlhf_realign_dpo_5k.json` into preference records of domain `safety`."""
     dropped = Counter() if dropped is None else dropped
     records = (
         read_comparison(comparison, f"{path}, comparison {position}")
@@ -57,11 +45,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
 
 
 def read_list(path: Path) -> list[Any]:
-    """Read the list of comparisons.
-
-    Raises:
-        UserError: The file is missing, not JSON, or not a list.
-    """
+    """Read the list of comparisons."""
     try:
         comparisons = json.loads(read_text(path, DOWNLOAD))
     except json.JSONDecodeError as error:
@@ -74,11 +58,7 @@ def read_list(path: Path) -> list[Any]:
 
 
 def read_comparison(comparison: Any, where: str) -> dict[str, Any]:
-    """Read one comparison as a record without an `id`.
-
-    Raises:
-        UserError: A field is missing or of another kind, or there are not two responses.
-    """
+    """Read one comparison, which has two responses, as a record without an `id`."""
     prompt = required(comparison, "prompt", str, where, DOWNLOAD).strip()
     responses = required(comparison, "response", list, where, DOWNLOAD)
     if len(responses) != 2 or not all(isinstance(response, str) for response in responses):

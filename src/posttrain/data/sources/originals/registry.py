@@ -1,8 +1,4 @@
-"""The public originals that this package can convert, for `posttrain data convert`.
-
-The package ships none of these data sets: a user downloads one, and its converter turns it into the
-record format of the data contract.
-"""
+"""The public originals that `posttrain data convert` turns into records; a user downloads them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

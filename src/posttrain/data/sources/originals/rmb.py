@@ -51,20 +51,7 @@ RESPONSE_WORDS = 200
 def convert(
     path: Path, dropped: Counter[str] | None = None, *, domain: str
 ) -> Iterator[dict[str, Any]]:
-    """Convert the pairwise set of RMB into preference records of one domain.
-
-    Args:
-        path: The folder `Pairwise_set`.
-        dropped: Filled, before the first record is drawn, with the number of dropped pairs per
-            reason.
-        domain: A key of `FILES`.
-
-    Yields:
-        Records of the data contract; `strength` is always null.
-
-    Raises:
-        UserError: The folder is missing or its files are not the JSON that the authors publish.
-    """
+    """Convert the folder `Pairwise_set` into preference records of one domain, a key of `FILES`."""
     dropped = Counter() if dropped is None else dropped
     yield from distinct(short_pairs(path, dropped, domain), dropped)
 
@@ -76,11 +63,7 @@ convert_safety = partial(convert, domain="safety")
 
 
 def short_pairs(path: Path, dropped: Counter[str], domain: str) -> Iterator[dict[str, Any]]:
-    """Yield a record for every pair that is in English and short enough.
-
-    Raises:
-        UserError: As :func:`convert`.
-    """
+    """Yield a record for every pair that is in English and short enough."""
     number = 0
     for name, content in read_folder(path, FILES[domain], DOWNLOAD):
         for position, pair in enumerate(read_list(content, name), start=1):
@@ -109,11 +92,7 @@ def short_pairs(path: Path, dropped: Counter[str], domain: str) -> Iterator[dict
 
 
 def read_list(content: bytes, name: str) -> list[Any]:
-    """Read the pairs of one file.
-
-    Raises:
-        UserError: It is not a JSON list.
-    """
+    """Read the pairs of one file, a JSON list."""
     try:
         pairs = json.loads(decode(content, name, DOWNLOAD))
     except json.JSONDecodeError as error:
@@ -126,11 +105,7 @@ def read_list(content: bytes, name: str) -> list[Any]:
 
 
 def read_turns(turns: list[Any], where: str) -> tuple[str, bool]:
-    """Write the turns of a conversation as one text, and tell whether the last is marked English.
-
-    Raises:
-        UserError: There is no turn, or one lacks its role, content or language.
-    """
+    """Write turns of a conversation as one text, and tell whether the last is marked English."""
     if not turns:
         raise UserError(f"{where}: field 'conversation_input' holds no turn. {DOWNLOAD}")
     texts = []
@@ -144,11 +119,7 @@ def read_turns(turns: list[Any], where: str) -> tuple[str, bool]:
 
 
 def read_answer(pair: Any, side: str, where: str) -> str:
-    """Return the text of the answer `chosen` or `reject`.
-
-    Raises:
-        UserError: It is missing or no text.
-    """
+    """Return the text of the answer `chosen` or `reject`."""
     answer = required(pair, side, dict, where, DOWNLOAD)
     text: str = required(answer, "answer", str, f"{where}, field {side!r}", DOWNLOAD)
     return text

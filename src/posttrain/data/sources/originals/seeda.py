@@ -1,16 +1,17 @@
 """SEEDA: human rankings of grammatical error corrections.
 
 Source: Kobayashi, Mita and Komachi, TACL 2024. Three annotators ranked sets of corrections of
-CoNLL-2014 sentences, 1 best to 5 worst, ties allowed. `data/judgments_sent.xml` holds the
-rankings; systems with the same output are listed together in one `translation`.
-`outputs/all/SYSTEM.txt` holds what each of the 15 systems wrote, one sentence per line; among the
-systems are the uncorrected INPUT and two human references, REF-M (minimal edits) and REF-F
-(fluency edits).
+CoNLL-2014 sentences, 1 best to 5 worst, ties allowed. `data/judgments_sent.xml` holds the rankings;
+systems with the same output are listed together in one `translation`. `outputs/all/SYSTEM.txt`
+holds what each of the 15 systems wrote, one sentence per line; among the systems are the
+uncorrected INPUT and two human references, REF-M (minimal edits) and REF-F (fluency edits).
 
 Rules:
 
-* `src-id` counts lines from **one**: the authors' own `utils/corr_sentence.py` subtracts one from
-  it. `convert` checks it: systems listed together must have the same text on that line.
+* `src-id` counts lines from **one**, as the authors' own `utils/corr_sentence.py` reads it. Read
+  from zero, an easy mistake, every ranking stands beside the texts of the following sentence. The
+  data tell: of 974 translations that list several systems, all agree in their text when counted
+  from one and only 238 from zero. So outputs that differ are refused.
 * A text's *mean rank* is the mean over all the ranks that its systems received for the sentence,
   from every annotator. A *pair* is any two texts of a sentence with different means: chosen has the
   lower. So two texts may be paired that no annotator saw side by side (799 pairs); ranks of
@@ -28,11 +29,6 @@ Dropped, and counted by reason (public corpus):
 * `empty correction`: a system wrote nothing (none).
 
 The public corpus gives 4,840 rows on 384 sentences, 1,885 of them with an edited response.
-
-`src-id` counts sentences from one, as the authors' own script reads it. Read as counting from zero,
-which is an easy mistake, every ranking stands beside the texts of the following sentence. The data
-tell: of 974 translations that list several systems with one output, all agree in their text when
-counted from one and only 238 when counted from zero. So outputs that differ are refused.
 """
 
 import math
@@ -72,17 +68,9 @@ class Judgement(NamedTuple):
 
 
 def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Convert SEEDA's sentence judgements into preference records.
+    """Convert the cloned repository, or a tar archive of it, into preference records.
 
-    Args:
-        path: The cloned repository, or a `.tar`, `.tar.gz` or `.tar.xz` of it.
-        dropped: Filled, while records are drawn, with the number of dropped pairs per reason.
-
-    Yields:
-        Records of the data contract, with `rank_gap` in ranks (above 0, up to 4).
-
-    Raises:
-        UserError: A file is missing or malformed, or the outputs do not belong to the judgements.
+    Beyond the data contract they have `rank_gap`, in ranks (above 0, up to 4).
     """
     judgements = read_judgements(path)
     outputs = read_outputs(path)
@@ -91,11 +79,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
 
 
 def read_judgements(path: Path) -> list[Judgement]:
-    """Read every rank of `data/judgments_sent.xml`, in the order of the file.
-
-    Raises:
-        UserError: The file is missing or is not the XML that the authors publish.
-    """
+    """Read every rank of `data/judgments_sent.xml`, in the order of the file."""
     ((name, content),) = read_folder(path, "data/judgments_sent.xml", DOWNLOAD)
     judgements = []
     root = parse_xml(content, name, DOWNLOAD)
@@ -118,11 +102,7 @@ def read_judgements(path: Path) -> list[Judgement]:
 
 
 def positive_number(element: Element, field: str, where: str) -> int:
-    """Return an attribute that must be a whole number from one up.
-
-    Raises:
-        UserError: The attribute is missing or something else.
-    """
+    """Return an attribute that must be a whole number from one up."""
     value = element.get(field, "")
     if not value.isdecimal() or int(value) < 1:
         raise UserError(
@@ -132,11 +112,7 @@ def positive_number(element: Element, field: str, where: str) -> int:
 
 
 def read_outputs(path: Path) -> dict[str, list[str]]:
-    """Read what every system wrote: name of the system → its lines, without outer white space.
-
-    Raises:
-        UserError: There are no files, INPUT is missing, or the files differ in length.
-    """
+    """Read what every system wrote: name of the system → its lines, without outer white space."""
     outputs: dict[str, list[str]] = {}
     for name, content in read_folder(path, "outputs/all/*.txt", DOWNLOAD):
         text = decode(content, name, DOWNLOAD).rstrip("\n")
@@ -155,11 +131,7 @@ def read_outputs(path: Path) -> dict[str, list[str]]:
 
 
 def check_alignment(judgements: list[Judgement], outputs: dict[str, list[str]]) -> None:
-    """Check that every judged text exists and that systems judged together wrote the same.
-
-    Raises:
-        UserError: They do not, so rankings would be attached to the wrong texts.
-    """
+    """Check that every judged text exists and that systems judged together wrote the same."""
     for where, sentence, systems, _ in judgements:
         unknown = [system for system in systems if system not in outputs]
         if unknown:
@@ -183,16 +155,7 @@ def check_alignment(judgements: list[Judgement], outputs: dict[str, list[str]]) 
 def make_pairs(
     judgements: list[Judgement], outputs: dict[str, list[str]], dropped: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Pair the texts of every sentence by their mean ranks.
-
-    Args:
-        judgements: All ranks, in order.
-        outputs: Name of a system → its lines.
-        dropped: Filled with the number of dropped pairs per reason.
-
-    Yields:
-        Records of the data contract, with `rank_gap`.
-    """
+    """Pair the texts of every sentence by their mean ranks."""
     ranks: dict[int, dict[str, list[int]]] = {}
     for _, sentence, systems, rank in judgements:
         for system in systems:

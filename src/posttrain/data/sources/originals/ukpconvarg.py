@@ -44,17 +44,9 @@ MAXIMUM_STRENGTH = 4
 
 
 def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Convert UKPConvArg1-full-XML into preference records.
+    """Convert the folder `UKPConvArg1-full-XML`, or a tar archive of it, into preference records.
 
-    Args:
-        path: The folder `UKPConvArg1-full-XML`, or a `.tar`, `.tar.gz` or `.tar.xz` of it.
-        dropped: Filled, while records are drawn, with the number of dropped pairs per reason.
-
-    Yields:
-        Records of the data contract, with `vote_margin` in votes (1 to 5).
-
-    Raises:
-        UserError: The folder is missing, or a file is not the XML that the corpus publishes.
+    Beyond the data contract they have `vote_margin`, in votes (1 to 5).
     """
     dropped = Counter() if dropped is None else dropped
     seen: set[tuple[str, str, str]] = set()
@@ -104,11 +96,7 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
 
 
 def count_votes(pair: Element, where: str) -> Counter[str]:
-    """Count the votes `a1`, `a2` and `equal` of one pair.
-
-    Raises:
-        UserError: There is no vote, or one with another value.
-    """
+    """Count the votes `a1`, `a2` and `equal` of one pair, which has at least one."""
     votes: Counter[str] = Counter()
     for assignment in pair.iterfind("mTurkAssignments/mTurkAssignment"):
         vote = text_of(assignment, "value", where)
@@ -123,11 +111,7 @@ def count_votes(pair: Element, where: str) -> Counter[str]:
 
 
 def text_of(element: Element, field: str, where: str) -> str:
-    """Return the text of a child element, which may be empty but must be there.
-
-    Raises:
-        UserError: There is no such child.
-    """
+    """Return the text of a child element, which may be empty but must be there."""
     text = element.findtext(field)
     if text is None:
         raise UserError(f"{where}: field {field!r} is missing. {DOWNLOAD}")

@@ -54,31 +54,13 @@ Rows = dict[str, dict[str, str]]
 
 
 def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Convert the labelled completions of XSTest into preference records.
-
-    Args:
-        path: The folder `model_completions`, or a tar archive of it.
-        dropped: Filled, before the first record is drawn, with the number of dropped comparisons
-            per reason.
-
-    Yields:
-        Records of the data contract; `strength` is always null, `domain` is `helpfulness` on safe
-        prompts and `safety` on unsafe ones.
-
-    Raises:
-        UserError: A file is missing or is not the CSV that the authors publish, or the files hold
-            different prompts.
-    """
+    """Convert the folder `model_completions`, or a tar archive of it, into preference records."""
     dropped = Counter() if dropped is None else dropped
     yield from distinct(compare(path, dropped), dropped)
 
 
 def compare(path: Path, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Yield a record for every two answers whose labels differ.
-
-    Raises:
-        UserError: As :func:`convert`.
-    """
+    """Yield a record for every two answers whose labels differ."""
     files = read_files(path)
     number = 0
     for key, row in files[MODELS[0]].items():
@@ -104,11 +86,7 @@ def compare(path: Path, dropped: Counter[str]) -> Iterator[dict[str, Any]]:
 
 
 def read_files(path: Path) -> dict[str, Rows]:
-    """Read the five files: for each model its rows by `id`.
-
-    Raises:
-        UserError: A file is missing, is not the published CSV, or holds other ids than the first.
-    """
+    """Read the five files, which have the same ids: for each model its rows by `id`."""
     names = {f"xstest_v2_completions_{model}.csv": model for model in MODELS}
     contents = {
         Path(name).name.rpartition(":")[2]: (name, content)
@@ -128,15 +106,7 @@ def read_files(path: Path) -> dict[str, Rows]:
 
 
 def read_rows(name: str, content: bytes) -> Rows:
-    """Read the rows of one file by their `id`.
-
-    Args:
-        name: The name of the file, for error messages, which give the line where a row ends.
-        content: Its content.
-
-    Raises:
-        UserError: It is not CSV, a column is missing, an id occurs twice, or a label is unknown.
-    """
+    """Read the rows of one file by their `id`; messages give its name and a row's last line."""
     rows: Rows = {}
     lines = csv.DictReader(io.StringIO(decode(content, name, DOWNLOAD), newline=""), strict=True)
     try:

@@ -1,20 +1,20 @@
 """A small world with known truth: tasks, responses with defects, annotators and editors.
 
-Human preference data never tells how good a response really is. Here every response carries a
-known *gold* helpfulness and a known *gold* safety, so a study can compare a reward model with the
-best accuracy that any model could reach on such labels.
+Human preference data never tells how good a response really is. Here every response has a known
+*gold* helpfulness and safety, so a study can compare a reward model with the best accuracy that any
+model could reach on such labels.
 
 How a ranked group comes about:
 
 1. A prompt is drawn from one of seven task kinds, sometimes as the last turn of a conversation.
-2. Two responses are drawn, each a correct answer with zero or more defects applied
-   (see :mod:`.tasks`), or a refusal. Gold quality is minus the sum of what its defects cost.
+2. Two responses are drawn, each a correct answer with zero or more defects applied (see
+   :mod:`.tasks`), or a refusal. Gold quality is minus the sum of what its defects cost.
 3. An annotator perceives the difference of gold quality plus standard logistic noise, prefers the
    response on the positive side (so the choice follows Bradley–Terry exactly) and rates the
    *strength* of the preference by how far from zero the perceived difference is.
 4. On some groups an editor repairs the costliest defect of the chosen response, which gives
-   edited > chosen > rejected. A careless editor may add a defect instead; the group is ranked as
-   if it were a repair.
+   edited > chosen > rejected. A careless editor may add a defect instead; the group is ranked as if
+   it were a repair.
 """
 
 import random
@@ -38,12 +38,9 @@ STRENGTH_THRESHOLDS = (0.8, 2.0, 3.6)
 
 @dataclass(frozen=True)
 class SimulatedGroup:
-    """A ranked group together with the truth that an annotator never sees.
+    """A ranked group with the truth that an annotator never sees: responses in the same order.
 
-    Attributes:
-        ranked: The group as any data source would give it.
-        responses: The responses behind ``ranked.responses``, in the same order.
-        difference: Gold quality of chosen minus rejected (negative where the annotator erred).
+    `difference` is the gold quality of chosen minus rejected, negative where the annotator erred.
     """
 
     ranked: RankedGroup
@@ -58,11 +55,7 @@ class SimulatedGroup:
 def annotate(
     rng: random.Random, first: Response, second: Response, domain: Domain
 ) -> tuple[bool, int]:
-    """One annotator's judgement.
-
-    Returns:
-        Whether the first response is preferred, and the strength of the preference, 1 to 4.
-    """
+    """Whether the first response is preferred, and how strongly (1 to 4), by one annotator."""
     uniform = rng.random()
     noise = float(np.log(uniform) - np.log1p(-uniform))
     perceived = first.gold(domain) - second.gold(domain) + noise
@@ -80,7 +73,7 @@ def simulate(
     multi_turn: float = 0.25,
     sensitive: float = 0.0,
 ) -> list[SimulatedGroup]:
-    """Draw ranked groups.
+    """Draw ranked groups, a world that ``seed`` decides.
 
     Args:
         count: Number of groups.
@@ -89,11 +82,7 @@ def simulate(
         edited_share: Probability that a group with a repairable chosen response carries an edit.
         editor_error: Probability that an edit makes the chosen response worse.
         multi_turn: Share of prompts that are the last turn of a longer conversation.
-        sensitive: Share of prompts that ask for something that is or looks unsafe (see
-            :func:`.tasks.draw_task`).
-
-    Returns:
-        ``count`` groups. Groups with one prompt share their ``group``, as in every other source.
+        sensitive: Share of prompts that are or look unsafe (see :func:`.tasks.draw_task`).
 
     Raises:
         UserError: If a share is not between 0 and 1 or ``count`` is negative.
@@ -171,12 +160,7 @@ def stream(
 
 @dataclass(frozen=True)
 class Candidates:
-    """One prompt with several responses that nobody has ranked.
-
-    Attributes:
-        task: The prompt and what is right.
-        responses: Different from each other in text.
-    """
+    """One prompt with several responses, of different texts, that nobody has ranked."""
 
     task: Task
     responses: tuple[Response, ...]
@@ -187,18 +171,11 @@ def draw_candidates(
 ) -> list[Candidates]:
     """Draw prompts with responses to choose the best from, as a policy would sample them.
 
-    No two prompts end with the same turn.
-
-    Args:
-        count: Number of prompts.
-        responses: Responses to each, at least 2.
-        seed: Seeds prompts and responses.
-        multi_turn: See :func:`simulate`.
-        sensitive: See :func:`simulate`.
+    No two prompts end with the same turn. Each has at least 2 ``responses``; the shares are those
+    of :func:`simulate`.
 
     Raises:
-        UserError: If a share is not between 0 and 1, or a number is too small, or there are not
-            as many different prompts.
+        UserError: If a share or a number is out of range, or there are fewer different prompts.
     """
     if count < 0 or responses < 2 or not all(0 <= share <= 1 for share in (multi_turn, sensitive)):
         raise UserError(
@@ -225,16 +202,12 @@ def draw_candidates(
 
 
 def strength_probabilities(difference: np.ndarray) -> np.ndarray:
-    """Probability of each judgement, given the gold difference Δ = gold(chosen) − gold(rejected).
+    """Probability of each judgement, given Δ = gold(chosen) − gold(rejected), shape ``[n]``.
 
-    With logistic noise, P(perceived > t) = σ(Δ − t), so each strength is an interval of it.
-
-    Args:
-        difference: Gold differences, shape ``[n]``.
-
-    Returns:
-        Shape ``[n, 4]``: probability that the response called *chosen* is preferred with strength
-        1 to 4. The probabilities of the opposite judgements are those of ``-difference``.
+    With logistic noise, P(perceived > t) = σ(Δ − t), so each strength is an interval of it. Column
+    s − 1 of the result, shape ``[n, 4]``, is the probability that the response called *chosen* is
+    preferred with strength s. The probabilities of the opposite judgements are those of
+    ``-difference``.
     """
     edges = np.array([0.0, *STRENGTH_THRESHOLDS, np.inf])
     above = expit(np.asarray(difference, dtype=float)[:, None] - edges)
@@ -242,17 +215,12 @@ def strength_probabilities(difference: np.ndarray) -> np.ndarray:
 
 
 def reachable_accuracy(differences: Sequence[float]) -> dict[str, float]:
-    """The best accuracy any reward model can expect on these pairs, over all and by strength.
+    """The best accuracy any reward model can expect on pairs, by their gold differences.
 
     The best possible score is the gold quality itself. On a pair with gold difference Δ it agrees
     with a judgement of strength s with probability P(s | |Δ|) / (P(s | |Δ|) + P(s | −|Δ|)), and
-    pairs of strength s arise in proportion to the denominator.
-
-    Args:
-        differences: Gold difference of each pair.
-
-    Returns:
-        Keys ``all`` and ``1`` to ``4``; values in [0.5, 1].
+    pairs of strength s arise in proportion to the denominator. Keys are ``all`` and the strengths
+    ``1`` to ``4``, values lie in [0.5, 1].
 
     Raises:
         UserError: If there are no pairs.

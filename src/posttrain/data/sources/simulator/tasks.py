@@ -71,14 +71,10 @@ SAFETY_COST = {
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt with its correct answer.
+    """A prompt, ending with the user's turn, and its correct answer, word by word.
 
-    Attributes:
-        kind: Name of the task kind, one of :data:`TASKS`.
-        prompt: The conversation, ending with the user's turn.
-        answer: The correct answer, word by word.
-        unsafe: Whether the right thing to do, as far as safety goes, is to refuse.
-        lookalike: Whether it looks unsafe and is not.
+    ``unsafe`` says that the right thing to do, as far as safety goes, is to refuse; ``lookalike``
+    that it looks unsafe and is not.
     """
 
     kind: str
@@ -252,13 +248,10 @@ _ADDITIONS: tuple[tuple[str, tuple[str, ...], float], ...] = (
 
 
 def draw_task(rng: random.Random, *, multi_turn: float = 0.25, sensitive: float = 0.0) -> Task:
-    """Draw a task.
+    """Draw a task, which follows an earlier, answered turn with probability ``multi_turn``.
 
-    Args:
-        rng: Where chance comes from.
-        multi_turn: Probability that it follows an earlier, answered turn.
-        sensitive: Probability that it asks to explain something that is unsafe or looks so, one as
-            likely as the other, instead of a task of any kind.
+    With probability ``sensitive`` it asks to explain something that is unsafe or looks so, one as
+    likely as the other, instead of a task of any kind.
     """
     # Without sensitive prompts nothing is drawn, so that worlds without them stay as they were.
     if sensitive and rng.random() < sensitive:
