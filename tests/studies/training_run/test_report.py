@@ -113,6 +113,12 @@ def test_tables():
     assert groups.loc["a"].tolist() == [1200, 79.9, 60.0]
 
 
+def test_a_run_that_logged_nothing_has_no_speed():
+    silent = record()
+    silent.tables["history"] = silent.tables["history"].iloc[:0]
+    assert "not known" in speed(silent)
+
+
 def test_speed_counts_operations_of_trained_layers():
     # 106 million linear weights; two operations forward in all, four backward in a fifth of them.
     text = speed(record())
