@@ -1,4 +1,4 @@
-"""Checkpoints: one with its manifest is trusted, and whatever happens to it afterwards is found out."""
+"""Checkpoints: one with its manifest is trusted, and what happens to it later is found out."""
 
 import json
 import logging
