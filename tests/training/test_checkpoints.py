@@ -1,4 +1,4 @@
-"""Checkpoints: a sealed one is trusted, and whatever happens to it afterwards is found out."""
+"""Checkpoints: one with its manifest is trusted, and what happens to it later is found out."""
 
 import json
 import logging
@@ -27,12 +27,12 @@ FILES = {
 }
 
 
-def write(folder, sealed=True):
+def write(folder, listed=True):
     for name, content in FILES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    if sealed:
+    if listed:
         write_manifest(folder)
     return folder
 
@@ -42,7 +42,7 @@ def checkpoint(tmp_path):
     return write(tmp_path / "checkpoint-5")
 
 
-def test_a_seal_lists_every_file_with_size_and_hash(checkpoint):
+def test_a_manifest_lists_every_file_with_size_and_hash(checkpoint):
     listed = json.loads((checkpoint / MANIFEST).read_text())
     assert {name: entry["bytes"] for name, entry in listed.items()} == {
         name: len(content) for name, content in FILES.items()
@@ -55,7 +55,7 @@ def test_a_seal_lists_every_file_with_size_and_hash(checkpoint):
     )
 
 
-def test_a_sealed_checkpoint_is_whole(checkpoint):
+def test_a_checkpoint_with_its_manifest_is_whole(checkpoint):
     assert verify_manifest(checkpoint) is None
 
 
@@ -104,7 +104,7 @@ def test_a_file_in_place_of_a_folder_is_found(checkpoint):
 
 
 def test_a_missing_seal_says_that_writing_was_interrupted(tmp_path):
-    folder = write(tmp_path / "checkpoint-5", sealed=False)
+    folder = write(tmp_path / "checkpoint-5", listed=False)
     assert verify_manifest(folder) == f"{folder / MANIFEST} is missing: writing it was interrupted"
 
 
@@ -126,7 +126,7 @@ def test_a_seal_that_is_cut_anywhere_is_broken(checkpoint):
 
 
 def test_a_seal_that_could_not_be_written_does_not_spoil_the_next_one(monkeypatch, tmp_path):
-    folder = write(tmp_path / "checkpoint-5", sealed=False)
+    folder = write(tmp_path / "checkpoint-5", listed=False)
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -172,7 +172,7 @@ def test_the_latest_whole_checkpoint_is_resumed_from(tmp_path, caplog):
 def test_damaged_checkpoints_are_passed_over_and_named(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     for step in (5, 10, 15, 100):
-        write(tmp_path / f"checkpoint-{step}", sealed=step != 100)
+        write(tmp_path / f"checkpoint-{step}", listed=step != 100)
     (tmp_path / "checkpoint-15" / "rng_state.pth").unlink()
     os.truncate(tmp_path / "checkpoint-10" / "model.safetensors", 3)
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
@@ -195,7 +195,7 @@ def test_damaged_checkpoints_are_passed_over_and_named(tmp_path, caplog):
 def test_without_a_whole_checkpoint_a_run_starts_at_its_beginning(tmp_path, caplog, steps):
     caplog.set_level(logging.INFO)
     for step in steps:
-        write(tmp_path / f"checkpoint-{step}", sealed=False)
+        write(tmp_path / f"checkpoint-{step}", listed=False)
     assert last_whole_checkpoint(tmp_path) is None
     assert len(caplog.messages) == len(steps) + 1
     assert caplog.messages[-1] == (
@@ -229,7 +229,7 @@ def test_the_oldest_checkpoints_are_removed(tmp_path, limit, left):
 
 def test_checkpoints_without_a_seal_are_removed_first_whatever_their_number(tmp_path):
     for step in (5, 10, 15, 20):
-        write(tmp_path / f"checkpoint-{step}", sealed=step != 20)
+        write(tmp_path / f"checkpoint-{step}", listed=step != 20)
     rotate(tmp_path, 3, keep={tmp_path / "checkpoint-15"})
     assert names(tmp_path) == {"checkpoint-5", "checkpoint-10", "checkpoint-15"}
     rotate(tmp_path, 2, keep={tmp_path / "checkpoint-15"})

@@ -74,6 +74,12 @@ def fit(
 ) -> Calibration:
     """Fit scale and zero on held-out pairs.
 
+    Three of four pairs are ranked right, by 2 each, so 2 is to become log 3:
+
+    >>> found = fit(np.array([3, 3, 3, 1]), np.array([1, 1, 1, 3]))
+    >>> round(2 * found.scale, 4), found.centre
+    (1.0986, 2.0)
+
     Args:
         winners: Scores of the preferred responses, shape ``[pairs]``.
         losers: Scores of the other responses, shape ``[pairs]``.

@@ -36,6 +36,9 @@ THRESHOLD = 0.15
 class Rule:
     """A rule with its parameter.
 
+    >>> Rule("sum", weight=2.0).combine(np.array([1.0, 0.5]), np.array([0.0, 1.0]))
+    array([1. , 2.5])
+
     Attributes:
         kind: One of :class:`RuleKind`.
         threshold: t, for ``switch`` and ``gate``; between 0 and 1.

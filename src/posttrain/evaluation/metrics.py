@@ -108,6 +108,13 @@ def sufficient_statistics(
 def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
     r"""Metrics from sums over pairs.
 
+    >>> winners, losers = np.array([2.0, 0.5]), np.array([0.0, 1.0])
+    >>> strengths, groups = np.array([4, 1]), np.array([0, 1])
+    >>> sums = sufficient_statistics(winners, losers, strengths, groups, 2)
+    >>> found = metrics(sums.sum(axis=0))
+    >>> [round(float(found[name]), 3) for name in ("accuracy", "accuracy 4", "log-likelihood")]
+    [0.5, 1.0, -0.551]
+
     Args:
         sums: Shape ``[..., COLUMNS]``.
 

@@ -186,27 +186,27 @@ def score_with(
     counts = Counter() if counts is None else counts
     remaining = iter(groups)
     while chunk := list(itertools.islice(remaining, CHUNK)):
-        kept: list[RankedGroup] = []
+        fitting: list[RankedGroup] = []
         tokens: list[tuple[TokenizedGroup, ...]] = []
         for group in chunk:
-            found = [scorer.tokenize(group) for scorer in scorers]
-            whole = tuple(one for one in found if one is not None)
-            if len(whole) < len(scorers):
+            by_scorer = [scorer.tokenize(group) for scorer in scorers]
+            tokenized = tuple(row for row in by_scorer if row is not None)
+            if len(tokenized) < len(scorers):
                 counts["groups that are too long"] += 1
                 continue
-            counts["trimmed prompts"] += any(one.trimmed > 0 for one in whole)
-            kept.append(group)
-            tokens.append(whole)
+            counts["trimmed prompts"] += any(row.trimmed > 0 for row in tokenized)
+            fitting.append(group)
+            tokens.append(tokenized)
         scores = []
         # Each model shuffles responses as it would alone; the last to go moves the random state on.
         for number, scorer in reversed(list(enumerate(scorers))):
             with torch.random.fork_rng(devices=[], enabled=number > 0):
-                scores.append(scorer.score([one[number] for one in tokens]))
-        for group, *values in zip(kept, *reversed(scores), strict=True):
-            for scorer, one in zip(scorers, values, strict=True):
-                _check_finite(scorer, group, one)
+                scores.append(scorer.score([tokenized[number] for tokenized in tokens]))
+        for group, *by_model in zip(fitting, *reversed(scores), strict=True):
+            for scorer, values in zip(scorers, by_model, strict=True):
+                _check_finite(scorer, group, values)
             names = RESPONSES[-len(group.responses) :]
-            yield group, tuple(dict(zip(names, one, strict=True)) for one in values)
+            yield group, tuple(dict(zip(names, values, strict=True)) for values in by_model)
 
 
 def _check_finite(scorer: Scorer, group: RankedGroup, scores: Sequence[float]) -> None:

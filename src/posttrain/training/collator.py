@@ -40,6 +40,10 @@ class TrainingPair:
 class TrainingGroup:
     """A group with the comparisons to train on; each response is scored once for all of them.
 
+    >>> tokens = TokenizedGroup(prompt=(1, 2), responses=((3,), (4,), (5,)))
+    >>> [(pair.winner, pair.loser) for pair in TrainingGroup.with_all_pairs(tokens).pairs]
+    [(0, 1), (0, 2), (1, 2)]
+
     Attributes:
         tokens: Prompt and responses.
         pairs: The comparisons.
@@ -108,14 +112,14 @@ def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
     Raises:
         UserError: If no pair has a positive weight.
     """
-    kept = [record for group in groups if (record := training_record(group))["pair_count"]]
-    if not kept:
+    records = [record for group in groups if (record := training_record(group))["pair_count"]]
+    if not records:
         raise UserError("there is no pair to train on; the filter may have left none")
-    weights = [weight for record in kept for weight in record["weights"]]
+    weights = [weight for record in records for weight in record["weights"]]
     mean_weight = sum(weights) / len(weights)
-    for record in kept:
+    for record in records:
         record["weights"] = [weight / mean_weight for weight in record["weights"]]
-    return Dataset.from_list(kept, features=FEATURES)
+    return Dataset.from_list(records, features=FEATURES)
 
 
 def training_record(group: TrainingGroup) -> dict[str, Any]:
@@ -250,6 +254,6 @@ def check_ranking(batch: Mapping[str, Tensor]) -> None:
     plain = (batch["margins"] == 0).all() and (batch["weights"] == 1).all()
     if not (plain and pairs == all_pairs):
         raise UserError(
-            "the objective plackett-luce ranks all responses of a group, without margins and "
-            "weights; make groups with TrainingGroup.with_all_pairs, or use the objective pairs"
+            "loss_type plackett-luce ranks all responses of a group, without margins and weights; "
+            "make groups with TrainingGroup.with_all_pairs, or use loss_type pairs"
         )

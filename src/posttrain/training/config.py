@@ -75,6 +75,10 @@ class RankingConfig(TrainingArguments):
     :data:`WITHOUT_EFFECT` and :data:`NOT_SUPPORTED`. Where Llama 2 gives a number (section 3.2.2),
     it is the default; Llama 3 gives none.
 
+    >>> config = RankingConfig("runs/mine", groups_per_step=64, report_to="none", use_cpu=True)
+    >>> config.learning_rate, config.max_tokens_per_device
+    (1e-05, 16384)
+
     Raises:
         UserError: If settings contradict each other or are out of range.
     """

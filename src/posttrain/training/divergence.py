@@ -12,8 +12,11 @@ from posttrain.errors import UserError
 
 def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
     """Names of the tensors that hold NaN or infinity; of spread ones, in this process's part."""
-    local = ((name, one.to_local() if isinstance(one, DTensor) else one) for name, one in named)
-    return [name for name, one in local if not torch.isfinite(one).all()]
+    local = (
+        (name, tensor.to_local() if isinstance(tensor, DTensor) else tensor)
+        for name, tensor in named
+    )
+    return [name for name, tensor in local if not torch.isfinite(tensor).all()]
 
 
 def diverged(what: str, learning_rate: float) -> UserError:
@@ -42,8 +45,8 @@ def check_weights(model: nn.Module, accelerator: Any, when: str, learning_rate: 
         UserError: If a weight is not finite.
     """
     trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
-    found = not_finite((name, weight.detach()) for name, weight in trained)
-    count = accelerator.reduce(torch.tensor(len(found), device=accelerator.device))
+    broken = not_finite((name, weight.detach()) for name, weight in trained)
+    count = accelerator.reduce(torch.tensor(len(broken), device=accelerator.device))
     if count.item():
-        such_as = f", such as {found[0]}" if found else ""
+        such_as = f", such as {broken[0]}" if broken else ""
         raise diverged(f"weights are not finite {when}{such_as}", learning_rate)

@@ -30,6 +30,9 @@ def margins_by_strength(
 ) -> Tensor:
     """Margin of each pair.
 
+    >>> margins_by_strength([1, 4], "large")
+    tensor([0., 3.], dtype=torch.float64)
+
     Args:
         strengths: Strength of each pair, 1 to 4. ``None`` (not rated) is accepted only by a table
             of zeros, because no margin can be derived for it.
@@ -69,13 +72,16 @@ def ranking_loss(
     center_rewards_coefficient: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    r"""Negative log-likelihood of a ranking, with optional margins, weights and centring.
+    r"""Negative log-likelihood of a ranking, with optional margins, weights and centring of scores.
 
     .. math:: \ell_i = w_i \left[-\log σ(s^+_i - s^-_i - m_i)\right] + c\,(s^+_i + s^-_i)^2
 
     With ``margins`` this is Llama 2's Eq. 2, without them Llama 3's loss. With ``weights`` equal to
     the strengths it is the scaled Bradley–Terry loss of HelpSteer2-Preference. The centring term
     (Eisenstein et al., 2023) fixes the free constant of the scores.
+
+    >>> ranking_loss(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]), reduction="none")
+    tensor([0.1269, 0.6931])
 
     Args:
         winners: Scores of the preferred responses, shape ``[pairs]``.
@@ -124,6 +130,9 @@ def plackett_luce_loss(scores: Tensor, counts: Sequence[int]) -> Tensor:
     For two responses this is :func:`ranking_loss`. For three it is the sum over the pairs less
     :math:`\log(1 + ab / (1 + a + b))` with :math:`a = e^{s_2 - s_1}` and :math:`b = e^{s_3 - s_1}`,
     so it counts the two defeats of the best response less than twice.
+
+    >>> plackett_luce_loss(torch.tensor([2.0, 0.0]), [2])
+    tensor(0.1269)
 
     Args:
         scores: Shape ``[responses]``, by group and within each best first.

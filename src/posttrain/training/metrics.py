@@ -71,7 +71,7 @@ class RecentSteps:
         self._began = time.perf_counter()
 
     def add(self, winners: Tensor, losers: Tensor, batch: Mapping[str, Any]) -> None:
-        """Take note of one part of a step.
+        """Take note of one micro-batch of a step.
 
         Args:
             winners: Scores of the preferred responses, ``[pairs]``.

@@ -39,6 +39,14 @@ PAIRINGS["adjacent"] = PAIRINGS["rated and edited over chosen"]
 class Pairing:
     """How a ranked group becomes comparisons to train on.
 
+    >>> from posttrain.data.preferences import Message
+    >>> group = RankedGroup("a", (Message("user", "Why?"),), ("best", "good", "bad"))
+    >>> tokens = TokenizedGroup(prompt=(1, 2), responses=((3,), (4,), (5,)))
+    >>> for pair in Pairing("best", weighting="prompt").apply(group, tokens).pairs:
+    ...     print(pair)
+    TrainingPair(winner=0, loser=1, margin=0.0, weight=0.5, strength=0)
+    TrainingPair(winner=0, loser=2, margin=0.0, weight=0.5, strength=0)
+
     Attributes:
         pairs: A key of :data:`PAIRINGS`.
         weighting: ``pair``: every pair weighs 1, so a group with three of them weighs three times
@@ -95,21 +103,21 @@ class Pairing:
         """
         roles = RESPONSES[-len(group.responses) :]
         wanted = PAIRINGS[self.pairs] if group.has_edit else (PairKind.RATED,)
-        at = {place: index for index, place in enumerate(tokens.places)}
-        found = []
+        index_of = {place: index for index, place in enumerate(tokens.places)}
+        comparisons = []
         for pair in group.pairs():
             kind = f"{roles[pair.winner]} > {roles[pair.loser]}"
-            there = pair.winner in at and pair.loser in at
-            if there and kind in wanted and (kind != PairKind.RATED or self._is_strong(group)):
-                margin = self._margin(group, kind)
-                found.append((at[pair.winner], at[pair.loser], margin, pair.strength or 0))
-        if not found:
+            has_both = pair.winner in index_of and pair.loser in index_of
+            if has_both and kind in wanted and (kind != PairKind.RATED or self._is_strong(group)):
+                ends = index_of[pair.winner], index_of[pair.loser]
+                comparisons.append((*ends, self._margin(group, kind), pair.strength or 0))
+        if not comparisons:
             return TrainingGroup(tokens, ())
-        weight = 1 / len(found) if self.weighting == "prompt" else 1.0
-        used = sorted({place for winner, loser, *_ in found for place in (winner, loser)})
+        weight = 1 / len(comparisons) if self.weighting == "prompt" else 1.0
+        used = sorted({place for winner, loser, *_ in comparisons for place in (winner, loser)})
         pairs = (
             TrainingPair(used.index(winner), used.index(loser), margin, weight, strength)
-            for winner, loser, margin, strength in found
+            for winner, loser, margin, strength in comparisons
         )
         return TrainingGroup(tokens.in_order(used), tuple(pairs))
 

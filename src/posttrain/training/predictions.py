@@ -32,7 +32,7 @@ def by_place(values: Mapping[int, Tensor], size: int, *, like: Tensor) -> Tensor
 def metrics_of(
     predicted: EvalPrediction, *, center_rewards_coefficient: float = 0.0
 ) -> dict[str, float]:
-    """Mean loss over all pairs, and the metrics of :func:`.training.metrics.score_metrics`.
+    """Mean ``loss`` over all pairs and, if it is finite, :func:`.training.metrics.score_metrics`.
 
     Args:
         predicted: Scores of winners and losers, ``[groups, most pairs, 2]``, and margins, weights
@@ -50,4 +50,7 @@ def metrics_of(
         weights=weights,
         center_rewards_coefficient=center_rewards_coefficient,
     )
+    # Metrics refuse scores that are not finite, and cannot say of which data.
+    if not torch.isfinite(loss):
+        return {"loss": loss.item()}
     return {"loss": loss.item()} | score_metrics(sums_over_pairs(winners, losers, strengths))

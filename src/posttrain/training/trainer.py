@@ -177,8 +177,7 @@ class RankingTrainer(Trainer):
         """Add up the gradients of one step's micro-batches.
 
         Returns:
-            This process's share of the loss, times the number of processes: what is logged is the
-            mean over processes.
+            This process's share of the loss, times the number of processes, whose mean is logged.
 
         Raises:
             UserError: If the loss is not a finite number.
@@ -258,9 +257,8 @@ class RankingTrainer(Trainer):
     ) -> tuple[None, Tensor, Tensor]:
         """Scores of a step's groups, with what the loss needs to know of each pair.
 
-        Trainer counts items, not pairs: it would weigh each batch's loss by its groups and cut what
-        comes by pair. So everything comes by group here, and there is no loss. All processes return
-        as many groups, so that they can be gathered.
+        Trainer would weigh each batch's loss by its number of groups, not of pairs. So there is no
+        loss here, and all processes return as many groups, so that they can be gathered.
 
         Returns:
             None; scores of winner and loser, ``[groups of the step, most pairs, 2]``; margin,
@@ -283,10 +281,7 @@ class RankingTrainer(Trainer):
         return None, by_place(scores, size, like=scored[0]), by_place(terms, size, like=known)
 
     def pair_metrics(self, predicted: EvalPrediction) -> dict[str, float]:
-        """Mean loss over all pairs, and the metrics of :func:`.training.metrics.score_metrics`.
-
-        Args:
-            predicted: What :meth:`prediction_step` returns, of all batches.
+        """Loss and metrics of what :meth:`prediction_step` returns (see :func:`.metrics_of`).
 
         Raises:
             UserError: If the loss is not finite.

@@ -101,7 +101,10 @@ def speed(record: Record) -> str:
     linear = linear_parameters(config)
     share = (record.settings["run"]["top_layers"] or 30) / config.num_hidden_layers
     operations = 2 * linear * (1 + 2 * share)
-    tokens = record.tables["history"]["tokens_per_second"].median()
+    history = record.tables["history"]
+    if history.empty:
+        return "The run logged nothing, so how fast it computed is not known."
+    tokens = history["tokens_per_second"].median()
     return (
         f"The run computed {tokens:,.0f} tokens a second (median of its logs), or "
         f"{tokens * operations / 1e9:,.0f} billion floating-point operations, attention aside. "
