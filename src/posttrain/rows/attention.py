@@ -21,8 +21,9 @@ def sees(
 ) -> Tensor:
     """The rule: a token sees itself and what comes before it in its document and segment.
 
-    Segment 0, the prompt, is seen from every segment. Padding is a document of its own, so that
-    each of its tokens sees at least itself and no softmax is empty.
+    True where the query sees the key, in the common shape of the arguments. Segment 0, the prompt,
+    is seen from every segment. Padding is a document of its own, so that each of its tokens sees at
+    least itself and no softmax is empty.
 
     >>> index, document, segment = torch.arange(4), torch.zeros(4), torch.tensor([0, 1, 1, 2])
     >>> query = index[:, None], document[:, None], segment[:, None]
@@ -31,28 +32,13 @@ def sees(
             [1, 1, 0, 0],
             [1, 1, 1, 0],
             [1, 0, 0, 1]], dtype=torch.int32)
-
-    Args:
-        query: Index of the looking token in its row.
-        query_document: Its document.
-        query_segment: Its segment.
-        key: Index of the token looked at.
-        key_document: Its document.
-        key_segment: Its segment.
-
-    Returns:
-        True where the first sees the second, in the common shape of the arguments.
     """
     same_segment = (key_segment == 0) | (key_segment == query_segment)
     return (key <= query) & (key_document == query_document) & same_segment
 
 
 def dense_mask(batch: RowBatch) -> Tensor:
-    """The rule for every two tokens of each row, shape ``[rows, 1, longest, longest]``, boolean.
-
-    Raises:
-        UserError: If the batch holds plain sequences, which need no mask.
-    """
+    """The rule for every two tokens of each row, shape ``[rows, 1, longest, longest]``, boolean."""
     document, segment = _structure(batch)
     index = torch.arange(document.shape[1], device=document.device)
     mask = sees(
@@ -63,11 +49,7 @@ def dense_mask(batch: RowBatch) -> Tensor:
 
 
 def block_mask(batch: RowBatch) -> BlockMask:
-    """The rule for FlexAttention, which skips tiles of 128 × 128 tokens that see nothing.
-
-    Raises:
-        UserError: As for :func:`dense_mask`.
-    """
+    """The rule for FlexAttention, which skips tiles of 128 × 128 tokens that see nothing."""
     document, segment = _structure(batch)
 
     def rule(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -87,11 +69,9 @@ def _structure(batch: RowBatch) -> tuple[Tensor, Tensor]:
 
 
 def kernel_options(mask: Tensor | BlockMask | None) -> dict[str, Any]:
-    """What to pass to a model beside a mask of :func:`mask_for`, so that it can be computed.
-
-    For rows of fewer than 128 tokens without gradients, FlexAttention would take its kernel for
-    decoding, which on a GPU cannot be compiled for every model (not for Llama-3.2-1B's heads).
-    """
+    """What to pass to a model beside a mask of :func:`mask_for`, so that it can be computed."""
+    # For rows of fewer than 128 tokens without gradients, FlexAttention would take its kernel for
+    # decoding, which on a GPU cannot be compiled for every model (not for Llama-3.2-1B's heads).
     if isinstance(mask, BlockMask):
         return {"kernel_options": {"FORCE_USE_FLEX_ATTENTION": True}}
     return {}
@@ -100,16 +80,13 @@ def kernel_options(mask: Tensor | BlockMask | None) -> dict[str, Any]:
 def mask_for(model: PreTrainedModel, batch: RowBatch) -> Tensor | BlockMask | None:
     """The mask to pass as ``attention_mask`` so that ``model`` follows the rule.
 
-    Returns:
-        None for plain sequences: causal attention alone is right for them, and right padding is
-        seen by no other token. Otherwise a boolean mask for ``sdpa``, an additive one for
-        ``eager`` (which would add a boolean mask to the logits and hide nothing), or a
-        ``BlockMask`` for ``flex_attention``.
+    None for plain sequences: causal attention alone is right for them, and right padding is seen by
+    no other token. Otherwise a boolean mask for ``sdpa``, an additive one for ``eager``, or a
+    ``BlockMask`` for ``flex_attention``.
 
     Raises:
-        UserError: If the model's attention cannot follow the rule: another implementation, such as
-            flash attention, which takes no arbitrary mask; layers that are not full attention;
-            FlexAttention with gradients on a CPU.
+        UserError: If the model's attention cannot follow the rule, as flash attention and layers
+            that are not full attention cannot, or FlexAttention with gradients on a CPU.
     """
     if batch.document_id is None:
         return None
@@ -118,6 +95,7 @@ def mask_for(model: PreTrainedModel, batch: RowBatch) -> Tensor | BlockMask | No
     if implementation == "sdpa":
         return dense_mask(batch)
     if implementation == "eager":
+        # A boolean mask would be added to the logits as 0 and 1, and hide nothing.
         hidden = torch.finfo(model.dtype).min
         visible = dense_mask(batch)
         return torch.zeros_like(visible, dtype=model.dtype).masked_fill(~visible, hidden)

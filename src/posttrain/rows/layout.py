@@ -64,11 +64,7 @@ class Layout:
             responses before it.
         positions: ``restarting``: each response continues from the prompt's end; ``running``:
             tokens are counted.
-        order: ``shuffled``: a random order of the responses each time; ``ranked``: as in the group,
-            best first.
-
-    Raises:
-        UserError: On an unknown value.
+        order: ``shuffled``: a random order of the responses each time; ``ranked``: best first.
     """
 
     rows: Rows = "single"
@@ -90,11 +86,7 @@ class Layout:
         )
 
     def needs_mask(self, *, shared_rows: bool) -> bool:
-        """Whether scores are those of separate rows only if the model follows a mask.
-
-        Args:
-            shared_rows: Whether several groups share a row.
-        """
+        """Whether scores are those of separate rows only if the model follows a mask."""
         return self.is_exact and (self.rows == "single" or shared_rows)
 
     def tokens(self, group: TokenizedGroup) -> int:
@@ -115,20 +107,17 @@ LAYOUTS["llama3"] = LAYOUTS["causal"]
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows padded on the right.
+    """Rows padded on the right: tensors of shape ``[rows, longest]``, but for ``score_index``.
+
+    Positions, documents and segments are None where every row is one plain sequence, for which the
+    model's own causal attention and counted positions are right.
 
     Attributes:
-        input_ids: Shape ``[rows, longest]``.
         score_index: Where each response is scored, its last token, as an index into the flattened
-            ``input_ids``; shape ``[responses]``, by group and then by rank.
-        position_ids: Position of each token, ``[rows, longest]``.
-        document_id: Which document of its row a token belongs to, −1 for padding,
-            ``[rows, longest]``.
+            ``input_ids``; ``[responses]``, by group and then by rank.
+        document_id: Which document of its row a token belongs to, −1 for padding.
         segment_id: 0 for tokens that all later ones of their document see, k > 0 for tokens that
-            only those of the same k see, ``[rows, longest]``.
-
-    The last three are None where every row is one plain sequence, for which the model's own causal
-    attention and counted positions are right.
+            only those of the same k see.
     """
 
     input_ids: Tensor
@@ -164,16 +153,13 @@ def lay_out(
     """Lay groups out in rows.
 
     Args:
-        groups: The groups, in any number.
+        groups: The groups, at least one.
         layout: The four choices.
         pad_token_id: Fills up rows. Any id will do: no other token sees it.
-        pack_length: Most tokens of a row; documents then share rows (see :func:`pack_sequences`).
+        pack_length: Most tokens of a row, which documents then share (see :func:`.pack_sequences`).
             None gives each document a row of its own.
-        seeds: For each group what seeds the order of its shuffled responses, so that the order does
-            not depend on the groups beside it; torch's global generator draws it if not given.
-
-    Raises:
-        UserError: If there are no groups, or a document exceeds ``pack_length``.
+        seeds: For each group what seeds the order of its shuffled responses, so that it does not
+            depend on the groups beside it; by default torch's global generator draws it.
     """
     if not groups:
         raise UserError("cannot make rows of no groups")
@@ -212,16 +198,9 @@ def lay_out(
 
 @dataclass(frozen=True)
 class _Document:
-    """A prompt with the responses that share it.
+    """A prompt with the responses that share it, as indices in the order of the row."""
 
-    Attributes:
-        number: Index of the group in its batch.
-        group: The group.
-        responses: Indices of the document's responses in the group, in the order of the row.
-        layout: The four choices.
-    """
-
-    number: int
+    number: int  # index of the group in its batch
     group: TokenizedGroup
     responses: tuple[int, ...]
     layout: Layout
@@ -240,15 +219,7 @@ class _Document:
         )
 
     def write(self, tokens: np.ndarray, place: int) -> list[int]:
-        """Fill in ids, positions, document and segment of the document's tokens.
-
-        Args:
-            tokens: The four columns of the document's tokens, shape ``[4, size]``.
-            place: Index of the document in its row.
-
-        Returns:
-            Where each response ends.
-        """
+        """Fill in the document's tokens, ``[4, size]``; returns where each response ends."""
         ids, positions, document, segment = tokens
         start = len(self.group.prompt)
         ids[:start] = self.group.prompt

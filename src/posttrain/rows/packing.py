@@ -7,7 +7,7 @@ from posttrain.errors import UserError
 
 
 def pack_sequences(sizes: Sequence[int], pack_length: int) -> list[list[int]]:
-    """Distribute documents over rows of at most ``pack_length`` tokens.
+    """Distribute documents over rows: the indices of each row's, ascending; rows by their first.
 
     Best-fit decreasing: from the largest document to the smallest, each goes to the fullest row
     that has room. It needs at most 11/9 of the fewest possible rows, plus four (Johnson et al.,
@@ -17,15 +17,8 @@ def pack_sequences(sizes: Sequence[int], pack_length: int) -> list[list[int]]:
     >>> pack_sequences([5, 3, 2, 2], pack_length=7)
     [[0, 3], [1, 2]]
 
-    Args:
-        sizes: Tokens of each document.
-        pack_length: Most tokens of a row.
-
-    Returns:
-        For each row the indices of its documents, ascending; rows by their first document.
-
     Raises:
-        UserError: If a document exceeds ``pack_length``.
+        UserError: If a document has more than ``pack_length`` tokens.
     """
     if not sizes:
         return []

@@ -15,17 +15,15 @@ from posttrain.errors import UserError
 
 @dataclass(frozen=True)
 class TokenizedGroup:
-    """A prompt and its responses as token ids.
-
-    Attributes:
-        prompt: Ids of the prompt, up to where a response begins.
-        responses: Ids of each response, best first.
-        trimmed: How many prompt tokens were cut off on the left to fit a limit.
-        places: Index of each response in ``RankedGroup.responses``; by default 0, 1, ….
+    """A prompt, up to where a response begins, and its responses, best first, as token ids.
 
     >>> group = TokenizedGroup(prompt=(1, 2, 3), responses=((4, 5), (6,)))
     >>> group.longest, group.total
     (5, 6)
+
+    Attributes:
+        trimmed: How many prompt tokens were cut off on the left to fit a limit.
+        places: Index of each response in ``RankedGroup.responses``; by default 0, 1, ….
     """
 
     prompt: tuple[int, ...]
@@ -56,11 +54,7 @@ class TokenizedGroup:
         return len(self.prompt) + sum(map(len, self.responses))
 
     def in_order(self, order: Sequence[int]) -> "TokenizedGroup":
-        """The same group with its responses in another order, or with some of them.
-
-        Args:
-            order: Indices of responses, each at most once.
-        """
+        """The same group with the responses of these indices, each at most once, in this order."""
         return replace(
             self,
             responses=tuple(self.responses[k] for k in order),
@@ -93,7 +87,7 @@ def tokenize_group(
     then edited.
 
     Args:
-        tokenizer: Has a chat template.
+        tokenizer: Has a chat template, in which a prompt is a prefix of the whole conversation.
         group: The group.
         max_tokens: Most tokens of the prompt with the longest response; the model's context.
         max_row_tokens: Most tokens of the prompt with all responses; the room in a single row.
@@ -102,8 +96,6 @@ def tokenize_group(
     Raises:
         TooLongError: If a limit leaves no token of the prompt.
         NoPairError: If fewer than two different responses are left.
-        UserError: If the tokenizer has no chat template, or one in which the prompt is not a
-            prefix of the whole conversation.
     """
     whole = tokenize_responses(tokenizer, group.prompt, group.responses)
     prompt, ids = whole.prompt, whole.responses
@@ -132,11 +124,7 @@ def tokenize_group(
 def tokenize_responses(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], responses: Sequence[str]
 ) -> TokenizedGroup:
-    """Tokenise a prompt with any number of responses, which need not be ranked, or different.
-
-    Raises:
-        UserError: See :func:`tokenize_group`.
-    """
+    """Tokenise a prompt with any number of responses, which need not be ranked, or different."""
     head, tails = _render(tokenizer, prompt, responses)
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (head, *tails)]
     return TokenizedGroup(tuple(ids[0]), tuple(map(tuple, ids[1:])))
@@ -147,10 +135,9 @@ class TokenizedSet:
     """Groups that could be tokenised, and an account of those that could not.
 
     Attributes:
-        groups: The tokenised groups.
         kept: Index of each in the input.
-        counts: ``trimmed prompts``, ``dropped responses`` (equal in tokens to another one), and
-            the skipped groups: ``too long``, ``no pair left``. Only what occurred.
+        counts: ``trimmed prompts``, ``dropped responses`` (equal in tokens to another one), and the
+            skipped groups: ``too long``, ``no pair left``. Only what occurred.
     """
 
     groups: list[TokenizedGroup]
@@ -168,17 +155,8 @@ def tokenize_groups(
 ) -> TokenizedSet:
     """Tokenise groups (see :func:`tokenize_group`) and count what was cut, dropped or skipped.
 
-    Args:
-        tokenizer: Has a chat template.
-        groups: The groups.
-        max_tokens: See :func:`tokenize_group`.
-        max_row_tokens: See :func:`tokenize_group`.
-        skip_too_long: Skip and count groups whose responses exceed a limit. Otherwise the first one
-            is an error.
-
-    Raises:
-        TooLongError: As above.
-        UserError: As for :func:`tokenize_group`, or if no group is left.
+    With ``skip_too_long``, groups whose responses exceed a limit are skipped; otherwise the first
+    one raises :class:`TooLongError`.
     """
     counts: Counter[str] = Counter()
     tokenized_groups: list[TokenizedGroup] = []
@@ -241,13 +219,10 @@ def _render(
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a group may be.
+    """How long a group may be (see :func:`tokenize_group`).
 
-    Attributes:
-        max_tokens: See :func:`.tokenization.tokenize_group`.
-        max_row_tokens: See there.
-        skip_too_long: Leave groups out whose responses exceed a limit, and count them. Otherwise
-            the first one is an error.
+    With ``skip_too_long``, groups whose responses exceed a limit are left out and counted;
+    otherwise the first one is an error.
     """
 
     max_tokens: int | None = None
