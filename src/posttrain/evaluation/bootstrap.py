@@ -23,14 +23,7 @@ class Resamples:
 
     @classmethod
     def draw(cls, groups: int, seeds: int, *, count: int = 1000, seed: int = 0) -> "Resamples":
-        """Resample test groups and training seeds, both with replacement.
-
-        Args:
-            groups: Number of test groups.
-            seeds: Number of training seeds.
-            count: Number of replicates.
-            seed: Seeds the draws.
-        """
+        """Resample test groups and training seeds with replacement, ``count`` times."""
         random = np.random.default_rng(seed)
         by_group = random.multinomial(groups, np.full(groups, 1 / groups), size=count)
         by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
@@ -44,12 +37,9 @@ class Resamples:
     ) -> dict[str, np.ndarray]:
         """Metrics of each replicate: computed for each seed, then averaged over seeds.
 
-        Args:
-            sums: Shape ``[seeds, groups, columns]``.
-            metrics: Turns sums over pairs, ``[..., columns]``, into metrics of the leading shape.
-
-        Returns:
-            For each metric, shape ``[replicates + 1]``, the estimate first.
+        ``sums`` are ``[seeds, groups, columns]``; ``metrics`` turns sums over pairs,
+        ``[..., columns]``, into metrics of the leading shape. Each result is ``[replicates]``, the
+        estimate first.
         """
         drawn = np.einsum("rg,sgc->rsc", self.groups, sums, optimize=True)
         return {
@@ -72,17 +62,12 @@ def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float,
 
 
 def slope(sizes: Sequence[int], curves: np.ndarray) -> np.ndarray:
-    """Least-squares change per tenfold data.
+    """Least-squares change per tenfold data; NaN with a single size, or where a value is NaN.
+
+    ``curves`` are ``[sizes, replicates]``, the result ``[replicates]``.
 
     >>> slope([100, 1000], np.array([[0.6], [0.7]])).round(6).tolist()
     [0.1]
-
-    Args:
-        sizes: Numbers of training groups.
-        curves: One value for each size and replicate, shape ``[sizes, replicates]``.
-
-    Returns:
-        Shape ``[replicates]``; NaN with a single size, or where a value is NaN.
     """
     if len(sizes) < 2:
         return np.full(curves.shape[1], np.nan)

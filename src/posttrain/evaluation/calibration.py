@@ -72,7 +72,7 @@ class Calibration:
 def fit(
     winners: np.ndarray, losers: np.ndarray, *, data: Sequence[str] = (), head: str = ""
 ) -> Calibration:
-    """Fit scale and zero on held-out pairs.
+    """Fit scale and zero on the scores of held-out pairs, two arrays of shape ``[pairs]``.
 
     Three of four pairs are ranked right, by 2 each, so 2 is to become log 3:
 
@@ -80,15 +80,9 @@ def fit(
     >>> round(2 * found.scale, 4), found.centre
     (1.0986, 2.0)
 
-    Args:
-        winners: Scores of the preferred responses, shape ``[pairs]``.
-        losers: Scores of the other responses, shape ``[pairs]``.
-        data: See :class:`Calibration`.
-        head: See :class:`Calibration`.
-
     Raises:
-        UserError: If a score is not finite, or no finite positive scale is the most likely one:
-            all pairs are ranked right, or scores and preferences do not agree.
+        UserError: If a score is not finite, or no finite positive scale is the most likely one: all
+            pairs are ranked right, or scores and preferences do not agree.
     """
     winners, losers = np.asarray(winners, dtype=float), np.asarray(losers, dtype=float)
     if winners.ndim != 1 or winners.shape != losers.shape or not len(winners):
@@ -133,8 +127,7 @@ def fit(
 def log_likelihood(difference: np.ndarray) -> float:
     """Mean log σ(Δ) in nats a pair: how likely the preferences are under Bradley–Terry.
 
-    Args:
-        difference: Δ, score of the preferred response minus that of the other, ``[pairs]``.
+    Δ is the score of the preferred response minus that of the other, ``[pairs]``.
     """
     return float(-np.logaddexp(0, -np.asarray(difference, dtype=float)).mean())
 
@@ -149,11 +142,7 @@ def head_hash(model: PreTrainedModel) -> str:
 
 
 def read(path: Path) -> Calibration:
-    """Read a calibration.
-
-    Raises:
-        UserError: If there is no such file, or it is not a calibration.
-    """
+    """Read a calibration; where there is none, the ``UserError`` says how to make one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = Calibration(**content | {"data": tuple(content["data"])})
@@ -168,11 +157,7 @@ def read(path: Path) -> Calibration:
 
 
 def load(path: Path, model: PreTrainedModel) -> Calibration:
-    """Read a calibration and check that it belongs to a model.
-
-    Raises:
-        UserError: See :func:`read`; or if it belongs to another model.
-    """
+    """Read a calibration and refuse one of another model."""
     found = read(path)
     if found.head != head_hash(model):
         raise UserError(

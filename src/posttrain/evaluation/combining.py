@@ -43,9 +43,6 @@ class Rule:
         kind: One of :class:`RuleKind`.
         threshold: t, for ``switch`` and ``gate``; between 0 and 1.
         weight: λ, for ``sum``; not negative.
-
-    Raises:
-        UserError: If a value is unknown or out of range.
     """
 
     kind: str = RuleKind.SUM
@@ -63,20 +60,10 @@ class Rule:
     def combine(
         self, helpfulness: np.ndarray, safety: np.ndarray, flagged: np.ndarray | bool = False
     ) -> np.ndarray:
-        """Combined scores.
+        """Combined scores of the same responses, whose calibrated scores have one shape.
 
-        Args:
-            helpfulness: Calibrated scores, any shape.
-            safety: Calibrated scores of the same responses.
-            flagged: Whether the prompt of each is flagged; broadcast to their shape. ``sum`` takes
-                no notice of it.
-
-        Returns:
-            The shape of ``helpfulness``. Only the order of responses to one prompt means anything.
-
-        Raises:
-            UserError: If shapes differ or a score is not finite, which the rules with a threshold
-                would take for a safe response.
+        ``flagged`` says whether the prompt of each is flagged, and is broadcast; ``sum`` takes no
+        notice of it. Only the order of responses to one prompt means anything.
         """
         helpfulness = np.asarray(helpfulness, dtype=float)
         safety = np.asarray(safety, dtype=float)
@@ -85,6 +72,7 @@ class Rule:
                 f"scores of the same responses are combined, but there are "
                 f"{list(helpfulness.shape)} of helpfulness and {list(safety.shape)} of safety"
             )
+        # The rules with a threshold would take NaN for a safe response.
         if not (np.isfinite(helpfulness).all() and np.isfinite(safety).all()):
             raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
         if self.kind == RuleKind.SUM:

@@ -13,11 +13,8 @@ from posttrain.evaluation.metrics import STRATA, sufficient_statistics
 def length_accuracy(groups: Sequence[RankedGroup], resamples: int) -> pd.DataFrame:
     """How often the longer response is the chosen one: the baseline of every accuracy.
 
-    Length is in characters; a tie counts one half. Intervals are by bootstrap over groups.
-
-    Returns:
-        Columns ``strength`` (``all``, or ``1`` to ``4`` where they occur), ``estimate``, ``low``
-        and ``high``.
+    Length is in characters; a tie counts one half. Intervals, ``estimate``, ``low`` and ``high``,
+    are by bootstrap over groups; ``strength`` is ``all``, or ``1`` to ``4`` where they occur.
     """
     numbers: dict[str, int] = {}
     members = np.array([numbers.setdefault(group.cluster_id, len(numbers)) for group in groups])

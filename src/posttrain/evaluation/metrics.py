@@ -3,8 +3,8 @@
 Everything reported is a function of sums over pairs: counts, correct pairs, log-likelihoods,
 calibration bins, powers of scores. So pairs are first reduced to one vector of sums per test group
 (:func:`sufficient_statistics`), and a bootstrap replicate is a weighted sum of those vectors. Two
-arms measured with the same :class:`Resamples` are compared pair by pair, which makes intervals of
-their difference much narrower than the difference of two intervals.
+arms measured with the same :class:`.bootstrap.Resamples` are compared pair by pair, which makes
+intervals of their difference much narrower than the difference of two intervals.
 """
 
 import math
@@ -59,21 +59,14 @@ def sufficient_statistics(
     groups: np.ndarray,
     group_count: int,
 ) -> np.ndarray:
-    """Reduce scored pairs to sums per test group.
+    """Reduce scored pairs to sums per test group, shape ``[..., group_count, COLUMNS]``.
 
     Args:
-        winners: Scores of the preferred responses, shape ``[..., pairs]``; leading axes are
-            models.
+        winners: Scores of the preferred responses, ``[..., pairs]``; leading axes are models.
         losers: Scores of the other responses, the same shape.
-        strengths: Strength of each pair, 0 where it was not rated, shape ``[pairs]``.
-        groups: Index of each pair's group, shape ``[pairs]``.
+        strengths: Strength of each pair, 0 where it was not rated, ``[pairs]``.
+        groups: Index of each pair's group, ``[pairs]``.
         group_count: Number of groups.
-
-    Returns:
-        Shape ``[..., group_count, COLUMNS]``.
-
-    Raises:
-        UserError: If a score is not finite.
     """
     if not (np.isfinite(winners).all() and np.isfinite(losers).all()):
         raise UserError("scores must be finite; a model that gave NaN or infinity has diverged")
@@ -106,7 +99,16 @@ def sufficient_statistics(
 
 
 def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-    r"""Metrics from sums over pairs.
+    r"""Metrics of the leading shape from sums over pairs, ``[..., COLUMNS]``.
+
+    - ``accuracy`` and ``accuracy 1`` to ``accuracy 4``: share of pairs ranked as the annotator did,
+      over all and by strength; ties count half. NaN where a strength does not occur.
+    - ``log-likelihood``: mean log σ(Δ), in nats; a coin flip gives −0.693.
+    - ``calibration error``: expected calibration error of the confidence σ(\|Δ\|), ten bins.
+    - ``ties``: share of pairs with equal scores.
+    - ``spread``: root mean square of Δ.
+    - ``bimodality``: Sarle's coefficient of the scores, (skewness² + 1) / kurtosis: ⅓ for a normal
+      distribution, 5/9 for a uniform one, 1 for two spikes.
 
     >>> winners, losers = np.array([2.0, 0.5]), np.array([0.0, 1.0])
     >>> strengths, groups = np.array([4, 1]), np.array([0, 1])
@@ -114,21 +116,6 @@ def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
     >>> found = metrics(sums.sum(axis=0))
     >>> [round(float(found[name]), 3) for name in ("accuracy", "accuracy 4", "log-likelihood")]
     [0.5, 1.0, -0.551]
-
-    Args:
-        sums: Shape ``[..., COLUMNS]``.
-
-    Returns:
-        Arrays of the leading shape:
-
-        - ``accuracy`` and ``accuracy 1`` to ``accuracy 4``: share of pairs ranked as the annotator
-          did, over all and by strength; ties count half. NaN where a strength does not occur.
-        - ``log-likelihood``: mean log σ(Δ), in nats; a coin flip gives −0.693.
-        - ``calibration error``: expected calibration error of the confidence σ(\|Δ\|), ten bins.
-        - ``ties``: share of pairs with equal scores.
-        - ``spread``: root mean square of Δ.
-        - ``bimodality``: Sarle's coefficient of the scores, (skewness² + 1) / kurtosis: ⅓ for a
-          normal distribution, 5/9 for a uniform one, 1 for two spikes.
     """
     of = SUMS.split(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -154,14 +141,7 @@ def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def reliability(sums: np.ndarray) -> np.ndarray:
-    """Reliability diagram: mean confidence, accuracy and share of pairs in each bin.
-
-    Args:
-        sums: Shape ``[COLUMNS]``.
-
-    Returns:
-        Shape ``[BINS, 3]``; NaN in empty bins.
-    """
+    """Mean confidence, accuracy and share of pairs by bin, ``[BINS, 3]``; NaN in empty bins."""
     of = SUMS.split(sums)
     with np.errstate(invalid="ignore"):
         confidence, correct = of.bin_confidence / of.bin_count, of.bin_correct / of.bin_count

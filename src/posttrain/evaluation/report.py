@@ -19,31 +19,22 @@ BUNDLES = 4000
 
 
 def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Metrics of scored groups. Only numbers stay in memory, some 80 bytes a pair.
+    """Metrics of scored groups, as JSON. Only numbers stay in memory, some 80 bytes a pair.
 
-    Args:
-        scored: The groups with their scores.
-        resamples: Bootstrap replicates.
-        seed: Seeds them.
+    Everything but ``by_pair`` is about chosen and rejected, which annotators compared. Estimates
+    come as ``{"estimate", "low", "high"}`` with 95 % intervals from a bootstrap over the data's
+    ``group``:
 
-    Returns:
-        JSON-serialisable. Everything but ``by_pair`` is about chosen and rejected, which annotators
-        compared. Estimates come as ``{"estimate", "low", "high"}`` with 95 % intervals from a
-        bootstrap over the data's ``group``:
-
-        - ``groups`` (distinct), ``pairs``;
-        - ``accuracy``, ties counted half, and ``accuracy_by_strength``, ``accuracy_by_domain``;
-          ``accuracy_by_domain_and_strength``, by domain and then by strength, where both exist;
-        - ``log_likelihood``, mean log σ(Δ) in nats; ``calibration_error`` (expected, ten bins), and
-          ``calibration``, those bins with mean confidence, accuracy and share of pairs;
-        - ``ties``, share of pairs; ``scores`` with ``mean`` and ``standard_deviation``;
-        - ``length_baseline``: accuracy of preferring the longer response (in characters);
-          ``accuracy_over_length_baseline``, the paired difference; ``longer_preferred``, share of
-          pairs in which the longer response has the higher score;
-        - ``by_pair``: accuracy on every kind of pair, those with an edited response included.
-
-    Raises:
-        UserError: If there is nothing to report, or a score is not finite.
+    - ``groups`` (distinct), ``pairs``;
+    - ``accuracy``, ties counted half, and ``accuracy_by_strength``, ``accuracy_by_domain``;
+      ``accuracy_by_domain_and_strength``, by domain and then by strength, where both exist;
+    - ``log_likelihood``, mean log σ(Δ) in nats; ``calibration_error`` (expected, ten bins), and
+      ``calibration``, those bins with mean confidence, accuracy and share of pairs;
+    - ``ties``, share of pairs; ``scores`` with ``mean`` and ``standard_deviation``;
+    - ``length_baseline``: accuracy of preferring the longer response (in characters);
+      ``accuracy_over_length_baseline``, the paired difference; ``longer_preferred``, share of pairs
+      in which the longer response has the higher score;
+    - ``by_pair``: accuracy on every kind of pair, those with an edited response included.
     """
     pairs: dict[str, _Pairs] = {}
     codes: dict[str, int] = {}

@@ -24,7 +24,6 @@ class Scored:
     """A group with the scores of its responses.
 
     Attributes:
-        group: The group.
         scores: Scores by response: ``edited`` where there is one, ``chosen``, ``rejected``.
         parts: By name, the scores of the same responses that were combined to these.
     """
@@ -39,9 +38,6 @@ class Scorer:
     """A reward model with all that it takes to score groups.
 
     Attributes:
-        model: The reward model.
-        tokenizer: Its tokenizer.
-        layout: How groups become rows.
         limits: See :func:`limits_for`.
         batch_tokens: Most tokens of a forward pass (see :func:`.reward_model.score`).
         pack_length: Most tokens of a row that groups share; None gives each its own.
@@ -55,11 +51,7 @@ class Scorer:
     pack_length: int | None = None
 
     def tokenize(self, group: RankedGroup) -> TokenizedGroup | None:
-        """A group as this model reads it; None if it is too long and such groups are skipped.
-
-        Raises:
-            UserError: As for :func:`.tokenization.tokenize_group`.
-        """
+        """A group as this model reads it; None if it is too long and such groups are skipped."""
         try:
             return tokenize_group(
                 self.tokenizer,
@@ -113,12 +105,8 @@ def limits_for(
 ) -> Limits:
     """How long groups may be, so that every row fits the model's context and the rows' limit.
 
-    Args:
-        model: The reward model.
-        layout: How groups become rows.
-        max_tokens: Most tokens of a prompt with one response; default the model's context.
-        pack_length: Most tokens of a row that several groups share.
-        skip_too_long: See :class:`.rows.tokenization.Limits`.
+    ``max_tokens`` is for a prompt with one response and defaults to the model's context;
+    ``pack_length`` is for a row that several groups share.
     """
     context = model.config.get_text_config().max_position_embeddings
     longest = min(max_tokens or context, context)
@@ -143,19 +131,12 @@ def score_groups(
 ) -> Iterator[Scored]:
     """Score groups in their order; a thousand at a time are in memory.
 
-    Args:
-        model: The reward model.
-        tokenizer: Its tokenizer.
-        groups: The groups, in any number.
-        layout: How groups become rows.
-        limits: See :func:`limits_for`.
-        batch_tokens: Most tokens of a forward pass (see :func:`.reward_model.score`).
-        pack_length: Most tokens of a row that groups share; None gives each its own.
-        counts: Filled with ``groups that are too long`` and ``trimmed prompts``.
+    ``counts`` is filled with ``groups that are too long`` and ``trimmed prompts``; the other
+    arguments are those of :class:`Scorer`.
 
     Raises:
-        UserError: As for :func:`.tokenization.tokenize_group`; a group that is too long is an
-            error unless ``limits`` say otherwise. Also if a score is not finite.
+        UserError: If a group cannot be tokenised (see :func:`.tokenize_group`), also for its length
+            unless ``limits`` say otherwise, or a score is not finite.
     """
     scorer = Scorer(model, tokenizer, layout, limits, batch_tokens, pack_length)
     for group, (scores,) in score_with([scorer], groups, counts=counts):
@@ -168,20 +149,10 @@ def score_with(
     *,
     counts: Counter[str] | None = None,
 ) -> Iterator[tuple[RankedGroup, tuple[dict[str, float], ...]]]:
-    """Score groups with several models, in their order; a thousand at a time are in memory.
+    """Score groups with several models: each group with the scores by response of every model.
 
-    A group that is too long for one of the models is left out, and counted once.
-
-    Args:
-        scorers: The models.
-        groups: The groups, in any number; they are read once.
-        counts: See :func:`score_groups`.
-
-    Yields:
-        A group, and for each model the scores by response (see :class:`Scored`).
-
-    Raises:
-        UserError: See :func:`score_groups`.
+    They are read once, come in their order, and a thousand at a time are in memory. A group that is
+    too long for one of the models is left out, and counted once. See :func:`score_groups`.
     """
     counts = Counter() if counts is None else counts
     remaining = iter(groups)

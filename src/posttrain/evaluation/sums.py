@@ -8,8 +8,7 @@ import numpy as np
 class Columns:
     """Columns along the last axis of an array, in the order given.
 
-    Args:
-        widths: By name, the number of columns; None for a single one without an axis of its own.
+    By name their number; None is a single one without an axis of its own.
 
     >>> columns = Columns(pairs=None, right=2)
     >>> sums = columns.join(pairs=np.array([3.0, 1.0]), right=np.array([[2, 1], [0, 1]]))
@@ -25,14 +24,7 @@ class Columns:
             self._places[name] = start if width is None else slice(start, self.width)
 
     def join(self, **parts: np.ndarray) -> np.ndarray:
-        """One array of all parts, shape ``[..., width]``.
-
-        Args:
-            parts: By name, shape ``[..., columns]``, or ``[...]`` for a single column.
-
-        Raises:
-            ValueError: If a part is missing, unknown, or of another width.
-        """
+        """One array ``[..., width]`` of parts ``[..., columns]``, or ``[...]`` for a single one."""
         if set(parts) != set(self._places):
             raise ValueError(f"expected {', '.join(self._places)}; got {', '.join(parts)}")
         whole = [
