@@ -72,11 +72,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that is as it was written; others are named in the log.
-
-    Returns:
-        Its folder, or None where there is none, so that a run has to start at its beginning.
-    """
+    """The latest checkpoint that is as it was written, or None; others are named in the log."""
     for path in checkpoints_in(folder):
         problem = verify_manifest(path)
         if problem is None:
@@ -90,10 +86,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 def rotate(folder: Path, limit: int | None, *, keep: Set[Path]) -> None:
     """Remove checkpoints beyond a limit: first those without a manifest, then the oldest.
 
-    Args:
-        folder: Where they are.
-        limit: How many may stay; None or 0: all.
-        keep: Those that stay in any case, and count.
+    Those to ``keep`` stay in any case, and count. With a ``limit`` of None or 0 all stay.
     """
     others = [path for path in checkpoints_in(folder) if path not in keep]
     others.sort(key=lambda path: not (path / MANIFEST).exists())
@@ -120,11 +113,7 @@ class BackgroundManifests:
         self._pending = self._threads.submit(_finish, folder, limit, keep)
 
     def wait(self) -> None:
-        """Wait for what was started.
-
-        Raises:
-            OSError: If the disk does not take it.
-        """
+        """Wait for what was started; an ``OSError`` if the disk does not take it."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
@@ -139,10 +128,8 @@ def _finish(folder: Path, limit: int | None, keep: Set[Path]) -> None:
 
 
 def discard(folder: Path, error: Exception) -> OSError:
-    """Remove a checkpoint that could not be written; returns the error to raise.
-
-    What is there of it would fill the disk that is to be written again.
-    """
+    """Remove a checkpoint that could not be written; returns the error to raise."""
+    # What is there of it would fill the disk that is to be written again.
     shutil.rmtree(folder, ignore_errors=True)
     return OSError(
         f"{folder} could not be written ({error}); earlier checkpoints are whole: make room and go "
@@ -153,12 +140,8 @@ def discard(folder: Path, error: Exception) -> OSError:
 def check_launcher(checkpoint: Path, *, sharded: bool) -> None:
     """Refuse a checkpoint that processes started in another way have written.
 
-    Args:
-        checkpoint: Its folder.
-        sharded: Whether this run spreads weights over processes (FSDP).
-
-    Raises:
-        UserError: If the checkpoint cannot be read by such a run, or has no optimiser's state.
+    ``sharded`` says whether this run spreads weights over processes (FSDP). One without the
+    optimiser's state is refused, too.
     """
     # As accelerate names them, in parts and in one piece, and Trainer.
     by_fsdp = any((checkpoint / name).exists() for name in ("optimizer_0", "optimizer.bin"))

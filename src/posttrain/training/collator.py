@@ -24,7 +24,6 @@ class TrainingPair:
     Attributes:
         winner: Index of the preferred response in :attr:`TrainingGroup.tokens`.
         loser: Index of the other response.
-        margin: Margin in the loss.
         weight: Weight in the loss, relative to the other pairs.
         strength: How much better the winner is, 1 to 4; 0 if nobody said. Only metrics go by it.
     """
@@ -45,14 +44,8 @@ class TrainingGroup:
     [(0, 1), (0, 2), (1, 2)]
 
     Attributes:
-        tokens: Prompt and responses.
-        pairs: The comparisons.
         labels: Whether each response is acceptable (safe), None where nobody said; empty if none of
             them is labelled. For the auxiliary loss (:func:`.losses.label_loss`).
-
-    Raises:
-        UserError: If a pair does not name two responses of the group, or there are not as many
-            labels as responses.
     """
 
     tokens: TokenizedGroup
@@ -108,9 +101,6 @@ def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
     Columns: those of :func:`training_record`, with weights scaled to mean 1 over the set, so that
     they change the emphasis but not the size of the loss. Groups without pairs are left out, with
     their labels.
-
-    Raises:
-        UserError: If no pair has a positive weight.
     """
     records = [record for group in groups if (record := training_record(group))["pair_count"]]
     if not records:
@@ -125,12 +115,11 @@ def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
 def training_record(group: TrainingGroup) -> dict[str, Any]:
     """One row of a data set to train on (see :data:`FEATURES`).
 
-    Returns:
-        ``prompt`` and ``responses`` (token ids); one entry a pair of ``winners``, ``losers``,
-        ``margins``, ``weights`` and ``strengths``, without pairs of weight 0; one entry a labelled
-        response of ``labelled`` (its index) and ``acceptable``; and what :mod:`.sampler` needs to
-        know without reading tokens: ``length`` (tokens of the longest separate row), ``total``
-        (those of the single row), ``response_count``, ``pair_count``, ``label_count``.
+    ``prompt`` and ``responses`` (token ids); one entry a pair of ``winners``, ``losers``,
+    ``margins``, ``weights`` and ``strengths``, without pairs of weight 0; one entry a labelled
+    response of ``labelled`` (its index) and ``acceptable``; and what :mod:`.sampler` needs to know
+    without reading tokens: ``length`` (tokens of the longest separate row), ``total`` (those of the
+    single row), ``response_count``, ``pair_count``, ``label_count``.
     """
     tokens = group.tokens
     pairs = [pair for pair in group.pairs if pair.weight != 0]
@@ -166,8 +155,8 @@ class GroupCollator:
         pad_token_id: Fills up rows.
         layout: How groups become rows.
         pack_length: Most tokens of a row that several groups share; None gives each its own.
-        mean_weight: Mean weight of the data set's pairs, by which weights are divided; 1 where the
-            data set has done that, as those of :func:`training_set` have.
+        mean_weight: Mean weight of the data set's pairs, by which weights are divided; 1 where that
+            is done already, as by :func:`training_set`.
     """
 
     def __init__(
@@ -194,12 +183,7 @@ class GroupCollator:
     def __call__(
         self, items: Sequence[Mapping[str, Any]], seeds: Sequence[Sequence[int]] | None = None
     ) -> dict[str, Tensor]:
-        """Lay the groups out and collect their pairs and labels.
-
-        Args:
-            items: Rows of a data set.
-            seeds: See :func:`.rows.layout.lay_out`.
-        """
+        """Lay the groups out and collect their pairs and labels; seeds as in :func:`.lay_out`."""
         groups = [TokenizedGroup(item["prompt"], item["responses"]) for item in items]
         batch = lay_out(
             groups,
@@ -236,14 +220,7 @@ class GroupCollator:
 
 
 def check_ranking(batch: Mapping[str, Tensor]) -> None:
-    """Refuse groups of which more, or less, than their ranking is asked for.
-
-    Args:
-        batch: What a :class:`GroupCollator` made.
-
-    Raises:
-        UserError: If pairs are not all pairs of each group, with margin 0 and weight 1.
-    """
+    """Refuse a batch whose pairs are not all pairs of each group, with margin 0 and weight 1."""
     counts = batch["response_counts"]
     ends = counts.cumsum(0).tolist()
     all_pairs = [

@@ -78,9 +78,6 @@ class RankingConfig(TrainingArguments):
     >>> config = RankingConfig("runs/mine", groups_per_step=64, report_to="none", use_cpu=True)
     >>> config.learning_rate, config.max_tokens_per_device
     (1e-05, 16384)
-
-    Raises:
-        UserError: If settings contradict each other or are out of range.
     """
 
     groups_per_step: int = setting(

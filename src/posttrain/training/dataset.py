@@ -1,9 +1,9 @@
 """Preference data on disk: from a source to token ids in Arrow files, never whole in memory.
 
-Groups are read once from where they are and stored as Arrow (:func:`stored`); then prompts and
-responses are turned into token ids by several processes (:func:`tokenized`). Both results are kept
-in the cache, under names that change with data, settings and code, and are mapped into memory when
-they are read. What stays in memory is a few numbers a group.
+Groups are read once from where they are and stored as Arrow (:func:`.store.stored`); then prompts
+and responses are turned into token ids by several processes (:func:`tokenized`). Both results are
+kept in the cache, under names that change with data, settings and code, and are mapped into memory
+when they are read. What stays in memory is a few numbers a group.
 """
 
 import os
@@ -47,7 +47,7 @@ class Tokenized:
     Attributes:
         rows: A data set for :class:`.trainer.RankingTrainer`.
         counts: Groups and pairs, and what was cut, dropped or left out.
-        mean_weight: Mean weight of the pairs, for :class:`.training.collator.GroupCollator`.
+        mean_weight: Mean weight of the pairs, for :class:`.collator.GroupCollator`.
         domains: Number of groups by domain; None counts those without one.
     """
 
@@ -67,16 +67,8 @@ def tokenized(
 ) -> Tokenized:
     """Turn stored groups into token ids and the comparisons to train on.
 
-    Args:
-        groups: The groups.
-        tokenizer: Has a chat template.
-        pairs: Which comparisons are made.
-        limits: How long groups may be.
-        processes: How many work at it.
-
     Raises:
-        UserError: As for :func:`.tokenization.tokenize_group` and :meth:`.pairing.Pairing.of`, or
-            if no pair is left.
+        UserError: As for :func:`.tokenize_group` and :meth:`.Pairing.apply`, or if no pair is left.
     """
     many = processes > 1 and len(groups.rows) >= 2 * ROWS_PER_BATCH
     settings = asdict(pairs) | asdict(limits) | {"tokenizer": tokenizer_hash(tokenizer)}

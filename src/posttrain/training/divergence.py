@@ -20,12 +20,7 @@ def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
 
 
 def diverged(what: str, learning_rate: float) -> UserError:
-    """The error to raise.
-
-    Args:
-        what: What is not finite, and when.
-        learning_rate: The peak learning rate.
-    """
+    """The error to raise; ``what`` says what is not finite, and when."""
     return UserError(
         f"{what}: training has diverged; lower learning_rate ({learning_rate:g}), warm up longer, "
         "or compute in float32"
@@ -33,17 +28,7 @@ def diverged(what: str, learning_rate: float) -> UserError:
 
 
 def check_weights(model: nn.Module, accelerator: Any, when: str, learning_rate: float) -> None:
-    """Refuse trained weights that are not finite, on all processes if they are so on one.
-
-    Args:
-        model: The model.
-        accelerator: Accelerate's ``Accelerator``.
-        when: For the message.
-        learning_rate: The peak learning rate.
-
-    Raises:
-        UserError: If a weight is not finite.
-    """
+    """Refuse trained weights that are not finite, on all processes if they are so on one."""
     trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
     broken = not_finite((name, weight.detach()) for name, weight in trained)
     count = accelerator.reduce(torch.tensor(len(broken), device=accelerator.device))

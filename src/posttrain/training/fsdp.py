@@ -18,15 +18,9 @@ from posttrain.models.reward_model import score_head, stock_model
 def shard_head_in_fp32(model: nn.Module, plugin: Any) -> None:
     """Let FSDP compute and add up in full precision what scores and gradients need.
 
-    To be called before the model is sharded and its optimiser made.
-
-    Args:
-        model: A reward model; its head becomes a sharded module of its own, in float32.
-        plugin: Accelerate's settings of FSDP, whose precision is changed. None, FSDP1 and full
-            precision are left alone.
-
-    Raises:
-        UserError: If weights are to be loaded by one process alone.
+    To be called before the model is sharded and its optimiser made. The head becomes a sharded
+    module of its own, in float32, and the precision of ``plugin``, accelerate's settings of FSDP,
+    is changed. None, FSDP1 and full precision are left alone.
     """
     policy = getattr(plugin, "mixed_precision_policy", None)
     head = score_head(stock_model(model))

@@ -4,7 +4,8 @@ And Llama 2's auxiliary loss on single scores (appendix A.3.3).
 
 Losses of pairs take the scores of winners and losers as two tensors of shape ``[pairs]`` and refuse
 anything else: a ``[pairs, 1]`` tensor minus a ``[pairs]`` tensor would silently broadcast to
-``[pairs, pairs]``, a known bug of several trainers.
+``[pairs, pairs]``, a known bug of several trainers. Losses are computed in float32, or in float64
+if scores are float64.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,21 +29,15 @@ Reduction = Literal["mean", "none"]
 def margins_by_strength(
     strengths: Sequence[int | None], table: str | Mapping[int, float]
 ) -> Tensor:
-    """Margin of each pair.
+    """Margin of each pair, ``[pairs]``, float64.
 
     >>> margins_by_strength([1, 4], "large")
     tensor([0., 3.], dtype=torch.float64)
 
     Args:
-        strengths: Strength of each pair, 1 to 4. ``None`` (not rated) is accepted only by a table
-            of zeros, because no margin can be derived for it.
+        strengths: Strength of each pair, 1 to 4. None (not rated) is accepted only by a table of
+            zeros, because no margin can be derived for it.
         table: A key of :data:`MARGINS`, or a mapping from strength to margin.
-
-    Returns:
-        Margins, shape ``[pairs]``, float64.
-
-    Raises:
-        ValueError: If the table is unknown, lacks a strength, or a pair that needs one has none.
     """
     if isinstance(table, str):
         if table not in MARGINS:
@@ -84,22 +79,15 @@ def ranking_loss(
     tensor([0.1269, 0.6931])
 
     Args:
-        winners: Scores of the preferred responses, shape ``[pairs]``.
-        losers: Scores of the other responses, shape ``[pairs]``.
-        margins: Margin of each pair, shape ``[pairs]``; none means 0.
-        weights: Weight of each pair, shape ``[pairs]``, not negative; none means 1.
-        center_rewards_coefficient: Factor of the squared sum of both scores.
-        reduction: ``mean`` over pairs, or ``none`` for one loss per pair. The mean divides by the
-            number of pairs, not by their weights: dividing by a batch's own weights would cancel
-            them, wholly so in a batch of one. Weights of mean 1 over the training set leave the
-            size of the loss as it is.
-
-    Returns:
-        A scalar, or shape ``[pairs]``. Computed in float32, or float64 if the scores are float64.
-
-    Raises:
-        ValueError: On shapes other than one equal dimension, on no pairs, on negative weights, or
-            an unknown reduction.
+        winners: Scores of the preferred responses, ``[pairs]``.
+        losers: Scores of the other responses, ``[pairs]``.
+        margins: Margin of each pair, ``[pairs]``; none means 0.
+        weights: Weight of each pair, ``[pairs]``, not negative; none means 1.
+        center_rewards_coefficient: c, factor of the squared sum of both scores.
+        reduction: ``mean`` over pairs, a scalar, or ``none`` for ``[pairs]``. The mean divides by
+            the number of pairs, not by their weights: dividing by a batch's own weights would
+            cancel them, wholly so in a batch of one. Weights of mean 1 over the training set leave
+            the size of the loss as it is.
     """
     _check_shapes("pair", winners=winners, losers=losers, margins=margins, weights=weights)
     if reduction not in ("mean", "none"):
@@ -121,7 +109,7 @@ def ranking_loss(
 
 
 def plackett_luce_loss(scores: Tensor, counts: Sequence[int]) -> Tensor:
-    r"""Negative log-likelihood of whole rankings (Plackett, 1975; Luce, 1959).
+    r"""Negative log-likelihood of whole rankings (Plackett, 1975; Luce, 1959), mean over groups.
 
     The best response is chosen from all, the next from those that are left, and so on:
 
@@ -136,14 +124,7 @@ def plackett_luce_loss(scores: Tensor, counts: Sequence[int]) -> Tensor:
 
     Args:
         scores: Shape ``[responses]``, by group and within each best first.
-        counts: Number of responses of each group.
-
-    Returns:
-        The mean over groups, a scalar in float32, or float64 if the scores are float64.
-
-    Raises:
-        ValueError: If a group has fewer than two responses, there is none, or the counts do not sum
-            to the number of scores.
+        counts: Number of responses of each group, at least two.
     """
     if scores.dim() != 1 or not counts or min(counts) < 2 or sum(counts) != len(scores):
         raise ValueError(
@@ -168,25 +149,13 @@ def label_loss(scores: Tensor, acceptable: Tensor, *, reduction: Reduction = "me
     r"""Binary cross-entropy of absolute labels (Llama 2, appendix A.3.3).
 
     Each response is compared with a reference whose score is fixed at 0: an acceptable (safe) one
-    is to win, another one to lose.
+    is to win, another one to lose. ``scores`` and ``acceptable``, y, which is boolean, are
+    ``[responses]``; ``reduction`` is that of :func:`ranking_loss`.
 
     .. math:: \ell_i = -y_i \log σ(s_i - 0) - (1 - y_i) \log σ(0 - s_i)
 
     So it is the :func:`ranking_loss` of these comparisons, and σ(score) becomes the probability
     that a response is acceptable. It fixes the free constant of the scores.
-
-    Args:
-        scores: Scores of labelled responses, shape ``[responses]``.
-        acceptable: Whether each is, y, shape ``[responses]``, of dtype bool.
-        reduction: ``mean`` over responses, or ``none`` for one loss per response.
-
-    Returns:
-        A scalar, or shape ``[responses]``. Computed in float32, or float64 if the scores are
-        float64.
-
-    Raises:
-        ValueError: On shapes other than one equal dimension, on no responses, on labels that are
-            not bool, or an unknown reduction.
     """
     _check_shapes("response", scores=scores, acceptable=acceptable)
     if acceptable.dtype != torch.bool:
@@ -213,20 +182,13 @@ def _check_shapes(kind: str, **tensors: Tensor | None) -> None:
 def optimal_difference(probability: Tensor, margin: Tensor | float) -> Tensor:
     r"""The score difference that minimises the expected margin loss on one kind of pair.
 
-    A pair is preferred one way with probability p and the other way with 1 − p, each time with
-    margin m. Setting the derivative of
+    A pair is preferred one way with probability p, in (0, 1), and the other way with 1 − p, each
+    time with margin m. Setting the derivative of
 
     .. math:: -p \log σ(Δ - m) - (1 - p) \log σ(-Δ - m)
 
     to zero gives a quadratic equation in :math:`e^Δ`. Without a margin the solution is logit(p).
     With one it is 0 at p = ½ and tends to logit(p) + m as p tends to 1.
-
-    Args:
-        probability: p, any shape, in (0, 1).
-        margin: m, broadcastable to it.
-
-    Returns:
-        Δ, the shape of ``probability``.
     """
     # The formula for p < ½ is the mirror image; computing only p ≥ ½ avoids cancellation.
     larger = torch.maximum(probability, 1 - probability)

@@ -14,13 +14,7 @@ from posttrain.evaluation import metrics
 
 
 def sums_over_pairs(winners: Tensor, losers: Tensor, strengths: Tensor) -> np.ndarray:
-    """Sums that metrics are computed from (see :func:`.evaluation.metrics.sufficient_statistics`).
-
-    Args:
-        winners: Scores of the preferred responses, ``[pairs]``.
-        losers: Scores of the other responses, the same shape.
-        strengths: Strength of each pair, 0 where it was not rated.
-    """
+    """Sums that metrics are computed from (see :func:`.sufficient_statistics`), of one group."""
     winning, losing, rated = (t.double().cpu().numpy() for t in (winners, losers, strengths))
     return metrics.sufficient_statistics(
         winning, losing, rated, np.zeros(len(rated), dtype=int), 1
@@ -28,15 +22,11 @@ def sums_over_pairs(winners: Tensor, losers: Tensor, strengths: Tensor) -> np.nd
 
 
 def score_metrics(sums: np.ndarray) -> dict[str, float]:
-    """What is logged of scored pairs.
+    """What is logged of sums over pairs.
 
-    Args:
-        sums: Sums over pairs.
-
-    Returns:
-        ``accuracy`` over all pairs and ``accuracy_1`` to ``accuracy_4`` by strength, as far as it
-        occurs (ties count half); ``ties``, their share; ``score_mean`` and ``score_std`` of all
-        responses in pairs; ``difference_rms``, the root mean square of winner minus loser.
+    ``accuracy`` over all pairs and ``accuracy_1`` to ``accuracy_4`` by strength, as far as it
+    occurs (ties count half); ``ties``, their share; ``score_mean`` and ``score_std`` of all
+    responses in pairs; ``difference_rms``, the root mean square of winner minus loser.
     """
     found = metrics.metrics(sums)
     of = metrics.SUMS.split(sums)
@@ -71,13 +61,7 @@ class RecentSteps:
         self._began = time.perf_counter()
 
     def add(self, winners: Tensor, losers: Tensor, batch: Mapping[str, Any]) -> None:
-        """Take note of one micro-batch of a step.
-
-        Args:
-            winners: Scores of the preferred responses, ``[pairs]``.
-            losers: Scores of the other responses, the same shape.
-            batch: What a :class:`.collator.GroupCollator` made, and its number of ``tokens``.
-        """
+        """Take note of scores ``[pairs]`` and the micro-batch, with its number of ``tokens``."""
         self._winners.append(winners.detach())
         self._losers.append(losers.detach())
         self._strengths.append(batch["strengths"])
@@ -87,9 +71,8 @@ class RecentSteps:
     def take(self, accelerator: Accelerator) -> dict[str, float]:
         """Numbers to log, over all processes; then start again.
 
-        Returns:
-            Those of :func:`score_metrics`; ``pairs_per_second``; ``tokens_per_second``, padding not
-            counted; ``padding``, its share of what was computed.
+        Those of :func:`score_metrics`; ``pairs_per_second``; ``tokens_per_second``, padding not
+        counted; ``padding``, its share of what was computed.
         """
         sums = np.zeros(metrics.COLUMNS)
         if self._winners:

@@ -68,11 +68,7 @@ SHOWN = (
 
 
 def model_card(account: Mapping[str, Any]) -> str:
-    """The text of the card.
-
-    Args:
-        account: What :func:`posttrain.commands.train.run` records of a run.
-    """
+    """The text of the card, from what :func:`posttrain.commands.train.run` records of a run."""
     settings = account["settings"]
     header = ModelCardData(
         base_model=settings["model"],

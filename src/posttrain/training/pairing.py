@@ -52,19 +52,16 @@ class Pairing:
         weighting: ``pair``: every pair weighs 1, so a group with three of them weighs three times
             as much as one with a single pair. ``prompt``: a pair weighs one over the number of its
             group's pairs (InstructGPT's 1/C(K,2)), so all groups weigh the same. The trainer's loss
-            is the mean over a step's pairs, so both hold within a step, and between steps as
-            far as these hold the same share of edits.
+            is the mean over a step's pairs, so both hold within a step, and between steps as far as
+            these hold the same share of edits.
         margins: Margin by strength of chosen > rejected: a key of :data:`.losses.MARGINS`, or a
             mapping.
         edit_margins: Margins of pairs with an edit, which annotators did not rate. ``transitive``:
             edited beats rejected by at least as much as chosen does, so that pair takes the margin
-            of chosen > rejected; how far edited is above chosen nobody said, so that pair has
-            none. ``none``: 0 for both.
+            of chosen > rejected; how far edited is above chosen nobody said, so that pair has none.
+            ``none``: 0 for both.
         min_strength: Least strength at which chosen > rejected is trained on; Llama 3 takes 3. It
             says nothing about pairs with an edit, which stay.
-
-    Raises:
-        UserError: On an unknown value.
     """
 
     pairs: str = "all"
@@ -87,16 +84,10 @@ class Pairing:
         margins_by_strength((), self.margins)
 
     def apply(self, group: RankedGroup, tokens: TokenizedGroup) -> TrainingGroup:
-        """The comparisons of one group.
+        """The comparisons of one group, of which there may be none.
 
-        Args:
-            group: The group.
-            tokens: The same, tokenised; responses that became equal to others may be missing, and
-                with them their pairs.
-
-        Returns:
-            The group with its pairs, of which there may be none. Responses that no pair names are
-            left out, because they would be computed for nothing.
+        Of ``tokens``, responses that became equal to others may be missing, and with them their
+        pairs.
 
         Raises:
             UserError: If a margin or a filter needs a strength that the group does not have.
@@ -114,6 +105,7 @@ class Pairing:
         if not comparisons:
             return TrainingGroup(tokens, ())
         weight = 1 / len(comparisons) if self.weighting == "prompt" else 1.0
+        # Other responses would be computed for nothing.
         used = sorted({place for winner, loser, *_ in comparisons for place in (winner, loser)})
         pairs = (
             TrainingPair(used.index(winner), used.index(loser), margin, weight, strength)

@@ -18,11 +18,9 @@ NO_PAIR = -100.0
 def by_place(values: Mapping[int, Tensor], size: int, *, like: Tensor) -> Tensor:
     """A table of what is known of each group's pairs, ``[size, most pairs, numbers]``.
 
-    Args:
-        values: By place of the group, ``[pairs, numbers]``; a group without is all
-            :data:`NO_PAIR`, and so are the pairs that it has fewer than others.
-        size: Number of groups.
-        like: Has the numbers and the dtype of the values, of which there may be none.
+    From ``[pairs, numbers]`` by place of the group; where there is no group or no pair, all are
+    :data:`NO_PAIR`. ``like`` has the numbers and the dtype of the values, of which there may be
+    none.
     """
     none = like[:0]
     table = [values.get(place, none) for place in range(size)]
@@ -34,10 +32,8 @@ def metrics_of(
 ) -> dict[str, float]:
     """Mean ``loss`` over all pairs and, if it is finite, :func:`.training.metrics.score_metrics`.
 
-    Args:
-        predicted: Scores of winners and losers, ``[groups, most pairs, 2]``, and margins, weights
-            and strengths, ``[groups, most pairs, 3]``.
-        center_rewards_coefficient: See :func:`.losses.ranking_loss`.
+    Predictions are scores of winners and losers, ``[groups, most pairs, 2]``; label ids are
+    margins, weights and strengths, ``[groups, most pairs, 3]``.
     """
     scores, terms = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
     is_pair = terms[..., 1] != NO_PAIR

@@ -23,12 +23,10 @@ from posttrain.rows.layout import Layout
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Groups that one process computes together.
+    """Groups that one process computes together, by their indices in the data set.
 
-    Attributes:
-        groups: Their indices in the data set.
-        is_dummy: Whether they are computed only because other processes still compute: all must
-            make the same number of passes where a pass gathers weights (FSDP).
+    A dummy is computed only because other processes still compute: all must make the same number of
+    passes where a pass gathers weights (FSDP).
     """
 
     groups: tuple[int, ...]
@@ -37,15 +35,13 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Step:
-    """What one process computes for one optimiser step.
+    """What one process computes for one optimiser step; numbers are those of the whole step.
 
     Attributes:
         micro_batches: Its share of the step's groups; every process has as many.
-        pairs: Number of pairs of the whole step.
-        groups: Number of groups of the whole step.
         seed: With the index of a group seeds the order of its shuffled responses: the numbers of
             the run and the epoch.
-        labels: Number of labelled responses of the whole step.
+        labels: Number of labelled responses.
     """
 
     micro_batches: tuple[MicroBatch, ...]
@@ -96,20 +92,15 @@ class Sizes:
 
 
 class StepSampler(Sampler[Step]):
-    """The steps of one epoch, for one process.
+    """The steps of one epoch, for one process; ``epoch`` is the next one's number, from 0.
 
     Args:
         sizes: Sizes of the groups.
         groups_per_step: Groups of a step; the last one of an epoch takes what is left.
         max_tokens_per_device: Most tokens of a micro-batch, padding included, unless a single group
             has more; None gives each process one micro-batch.
-        shuffle: Whether groups come in a new random order each epoch.
-        seed: Seeds that order.
-        processes: Number of processes.
-        process: Which of them this one is.
-
-    Attributes:
-        epoch: Which epoch the next iteration is, from 0.
+        shuffle: Whether groups come in a new random order each epoch, which ``seed`` seeds.
+        processes: Number of processes, of which this is number ``process``.
     """
 
     def __init__(
@@ -169,16 +160,9 @@ class EpochCounter(TrainerCallback):
 def cut(
     groups: np.ndarray, sizes: Sizes, max_tokens_per_device: int | None, processes: int = 1
 ) -> list[MicroBatch]:
-    """Cut a step's groups into micro-batches.
+    """Cut a step's groups into micro-batches, largest first, a multiple of ``processes``.
 
-    Args:
-        groups: Indices of the groups.
-        sizes: Sizes of all groups.
-        max_tokens_per_device: See :class:`StepSampler`.
-        processes: The number of micro-batches is a multiple of it.
-
-    Returns:
-        The micro-batches, largest first. Every group is in exactly one that is no dummy.
+    Every group is in exactly one that is no dummy.
     """
     # Neighbours in length waste the least padding.
     rest = groups[np.argsort(sizes.longest[groups], kind="stable")]
@@ -204,14 +188,7 @@ def cut(
 
 
 def share(micro_batch: MicroBatch, pairs: int, step: Step, *, whole_rankings: bool) -> float:
-    """A micro-batch's share of the terms that the loss of its step is the mean of.
-
-    Args:
-        micro_batch: The micro-batch.
-        pairs: Its number of pairs.
-        step: The step.
-        whole_rankings: Whether terms are groups; otherwise they are pairs.
-    """
+    """A micro-batch's share of the terms, groups or pairs, that its step's loss is the mean of."""
     if micro_batch.is_dummy:
         return 0.0
     return len(micro_batch.groups) / step.groups if whole_rankings else pairs / step.pairs
@@ -222,10 +199,5 @@ def label_factor(share: float, labels: int, step: Step) -> float:
 
     The mean over its labels, times this and its share, is what the micro-batch adds to the mean
     over all labels of the step.
-
-    Args:
-        share: The micro-batch's share.
-        labels: Its number of labelled responses.
-        step: The step.
     """
     return labels / step.labels / share if step.labels and share else 1.0

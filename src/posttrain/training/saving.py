@@ -25,13 +25,11 @@ CONFIG = "config.json"
 def finish(model: Any) -> PreTrainedModel:
     """The model as it will be saved: adapters merged, the head as other programs will read it.
 
-    Stock classes load all weights in one precision. The float32 head of a half-precision body is
-    rounded here, so that what is evaluated, saved and loaded is the same.
-
-    Args:
-        model: A reward model, or a peft model of one, which is of no use any more afterwards.
+    A peft model is of no use any more afterwards.
     """
     model = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    # Stock classes load all weights in one precision. The float32 head of a half-precision body is
+    # rounded here, so that what is evaluated, saved and loaded is the same.
     if model.dtype in (torch.bfloat16, torch.float16):
         weight = score_head(model).weight
         weight.data = weight.data.to(model.dtype).to(weight.dtype)
@@ -46,16 +44,10 @@ def save(
     state: Mapping[str, torch.Tensor] | None = None,
     texts: Mapping[str, str] | None = None,
 ) -> None:
-    """Save model, tokenizer and texts into a folder, where they appear whole or not at all.
+    """Save a finished model, tokenizer and texts into a folder, whole or not at all.
 
-    Weights are written as safetensors.
-
-    Args:
-        model: The reward model, finished.
-        tokenizer: Its tokenizer.
-        folder: May exist and hold other files.
-        state: Weights to save instead of the model's own, where these are spread over processes.
-        texts: Contents of further files by name.
+    Weights are written as safetensors; ``state`` are those to save instead of the model's own,
+    where these are spread over processes. ``texts`` are contents of further files by name.
 
     Raises:
         UserError: If stock classes could not load the weights, or they are not finite.

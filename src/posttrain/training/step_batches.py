@@ -36,22 +36,13 @@ class StepItems:
 
 @dataclass(frozen=True)
 class TrainingBatches:
-    """Rows of a step's micro-batches, with what each counts in the loss of the step.
-
-    Attributes:
-        collator: Lays groups out in rows.
-        whole_rankings: Whether the loss is of whole rankings; otherwise it is of pairs.
-    """
+    """Rows of a step's micro-batches, with what each counts in the loss of the step."""
 
     collator: GroupCollator
     whole_rankings: bool
 
     def __call__(self, planned: StepRows) -> dict[str, Any]:
-        """``micro_batches``: what the collator makes, with ``share``, ``label_factor``, ``tokens``.
-
-        Raises:
-            UserError: See :func:`.collator.check_ranking`.
-        """
+        """``micro_batches``: the collator's, with ``share``, ``label_factor`` and ``tokens``."""
         step, rows = planned
         micro_batches = []
         for micro_batch in step.micro_batches:
@@ -73,9 +64,7 @@ class TrainingBatches:
 class EvaluationBatches:
     """Rows of a step's micro-batches, with the place of each group among those of the step.
 
-    Attributes:
-        collator: Lays groups out in rows.
-        groups_per_step: Groups of all steps but the last, which hold them in the data's order.
+    All steps but the last hold ``groups_per_step`` groups, in the data's order.
     """
 
     collator: GroupCollator
@@ -108,15 +97,7 @@ def step_sampler(
     *,
     shuffle: bool,
 ) -> StepSampler:
-    """The steps of a data set, for one process, as the settings have them.
-
-    Args:
-        dataset: The data set.
-        collator: Knows the rows' layout.
-        config: Settings.
-        accelerator: Accelerate's ``Accelerator``, which knows the processes.
-        shuffle: See :class:`.sampler.StepSampler`.
-    """
+    """The steps of a data set, for one process, as the settings have them."""
     return StepSampler(
         Sizes.from_dataset(dataset, collator.layout, shared_rows=collator.pack_length is not None),
         groups_per_step=config.groups_per_step,
@@ -136,15 +117,7 @@ def step_loader(
     *,
     persistent: bool = False,
 ) -> DataLoader:
-    """Loads one planned step after another.
-
-    Args:
-        dataset: The data set.
-        sampler: Plans its steps.
-        batches: Lays their groups out in rows.
-        config: Has the settings of a data loader.
-        persistent: Whether workers wait for the next epoch.
-    """
+    """Loads one planned step after another; if ``persistent``, workers wait for the next epoch."""
     return DataLoader(
         StepItems(dataset),  # type: ignore[arg-type]
         batch_sampler=sampler,  # type: ignore[arg-type]

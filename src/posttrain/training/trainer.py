@@ -1,17 +1,18 @@
 """RankingTrainer: a ``transformers.Trainer`` whose loss is the ranking loss.
 
-From ``posttrain train`` to the loss it is three hops: ``commands/train.py`` :func:`main` →
-:meth:`RankingTrainer.compute_loss` → ``losses.py`` :func:`ranking_loss`. What happens on the way:
+From ``posttrain train`` to the loss it is three hops: :func:`.commands.train.main` →
+:meth:`RankingTrainer.compute_loss` → :func:`.losses.ranking_loss`. What happens on the way:
 
-1. Data: ``dataset.py`` :func:`tokenized` turns ranked groups into token ids and the pairs to train
-   on (``pairing.py``), a row of an Arrow file each.
-2. Steps: ``sampler.py`` :class:`StepSampler` plans which groups an optimiser step takes, and in
-   which micro-batches each process computes them.
-3. Rows: ``collator.py`` :class:`GroupCollator` lays a micro-batch out in rows (``rows/layout.py``).
-4. Scores: ``models/reward_model.py`` :func:`forward_scores` reads one from each response's last
-   state, with a mask that keeps responses in a row apart (``rows/attention.py``).
+1. Data: :func:`.dataset.tokenized` turns ranked groups into token ids and the pairs to train on
+   (:mod:`.pairing`), a row of an Arrow file each.
+2. Steps: :class:`.sampler.StepSampler` plans which groups an optimiser step takes, and in which
+   micro-batches each process computes them.
+3. Rows: :class:`.collator.GroupCollator` lays a micro-batch out in rows (:mod:`.rows.layout`).
+4. Scores: :func:`.reward_model.forward_scores` reads one from each response's last state, with a
+   mask that keeps responses in a row apart (:mod:`.rows.attention`).
 5. Loss: :meth:`RankingTrainer.compute_loss` takes the scores of winners and losers to
-   :func:`ranking_loss`; :meth:`RankingTrainer.training_step` adds up the gradients of a step.
+   :func:`.losses.ranking_loss`; :meth:`RankingTrainer.training_step` adds up the gradients of a
+   step.
 """
 
 import math
@@ -62,16 +63,13 @@ class RankingTrainer(Trainer):
     and the ``loss``, the mean over all pairs whatever the loss_type, labels aside.
 
     Args:
-        model: The reward model (see :func:`posttrain.reward_model.load`), or a peft model of one.
+        model: The reward model (see :func:`.reward_model.load`), or a peft model of one.
         args: Settings.
         data_collator: Lays groups out in rows.
         train_dataset: See :func:`.collator.training_set`. Plackett–Luce needs all pairs of each
             group, without margins and weights.
         **kwargs: Passed on to ``Trainer``. A function given as ``compute_metrics`` takes the place
             of :meth:`pair_metrics`.
-
-    Raises:
-        UserError: If one process sees several GPUs.
     """
 
     def __init__(
@@ -108,8 +106,8 @@ class RankingTrainer(Trainer):
         """Train, after a check that the model keeps apart what its rows are to keep apart.
 
         Raises:
-            UserError: See :func:`.exactness.check_exact`. Also if losses, gradients or weights
-                stop being finite.
+            UserError: See :func:`.check_exact`. Also if losses, gradients or weights stop being
+                finite.
         """
         if self.collator.needs_mask:
             check_exact(self.model, pad_token_id=self.collator.pad_token_id)  # type: ignore[arg-type]
@@ -127,11 +125,7 @@ class RankingTrainer(Trainer):
         return super().create_optimizer(model)
 
     def get_train_dataloader(self) -> DataLoader:
-        """One item a step: the micro-batches that this process computes (see :mod:`.sampler`).
-
-        Raises:
-            UserError: If there is to be an auxiliary loss, and no response is labelled.
-        """
+        """One item a step: the micro-batches that this process computes (see :mod:`.sampler`)."""
         shuffle = self.config.train_sampling_strategy == "random"
         sampler = step_sampler(
             self.train_dataset, self.collator, self.config, self.accelerator, shuffle=shuffle
@@ -150,11 +144,7 @@ class RankingTrainer(Trainer):
         return step_loader(self.train_dataset, sampler, batches, self.config, persistent=persistent)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Steps as in training, in the data's order, so that evaluation takes no more memory.
-
-        Raises:
-            UserError: If there is nothing to evaluate on.
-        """
+        """Steps as in training, in the data's order, so that evaluation takes no more memory."""
         dataset: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, str):
             dataset = self.eval_dataset[dataset]  # type: ignore[index]
@@ -176,11 +166,8 @@ class RankingTrainer(Trainer):
     ) -> Tensor:
         """Add up the gradients of one step's micro-batches.
 
-        Returns:
-            This process's share of the loss, times the number of processes, whose mean is logged.
-
-        Raises:
-            UserError: If the loss is not a finite number.
+        Returns this process's share of the loss, times the number of processes, whose mean is
+        logged.
         """
         micro_batches = inputs["micro_batches"]
         total = torch.zeros((), device=self.args.device)
@@ -200,13 +187,10 @@ class RankingTrainer(Trainer):
         check_weights(self.model, self.accelerator, when, self.args.learning_rate)  # type: ignore[arg-type]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """As ``Trainer`` does, before the update; with float16 its scaler skips what is infinite.
-
-        Raises:
-            UserError: If the gradient is not finite.
-        """
+        """As ``Trainer`` does, before the update; a norm that is not finite ends training."""
         norm = super()._get_grad_norm(model, grad_norm)
         value = norm.item() if isinstance(norm, Tensor) else norm
+        # With float16 its scaler skips what is infinite.
         if self.accelerator.scaler is None and not math.isfinite(value):
             what = f"the gradient of step {self.state.global_step + 1} has the norm {value}"
             raise diverged(what, self.args.learning_rate)
@@ -222,9 +206,9 @@ class RankingTrainer(Trainer):
         """Mean loss of one micro-batch (see :func:`.ranking_loss`, :func:`.plackett_luce_loss`).
 
         Over its groups with ``plackett-luce``, otherwise over its pairs; with ``auxiliary_weight``
-        that of its labelled responses is added (see :func:`.losses.label_loss`). If it belongs to a
-        planned step, this is multiplied by its share of that. Outputs are the scores of
-        ``winners`` and ``losers``.
+        that of its labelled responses is added (see :func:`.label_loss`). If it belongs to a
+        planned step, this is multiplied by its share of that. Outputs are the scores of ``winners``
+        and ``losers``.
         """
         scores, winners, losers = _pair_scores(model, inputs)
         if self.config.loss_type == "plackett-luce":
@@ -262,8 +246,9 @@ class RankingTrainer(Trainer):
 
         Returns:
             None; scores of winner and loser, ``[groups of the step, most pairs, 2]``; margin,
-            weight and strength, ``[groups of the step, most pairs, 3]``. All are
-            :data:`.predictions.NO_PAIR` where a group has fewer pairs, or another process has it.
+                weight and strength, ``[groups of the step, most pairs, 3]``. All are
+                :data:`.predictions.NO_PAIR` where a group has fewer pairs, or another process has
+                it.
         """
         scores: dict[int, Tensor] = {}
         terms: dict[int, Tensor] = {}
@@ -281,11 +266,7 @@ class RankingTrainer(Trainer):
         return None, by_place(scores, size, like=scored[0]), by_place(terms, size, like=known)
 
     def pair_metrics(self, predicted: EvalPrediction) -> dict[str, float]:
-        """Loss and metrics of what :meth:`prediction_step` returns (see :func:`.metrics_of`).
-
-        Raises:
-            UserError: If the loss is not finite.
-        """
+        """Loss and metrics of what :meth:`prediction_step` returns (see :func:`.metrics_of`)."""
         coefficient = self.config.center_rewards_coefficient
         found = metrics_of(predicted, center_rewards_coefficient=coefficient)
         if not math.isfinite(found["loss"]):
@@ -299,12 +280,7 @@ class RankingTrainer(Trainer):
             return super().evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As ``Trainer`` does, with a manifest, and only then are older ones removed.
-
-        Raises:
-            UserError: If the weights are not finite.
-            OSError: If the disk does not take it, or did not take the one before.
-        """
+        """As ``Trainer`` does, with a manifest, and only then are older ones removed."""
         self._check_weights()
         self._manifests.wait()
         runs = Path(self._get_output_dir(trial=trial))
