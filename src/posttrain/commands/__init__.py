@@ -1,1 +1,1 @@
-"""What ``posttrain train``, ``calibrate``, ``score`` and ``evaluate`` do, a module for each."""
+"""What ``posttrain train``, ``score`` and the other commands do, a module for each."""

@@ -22,11 +22,7 @@ from posttrain.models import reward_model
 
 @dataclass(frozen=True)
 class CalibrateSettings(ScoringSettings):
-    """Settings of ``posttrain calibrate``.
-
-    Raises:
-        UserError: If a value is unknown or missing.
-    """
+    """Settings of ``posttrain calibrate``."""
 
     layout: str = setting(
         "separate", LAYOUT_HELP + " Take the layout in which responses will be scored."
@@ -65,7 +61,6 @@ class Account:
     """What a calibration was fitted on, and what it changed.
 
     Attributes:
-        found: The calibration.
         before: Mean log-likelihood of the pairs it was fitted on, uncalibrated, in nats.
         after: The same, calibrated.
         counts: Numbers of what was cut or left out.
@@ -109,9 +104,8 @@ def run(settings: CalibrateSettings) -> Account:
     """Fit a calibration on chosen and rejected of some data, and write it beside the model.
 
     Raises:
-        UserError: If the model cannot be loaded or has no trained head, data cannot be read or
-            scored, or no calibration fits them (see :func:`posttrain.calibration.fit`).
-        OSError: If the file cannot be written.
+        UserError: If the model has no trained head, or as for :func:`.load_scorer`,
+            :func:`.score_groups` and :func:`.calibration.fit`.
     """
     scorer = load_scorer(settings)
     if reward_model.has_fresh_head(scorer.model):

@@ -38,11 +38,7 @@ EMBEDDED = ("smollm2", "tiny")
 def parse(
     command: str, kinds: tuple[type, ...], description: str, arguments: Sequence[str]
 ) -> list[Any]:
-    """Settings of a command, an object of each kind, and quiet libraries.
-
-    Raises:
-        UserError: See :func:`.config.yaml.parse`.
-    """
+    """Settings of a command, an object of each kind, and quiet libraries."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("posttrain").setLevel(logging.INFO)
     transformers_logging.set_verbosity_error()
@@ -53,11 +49,7 @@ def parse(
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which model, and how it is computed.
-
-    Raises:
-        UserError: If a value is unknown.
-    """
+    """Which model, and how it is computed."""
 
     model: str = setting(
         None, "A folder, a name on the Hugging Face hub, or smollm2 or tiny (embedded models)."
@@ -88,11 +80,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class RowSettings:
-    """How groups become rows, and how long they may be.
-
-    Raises:
-        UserError: If the layout is unknown.
-    """
+    """How groups become rows, and how long they may be."""
 
     layout: str = setting("exact", LAYOUT_HELP)
     pack_length: int | None = setting(
@@ -120,7 +108,7 @@ class RowSettings:
         return LAYOUTS[self.layout]
 
     def limits(self, model: PreTrainedModel) -> Limits:
-        """How long groups may be (see :func:`posttrain.scoring.limits_for`)."""
+        """How long groups may be (see :func:`.limits_for`)."""
         return limits_for(
             model,
             self.rows,
@@ -136,11 +124,7 @@ def folder_of(model: str) -> Path | None:
 
 
 def refuse_repeated(name: str, sources: Sequence[str]) -> None:
-    """Refuse sources of which one is named twice, also by another path.
-
-    Raises:
-        UserError: If one is; the message names it.
-    """
+    """Refuse sources of which one is named twice, also by another path."""
     seen: dict[str, str] = {}
     for source in sources:
         place = os.path.realpath(source) if Path(source).exists() else source
@@ -154,11 +138,7 @@ def refuse_repeated(name: str, sources: Sequence[str]) -> None:
 
 
 def refuse_overwriting(output: str | Path, inputs: Sequence[str]) -> None:
-    """Refuse an output that is a folder, or one of the files that are read, also by another path.
-
-    Raises:
-        UserError: If it is; the message names both.
-    """
+    """Refuse an output that is a folder, or a file that is read, also by another path."""
     if Path(output).is_dir():
         raise UserError(f"output {output} is a folder; give the path of a file in it")
     for source in inputs:
@@ -170,11 +150,7 @@ def refuse_overwriting(output: str | Path, inputs: Sequence[str]) -> None:
 
 
 def check_packages(config: TrainingArguments) -> None:
-    """Refuse settings of which the packages are not installed, before data and model are prepared.
-
-    Raises:
-        UserError: If one is missing; the message names the setting and the package.
-    """
+    """Refuse settings of which packages are not installed, before data and model are prepared."""
     for kind in get_reporting_integration_callbacks(config.report_to):
         try:
             kind()
@@ -189,11 +165,7 @@ def check_packages(config: TrainingArguments) -> None:
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device of a setting; by default a GPU if there is one.
-
-    Raises:
-        UserError: If there is no such device.
-    """
+    """The device of a setting; by default a GPU if there is one."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -209,16 +181,10 @@ def find_device(name: str | None) -> torch.device:
 def load_model(
     settings: ModelSettings, rows: RowSettings, *, seed: int, gpu: bool
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model of some settings, on the CPU, and its tokenizer.
+    """The model of some settings, on the CPU, and its tokenizer (see :func:`.reward_model.load`).
 
-    Args:
-        settings: Which model.
-        rows: How groups become rows; decides the attention implementation.
-        seed: Seeds the score head where the checkpoint has none.
-        gpu: Whether it will be computed on a GPU.
-
-    Raises:
-        UserError: See :func:`posttrain.reward_model.load`; or if the chat template is unreadable.
+    ``seed`` is for a score head that the checkpoint lacks; ``gpu``, whether it will be computed on
+    a GPU, and the rows decide the attention implementation.
     """
     template = None if settings.chat_template is None else _template(settings.chat_template)
     needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)

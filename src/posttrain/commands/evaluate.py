@@ -43,14 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(settings: EvaluateSettings) -> dict[str, Any]:
-    """Score data and report (see :func:`.evaluation.report.report`).
-
-    Returns:
-        The report, with ``left_out``: numbers of what was cut or left out.
-
-    Raises:
-        ValueError: As for :func:`posttrain.commands.score.run`.
-    """
+    """Score data and report (see :func:`.evaluation.report.report`), with counts as ``left_out``."""
     counts: Counter[str] = Counter()
     account = report(scored_groups(settings, counts), resamples=settings.resamples)
     account |= {"left_out": dict(+counts)}

@@ -25,14 +25,9 @@ _ANOTHER = "start another run in another output_dir"
 def claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: bool) -> None:
     """Make sure that a folder can hold this run, and say in it which run it holds.
 
-    Args:
-        folder: The folder.
-        described: All settings as JSON has them, ``settings`` and ``training``.
-        resume: Whether it is to hold the run already.
-        main: Whether this process writes; the others only compare.
-
-    Raises:
-        UserError: If it holds a run that is not to be resumed, none that could be, or another.
+    A new run needs a folder without one; a run to ``resume`` needs its own. ``described`` are all
+    settings as JSON has them, ``settings`` and ``training``. Only the ``main`` process writes; the
+    others only compare.
     """
     if not resume:
         if (folder / saving.CONFIG).exists() or checkpoints_in(folder):
@@ -65,14 +60,8 @@ def claim_data(
 ) -> None:
     """Make sure that a run goes on with the data that it was started with, whatever their names.
 
-    Args:
-        folder: The folder, claimed.
-        contents: What data and tokenizer contain, as hashes by name.
-        resume: See :func:`claim`.
-        main: See :func:`claim`.
-
-    Raises:
-        UserError: If something has changed.
+    ``contents`` are hashes of data and tokenizer by name; the rest is as for :func:`claim`, which
+    comes first.
     """
     if not (resume or main):
         return

@@ -47,11 +47,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class ScoringSettings(RowSettings, ModelSettings):
-    """What is scored, with which model, and how.
-
-    Raises:
-        UserError: If a value is unknown or missing.
-    """
+    """What is scored, with which model, and how."""
 
     layout: str = setting("separate", LAYOUT_HELP)
     data: list[str] = setting([], "Files (.jsonl, .jsonl.gz, .csv, .parquet) or other sources.")
@@ -80,11 +76,7 @@ class ScoringSettings(RowSettings, ModelSettings):
 
 @dataclass(frozen=True)
 class ScoreSettings(ScoringSettings):
-    """Settings of ``posttrain score``.
-
-    Raises:
-        UserError: If a value is unknown, missing or out of range, or would have no effect.
-    """
+    """Settings of ``posttrain score``; those that would have no effect are refused."""
 
     output: str = setting(
         "scores.jsonl",
@@ -183,18 +175,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(settings: ScoreSettings) -> Counter[str]:
-    """Score data of any size, a thousand groups at a time.
+    """Score data of any size, a thousand groups at a time, and count what was scored or left out.
 
     The file has one JSON object a line: ``id`` of the record, ``response`` (``edited``, ``chosen``
     or ``rejected``) and ``score``; with two models, before the score, ``helpfulness`` and
     ``safety``, which it combines. It appears whole or not at all.
-
-    Returns:
-        Numbers of ``groups`` and ``responses``, and of what was cut or left out.
-
-    Raises:
-        UserError: If a model cannot be loaded or lacks a calibration that is needed, or data
-            cannot be read or scored.
     """
     counts: Counter[str] = Counter()
     scored = scored_groups(settings, counts)
@@ -212,12 +197,7 @@ def run(settings: ScoreSettings) -> Counter[str]:
 def scored_groups(settings: ScoreSettings, counts: Counter[str]) -> Iterator[Scored]:
     """Load the model, or both, and score the data, one group after the other.
 
-    Args:
-        settings: What to score, and with what.
-        counts: Filled with what was cut or left out.
-
-    Raises:
-        UserError: As for :func:`run`.
+    ``counts`` is filled with what was cut or left out.
     """
     models = [(settings.model, "calibration", settings.calibration)]
     if settings.safety_model is not None:

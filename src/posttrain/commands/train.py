@@ -46,11 +46,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainSettings(RowSettings, ModelSettings):
-    """Settings of ``posttrain train`` beside those of :class:`.training.config.RankingConfig`.
-
-    Raises:
-        UserError: If a value is unknown, out of range, or contradicts another.
-    """
+    """Settings of ``posttrain train`` beside those of :class:`.training.config.RankingConfig`."""
 
     dtype: str = setting(
         "auto",
@@ -137,13 +133,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
-    """Train a reward model and save it in ``config.output_dir``.
+    """Train a reward model, save it in ``config.output_dir``, and return what ``run.json`` holds.
 
     Beside the model stand its card (``README.md``), ``run.json`` (settings, data, environment and
     evaluation), ``trainer_state.json`` (what was logged) and the checkpoints.
-
-    Returns:
-        The contents of ``run.json``.
 
     Raises:
         UserError: If settings, data, model or the folder do not allow it, or training diverges.
