@@ -113,8 +113,8 @@ def _fit_subset(
     """Fit all arms and penalties on one subset.
 
     Returns:
-        Scores of the test pairs, shape ``[arms, grid, 2, test pairs]``, and the index of each
-        arm's tuned penalty, shape ``[arms]``.
+        Scores of the test pairs, ``[arms, grid, 2, test pairs]``, and the index of each arm's
+        tuned penalty, ``[arms]``.
     """
     seen = torch.cat([winners[subset], losers[subset]])
     # A head has no intercept, so centring changes no difference; it gives scores a common origin.
