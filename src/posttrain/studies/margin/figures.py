@@ -1,4 +1,4 @@
-"""Figures of the margin study. Where they take several tables, each has the title of its source."""
+"""Figures of the margin study; several tables come by the titles of their sources."""
 
 from collections.abc import Collection, Mapping, Sequence
 

@@ -45,7 +45,7 @@ def optimum_table(
     probabilities: Sequence[float] = (0.5, 0.6, 0.75, 0.9, 0.98),
     margins: Sequence[float] = (0.0, 1.0, 3.0),
 ) -> pd.DataFrame:
-    """Closed form and minimum of Δ for each probability ``p`` and ``margin``, and what σ then claims."""
+    """Closed form and minimum of Δ by probability ``p`` and ``margin``, and what σ then claims."""
     rows = []
     for margin in margins:
         for probability in probabilities:

@@ -32,11 +32,6 @@ def distances(
 
     Every response takes every slot once: each group is laid out in all rotations of its order.
 
-    Args:
-        checkpoint: Folder of a causal language model.
-        groups: The groups.
-        resamples: Bootstrap replicates over groups.
-
     Returns:
         Columns ``layout``, ``by`` (``slot`` or ``preceding tokens``), ``value`` (the slot, or a
         range of tokens of other responses that stand between), ``responses`` (how many), and

@@ -37,11 +37,7 @@ from posttrain.training.collator import TrainingGroup
 
 @dataclass(frozen=True)
 class PackingSettings(Recipe, DataSettings):
-    """Settings of the packing study; defaults are those for simulated data.
-
-    Raises:
-        UserError: If a number is below 1, a list empty, or an arm or test unknown or missing.
-    """
+    """Settings of the packing study; defaults are those for simulated data."""
 
     arms: list[str] = setting(list(ARMS), "Layouts to train with.")
     tests: list[str] = setting(list(TESTS), "Layouts to test with.")
@@ -123,18 +119,7 @@ def train_and_score(
     judged: np.ndarray,
     tests: Sequence[str],
 ) -> np.ndarray:
-    """Train a reward model on some groups, and score others in some layouts.
-
-    Args:
-        checkpoint: Folder of the language model.
-        prepared: All groups.
-        settings: Those of the study.
-        arm: Layout to train with.
-        learning_rate: Peak learning rate.
-        seed: Of this run.
-        training: Indices of the groups to train on, ``[groups]``.
-        judged: Indices of the groups to score, ``[groups]``.
-        tests: Layouts to score them in.
+    """Train on the groups of some indices, and score those ``judged`` in some test layouts.
 
     Returns:
         The differences of :func:`score_differences`, ``[tests, 2, groups]``.

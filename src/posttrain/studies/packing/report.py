@@ -45,10 +45,8 @@ def arms_of(record: Record) -> list[str]:
 def own_rows_table(records: Sequence[Record]) -> pd.DataFrame:
     """How every arm ranks in its own rows, and what the order of responses does to it.
 
-    Returns:
-        One row a source and arm: accuracy (%), with the chosen response first and last; slot bias
-        and order noise in units of the typical score difference; share (%) of pairs whose ranking
-        the order decides.
+    Accuracy (%), with the chosen response first and last; slot bias and order noise in units of the
+    typical score difference; share (%) of pairs whose ranking the order decides.
     """
     rows = []
     for record in ordered(records):
@@ -110,7 +108,6 @@ def _p(value: float) -> str:
 
 
 def _conclude(inferior: float, superior: float) -> str:
-    """What both tests at 5 % say."""
     if np.isnan(inferior):
         return "–"
     if inferior < 0.05:
@@ -162,12 +159,8 @@ def _or_below(value: float, bound: float) -> str:
 def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> pd.DataFrame:
     """Distance of a response's state from that in a separate row, before training.
 
-    1 is as far as two responses to one prompt are apart. Cells of fewer than :data:`FEW` responses
+    ``by`` ``preceding tokens`` or ``slot``; 1 is as far as two responses to one prompt are apart. Cells of fewer than :data:`FEW` responses
     are left out.
-
-    Args:
-        records: Records of the rows study.
-        by: ``preceding tokens`` or ``slot``.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for record in ordered(records):
