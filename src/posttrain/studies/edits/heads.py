@@ -43,21 +43,13 @@ class HeadSettings(FrozenSettings, CellSettings):
 
 @dataclass(frozen=True)
 class Comparisons:
-    """All comparisons that the arms of one size and share train on.
+    """All comparisons that the arms of one size and share train on."""
 
-    Attributes:
-        groups: Index of each comparison's group, shape ``[pairs]``.
-        winners: Index of its winner among all responses of the data, shape ``[pairs]``.
-        losers: Index of its loser.
-        weights: Weight in each arm, 0 where an arm leaves it out, shape ``[arms, pairs]``.
-        margins: Margin in each arm, shape ``[arms, pairs]``.
-    """
-
-    groups: np.ndarray
-    winners: np.ndarray
-    losers: np.ndarray
-    weights: np.ndarray
-    margins: np.ndarray
+    groups: np.ndarray  #: Index of each comparison's group, ``[pairs]``.
+    winners: np.ndarray  #: Index of its winner among all responses of the data, ``[pairs]``.
+    losers: np.ndarray  #: Index of its loser.
+    weights: np.ndarray  #: In each arm, 0 where an arm leaves it out, ``[arms, pairs]``.
+    margins: np.ndarray  #: In each arm, ``[arms, pairs]``.
 
     @classmethod
     def from_groups(
@@ -66,12 +58,9 @@ class Comparisons:
         trained: Mapping[str, Sequence[TrainingGroup]],
         firsts: np.ndarray,
     ) -> "Comparisons":
-        """Collect the pairs of all arms.
+        """Collect the pairs of all arms, from what each trains on.
 
-        Args:
-            chosen: What each arm trains on.
-            trained: The same as comparisons.
-            firsts: Index of each group's first response among all responses, ``[groups]``.
+        ``firsts`` is the index of each group's first response among all responses, ``[groups]``.
         """
         place: dict[tuple[int, int, int], int] = {}
         entries = []
@@ -152,7 +141,6 @@ def run(
 
 
 def _order(training: np.ndarray, seed: int) -> np.ndarray:
-    """Training groups in the order in which a seed takes them."""
     return np.random.default_rng(seed).permutation(training)
 
 

@@ -29,23 +29,15 @@ COLUMNS = SUMS.width
 
 @dataclass(frozen=True)
 class TestPairs:
-    """Every pair of the responses of some groups, by kind; and in order of gold, where known.
-
-    Attributes:
-        winners: Index of each pair's winner among all responses, shape ``[pairs]``.
-        losers: Index of its loser.
-        strata: Which of :data:`STRATA` a pair belongs to, shape ``[STRATA, pairs]``.
-        codes: Index of each pair's split group, shape ``[pairs]``.
-        group_count: Number of split groups.
-    """
+    """Every pair of the responses of some groups, by kind; and in order of gold, where known."""
 
     __test__ = False  # not a test, whatever pytest makes of its name
 
-    winners: np.ndarray
-    losers: np.ndarray
-    strata: np.ndarray
-    codes: np.ndarray
-    group_count: int
+    winners: np.ndarray  #: Index of each pair's winner among all responses, ``[pairs]``.
+    losers: np.ndarray  #: Index of its loser.
+    strata: np.ndarray  #: Which of :data:`STRATA` a pair belongs to, ``[STRATA, pairs]``.
+    codes: np.ndarray  #: Index of each pair's split group, ``[pairs]``.
+    group_count: int  #: Number of split groups.
 
     @classmethod
     def from_groups(
@@ -53,12 +45,7 @@ class TestPairs:
         groups: Sequence[RankedGroup],
         gold: Sequence[Sequence[float]] | None = None,
     ) -> "TestPairs":
-        """List the pairs.
-
-        Args:
-            groups: Ranked groups, all of whose responses are scored.
-            gold: True quality of each group's responses, where it is known.
-        """
+        """List the pairs; ``gold`` is the true quality of each group's responses, where known."""
         names, codes = np.unique([group.cluster_id for group in groups], return_inverse=True)
         rows = []
         first = 0
@@ -84,13 +71,7 @@ class TestPairs:
         return cls(winners, losers, strata, of_group, len(names))
 
     def sums(self, scores: np.ndarray) -> np.ndarray:
-        """Reduce scores to sums per split group.
-
-        Args:
-            scores: Score of each response, shape ``[responses]``.
-
-        Returns:
-            Shape ``[group_count, COLUMNS]``.
+        """Reduce scores, ``[responses]``, to sums per split group, ``[group_count, COLUMNS]``.
 
         Raises:
             UserError: If a score is not finite.
@@ -109,17 +90,13 @@ class TestPairs:
 
 
 def edit_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics from sums over pairs.
+    """Metrics of the leading shape from sums over pairs, ``[..., COLUMNS]``.
 
-    Args:
-        sums: Shape ``[..., COLUMNS]``.
-
-    Returns:
-        Arrays of the leading shape: ``accuracy`` of each of :data:`STRATA` by its name, NaN where
-        there is no such pair; ``log-likelihood`` of chosen > rejected, in nats; ``leans shorter``,
-        half of the accuracy on chosen > rejected whose winner is the shorter less that of those
-        whose winner is the longer: a model that only ranks better gains on both and leans no more
-        than before.
+    - accuracy of each of :data:`STRATA` by its name, NaN where there is no such pair;
+    - ``log-likelihood`` of chosen > rejected, in nats;
+    - ``leans shorter``, half of the accuracy on chosen > rejected whose winner is the shorter less
+      that of those whose winner is the longer: a model that only ranks better gains on both and
+      leans no more than before.
     """
     of = SUMS.split(sums)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -61,7 +61,6 @@ def gain_table(record: Record, metric: str = PairKind.RATED) -> pd.DataFrame:
 
 
 def _cell(size: int, share: float, record: Record) -> str:
-    """Column title of a size and share."""
     edits = "" if len(record.settings["shares"]) == 1 else f", {share * PERCENT:.0f} % of edits"
     return f"{size:,} groups{edits}"
 
@@ -111,9 +110,8 @@ def contrast_table(records: Sequence[Record]) -> pd.DataFrame:
 def length_table(records: Sequence[Record]) -> pd.DataFrame:
     """Whether the gain of all pairs is a taste for short responses (points), tuned, most data.
 
-    Returns:
-        One row a source: the gain on chosen > rejected where the winner is the longer and where it
-        is the shorter response, and half of the second less the first.
+    The gain on chosen > rejected where the winner is the longer and where it is the shorter
+    response, and half of the second less the first.
     """
     rows = {}
     for record in ordered(records):
@@ -128,11 +126,10 @@ def length_table(records: Sequence[Record]) -> pd.DataFrame:
 def cost_table(record: Record) -> pd.DataFrame:
     """What each arm takes and reaches, most data, tuned.
 
-    Returns:
-        One row an arm: annotators' decisions, pairs, and tokens of one pass over the training
-        groups in exact rows (means over repetitions); accuracy (%) on chosen > rejected; and the
-        points gained over ignoring edits for each hundred decisions and each ten thousand tokens of
-        a pass beyond those of that arm.
+    Annotators' decisions, pairs, and tokens of one pass over the training groups in exact rows
+    (means over repetitions); accuracy (%) on chosen > rejected; and the points gained over ignoring
+    edits for each hundred decisions and each ten thousand tokens of a pass beyond those of that
+    arm.
     """
     where = most_data(record)
     costs = record.tables["costs"]
