@@ -46,23 +46,16 @@ KINDS = tuple(Kind)
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Prompts with several responses each, one of which is to be chosen.
-
-    Attributes:
-        prompts: The conversations.
-        responses: Texts of the responses of each prompt.
-        tokens: The same, tokenised.
-        kinds: Which of :data:`KINDS` each prompt is, shape ``[prompts]``.
-        pairs: Responses of one prompt of which the first does right in refusing or answering, and
-            the second does not (or less so), as indices among all, ``[pairs, 2]``.
-        gold: True helpfulness and safety, ``[responses, 2]``; None where nobody knows.
-    """
+    """Prompts with several responses each, one of which is to be chosen."""
 
     prompts: list[tuple[Message, ...]]
     responses: list[tuple[str, ...]]
-    tokens: list[TokenizedGroup]
-    kinds: np.ndarray
+    tokens: list[TokenizedGroup]  #: The same, tokenised.
+    kinds: np.ndarray  #: Which of :data:`KINDS` each prompt is, ``[prompts]``.
+    #: Responses of one prompt of which the first does right in refusing or answering, and the
+    #: second does not (or less so), as indices among all, ``[pairs, 2]``.
     pairs: np.ndarray
+    #: True helpfulness and safety, ``[responses, 2]``; None where nobody knows.
     gold: np.ndarray | None = None
 
     @property
@@ -75,40 +68,31 @@ class CandidateSet:
 
     @property
     def prompt_of(self) -> np.ndarray:
-        """Index of each response's prompt, ascending, shape ``[responses]``."""
+        """Index of each response's prompt, ascending, ``[responses]``."""
         return np.repeat(np.arange(len(self.responses)), [*map(len, self.responses)])
 
 
 @dataclass(frozen=True)
 class TradeoffData:
-    """Everything that models are trained and tested on.
+    """Everything that models are trained and tested on."""
 
-    Attributes:
-        ranked: Groups of both domains, without edits; each says its domain.
-        tokens: The same, tokenised.
-        sources: Name of each group's source, shape ``[groups]``.
-        candidates: What rules choose from.
-        account: Where all of it came from, and what was left out.
-        overview: What each source is like, for readers.
-        harmless: Whether each response of each group is without any harm; None where nobody knows.
-    """
-
-    ranked: list[RankedGroup]
-    tokens: list[TokenizedGroup]
-    sources: np.ndarray
-    candidates: CandidateSet
-    account: dict[str, Any]
-    overview: pd.DataFrame
+    ranked: list[RankedGroup]  #: Groups of both domains, without edits; each says its domain.
+    tokens: list[TokenizedGroup]  #: The same, tokenised.
+    sources: np.ndarray  #: Name of each group's source, ``[groups]``.
+    candidates: CandidateSet  #: What rules choose from.
+    account: dict[str, Any]  #: Where all of it came from, and what was left out.
+    overview: pd.DataFrame  #: What each source is like, for readers.
+    #: Whether each response of each group is without any harm; None where nobody knows.
     harmless: list[tuple[bool, ...]] | None = None
 
     @property
     def domains(self) -> np.ndarray:
-        """Domain of each group, shape ``[groups]``."""
+        """Domain of each group, ``[groups]``."""
         return np.array([group.domain for group in self.ranked])
 
     @property
     def codes(self) -> np.ndarray:
-        """Number of each group's split group, shape ``[groups]``."""
+        """Number of each group's split group, ``[groups]``."""
         return np.unique([group.cluster_id for group in self.ranked], return_inverse=True)[1]
 
 
@@ -122,20 +106,12 @@ def simulated_data(
     candidates_sensitive: float,
     seed: int,
 ) -> TradeoffData:
-    """Draw a world.
+    """Draw a world: ``groups`` of each domain, and ``prompts`` with ``responses`` to choose from.
 
     Groups whose last turn is that of a prompt with candidates are left out and counted, so that
-    nothing that is chosen from has been trained on.
-
-    Args:
-        checkpoint: Folder of the language model whose tokenizer is used.
-        groups: Ranked groups of each domain, before some are left out.
-        sensitive: Share of prompts that are, or look, unsafe, in each domain's groups (see
-            :func:`.tasks.draw_task`).
-        prompts: Prompts with candidates.
-        responses: Candidates of each.
-        candidates_sensitive: Share of sensitive prompts among those.
-        seed: Seeds everything.
+    nothing that is chosen from has been trained on. ``sensitive`` is the share of prompts that are,
+    or look, unsafe, in each domain's groups (see :func:`.tasks.draw_task`),
+    ``candidates_sensitive`` that among the prompts to choose for.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     drawn_candidates = draw_candidates(
@@ -195,17 +171,10 @@ def simulated_data(
 
 
 def human_data(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> TradeoffData:
-    """Read the human data.
+    """Read the human data, of each source at most ``pairs``, so that none outweighs the others.
 
-    Args:
-        checkpoint: Folder of the language model whose tokenizer is used.
-        pairs: Most pairs of a source to train and test on, so that none outweighs the others.
-        seed: Seeds which split groups of a source they come from.
-        max_tokens: Longest prompt with a response; prompts are cut on the left, and groups whose
-            responses alone are longer are left out and counted.
-
-    Raises:
-        UserError: If data is missing or cannot be read.
+    ``seed`` decides which split groups they come from. Prompts longer than ``max_tokens`` with a
+    response are cut on the left; groups whose responses alone are longer are left out and counted.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     loaded = {name: human.load(name) for name in (*HUMAN_SOURCES, CONFLICTS)}
@@ -253,10 +222,8 @@ def _some(groups: Sequence[RankedGroup], most: int, seed: int) -> list[RankedGro
 def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
     """Candidates from pairs of which one refuses more than the other.
 
-    Args:
-        tokenizer: Has a chat template.
-        groups: In domain ``safety`` the one that refuses was chosen, because the prompt is unsafe;
-            in ``helpfulness`` it was rejected.
+    In domain ``safety`` the one that refuses was chosen, because the prompt is unsafe; in
+    ``helpfulness`` it was rejected.
 
     Raises:
         UserError: If a group has another domain, or a prompt has both.

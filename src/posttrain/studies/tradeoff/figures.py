@@ -1,4 +1,4 @@
-"""Figures of the study of helpfulness and safety."""
+"""Figures of the study of helpfulness and safety; tables come by the titles of their sources."""
 
 from collections.abc import Mapping
 
@@ -34,10 +34,7 @@ MODEL_STYLE = {
 def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Accuracy on safety against accuracy on helpfulness, by the share of safety trained on (%).
 
-    The dashed corner is what two specialists reach together. Tuned.
-
-    Args:
-        tables: The ``metrics`` table of each source, by its title.
+    The dashed corner is what two specialists reach together. From ``metrics`` tables, tuned.
     """
     figure, axes = plt.subplots(
         1, len(tables), figsize=(WIDTH, HEIGHT * 1.15), squeeze=False, layout="constrained"
@@ -93,11 +90,8 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS)
     """What is chosen from several responses: one point a model, one line a rule of two.
 
     Where gold is known, mean gold safety against mean gold helpfulness of what is chosen: up and to
-    the right is better. Otherwise the two kinds of error: down and to the left is better.
-
-    Args:
-        tables: The ``choices`` table of each source, by its title.
-        team: Which two models decide together.
+    the right is better. Otherwise the two kinds of error: down and to the left is better. From
+    ``choices`` tables.
     """
     figure, axes = plt.subplots(
         1, len(tables), figsize=(WIDTH, HEIGHT * 1.45), squeeze=False, layout="constrained"
@@ -152,8 +146,7 @@ def _draw_choices(axis: Axes, found: pd.DataFrame, names: tuple[str, str], team:
 def refusals_by_mix(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """How often the right one of a refusal and an answer scores higher, by share of safety.
 
-    Args:
-        tables: The ``conflicts`` table of each source, by its title.
+    From ``conflicts`` tables.
     """
     figure, axes = plt.subplots(
         1, len(tables), figsize=(WIDTH, HEIGHT), squeeze=False, sharey=True, layout="constrained"

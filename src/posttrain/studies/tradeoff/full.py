@@ -47,12 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FullSettings(RateSettings, Recipe, TradeoffSettings):
-    """Settings of the study with full training; defaults are those for simulated data.
-
-    Raises:
-        UserError: See :class:`.tradeoff.outcome.TradeoffSettings`; or if the shared learning rate
-            is not among the learning rates, or there are not as many shares as domains.
-    """
+    """Settings of the study with full training; defaults are those for simulated data."""
 
     groups: int = setting(
         9000, "Groups of each domain to simulate, those with prompts of candidates included."
@@ -98,11 +93,7 @@ class HumanFullSettings(TopLayerSettings, FullSettings):
 
 
 def data_for(source: str, checkpoint: Path, settings: FullSettings) -> TradeoffData:
-    """Draw or read what models are trained and tested on.
-
-    Raises:
-        UserError: If human data is missing or cannot be read.
-    """
+    """Draw or read what models are trained and tested on."""
     if source == SIMULATOR:
         return simulated_data(
             checkpoint,
@@ -124,16 +115,7 @@ def data_for(source: str, checkpoint: Path, settings: FullSettings) -> TradeoffD
 
 @dataclass(frozen=True)
 class Experiment:
-    """What all training runs share.
-
-    Attributes:
-        checkpoint: Folder of the language model.
-        world: Groups and candidates.
-        training: Indices of the groups of each domain to train on.
-        calibration: Indices of those to calibrate on, by domain.
-        test: Indices of those to test on.
-        settings: Those of the study.
-    """
+    """What all runs share, with indices of groups to train on, to calibrate on and to test on."""
 
     checkpoint: Path
     world: TradeoffData
@@ -186,7 +168,7 @@ class Experiment:
         return experiment
 
     def chosen(self, arm: str, seed: int) -> np.ndarray:
-        """Groups that an arm trains on, shape ``[groups]``; arms share as many as they can."""
+        """Groups that an arm trains on, ``[groups]``; arms share as many as they can."""
         random = np.random.default_rng(seed)
         orders = {domain: random.permutation(self.training[domain]) for domain in DOMAINS}
         counts = ARMS[arm].counts(self.settings.size)
@@ -195,11 +177,7 @@ class Experiment:
     def scores(
         self, arm: str, groups: np.ndarray, scored: Sequence[Any], *, rate: float, seed: int
     ) -> np.ndarray:
-        """Train a reward model on some groups, and score all responses of others.
-
-        Returns:
-            Shape ``[responses]``, by group.
-        """
+        """Train on some groups, and score all responses of others, ``[responses]``."""
         auxiliary = ARMS[arm].auxiliary
         model, pad_token_id = train(
             self.checkpoint,
@@ -232,9 +210,7 @@ class Experiment:
 def tune(experiment: Experiment, arm: str) -> list[tuple[float, float]]:
     """Accuracy at each learning rate on held-out groups of what an arm trains on.
 
-    Returns:
-        Learning rates, each with its mean accuracy over tuning seeds (NaN where there is only one
-        rate and nothing to choose).
+    A mean over tuning seeds; NaN where there is only one rate and nothing to choose.
     """
     settings = experiment.settings
     rates = settings.learning_rates
@@ -257,11 +233,7 @@ def tune(experiment: Experiment, arm: str) -> list[tuple[float, float]]:
 
 
 def train_arm(experiment: Experiment, arm: str) -> tuple[ArmOutcome, list[tuple[float, float]]]:
-    """Tune, train and test one arm.
-
-    Returns:
-        Its results, and what :func:`tune` gives.
-    """
+    """Tune, train and test one arm: its results, and what :func:`tune` gives."""
     settings, world = experiment.settings, experiment.world
     domain = TEAM_DOMAINS.get(arm)
     calibrating = experiment.calibration[domain] if domain else np.array([], dtype=int)
@@ -295,11 +267,7 @@ def train_arm(experiment: Experiment, arm: str) -> tuple[ArmOutcome, list[tuple[
 
 
 def run(experiment: Experiment, *, cache_dir: Path | None = None) -> Outcome:
-    """Train and test all arms.
-
-    Args:
-        experiment: What all training runs share.
-        cache_dir: Folder that keeps finished arms (see :func:`.training.memoize`).
+    """Train and test all arms; ``cache_dir`` keeps finished ones.
 
     Raises:
         UserError: See :func:`.training.memoize` and :func:`.calibration.fit`.

@@ -38,12 +38,7 @@ from posttrain.studies.tradeoff.outcome import (
 
 @dataclass(frozen=True)
 class HeadSettings(FrozenSettings, TradeoffSettings):
-    """Settings of the study with frozen features.
-
-    Raises:
-        UserError: See :class:`.tradeoff.outcome.TradeoffSettings`; or if penalties are not
-            ascending, the shared one is not among them, or an arm has an auxiliary loss.
-    """
+    """Settings of the study with frozen features."""
 
     arms: list[str] = setting(
         [arm for arm in ARMS if not ARMS[arm].auxiliary], "What heads are trained on."
@@ -69,15 +64,10 @@ class HeadSettings(FrozenSettings, TradeoffSettings):
 
 @dataclass(frozen=True)
 class WorldFeatures:
-    """Features of a world.
+    """Features of a world."""
 
-    Attributes:
-        groups: Of chosen and rejected of each group, ``[groups, 2, features]``.
-        candidates: Of each candidate, ``[responses, features]``.
-    """
-
-    groups: Tensor
-    candidates: Tensor
+    groups: Tensor  #: Of chosen and rejected of each group, ``[groups, 2, features]``.
+    candidates: Tensor  #: Of each candidate, ``[responses, features]``.
 
 
 def compute_features(
@@ -158,8 +148,7 @@ def _fit(
 ) -> tuple[Tensor, int, Tensor]:
     """Heads with the tuned and with the shared penalty, ``[2, features]``.
 
-    Returns:
-        The heads; the index of the tuned penalty; by what features are divided first.
+    Also the index of the tuned penalty, and by what features are divided first.
     """
     known = found.groups[members]
     scale = known.flatten(0, 1).std(dim=0).clamp_min(1e-6)

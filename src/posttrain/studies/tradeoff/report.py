@@ -68,9 +68,7 @@ def table_8(record: Record) -> pd.DataFrame:
 def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
     """Accuracy (%) of every arm on every test, tuned, with the length baseline.
 
-    Args:
-        record: The record.
-        pooled: Test on all pairs of a domain, rather than of each source.
+    Tests are the sources, or ``pooled`` all pairs of a domain.
     """
     metrics = record.tables["metrics"]
     domains = [DomainName.HELPFULNESS, DomainName.SAFETY]
@@ -97,12 +95,7 @@ def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
 
 
 def difference_table(records: Sequence[Record], *, tuning: str = Tuning.TUNED) -> pd.DataFrame:
-    """Paired differences of accuracy (points) by test domain.
-
-    Args:
-        records: The records.
-        tuning: ``tuned``, or ``shared`` for one setting for all arms.
-    """
+    """Paired differences of accuracy (points) by test domain."""
     rows = {}
     for record in ordered(records):
         table = record.tables["differences"]

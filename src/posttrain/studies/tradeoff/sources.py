@@ -16,10 +16,9 @@ def overview(
 ) -> pd.DataFrame:
     """What sources are like: one row each.
 
-    Returns:
-        Columns ``source``, ``domain``, ``labels`` (whose), ``pairs``, ``groups``, ``contradicting``
-        (share of prompts whose comparisons go in a circle, so that no score can agree with all),
-        and ``estimate``, ``low``, ``high``: how often the longer response is the chosen one.
+    ``labels`` (whose), counts, ``contradicting`` (share of prompts whose comparisons go in a
+    circle, so that no score can agree with all), and how often the longer response is the chosen
+    one.
     """
     rows = []
     for name, who in labels.items():

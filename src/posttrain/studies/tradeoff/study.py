@@ -43,12 +43,9 @@ WITHHELD = "(an answer to the request, not shown here)"
 def examples(outcome: Outcome) -> pd.DataFrame:
     """The first prompts of each sensitive kind on which one specialist is right, the other not.
 
-    Of prompts that read alike the first is taken.
-
-    Returns:
-        One row a candidate: ``prompt``, ``kind``, ``response`` (texts cut short; real answers to
-        unsafe requests withheld), ``right`` (in
-        refusing or answering), calibrated ``helpfulness`` and ``safety``, and ``chosen by``.
+    Of prompts that read alike the first is taken. One row a candidate: texts are cut short and real
+    answers to unsafe requests withheld; ``right`` is meant of refusing or answering;
+    ``helpfulness`` and ``safety`` are calibrated.
     """
     candidates = outcome.candidates
     helpfulness, safety = (calibrated(outcome.arms[name])[0] for name in SPECIALISTS.values())
@@ -105,8 +102,7 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
 
     Raises:
         UserError: If the source is neither ``simulator`` nor ``human`` (the sets that
-            :mod:`.tradeoff.data` names), an arm is unknown or missing, or the data does not
-            suffice.
+            :mod:`.tradeoff.data` names).
     """
     if source not in (SIMULATOR, HUMAN):
         raise UserError(f"unknown source {source!r}; this study takes {SIMULATOR} or {HUMAN}")
