@@ -67,12 +67,7 @@ class TrainingRunSettings:
 
 
 def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) -> Measured:
-    """Judge a finished run.
-
-    Args:
-        source: Name of the run's folder.
-        settings: Those of the study.
-        cache_dir: Not used.
+    """Judge the finished run whose folder the source names.
 
     Returns:
         Tables: ``history`` (what each log said, by ``step``; empty if nothing was logged),
