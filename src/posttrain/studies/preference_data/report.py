@@ -158,9 +158,6 @@ def strength_table() -> pd.DataFrame:
 def judgements(groups: Sequence[SimulatedGroup]) -> pd.DataFrame:
     r"""Simulated frequencies of judgements beside their probabilities, by size of the difference.
 
-    Args:
-        groups: Simulated groups.
-
     Returns:
         One row for each bin of \|Δ\| that has pairs and each ``judgement``: ``better one
         preferred`` or ``strength 1`` to ``strength 4``. Columns ``gap`` (mean \|Δ\|), ``pairs``,
@@ -202,11 +199,7 @@ def _frequency(
 
 
 def reachable_table(groups: Sequence[SimulatedGroup]) -> pd.DataFrame:
-    """Reachable accuracy by strength, beside what the gold reward itself reaches on these pairs.
-
-    Returns:
-        Rows ``all`` and the four strengths; columns in percent, formatted.
-    """
+    """Reachable accuracy (%) by strength, beside what the gold reward reaches on these pairs."""
     difference = np.array([group.difference for group in groups])
     reachable = reachable_accuracy(difference.tolist())
     agrees = (difference > 0) + (difference == 0) / 2
@@ -228,15 +221,10 @@ def reachable_table(groups: Sequence[SimulatedGroup]) -> pd.DataFrame:
 def check_report(
     entries: Sequence[Mapping[str, Any]], name: str = "mine.jsonl", width: int = 68
 ) -> tuple[str, pd.DataFrame]:
-    """What ``posttrain data check`` finds in a file with these records.
+    """What ``posttrain data check`` finds in a file with these records, good or bad.
 
-    Args:
-        entries: Records of the data contract, good or bad.
-        name: Name of the file, which is written to a temporary folder.
-        width: Characters at which messages are wrapped, so that a page need not scroll.
-
-    Returns:
-        The messages of refused records, and the summary of the file, one line per entry.
+    The messages of refused records, wrapped so that a page need not scroll, and the summary of the
+    file, one line per entry.
     """
     # From inside the folder, so that the messages carry the file's name and not the folder's.
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
