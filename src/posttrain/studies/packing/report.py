@@ -159,8 +159,8 @@ def _or_below(value: float, bound: float) -> str:
 def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> pd.DataFrame:
     """Distance of a response's state from that in a separate row, before training.
 
-    ``by`` ``preceding tokens`` or ``slot``; 1 is as far as two responses to one prompt are apart. Cells of fewer than :data:`FEW` responses
-    are left out.
+    Rows go ``by`` ``preceding tokens`` or ``slot``. 1 is as far as two responses to one prompt are
+    apart. Cells of fewer than :data:`FEW` responses are left out.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for record in ordered(records):
