@@ -90,22 +90,22 @@ def load_groups(
     if not edits:
         ranked = [without_edit(group) for group in ranked]
         gold = gold and [qualities[-2:] for qualities in gold]
-    found = tokenize_groups(
+    tokenized = tokenize_groups(
         AutoTokenizer.from_pretrained(checkpoint), ranked, max_tokens=settings.max_tokens
     )
     # A pair is judged by its rating, so both of its responses must be there.
     judged = [
         k
-        for k, group in enumerate(found.groups)
-        if group.places[-2:] == _rated(ranked[found.kept[k]])
+        for k, group in enumerate(tokenized.groups)
+        if group.places[-2:] == _rated(ranked[tokenized.kept[k]])
     ]
-    lost = len(found.groups) - len(judged)
-    counts = found.counts | ({"no rated pair left": lost} if lost else {})
+    lost = len(tokenized.groups) - len(judged)
+    counts = tokenized.counts | ({"no rated pair left": lost} if lost else {})
     return StudyGroups(
-        [ranked[found.kept[k]] for k in judged],
-        [found.groups[k] for k in judged],
+        [ranked[tokenized.kept[k]] for k in judged],
+        [tokenized.groups[k] for k in judged],
         account | {"tokenisation": counts},
-        gold and [gold[found.kept[k]] for k in judged],
+        gold and [gold[tokenized.kept[k]] for k in judged],
     )
 
 

@@ -44,12 +44,12 @@ def tuned_heads(
     left_out = np.concatenate(
         [np.zeros((1, len(fold)), dtype=bool), fold == np.arange(folds)[:, None]]
     )
-    kept = torch.from_numpy(~left_out).to(differences)
+    included = torch.from_numpy(~left_out).to(differences)
     shape = (arms, grid, folds + 1, len(differences))
     fits = fit_heads(
         differences,
         margins=margins.to(differences)[:, None, None].expand(shape).flatten(0, 2),
-        weights=(weights.to(differences)[:, None, None] * kept).expand(shape).flatten(0, 2),
+        weights=(weights.to(differences)[:, None, None] * included).expand(shape).flatten(0, 2),
         penalties=torch.tensor(penalties).to(differences)[:, None].expand(shape[:3]).flatten(),
         choices=choices,
     )
