@@ -57,8 +57,8 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
         UserError: If a pair has no strength, or the largest size exceeds the training part.
     """
     # Only chosen > rejected is rated; an edited response takes no part.
-    found = load_groups(source, checkpoint, settings, edits=False)
-    pairs = RatedPairs.from_groups(found.ranked)
+    loaded = load_groups(source, checkpoint, settings, edits=False)
+    pairs = RatedPairs.from_groups(loaded.ranked)
     training, test = training_and_test(
         pairs.groups,
         test_share=settings.test_share,
@@ -70,8 +70,10 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
             f"size {max(settings.sizes)} exceeds the {len(training)} training groups; lower sizes "
             "or use more groups"
         )
-    account = found.account | {"test pairs": len(test)}
-    return Prepared(found.ranked, found.tokens, account, found.gold, training=training, test=test)
+    account = loaded.account | {"test pairs": len(test)}
+    return Prepared(
+        loaded.ranked, loaded.tokens, account, loaded.gold, training=training, test=test
+    )
 
 
 def run(

@@ -97,8 +97,10 @@ def _pair_features(
     # Only chosen > rejected is rated; an edited response takes no part.
     rated = [without_edit(group) for group in pairs.groups]
     groups = [tokenize_group(tokenizer, group, max_tokens=settings.max_tokens) for group in rated]
-    found = features(checkpoint, groups, FeatureSettings(settings.layer, settings.pooling))
-    winners, losers = found.unflatten(0, (-1, 2)).unbind(1)
+    response_features = features(
+        checkpoint, groups, FeatureSettings(settings.layer, settings.pooling)
+    )
+    winners, losers = response_features.unflatten(0, (-1, 2)).unbind(1)
     return winners, losers, sum(group.trimmed > 0 for group in groups)
 
 

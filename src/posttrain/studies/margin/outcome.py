@@ -187,12 +187,12 @@ def _sensitivity(outcome: Outcome, draws: Resamples) -> pd.DataFrame:
     table = TidyTable("loss", "size", outcome.grid_name, "accuracy")
     for s, size in enumerate(outcome.sizes):
         for g, value in enumerate(outcome.grid):
-            found = {
+            accuracies = {
                 loss: draws.measure(outcome.sums[ARMS.index(Arm(loss)), s, :, g])[Metric.ACCURACY]
                 for loss in LOSSES
             }
-            for loss, replicates in found.items():
-                gained = replicates - found[Loss.NONE]
+            for loss, replicates in accuracies.items():
+                gained = replicates - accuracies[Loss.NONE]
                 table.add(loss, size, value, replicates[0], replicates=gained)
     return table.frame()
 

@@ -50,6 +50,6 @@ def optimum_table(
     for margin in margins:
         for probability in probabilities:
             exact = optimal_difference(torch.tensor(probability, dtype=torch.float64), margin)
-            found = minimised_difference(probability, margin)
-            rows.append((probability, margin, float(exact), found, float(torch.sigmoid(exact))))
+            minimised = minimised_difference(probability, margin)
+            rows.append((probability, margin, float(exact), minimised, float(torch.sigmoid(exact))))
     return pd.DataFrame(rows, columns=["p", "margin", "closed form", "minimised", "claimed"])
