@@ -91,9 +91,9 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
     Raises:
         UserError: If there are fewer training groups than ``size``.
     """
-    found = load_groups(source, checkpoint, settings)
+    loaded = load_groups(source, checkpoint, settings)
     training, test = training_and_test(
-        found.ranked,
+        loaded.ranked,
         test_share=settings.test_share,
         test_size=settings.test_size,
         seed=settings.data_seed,
@@ -103,8 +103,10 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
             f"size {settings.size} exceeds the {len(training)} training groups; lower size or use "
             "more groups"
         )
-    account = found.account | {"test groups": len(test)}
-    return Prepared(found.ranked, found.tokens, account, found.gold, training=training, test=test)
+    account = loaded.account | {"test groups": len(test)}
+    return Prepared(
+        loaded.ranked, loaded.tokens, account, loaded.gold, training=training, test=test
+    )
 
 
 def train_and_score(
@@ -155,7 +157,7 @@ def tune(
     rows = []
     for arm in settings.arms:
         for rate in settings.learning_rates:
-            found = []
+            accuracies = []
             for seed in range(settings.tuning_seeds if len(settings.learning_rates) > 1 else 0):
                 subset = _subset(prepared, seed, settings)
                 fitting, validation = split(
@@ -174,8 +176,8 @@ def tune(
                     judged=subset[validation],
                     tests=[own_test(arm)],
                 )
-                found.append(np.mean((differences > 0) + 0.5 * (differences == 0)))
-            rows.append((arm, rate, float(np.mean(found)) if found else float("nan")))
+                accuracies.append(np.mean((differences > 0) + 0.5 * (differences == 0)))
+            rows.append((arm, rate, float(np.mean(accuracies)) if accuracies else float("nan")))
     return pd.DataFrame(rows, columns=["trained", "learning rate", "accuracy"])
 
 

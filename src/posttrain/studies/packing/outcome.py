@@ -190,9 +190,9 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         for metric in (OrderMetric.ACCURACY, OrderMetric.LOG_LIKELIHOOD):
             differences.add(arm, test, metric, replicates=gaps[metric])
     contrasts = TidyTable("contrast")
-    for name, (one, other) in CONTRASTS.items():
-        if one in measured and other in measured:
-            gap = difference(measured[one], measured[other])[OrderMetric.ACCURACY]
+    for name, (first, second) in CONTRASTS.items():
+        if first in measured and second in measured:
+            gap = difference(measured[first], measured[second])[OrderMetric.ACCURACY]
             contrasts.add(name, replicates=gap)
     return {
         "matrix": matrix.frame(),

@@ -24,8 +24,8 @@ FEW = 20
 
 def accuracy(record: Record, trained: str, tested: str, metric: str = OrderMetric.ACCURACY) -> str:
     """Accuracy (%) of one cell of the matrix, with its interval."""
-    found = estimate(record.tables["matrix"], trained=trained, tested=tested, metric=metric)
-    return with_interval(found, sign=False)
+    interval = estimate(record.tables["matrix"], trained=trained, tested=tested, metric=metric)
+    return with_interval(interval, sign=False)
 
 
 def gap(record: Record, trained: str, tested: str) -> str:
@@ -83,8 +83,8 @@ def non_inferiority_table(records: Sequence[Record]) -> pd.DataFrame:
             trained, tested = str(row[0]), str(row[1])
             if trained == RowName.SEPARATE or trained.endswith("ranked"):
                 continue
-            found = differences.loc[(trained, tested, OrderMetric.ACCURACY)]
-            narrow = (found["estimate"], found["low 90"], found["high 90"])
+            difference = differences.loc[(trained, tested, OrderMetric.ACCURACY)]
+            narrow = (difference["estimate"], difference["low 90"], difference["high 90"])
             inferior, superior = float(row[5]), float(row[6])
             rows.append(
                 {
@@ -169,8 +169,8 @@ def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> p
             cells = rows.setdefault((record.source, str(row.layout)), {})
             if int(row.responses) < FEW:
                 continue
-            found = (float(row.estimate), float(row.low), float(row.high))
-            cells[str(row.value)] = with_interval(found, scale=1, digits=2, sign=False)
+            interval = (float(row.estimate), float(row.low), float(row.high))
+            cells[str(row.value)] = with_interval(interval, scale=1, digits=2, sign=False)
     index = pd.MultiIndex.from_tuples(list(rows), names=["source", "layout"])
     table = pd.DataFrame(list(rows.values()), index=index).fillna("–")
     return table[sorted(table.columns, key=lambda name: int(re.findall(r"\d+", name)[0]))]

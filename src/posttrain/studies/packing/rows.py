@@ -99,10 +99,10 @@ def _differentiate(
         if not gradients:
             return scores, torch.empty(0)
         ranking_loss(scores[inputs["winners"]], scores[inputs["losers"]]).backward()
-    found = [
+    parts = [
         parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None
     ]
-    gradient = torch.cat(found)
+    gradient = torch.cat(parts)
     model.zero_grad()
     return scores.detach(), gradient
 
@@ -159,19 +159,19 @@ def measure(source: str, settings: RowSettings, cache_dir: Path | None) -> Measu
         :func:`.packing.distance.distances`.
     """
     checkpoint = checkpoint_for(source)
-    found = load_groups(source, checkpoint, settings)
+    loaded = load_groups(source, checkpoint, settings)
     # A random part, because records of one group tend to stand together.
-    order = np.random.default_rng(settings.data_seed).permutation(len(found.tokens))
-    compared = [found.tokens[i] for i in order[: settings.distance_groups]]
+    order = np.random.default_rng(settings.data_seed).permutation(len(loaded.tokens))
+    compared = [loaded.tokens[i] for i in order[: settings.distance_groups]]
     tables = {
-        "tokens": token_table(found.tokens),
+        "tokens": token_table(loaded.tokens),
         "padding": padding(
-            found.tokens, batch_groups=settings.batch_size, pack_length=settings.pack_length
+            loaded.tokens, batch_groups=settings.batch_size, pack_length=settings.pack_length
         ),
         "equality": equality(checkpoint, compared[: settings.equality_groups]),
         "distances": distances(checkpoint, compared, resamples=settings.resamples),
     }
-    return Measured(found.account, tables)
+    return Measured(loaded.account, tables)
 
 
 STUDY = Study(
