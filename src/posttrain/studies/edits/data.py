@@ -75,33 +75,33 @@ def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGro
     of the same prompt, the group is left out, or ignoring edits would not ignore them. An edit
     that equals another response in tokens is taken off its group. Both are counted.
     """
-    found = load_groups(source, checkpoint, settings)
-    edits = {(group.cluster_id, group.edited) for group in found.ranked if group.has_edit}
-    kept = [
+    loaded = load_groups(source, checkpoint, settings)
+    edits = {(group.cluster_id, group.edited) for group in loaded.ranked if group.has_edit}
+    usable = [
         k
-        for k, group in enumerate(found.ranked)
+        for k, group in enumerate(loaded.ranked)
         if not {(group.cluster_id, group.chosen), (group.cluster_id, group.rejected)} & edits
     ]
     ranked, tokens = [], []
     lost = 0
-    for k in kept:
-        group, ids = found.ranked[k], found.tokens[k]
+    for k in usable:
+        group, ids = loaded.ranked[k], loaded.tokens[k]
         if group.has_edit and len(ids.responses) < 3:
             lost += 1
             group = without_edit(group)
         ranked.append(group)
         responses = ids.responses[-len(group.responses) :]
         tokens.append(replace(ids, responses=responses, places=()))
-    gold = found.gold and [
-        found.gold[k][-len(group.responses) :] for k, group in zip(kept, ranked, strict=True)
+    gold = loaded.gold and [
+        loaded.gold[k][-len(group.responses) :] for k, group in zip(usable, ranked, strict=True)
     ]
     groups = EditGroups(ranked, tokens, gold, account={})
     with_edit = groups.edits[groups.edits >= 0]
     return replace(
         groups,
-        account=found.account
+        account=loaded.account
         | {
-            "groups of which an edit is chosen or rejected": len(found.ranked) - len(kept),
+            "groups of which an edit is chosen or rejected": len(loaded.ranked) - len(usable),
             "edits equal to another response in tokens": lost,
             "groups with an edit": len(with_edit),
             "edits": len(np.unique(with_edit)),

@@ -136,17 +136,17 @@ def measure(source: str, settings: ExampleSettings, cache_dir: Path | None) -> M
 
 def _shown(groups: EditGroups, judged: np.ndarray, settings: ExampleSettings) -> list[int]:
     """The first groups that are short enough, one a prompt."""
-    found: dict[str, int] = {}
+    firsts: dict[str, int] = {}
     for i in judged:
         group = groups.ranked[i]
         if max(len(text.split()) for text in group.responses) <= settings.words:
-            found.setdefault(group.cluster_id, int(i))
-    if not found:
+            firsts.setdefault(group.cluster_id, int(i))
+    if not firsts:
         raise UserError(
             f"no test group with an edit has responses of at most {settings.words} words; raise "
             "words"
         )
-    return list(found.values())[: settings.shown]
+    return list(firsts.values())[: settings.shown]
 
 
 def score_kernel(

@@ -127,7 +127,7 @@ def tune(experiment: Experiment, cell: Cell) -> list[tuple[float, float]]:
     rates = settings.learning_rates
     if len(rates) == 1:
         return [(rates[0], float("nan"))]
-    found = np.zeros((len(rates), settings.tuning_seeds))
+    accuracies = np.zeros((len(rates), settings.tuning_seeds))
     for seed in range(settings.tuning_seeds):
         order = experiment.order(seed)
         # Not from the groups that arms add: all arms are judged by the same ones.
@@ -158,8 +158,8 @@ def tune(experiment: Experiment, cell: Cell) -> list[tuple[float, float]]:
                 steps=experiment.steps(chosen),
             )
             sums = pairs.sums(scores).sum(axis=0)
-            found[r, seed] = edit_metrics(sums)[PairKind.RATED]
-    return list(zip(rates, found.mean(axis=1).tolist(), strict=True))
+            accuracies[r, seed] = edit_metrics(sums)[PairKind.RATED]
+    return list(zip(rates, accuracies.mean(axis=1).tolist(), strict=True))
 
 
 def train_and_test(
@@ -236,13 +236,13 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> tuple[Outco
     # trained at every share, because how many steps all arms take depends on the edits.
     trained = sorted(settings.cells, key=lambda cell: (-cell.size, str(cell)))
     parallel = Parallel(n_jobs=settings.processes)
-    found = dict(
+    outcomes = dict(
         zip(trained, parallel(delayed(one)(experiment, cell) for cell in trained), strict=True)
     )
     tuning = [
         asdict(cell) | {"learning rate": rate, "accuracy": accuracy}
         for cell in settings.cells
-        for rate, accuracy in found[cell].rates
+        for rate, accuracy in outcomes[cell].rates
     ]
     groups, test = experiment.groups, experiment.test
     account = {
@@ -250,9 +250,9 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> tuple[Outco
         "test groups with an edit": int((groups.edits[test] >= 0).sum()),
     }
     outcome = Outcome(
-        {cell: found[cell].sums for cell in settings.cells},
-        {cell: found[cell].shared for cell in settings.cells},
-        {cell: found[cell].costs for cell in settings.cells},
+        {cell: outcomes[cell].sums for cell in settings.cells},
+        {cell: outcomes[cell].shared for cell in settings.cells},
+        {cell: outcomes[cell].costs for cell in settings.cells},
         length_baselines(groups.pairs(test), groups.lengths(test)),
         account,
     )

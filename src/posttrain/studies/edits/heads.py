@@ -95,7 +95,9 @@ def run(
     # Before features are computed, which takes long.
     for (training, _), seed, cell in product(splits, range(settings.seeds), settings.cells):
         choose(_order(training, seed), groups.edits, ARMS[cell.arm], cell.size, cell.share)
-    found = features(checkpoint, groups.tokens, FeatureSettings(settings.layer, settings.pooling))
+    response_features = features(
+        checkpoint, groups.tokens, FeatureSettings(settings.layer, settings.pooling)
+    )
     counts = [len(group.responses) for group in groups.ranked]
     firsts = np.cumsum([0, *counts])[:-1]
     everything = np.arange(len(counts))
@@ -117,7 +119,9 @@ def run(
                     name: training_groups(groups, ARMS[name], part) for name, part in chosen.items()
                 }
                 compared = Comparisons.from_groups(chosen, trained, firsts)
-                scored, best = _fit(groups, compared, order[:size], found, firsts, tested, settings)
+                scored, best = _fit(
+                    groups, compared, order[:size], response_features, firsts, tested, settings
+                )
                 for name, part in chosen.items():
                     cell = Cell(name, size, share)
                     scores[cell][:, seed, tested] = scored[name]
@@ -125,8 +129,8 @@ def run(
                     costs[cell].append(cost(groups, ARMS[name], part, trained[name]))
     sums, shared = (
         {
-            cell: np.stack([pairs.sums(values) for values in found[k]])
-            for cell, found in scores.items()
+            cell: np.stack([pairs.sums(values) for values in by_tuning[k]])
+            for cell, by_tuning in scores.items()
         }
         for k in range(2)
     )
@@ -148,7 +152,7 @@ def _fit(
     groups: EditGroups,
     compared: Comparisons,
     base: np.ndarray,
-    found: Tensor,
+    response_features: Tensor,
     firsts: np.ndarray,
     tested: np.ndarray,
     settings: HeadSettings,
@@ -162,8 +166,8 @@ def _fit(
     # Annotators' choices among the groups that all arms share: they set the scale of features and
     # judge penalties.
     last = firsts[base] + np.array([len(groups.ranked[i].responses) for i in base])
-    scale = found[np.concatenate([last - 2, last - 1])].std(dim=0).clamp_min(1e-6)
-    differences = (found[compared.winners] - found[compared.losers]) / scale
+    scale = response_features[np.concatenate([last - 2, last - 1])].std(dim=0).clamp_min(1e-6)
+    differences = (response_features[compared.winners] - response_features[compared.losers]) / scale
     judged = np.isin(compared.winners, last - 2) & np.isin(compared.losers, last - 1)
     fold = _inner_folds(groups, compared.groups, base, settings.inner_folds)
     weights = torch.from_numpy(compared.weights)
@@ -187,7 +191,7 @@ def _fit(
         )
         for head, k, place in zip(heads, arms, places, strict=True):
             name = settings.arms[k]
-            scored[name] = (head[[place, shared]] @ (found[tested] / scale).T).numpy()
+            scored[name] = (head[[place, shared]] @ (response_features[tested] / scale).T).numpy()
             best[name] = int(place)
     return scored, best
 

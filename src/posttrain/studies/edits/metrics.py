@@ -62,12 +62,12 @@ class TestPairs:
                     rows.append((*ends, shorter, codes[number], kind, True))
             first += len(group.responses)
         winners, losers, shorter, of_group, kinds, by_gold = map(np.array, zip(*rows, strict=True))
-        found: dict[str, np.ndarray] = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
-        found |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == PairKind.RATED)}
+        by_stratum: dict[str, np.ndarray] = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
+        by_stratum |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == PairKind.RATED)}
         for kind in KINDS:
-            found[f"{kind}, winner longer"] = found[kind] & (shorter < 0)
-            found[f"{kind}, winner shorter"] = found[kind] & (shorter > 0)
-        strata = np.stack([found[name] for name in STRATA])
+            by_stratum[f"{kind}, winner longer"] = by_stratum[kind] & (shorter < 0)
+            by_stratum[f"{kind}, winner shorter"] = by_stratum[kind] & (shorter > 0)
+        strata = np.stack([by_stratum[name] for name in STRATA])
         return cls(winners, losers, strata, of_group, len(names))
 
     def sums(self, scores: np.ndarray) -> np.ndarray:
@@ -98,16 +98,16 @@ def edit_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
       that of those whose winner is the longer: a model that only ranks better gains on both and
       leans no more than before.
     """
-    of = SUMS.split(sums)
+    totals = SUMS.split(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = of.right / of.count
-        rated = of.count[..., STRATA.index(PairKind.RATED)]
+        accuracy = totals.right / totals.count
+        rated = totals.count[..., STRATA.index(PairKind.RATED)]
         by_name = {name: accuracy[..., k] for k, name in enumerate(STRATA)}
         longer, shorter = (
             by_name[f"{PairKind.RATED}, winner {length}"] for length in ("longer", "shorter")
         )
         return by_name | {
-            Metric.LOG_LIKELIHOOD: of.likelihood / rated,
+            Metric.LOG_LIKELIHOOD: totals.likelihood / rated,
             LEANS_SHORTER: (shorter - longer) / 2,
         }
 

@@ -151,8 +151,8 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
             for cell, values in measured.items()
             if cell.arm != ArmName.IGNORE
         }
-        for table, found in ((metrics, measured), (gains, gained)):
-            for cell, values in found.items():
+        for table, by_cell in ((metrics, measured), (gains, gained)):
+            for cell, values in by_cell.items():
                 table.add_metrics(cell.arm, cell.size, cell.share, tuning, metrics=values)
         sizes = sorted({cell.size for cell in measured})
         for arm, share in dict.fromkeys((cell.arm, cell.share) for cell in gained):
@@ -161,17 +161,17 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
                 trends.add(arm, share, tuning, metric, replicates=slope(sizes, curve))
         for size, share in dict.fromkeys((cell.size, cell.share) for cell in measured):
             for contrast, arms in CONTRASTS.items():
-                one, other = (measured.get(Cell(arm, size, share)) for arm in arms)
-                if one is not None and other is not None:
-                    gaps = difference(one, other)
+                first, second = (measured.get(Cell(arm, size, share)) for arm in arms)
+                if first is not None and second is not None:
+                    gaps = difference(first, second)
                     contrasts.add_metrics(contrast, size, share, tuning, metrics=gaps)
     alone = Resamples.draw(groups, 1, count=resamples)
     baselines = TidyTable("baseline", "metric")
     for name, sums in outcome.baselines.items():
-        found_alone = alone.measure(sums[None], edit_metrics)
+        baseline = alone.measure(sums[None], edit_metrics)
         # Lengths are no log-odds.
-        del found_alone[Metric.LOG_LIKELIHOOD]
-        baselines.add_metrics(name, metrics=found_alone)
+        del baseline[Metric.LOG_LIKELIHOOD]
+        baselines.add_metrics(name, metrics=baseline)
     return {
         "metrics": metrics.frame(),
         "gains": gains.frame(),

@@ -22,8 +22,8 @@ from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 
 def arms_of(record: Record) -> list[str]:
     """The arms of a record, in the order of :data:`.edits.outcome.ARMS`."""
-    there = set(record.tables["metrics"]["arm"])
-    return [arm for arm in ARMS if arm in there]
+    trained = set(record.tables["metrics"]["arm"])
+    return [arm for arm in ARMS if arm in trained]
 
 
 def gain(record: Record, arm: str, metric: str = PairKind.RATED, **where: object) -> str:
@@ -100,9 +100,9 @@ def contrast_table(records: Sequence[Record]) -> pd.DataFrame:
     """Differences between two arms on chosen > rejected (points), tuned, most data."""
     columns = {}
     for record in ordered(records):
-        there = set(record.tables["contrasts"]["contrast"])
+        recorded = set(record.tables["contrasts"]["contrast"])
         columns[title(record)] = {
-            name: contrast(record, name) for name in CONTRASTS if name in there
+            name: contrast(record, name) for name in CONTRASTS if name in recorded
         }
     return pd.DataFrame(columns).reindex(list(CONTRASTS)).fillna("–").rename_axis("difference")
 
@@ -152,8 +152,8 @@ def cost_table(record: Record) -> pd.DataFrame:
         ):
             row[column] = "–"
             if arm != ArmName.IGNORE and more[name] > 0:
-                found = estimate(record.tables["gains"], arm=arm, **where)
-                value, low, high = (number * unit / more[name] for number in found)
+                interval = estimate(record.tables["gains"], arm=arm, **where)
+                value, low, high = (number * unit / more[name] for number in interval)
                 row[column] = with_interval((value, low, high), digits=2)
         rows[arm] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
