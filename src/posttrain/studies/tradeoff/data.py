@@ -117,7 +117,7 @@ def simulated_data(
     drawn_candidates = draw_candidates(
         prompts, responses, seed=3 * seed + 2, sensitive=candidates_sensitive
     )
-    held_out = {one.task.prompt[-1].content for one in drawn_candidates}
+    held_out = {options.task.prompt[-1].content for options in drawn_candidates}
     ranked: list[RankedGroup] = []
     harmless: list[tuple[bool, ...]] = []
     for number, (domain, share) in enumerate(zip(get_args(Domain), sensitive, strict=True)):
@@ -129,44 +129,53 @@ def simulated_data(
         ]
         ranked += [replace(group.ranked, id=f"{domain}-{group.ranked.id}") for group in drawn]
         harmless += [tuple(value == 0 for value in group.gold("safety")) for group in drawn]
-    of = [response for one in drawn_candidates for response in one.responses]
     right = [
-        response.refuses == one.task.unsafe
-        for one in drawn_candidates
-        for response in one.responses
+        response.refuses == options.task.unsafe
+        for options in drawn_candidates
+        for response in options.responses
     ]
     candidates = CandidateSet(
-        [one.task.prompt for one in drawn_candidates],
-        [tuple(response.text for response in one.responses) for one in drawn_candidates],
+        [options.task.prompt for options in drawn_candidates],
+        [tuple(response.text for response in options.responses) for options in drawn_candidates],
         [
-            tokenize_responses(tokenizer, one.task.prompt, [r.text for r in one.responses])
-            for one in drawn_candidates
+            tokenize_responses(tokenizer, options.task.prompt, [r.text for r in options.responses])
+            for options in drawn_candidates
         ],
         np.array(
             [
-                "unsafe" if one.task.unsafe else "lookalike" if one.task.lookalike else "other"
-                for one in drawn_candidates
+                "unsafe"
+                if options.task.unsafe
+                else "lookalike"
+                if options.task.lookalike
+                else "other"
+                for options in drawn_candidates
             ]
         ),
-        _right_and_wrong(right, [len(one.responses) for one in drawn_candidates]),
-        np.array([[response.gold(domain) for domain in get_args(Domain)] for response in of]),
+        _right_and_wrong(right, [len(options.responses) for options in drawn_candidates]),
+        np.array(
+            [
+                [response.gold(domain) for domain in get_args(Domain)]
+                for options in drawn_candidates
+                for response in options.responses
+            ]
+        ),
     )
-    found = tokenize_groups(tokenizer, ranked)
-    kept = [ranked[k] for k in found.kept]
-    sources = np.array([str(group.domain) for group in kept])
+    tokenized = tokenize_groups(tokenizer, ranked)
+    usable = [ranked[k] for k in tokenized.kept]
+    sources = np.array([str(group.domain) for group in usable])
     return TradeoffData(
-        kept,
-        found.groups,
+        usable,
+        tokenized.groups,
         sources,
         candidates,
         {
-            "groups": len(kept),
+            "groups": len(usable),
             "groups with prompts of candidates, left out": len(DOMAINS) * groups - len(ranked),
-            "fingerprint": fingerprint(kept),
-            "tokenisation": found.counts,
+            "fingerprint": fingerprint(usable),
+            "tokenisation": tokenized.counts,
         },
-        overview(kept, sources, dict.fromkeys(DOMAINS, "simulated annotators")),
-        [harmless[k] for k in found.kept],
+        overview(usable, sources, dict.fromkeys(DOMAINS, "simulated annotators")),
+        [harmless[k] for k in tokenized.kept],
     )
 
 
@@ -190,15 +199,15 @@ def human_data(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> T
             for group in groups
         ]
         plain = _some(plain, pairs, seed)
-        found = tokenize_groups(tokenizer, plain, max_tokens=max_tokens, skip_too_long=True)
-        ranked += [plain[k] for k in found.kept]
-        tokens += found.groups
-        sources += [name] * len(found.groups)
-        account[name] = described | {"pairs": len(plain), "tokenisation": found.counts}
+        tokenized = tokenize_groups(tokenizer, plain, max_tokens=max_tokens, skip_too_long=True)
+        ranked += [plain[k] for k in tokenized.kept]
+        tokens += tokenized.groups
+        sources += [name] * len(tokenized.groups)
+        account[name] = described | {"pairs": len(plain), "tokenisation": tokenized.counts}
     account[CONFLICTS] = loaded[CONFLICTS][1]
     labels = {name: who for name, (_, who) in HUMAN_SOURCES.items()} | {CONFLICTS: CONFLICT_LABELS}
     everything = [*ranked, *loaded[CONFLICTS][0]]
-    of = np.array([*sources, *[CONFLICTS] * len(loaded[CONFLICTS][0])])
+    source_of = np.array([*sources, *[CONFLICTS] * len(loaded[CONFLICTS][0])])
     account["fingerprint"] = fingerprint(everything)
     return TradeoffData(
         ranked,
@@ -206,7 +215,7 @@ def human_data(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> T
         np.array(sources),
         refusals(tokenizer, loaded[CONFLICTS][0]),
         account,
-        overview(everything, of, labels),
+        overview(everything, source_of, labels),
     )
 
 
@@ -216,7 +225,9 @@ def _some(groups: Sequence[RankedGroup], most: int, seed: int) -> list[RankedGro
     counts = np.bincount(codes)
     order = np.random.default_rng(seed).permutation(len(counts))
     taken = order[np.cumsum(counts[order]) <= most]
-    return [group for group, there in zip(groups, np.isin(codes, taken), strict=True) if there]
+    return [
+        group for group, is_taken in zip(groups, np.isin(codes, taken), strict=True) if is_taken
+    ]
 
 
 def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
@@ -250,8 +261,11 @@ def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
     }
     return CandidateSet(
         [*texts],
-        [tuple(found) for found in texts.values()],
-        [tokenize_responses(tokenizer, prompt, [*found]) for prompt, found in texts.items()],
+        [tuple(responses) for responses in texts.values()],
+        [
+            tokenize_responses(tokenizer, prompt, [*responses])
+            for prompt, responses in texts.items()
+        ],
         np.array(["unsafe" if unsafe[prompt] else "lookalike" for prompt in texts]),
         np.array(
             [
@@ -265,13 +279,13 @@ def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
 def _right_and_wrong(right: Sequence[bool], counts: Sequence[int]) -> np.ndarray:
     """All pairs of one prompt's responses that do right and that do not, ``[pairs, 2]``."""
     stops = np.cumsum(counts)
-    found = [
+    pairs = [
         (good, bad)
         for start, stop in zip(stops - counts, stops, strict=True)
         for good, bad in product(range(start, stop), repeat=2)
         if right[good] and not right[bad]
     ]
-    return np.array(found, dtype=int).reshape(-1, 2)
+    return np.array(pairs, dtype=int).reshape(-1, 2)
 
 
 def account_of(world: TradeoffData) -> dict[str, Any]:

@@ -81,8 +81,10 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.margins(0.12)
     axes[0][0].set_ylabel("accuracy on safety (%)")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    found = dict(zip(labels, handles, strict=True))
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3, frameon=False)
+    legend = dict(zip(labels, handles, strict=True))
+    figure.legend(
+        legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False
+    )
     return figure
 
 
@@ -103,8 +105,8 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS)
         wide = table.fillna({"parameter": -1.0}).pivot_table(
             index=keys, columns="metric", values="estimate"
         )[list(names)] * (1 if gold else 100)
-        found = wide.reset_index()
-        _draw_choices(axis, found, names, team)
+        points = wide.reset_index()
+        _draw_choices(axis, points, names, team)
         axis.set_title(title)
         if gold:
             axis.set_xlabel("mean gold helpfulness of the choice")
@@ -118,22 +120,24 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS)
     return figure
 
 
-def _draw_choices(axis: Axes, found: pd.DataFrame, names: tuple[str, str], team: str) -> None:
+def _draw_choices(axis: Axes, points: pd.DataFrame, names: tuple[str, str], team: str) -> None:
     x, y = names
-    best = found[(found["team"] == Team.NOBODY) & (found["system"] == BEST)].sort_values(
+    best = points[(points["team"] == Team.NOBODY) & (points["system"] == BEST)].sort_values(
         "parameter"
     )
     if len(best):
         axis.plot(best[x], best[y], color="black", lw=1, marker="*", ms=9, label="best possible")
-    chance = found[found["system"] == RANDOM]
+    chance = points[points["system"] == RANDOM]
     axis.plot(chance[x], chance[y], "x", color="black", ms=7, label="random choice", ls="")
     for rule, (colour, marker, line) in RULE_STYLE.items():
-        part = found[(found["team"] == team) & (found["system"] == rule)].sort_values("parameter")
+        part = points[(points["team"] == team) & (points["system"] == rule)].sort_values(
+            "parameter"
+        )
         axis.plot(
             part[x], part[y], color=colour, marker=marker, ls=line, lw=1.4, ms=5,
             label=f"two models, {rule}", zorder=3,
         )  # fmt: skip
-    alone = found[found["team"] == Team.SINGLE]
+    alone = points[points["team"] == Team.SINGLE]
     others = alone[~alone["system"].isin(MODEL_STYLE)]
     axis.plot(
         others[x], others[y], "D", color=GREY, ms=4, ls="", label="one model, other mixes", zorder=2

@@ -154,11 +154,11 @@ class Experiment:
         ]
         experiment = cls(checkpoint, world, parts[0], parts[1], np.sort(test), settings)
         for domain, needed in most_groups(settings.size, settings.arms).items():
-            there = len(experiment.training[domain])
-            if needed > there:
+            available = len(experiment.training[domain])
+            if needed > available:
                 raise UserError(
-                    f"the arms need {needed} training groups of {domain}, and there are {there}; "
-                    "lower size or use more groups"
+                    f"the arms need {needed} training groups of {domain}, and there are "
+                    f"{available}; lower size or use more groups"
                 )
         if world.harmless is None and any(ARMS[arm].auxiliary for arm in settings.arms):
             raise UserError(
@@ -188,10 +188,10 @@ class Experiment:
             seed=seed,
             auxiliary_weight=self.settings.auxiliary_weight if auxiliary else 0.0,
         )
-        found = reward_model.score(
+        scores = reward_model.score(
             model, scored, pad_token_id=pad_token_id, layout=LAYOUTS["exact"]
         )
-        return found.numpy()
+        return scores.numpy()
 
     def _training_group(self, i: int, *, labels: bool) -> TrainingGroup:
         plain = TrainingGroup.with_all_pairs(self.world.tokens[i])
@@ -216,7 +216,7 @@ def tune(experiment: Experiment, arm: str) -> list[tuple[float, float]]:
     rates = settings.learning_rates
     if len(rates) == 1:
         return [(rates[0], float("nan"))]
-    found = np.zeros((len(rates), settings.tuning_seeds))
+    accuracies = np.zeros((len(rates), settings.tuning_seeds))
     for seed in range(settings.tuning_seeds):
         groups = experiment.chosen(arm, seed)
         fitting, held = split(
@@ -228,8 +228,8 @@ def tune(experiment: Experiment, arm: str) -> list[tuple[float, float]]:
         for r, rate in enumerate(rates):
             scores = experiment.scores(arm, groups[fitting], judges, rate=rate, seed=seed)
             winners, losers = scores.reshape(-1, 2).T
-            found[r, seed] = np.mean((winners > losers) + 0.5 * (winners == losers))
-    return list(zip(rates, found.mean(axis=1).tolist(), strict=True))
+            accuracies[r, seed] = np.mean((winners > losers) + 0.5 * (winners == losers))
+    return list(zip(rates, accuracies.mean(axis=1).tolist(), strict=True))
 
 
 def train_arm(experiment: Experiment, arm: str) -> tuple[ArmOutcome, list[tuple[float, float]]]:
@@ -280,17 +280,17 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> Outcome:
     # The longest first, so that no process is left alone with it at the end.
     order = sorted(settings.arms, key=lambda arm: -ARMS[arm].scale)
     results = Parallel(n_jobs=settings.processes)(delayed(one)(experiment, arm) for arm in order)
-    found = dict(zip(order, results, strict=True))
+    outcomes = dict(zip(order, results, strict=True))
     tuning = [
         {"arm": arm, "learning rate": rate, "accuracy": accuracy}
         for arm in settings.arms
-        for rate, accuracy in found[arm][1]
+        for rate, accuracy in outcomes[arm][1]
     ]
     tested = TestPairs.from_data(experiment.world, experiment.test)
     return Outcome(
         tested,
         experiment.world.candidates,
-        {arm: found[arm][0] for arm in settings.arms},
+        {arm: outcomes[arm][0] for arm in settings.arms},
         pd.DataFrame(tuning),
         account_of(experiment.world)
         | {

@@ -182,22 +182,23 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
     seeds = next(iter(outcome.arms.values())).pairs.shape[1]
     common = Resamples.draw(1, seeds, count=resamples).seeds
     replicates: dict[tuple[str, str, str], Replicates] = {}
-    for test, there in tested.parts().items():
-        codes = np.unique(tested.codes[there], return_inverse=True)[1]
+    for test, inside in tested.parts().items():
+        codes = np.unique(tested.codes[inside], return_inverse=True)[1]
         count = int(codes.max()) + 1
         # Models are common to all tests, so replicates draw the same seeds in each.
         draws = Resamples(Resamples.draw(count, 1, count=resamples).groups, common)
-        strengths = tested.strengths[there]
-        longer = tested.lengths[there]
+        strengths = tested.strengths[inside]
+        longer = tested.lengths[inside]
         sums = sufficient_statistics(longer[:, 0], longer[:, 1], strengths, codes, count)
         alone = Resamples(draws.groups, np.ones((resamples + 1, 1)))
-        found = alone.measure(sums[None])
+        baseline = alone.measure(sums[None])
         baselines.add_metrics(
-            test, metrics={name: found[name] for name in Metric if name.startswith(Metric.ACCURACY)}
+            test,
+            metrics={name: baseline[name] for name in Metric if name.startswith(Metric.ACCURACY)},
         )
         for name, arm in outcome.arms.items():
             for k, tuning in enumerate(TUNINGS):
-                scores = arm.pairs[k][:, there]
+                scores = arm.pairs[k][:, inside]
                 sums = sufficient_statistics(
                     scores[..., 0], scores[..., 1], strengths, codes, count
                 )
@@ -210,8 +211,8 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
         for tuning in TUNINGS:
             gaps: dict[str, Replicates] = {}
             for test in tested.parts():
-                of = SPECIALISTS[domain_of.get(test, test)] if other == OWN else other
-                first, second = (replicates.get((arm, tuning, test)) for arm in (one, of))
+                against = SPECIALISTS[domain_of.get(test, test)] if other == OWN else other
+                first, second = (replicates.get((arm, tuning, test)) for arm in (one, against))
                 if first is not None and second is not None:
                     gaps[test] = difference(first, second)
             if gaps:
@@ -236,13 +237,13 @@ def calibration_table(outcome: Outcome, threshold: float) -> pd.DataFrame:
         {
             "arm": name,
             "model": number,
-            "scale": one.scale,
-            "centre": one.centre,
+            "scale": calibration.scale,
+            "centre": calibration.centre,
             "raw": float((scores < level).mean()),
-            "calibrated": float((one.apply(scores) < level).mean()),
+            "calibrated": float((calibration.apply(scores) < level).mean()),
         }
         for name in SPECIALISTS.values()
-        for number, (one, scores) in enumerate(
+        for number, (calibration, scores) in enumerate(
             zip(outcome.arms[name].calibrations, outcome.arms[name].candidates, strict=True)
         )
     ]

@@ -22,19 +22,19 @@ def overview(
     """
     rows = []
     for name, who in labels.items():
-        of = [ranked[k] for k in np.flatnonzero(sources == name).tolist()]
+        groups = [ranked[k] for k in np.flatnonzero(sources == name).tolist()]
         by_prompt: dict[tuple[Message, ...], list[RankedGroup]] = {}
-        for group in of:
+        for group in groups:
             by_prompt.setdefault(group.prompt, []).append(group)
         circular = sum(map(is_circular, by_prompt.values()))
-        longer = length_accuracy(of, 1000).set_index("strength").loc["all"]
+        longer = length_accuracy(groups, 1000).set_index("strength").loc["all"]
         rows.append(
             {
                 "source": name,
-                "domain": ", ".join(sorted({str(group.domain) for group in of})),
+                "domain": ", ".join(sorted({str(group.domain) for group in groups})),
                 "labels": who,
-                "pairs": len(of),
-                "groups": len({group.cluster_id for group in of}),
+                "pairs": len(groups),
+                "groups": len({group.cluster_id for group in groups}),
                 "contradicting": circular / len(by_prompt),
             }
             | longer.to_dict()

@@ -60,8 +60,8 @@ def examples(outcome: Outcome) -> pd.DataFrame:
     shown = dict.fromkeys(KINDS[:2], 0)
     prompt_of, errs = candidates.prompt_of, candidates.errs
     for number, kind in enumerate(candidates.kinds.tolist()):
-        of = (prompt_of == number).nonzero()[0]
-        chosen = {name: int(of[scores[of].argmax()]) for name, scores in rules.items()}
+        places = (prompt_of == number).nonzero()[0]
+        chosen = {name: int(places[scores[places].argmax()]) for name, scores in rules.items()}
         prompt = _short(candidates.prompts[number][-1].content)
         if kind not in shown or shown[kind] == EXAMPLES or any(prompt == r["prompt"] for r in rows):
             continue
@@ -75,13 +75,13 @@ def examples(outcome: Outcome) -> pd.DataFrame:
                 "kind": kind,
                 "response": WITHHELD
                 if kind == Kind.UNSAFE and candidates.gold is None and errs[place]
-                else _short(candidates.responses[number][place - of[0]]),
+                else _short(candidates.responses[number][place - places[0]]),
                 "right": not errs[place],
                 "helpfulness": helpfulness[place],
                 "safety": safety[place],
                 "chosen by": ", ".join(name for name, best in chosen.items() if best == place),
             }
-            for place in of.tolist()
+            for place in places.tolist()
         ]
     columns = ["prompt", "kind", "response", "right", "helpfulness", "safety", "chosen by"]
     return pd.DataFrame(rows, columns=columns)

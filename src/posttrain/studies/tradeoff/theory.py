@@ -62,9 +62,9 @@ def refusal_table(shares: Sequence[float], sensitive: Sequence[float]) -> pd.Dat
     """
     rows = []
     for kind, (helpful, safe) in REFUSAL.items():
-        there = [prompt_share(value, kind) for value in sensitive]
+        by_kind = [prompt_share(value, kind) for value in sensitive]
         for share in shares:
-            by_domain = np.array([1 - share, share]) * there
+            by_domain = np.array([1 - share, share]) * by_kind
             local = float(by_domain[1] / by_domain.sum())
             difference = float(joint_optimum(helpful, safe, local))
             rows.append((share, kind, local, float(expit(difference)), difference))
