@@ -19,11 +19,11 @@ def learning_curve(history: pd.DataFrame, accuracy: pd.DataFrame, scorer: str) -
     figure, (loss, right, scores) = panels(["loss (nats)", "accuracy (%)", "scores"])
     loss.plot(history["step"], history["loss"], color=TRAINING)
     right.plot(history["step"], history["accuracy"] * 100, color=TRAINING, label="training")
-    found = accuracy[(accuracy["scorer"] == scorer) & (accuracy["metric"] == Metric.ACCURACY)].iloc[
-        0
-    ]
-    right.axhline(found["estimate"] * 100, color=HELD_OUT, label="held out, at the end")
-    right.axhspan(found["low"] * 100, found["high"] * 100, color=HELD_OUT, alpha=0.15, lw=0)
+    held_out = accuracy[
+        (accuracy["scorer"] == scorer) & (accuracy["metric"] == Metric.ACCURACY)
+    ].iloc[0]
+    right.axhline(held_out["estimate"] * 100, color=HELD_OUT, label="held out, at the end")
+    right.axhspan(held_out["low"] * 100, held_out["high"] * 100, color=HELD_OUT, alpha=0.15, lw=0)
     mean, spread = history["score_mean"], history["score_std"]
     scores.plot(history["step"], mean, color=TRAINING, label="mean")
     scores.fill_between(

@@ -13,8 +13,8 @@ LLAMA = "Llama-3.1-8B"
 
 
 def _accuracy(record: Record, scorer: str) -> str:
-    found = estimate(record.tables["accuracy"], scorer=scorer, metric=Metric.ACCURACY)
-    return with_interval(found, sign=False)
+    interval = estimate(record.tables["accuracy"], scorer=scorer, metric=Metric.ACCURACY)
+    return with_interval(interval, sign=False)
 
 
 def accuracy_table(record: Record) -> pd.DataFrame:

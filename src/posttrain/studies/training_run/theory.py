@@ -149,7 +149,7 @@ def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) ->
             config, tokens(group, "exact row"), visible_pairs(group, "exact row")
         )
         for name, setup in SETUPS.items():
-            kept = activation_bytes(
+            activations = activation_bytes(
                 config, max_tokens_per_device, checkpointing=setup.checkpointing
             )
             try:
@@ -158,7 +158,7 @@ def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) ->
                 gpus = None
             hours = setup.passes * forward * pairs / (UTILISATION * H100_FLOPS) / 3600
             state = state_bytes(config, setup.trained)
-            rows.append((model, name, state / 1e9, kept / 1e9, gpus, hours))
+            rows.append((model, name, state / 1e9, activations / 1e9, gpus, hours))
     head = ["model", "trained", "weights and optimiser", "activations", "GPUs", "GPU hours"]
     return pd.DataFrame(rows, columns=head).astype({"GPUs": "Int64"})
 
