@@ -30,7 +30,7 @@ from posttrain.data.sources.simulator.tasks import (
     draw_task,
 )
 from posttrain.evaluation.metrics import STRATA
-from posttrain.evidence import records
+from posttrain.evidence.records import Record
 
 #: Edges between which pairs are counted together, in units of gold reward.
 GAP_EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, np.inf)
@@ -39,13 +39,13 @@ GAP_EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, np.inf)
 BETTER_PREFERRED = "better one preferred"
 
 
-def answer(groups: Sequence[SimulatedGroup], found: Sequence[records.Record]) -> str:
+def answer(groups: Sequence[SimulatedGroup], records: Sequence[Record]) -> str:
     """The page's answer in Markdown, with the numbers of these groups and records."""
     reachable = reachable_accuracy([group.difference for group in groups])
     best = {name: f"{share * 100:.0f} %" for name, share in reachable.items()}
     shares = {
         record.source: record.tables["length"].set_index("strength").loc["all", "estimate"] * 100
-        for record in found
+        for record in records
     }
     least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     return (
@@ -59,10 +59,10 @@ def answer(groups: Sequence[SimulatedGroup], found: Sequence[records.Record]) ->
     )
 
 
-def origin_table(found: Sequence[records.Record]) -> pd.DataFrame:
+def origin_table(records: Sequence[Record]) -> pd.DataFrame:
     """Where each data set comes from: what was compared, repository at commit, licence."""
     rows = {}
-    for original in (ORIGINALS[record.source] for record in found):
+    for original in (ORIGINALS[record.source] for record in records):
         rows[original.name] = {
             "what people compared": original.description,
             "repository": original.repository.removeprefix("https://github.com/"),
@@ -72,10 +72,10 @@ def origin_table(found: Sequence[records.Record]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def size_table(found: Sequence[records.Record]) -> pd.DataFrame:
+def size_table(records: Sequence[Record]) -> pd.DataFrame:
     """What each data set holds and what its converter left out, from records of :func:`run`."""
     rows = {}
-    for record in found:
+    for record in records:
         held = record.tables["summary"].iloc[0]
         rows[record.source] = {
             "rows": f"{held['rows']:,}",
@@ -92,10 +92,10 @@ def size_table(found: Sequence[records.Record]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def length_table(found: Sequence[records.Record]) -> pd.DataFrame:
+def length_table(records: Sequence[Record]) -> pd.DataFrame:
     """Length bias of each data set in percent, from records of :func:`run`."""
     rows = {}
-    for record in found:
+    for record in records:
         by_strength = record.tables["length"].set_index("strength")
         edited = record.tables["summary"]["edited_longer"].astype(float).item()
         everything = by_strength.loc["all"] * 100
