@@ -19,15 +19,10 @@ LLAMA3_8B = LlamaConfig(
 
 @dataclass(frozen=True)
 class GroupLengths:
-    """Lengths of a group in tokens.
+    """Lengths of a group in tokens."""
 
-    Attributes:
-        prompt: P, the tokens that all responses share.
-        responses: R₁ … R_K, the tokens of each response.
-    """
-
-    prompt: float
-    responses: tuple[float, ...]
+    prompt: float  #: P, the tokens that all responses share.
+    responses: tuple[float, ...]  #: R₁ … R_K, the tokens of each response.
 
     @classmethod
     def equal(cls, prompt: float, response: float, count: int) -> "GroupLengths":
@@ -36,11 +31,7 @@ class GroupLengths:
 
 
 def row_lengths(group: GroupLengths, arrangement: Arrangement) -> list[float]:
-    """Tokens of each row that the group takes, padding aside.
-
-    Raises:
-        ValueError: On an unknown arrangement.
-    """
+    """Tokens of each row that the group takes, padding aside."""
     if arrangement not in ARRANGEMENTS:
         raise ValueError(f"unknown arrangement {arrangement!r}; known: {', '.join(ARRANGEMENTS)}")
     separate = [group.prompt + response for response in group.responses]
@@ -97,14 +88,10 @@ def linear_parameters(config: LlamaConfig) -> int:
 def forward_flops(config: LlamaConfig, tokens: float, pairs: float) -> float:
     """Floating-point operations of one forward pass; a multiplication with its addition is two.
 
-    2 · linear parameters · tokens + layers · 4 · (heads × head size) · pairs. The second term is
-    the products of queries with keys and of attention weights with values. Normalisations, rotary
-    embedding, softmax and activations are left out. Training takes three times as many.
-
-    Args:
-        config: Sizes of the model.
-        tokens: Tokens computed, see :func:`tokens`.
-        pairs: Pairs of tokens computed, see :func:`visible_pairs` and :func:`dense_pairs`.
+    2 · linear parameters · tokens + layers · 4 · (heads × head size) · pairs, with pairs from
+    :func:`visible_pairs` or :func:`dense_pairs`. The second term is the products of queries with
+    keys and of attention weights with values. Normalisations, rotary embedding, softmax and
+    activations are left out. Training takes three times as many.
     """
     attention = config.num_hidden_layers * 4 * _attention_width(config) * pairs
     return 2 * linear_parameters(config) * tokens + attention

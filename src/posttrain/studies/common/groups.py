@@ -31,29 +31,18 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class StudyGroups:
-    """The groups of a source whose rated pair can be ranked.
-
-    Attributes:
-        ranked: The groups.
-        tokens: The same, tokenised.
-        account: Where they came from, and what was cut or dropped.
-        gold: True quality of the responses of each group in ``ranked``; None where nobody knows.
-    """
+    """The groups of a source whose rated pair can be ranked."""
 
     ranked: list[RankedGroup]
-    tokens: list[TokenizedGroup]
-    account: dict[str, Any]
+    tokens: list[TokenizedGroup]  #: The same groups, tokenised.
+    account: dict[str, Any]  #: Where they came from, and what was cut or dropped.
+    #: True quality of each group's responses; None where unknown.
     gold: list[tuple[float, ...]] | None = None
 
 
 @dataclass(frozen=True)
 class Prepared(StudyGroups):
-    """Groups with their split.
-
-    Attributes:
-        training: Indices of groups to train on.
-        test: Indices of groups to test on.
-    """
+    """Groups with the indices of those to train on and to test on."""
 
     training: np.ndarray = field(kw_only=True)
     test: np.ndarray = field(kw_only=True)
@@ -65,14 +54,10 @@ class Prepared(StudyGroups):
 
 
 def checkpoint_for(source: str) -> Path:
-    """The tiny Llama for the simulator's small vocabulary, SmolLM2 for human data.
-
-    Raises:
-        ValueError: If there is no folder of human data, before SmolLM2 is unpacked for nothing.
-    """
+    """The tiny Llama for the simulator's small vocabulary, SmolLM2 for human data."""
     if source == SIMULATOR:
         return embedded.tiny()
-    human.folder()
+    human.folder()  # fails before SmolLM2 is unpacked for nothing
     return embedded.smollm2()
 
 
@@ -84,16 +69,9 @@ def without_edit(group: RankedGroup) -> RankedGroup:
 def load_groups(
     source: str, checkpoint: Path, settings: DataSettings, *, edits: bool = True
 ) -> StudyGroups:
-    """Load or simulate groups and tokenise them.
+    """Load groups, or simulate them where the source is ``simulator``, and tokenise them.
 
-    Args:
-        source: ``simulator``, or the name of human preference data (see :mod:`.sources.human`).
-        checkpoint: Folder of the language model whose tokenizer is used.
-        settings: Those of the study.
-        edits: Whether edited responses take part.
-
-    Raises:
-        ValueError: If human data is missing or cannot be read.
+    Without ``edits`` no edited response takes part.
     """
     account: dict[str, Any]
     gold = None
@@ -112,41 +90,31 @@ def load_groups(
     if not edits:
         ranked = [without_edit(group) for group in ranked]
         gold = gold and [qualities[-2:] for qualities in gold]
-    found = tokenize_groups(
+    tokenized = tokenize_groups(
         AutoTokenizer.from_pretrained(checkpoint), ranked, max_tokens=settings.max_tokens
     )
     # A pair is judged by its rating, so both of its responses must be there.
     judged = [
         k
-        for k, group in enumerate(found.groups)
-        if group.places[-2:] == _rated(ranked[found.kept[k]])
+        for k, group in enumerate(tokenized.groups)
+        if group.places[-2:] == _rated(ranked[tokenized.kept[k]])
     ]
-    lost = len(found.groups) - len(judged)
-    counts = found.counts | ({"no rated pair left": lost} if lost else {})
+    lost = len(tokenized.groups) - len(judged)
+    counts = tokenized.counts | ({"no rated pair left": lost} if lost else {})
     return StudyGroups(
-        [ranked[found.kept[k]] for k in judged],
-        [found.groups[k] for k in judged],
+        [ranked[tokenized.kept[k]] for k in judged],
+        [tokenized.groups[k] for k in judged],
         account | {"tokenisation": counts},
-        gold and [gold[found.kept[k]] for k in judged],
+        gold and [gold[tokenized.kept[k]] for k in judged],
     )
 
 
 def training_and_test(
     ranked: Sequence[RankedGroup], *, test_share: float, test_size: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split groups, and take a random part of those to test on.
+    """Ascending indices of groups to train on, and of at most ``test_size`` random ones to test on.
 
-    Args:
-        ranked: The groups.
-        test_share: Share of split groups kept for testing.
-        test_size: Test groups, at most.
-        seed: Of both choices.
-
-    Returns:
-        Ascending indices of the groups to train on and to test on; no split group is in both.
-
-    Raises:
-        ValueError: As for :func:`posttrain.splits.split`.
+    No split group is in both; ``test_share`` is the share of split groups kept for testing.
     """
     training, test = split(ranked, test_fraction=test_share, seed=seed)
     # A random part, because records of one group tend to stand together.

@@ -23,13 +23,13 @@ def tuned_heads(
     """Fit every arm with every penalty, and choose each arm's penalty by cross-validation.
 
     Args:
-        differences: Features of the winner minus those of the loser, shape ``[pairs, features]``.
-        margins: Shape ``[arms, pairs]``.
-        weights: Shape ``[arms, pairs]``.
-        penalties: The grid, ascending.
-        fold: Which fold a pair belongs to, from 0 on, shape ``[pairs]``.
-        judged: Whether a pair judges penalties when its fold is left out, shape ``[pairs]``. The
-            same pairs judge all arms, whatever an arm trains on.
+        differences: Features of the winner minus those of the loser, ``[pairs, features]``.
+        margins: ``[arms, pairs]``.
+        weights: ``[arms, pairs]``.
+        penalties: Ascending.
+        fold: Which fold a pair belongs to, from 0 on, ``[pairs]``.
+        judged: Whether a pair judges penalties when its fold is left out, ``[pairs]``. The same
+            pairs judge all arms, whatever an arm trains on.
         choices: See :func:`.models.heads.fit_heads`.
 
     Returns:
@@ -44,12 +44,12 @@ def tuned_heads(
     left_out = np.concatenate(
         [np.zeros((1, len(fold)), dtype=bool), fold == np.arange(folds)[:, None]]
     )
-    kept = torch.from_numpy(~left_out).to(differences)
+    included = torch.from_numpy(~left_out).to(differences)
     shape = (arms, grid, folds + 1, len(differences))
     fits = fit_heads(
         differences,
         margins=margins.to(differences)[:, None, None].expand(shape).flatten(0, 2),
-        weights=(weights.to(differences)[:, None, None] * kept).expand(shape).flatten(0, 2),
+        weights=(weights.to(differences)[:, None, None] * included).expand(shape).flatten(0, 2),
         penalties=torch.tensor(penalties).to(differences)[:, None].expand(shape[:3]).flatten(),
         choices=choices,
     )

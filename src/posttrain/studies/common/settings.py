@@ -9,11 +9,7 @@ from posttrain.models.features import Pooling
 
 @dataclass(frozen=True)
 class RateSettings:
-    """Whole models, each arm at a learning rate of its own and at one that all arms share.
-
-    Raises:
-        UserError: If the shared learning rate is not among the learning rates.
-    """
+    """Whole models, each arm at a learning rate of its own and at one that all arms share."""
 
     learning_rates: list[float] = setting([1e-3, 3e-3, 1e-2], "Peak learning rates to choose from.")
     shared_learning_rate: float = setting(3e-3, "The one at which all arms are also compared.")
@@ -36,11 +32,7 @@ class TopLayerSettings:
 
 @dataclass(frozen=True)
 class FrozenSettings:
-    """Linear heads on frozen features, each arm at a penalty of its own and at a shared one.
-
-    Raises:
-        UserError: If the penalties are not ascending, or the shared one is not among them.
-    """
+    """Linear heads on frozen features, each arm at a penalty of its own and at a shared one."""
 
     folds: int = setting(8, "Outer folds, by group.")
     inner_folds: int = setting(3, "Folds inside the training groups, for tuning.")

@@ -19,63 +19,42 @@ Training = Literal["heads", "full"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run of a study found; with the run's settings it becomes a record.
+    """What one run of a study found; with the run's settings it becomes a record."""
 
-    Attributes:
-        data: Fingerprint and sizes of the data.
-        tables: Tidy tables by name.
-        settings: Settings as the record shows them; by default all that the run was given.
-        source: Name of the record's source, where the settings decide it.
-        environment: Where it ran, if that was not here.
-    """
-
-    data: Mapping[str, Any]
+    data: Mapping[str, Any]  #: Fingerprint and sizes of the data.
     tables: dict[str, pd.DataFrame]
+    #: As the record shows them; None for all that the run was given.
     settings: Mapping[str, Any] | None = None
-    source: str | None = None
-    environment: Mapping[str, Any] | None = None
+    source: str | None = None  #: Name of the record's source, where the settings decide it.
+    environment: Mapping[str, Any] | None = None  #: Where it ran, if that was not here.
 
 
 @dataclass(frozen=True)
 class Study:
     """A research question and how runs answer it.
 
+    ``measure`` takes a source, settings, and a folder that keeps finished training runs (or None).
+
     >>> from posttrain.studies import STUDIES
     >>> STUDIES["margin"].parse_runs({"simulator": {"seeds": 2}})[0][0]
     'simulator'
     >>> STUDIES["margin"].settings_for("ukpconvarg", "full").__name__
     'HumanFullSettings'
-
-    Attributes:
-        name: Name of its records, for instance ``margin``.
-        question: What it asks, in a line.
-        measure: Takes a source, settings, and a folder that keeps finished training runs (or None),
-            and gives what was measured.
-        simulated: Settings class of runs on simulated data, which train whole models.
-        human: Settings class of runs on human data, by default.
-        human_full: Settings class of training whole models on human data, where the default is
-            heads on frozen features.
-        variant: What a run's settings add to the name of its source.
-        variants: All that they may add.
-        memoizes: Whether finished training runs can be kept in a folder.
     """
 
-    name: str
-    question: str
+    name: str  #: Of its records, for instance ``margin``.
+    question: str  #: What it asks, in a line.
     measure: Callable[[str, Any, Path | None], Measured]
-    simulated: type
-    human: type
-    human_full: type | None = None
+    simulated: type  #: Settings of runs on simulated data, which train whole models.
+    human: type  #: Settings of runs on human data, by default.
+    human_full: type | None = None  #: Of whole models on human data, where the default is heads.
+    #: What settings add to the name of a source.
     variant: Callable[[Any], str] = lambda settings: ""
-    variants: tuple[str, ...] = ()
-    memoizes: bool = False
+    variants: tuple[str, ...] = ()  #: All that they may add.
+    memoizes: bool = False  #: Whether finished training runs can be kept in a folder.
 
     def settings_for(self, source: str, training: Training | None = None) -> type:
         """The settings class of a source, by default that of the cheaper way of training.
-
-        Args:
-            source: ``simulator``, or the name of human data.
-            training: ``heads`` on frozen features, or ``full``.
 
         Raises:
             UserError: If the study does not train the source that way.
@@ -100,10 +79,9 @@ class Study:
     def parse_runs(self, runs: Mapping[str, Any], **every: Any) -> list[tuple[str, Any]]:
         """Sources and settings of runs, from the names of their records.
 
-        Args:
-            runs: What differs from the default settings, by name: that of a source, ``NAME-full``
-                for whole models where heads are the default, or with one of :attr:`variants`.
-            every: Settings of every run, in place of its own; None changes nothing.
+        A name is that of a source, ``NAME-full`` for whole models where heads are the default, or
+        ends in one of :attr:`variants`; its value is what differs from the default settings.
+        ``every`` holds settings of every run, in place of its own; None changes nothing.
 
         Raises:
             UserError: If a setting is unknown or of the wrong type, or a name does not fit.
@@ -134,7 +112,7 @@ class Study:
         profile: str = "custom",
         cache_dir: Path | None = None,
     ) -> records.Record:
-        """Run the study on one source.
+        """Run the study on one source; the record is not yet saved.
 
         Args:
             source: ``simulator``, or the name of human data (see :mod:`.sources.human`).
@@ -143,9 +121,6 @@ class Study:
             profile: Label of how much was run.
             cache_dir: Folder that keeps finished training runs, so that the study goes on where it
                 was interrupted; runs of the same code, settings, data and machine only.
-
-        Returns:
-            The record, not yet saved.
 
         Raises:
             UserError: If the settings are of the wrong class, the data cannot be used, or finished

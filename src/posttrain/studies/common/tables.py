@@ -14,11 +14,9 @@ Replicates = Mapping[str, np.ndarray]
 
 
 class TidyTable:
-    """A table of estimates that grows row by row.
+    """A table of estimates that grows row by row; ``labels`` are columns that say what each is of.
 
-    Args:
-        labels: Columns that say what an estimate is of.
-        narrower: Levels of further intervals, in columns such as ``low 90`` and ``high 90``.
+    ``narrower`` are levels of further intervals, in columns such as ``low 90`` and ``high 90``.
 
     >>> table = TidyTable("arm", "metric")
     >>> table.add("plain", "accuracy", replicates=np.array([0.5, 0.4, 0.6]))

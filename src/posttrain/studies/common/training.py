@@ -34,14 +34,8 @@ logger = logging.getLogger(__name__)
 class Recipe:
     """What runs of one study have in common.
 
-    Attributes:
-        batch_size: Groups per step.
-        epochs: Passes over the training groups.
-        top_layers: How many of the last layers are trained, with the final normalisation and the
-            score head; 0 trains everything.
-        gpu: Train on a GPU.
-        bf16: Compute in bfloat16, in training and later scoring; weights, score head and loss stay
-            in float32. About twice as fast on processors that have such instructions.
+    bfloat16 is about twice as fast on processors that have such instructions, and serves later
+    scoring too.
     """
 
     batch_size: int = setting(32, "Groups per step.")
@@ -77,18 +71,11 @@ def train(
     steps: int | None = None,
     auxiliary_weight: float = 0.0,
 ) -> tuple[PreTrainedModel, int]:
-    """Train a reward model: AdamW, five steps of warm-up, cosine schedule to zero.
+    """Train a reward model: AdamW, five steps of warm-up to the learning rate, cosine to zero.
 
-    Args:
-        checkpoint: Folder of the language model it starts from.
-        groups: Groups with their pairs.
-        layout: How groups become rows.
-        recipe: What is common to the runs of a study.
-        loss_type: See :data:`.trainer.LossType`.
-        learning_rate: Peak learning rate.
-        seed: Seeds the score head, the order of groups and the order of responses.
-        steps: Optimiser steps, however many epochs they are; None for those of the recipe's epochs.
-        auxiliary_weight: See :class:`.training.config.RankingConfig`.
+    ``seed`` decides the score head, the order of groups and that of responses; ``steps`` of the
+    optimiser take the place of the recipe's epochs. For ``loss_type`` and ``auxiliary_weight`` see
+    :class:`.training.config.RankingConfig`.
 
     Returns:
         The trained model, and the id of its padding token.
@@ -152,12 +139,8 @@ def memoize(
 ) -> Callable[..., Any]:
     """A function whose results are kept in a folder, so that an interrupted study goes on.
 
-    Args:
-        function: What takes long.
-        folder: Where results are kept: apart for each code, machine, settings and data.
-        settings: Those of the study.
-        data: Account of its data.
-        ignore: Arguments that settings and data determine.
+    They are kept apart for each code, machine, settings and ``data``, the account of the study's
+    data. ``ignore`` names arguments that settings and data determine.
 
     Raises:
         UserError: If the code is not committed.

@@ -18,7 +18,7 @@ def answer(records: Sequence[Record]) -> str:
     """The chapter's answer in Markdown, from recorded results.
 
     Raises:
-        UserError: If there is no record, or none of all arms.
+        UserError: If there is no record of all arms.
     """
     found = ordered(records)
     whole = [record for record in found if set(ARMS) <= set(arms_of(record))]
@@ -45,9 +45,7 @@ def answer(records: Sequence[Record]) -> str:
 def _when(records: Sequence[Record], whole: Record) -> str:
     """How the gain changes with the length of training, or else with data, in a sentence.
 
-    Args:
-        records: All records.
-        whole: The one that shows the change with data where no run was longer than another.
+    ``whole`` shows the change with data where no run was longer than another.
     """
     by_source = {record.source: record for record in records}
     if {"simulator", "simulator-longer"} <= set(by_source):
@@ -69,7 +67,7 @@ def _when(records: Sequence[Record], whole: Record) -> str:
 
 
 def _sources(key: str, records: Sequence[Record], status: Status) -> list[str]:
-    """Names of the sources whose evidence for a claim says so."""
+    """Sources whose evidence for a claim says so."""
     claim = next(claim for claim in CLAIMS if claim.key == key)
     evidence = zip(claim.judged_by(records), claim.judge(records)[1], strict=True)
     return [named(record) for record, item in evidence if item.status == status]

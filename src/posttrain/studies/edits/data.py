@@ -20,23 +20,17 @@ from posttrain.training.collator import TrainingGroup
 
 @dataclass(frozen=True)
 class EditGroups:
-    """Groups, some with an edit, each with all its responses tokenised.
-
-    Attributes:
-        ranked: The groups.
-        tokens: The same, tokenised.
-        gold: True quality of each group's responses; None where nobody knows.
-        account: Where they came from, and what was cut or dropped.
-    """
+    """Groups, some with an edit, each with all its responses tokenised."""
 
     ranked: list[RankedGroup]
-    tokens: list[TokenizedGroup]
+    tokens: list[TokenizedGroup]  #: The same groups, tokenised.
+    #: True quality of each group's responses; None where nobody knows.
     gold: list[tuple[float, ...]] | None
-    account: dict[str, Any]
+    account: dict[str, Any]  #: Where they came from, and what was cut or dropped.
 
     @cached_property
     def edits(self) -> np.ndarray:
-        """Index of each group's edit among all distinct ones, −1 without; shape ``[groups]``.
+        """Index of each group's edit among all distinct ones, −1 without, ``[groups]``.
 
         Several groups of one prompt may carry the same edit, which was still written once.
         """
@@ -81,33 +75,33 @@ def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGro
     of the same prompt, the group is left out, or ignoring edits would not ignore them. An edit
     that equals another response in tokens is taken off its group. Both are counted.
     """
-    found = load_groups(source, checkpoint, settings)
-    edits = {(group.cluster_id, group.edited) for group in found.ranked if group.has_edit}
-    kept = [
+    loaded = load_groups(source, checkpoint, settings)
+    edits = {(group.cluster_id, group.edited) for group in loaded.ranked if group.has_edit}
+    usable = [
         k
-        for k, group in enumerate(found.ranked)
+        for k, group in enumerate(loaded.ranked)
         if not {(group.cluster_id, group.chosen), (group.cluster_id, group.rejected)} & edits
     ]
     ranked, tokens = [], []
     lost = 0
-    for k in kept:
-        group, ids = found.ranked[k], found.tokens[k]
+    for k in usable:
+        group, ids = loaded.ranked[k], loaded.tokens[k]
         if group.has_edit and len(ids.responses) < 3:
             lost += 1
             group = without_edit(group)
         ranked.append(group)
         responses = ids.responses[-len(group.responses) :]
         tokens.append(replace(ids, responses=responses, places=()))
-    gold = found.gold and [
-        found.gold[k][-len(group.responses) :] for k, group in zip(kept, ranked, strict=True)
+    gold = loaded.gold and [
+        loaded.gold[k][-len(group.responses) :] for k, group in zip(usable, ranked, strict=True)
     ]
     groups = EditGroups(ranked, tokens, gold, account={})
     with_edit = groups.edits[groups.edits >= 0]
     return replace(
         groups,
-        account=found.account
+        account=loaded.account
         | {
-            "groups of which an edit is chosen or rejected": len(found.ranked) - len(kept),
+            "groups of which an edit is chosen or rejected": len(loaded.ranked) - len(usable),
             "edits equal to another response in tokens": lost,
             "groups with an edit": len(with_edit),
             "edits": len(np.unique(with_edit)),
@@ -117,32 +111,20 @@ def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGro
 
 @dataclass(frozen=True)
 class Chosen:
-    """The groups that one run trains on.
+    """Indices of the groups that one run trains on."""
 
-    Attributes:
-        edited: Indices of groups whose edits are used.
-        plain: Indices of the others of the cell's size.
-        added: Indices of ordinary groups beside them.
-    """
-
-    edited: np.ndarray
-    plain: np.ndarray
-    added: np.ndarray
+    edited: np.ndarray  #: Their edits are used.
+    plain: np.ndarray  #: The others of the cell's size.
+    added: np.ndarray  #: Ordinary groups beside them.
 
 
 def choose(order: np.ndarray, edits: np.ndarray, arm: Arm, size: int, share: float) -> Chosen:
-    """Which groups an arm trains on.
+    """Which groups an arm trains on, of those of ``order`` in turn.
 
-    All arms share the first ``size`` groups of an order and the same of their edits. Whether edits
-    are used at all is the arm's business. An edit is used in one group, the first that carries it,
-    because an editor wrote it once; it would otherwise count as several.
-
-    Args:
-        order: Indices of training groups in the order in which they are taken.
-        edits: Index of each group's edit, −1 without (see :attr:`EditGroups.edits`).
-        arm: The arm.
-        size: Groups, those that the arm adds aside.
-        share: Share of their edits that exist for this run.
+    All arms share the first ``size`` groups of an order and the same ``share`` of their edits (see
+    :attr:`EditGroups.edits`). Whether edits are used at all is the arm's business. An edit is used
+    in one group, the first that carries it, because an editor wrote it once; it would otherwise
+    count as several.
 
     Raises:
         UserError: If there are too few groups, or no edit among them.
@@ -188,17 +170,9 @@ def training_groups(groups: EditGroups, arm: Arm, chosen: Chosen) -> list[Traini
 def cost(
     groups: EditGroups, arm: Arm, chosen: Chosen, trained: Sequence[TrainingGroup]
 ) -> dict[str, int]:
-    """What a run takes.
+    """What a run takes: ``groups``, ``edits``, ``pairs``, and ``tokens`` of exact rows.
 
-    Args:
-        groups: All groups.
-        arm: The arm.
-        chosen: What it trains on.
-        trained: The same as comparisons.
-
-    Returns:
-        ``groups``, ``edits`` and ``pairs``; ``decisions`` of annotators, one for each group's
-        rating and one for each edit; ``tokens`` of exact rows.
+    ``decisions`` are those of annotators, one for each group's rating and one for each edit.
     """
     edits = len(used_edits(groups, arm, chosen))
     return {

@@ -41,11 +41,7 @@ ARM = ARMS[ArmName.ALL]
 
 @dataclass(frozen=True)
 class ExampleSettings(Recipe, DataSettings):
-    """Settings of the examples.
-
-    Raises:
-        UserError: If a number is not positive.
-    """
+    """Settings of the examples."""
 
     edited_share: float = setting(1.0, "Share of simulated groups that may carry an edit.")
     size: int = setting(500, "Training groups, all with an edit.")
@@ -140,31 +136,25 @@ def measure(source: str, settings: ExampleSettings, cache_dir: Path | None) -> M
 
 def _shown(groups: EditGroups, judged: np.ndarray, settings: ExampleSettings) -> list[int]:
     """The first groups that are short enough, one a prompt."""
-    found: dict[str, int] = {}
+    firsts: dict[str, int] = {}
     for i in judged:
         group = groups.ranked[i]
         if max(len(text.split()) for text in group.responses) <= settings.words:
-            found.setdefault(group.cluster_id, int(i))
-    if not found:
+            firsts.setdefault(group.cluster_id, int(i))
+    if not firsts:
         raise UserError(
             f"no test group with an edit has responses of at most {settings.words} words; raise "
             "words"
         )
-    return list(found.values())[: settings.shown]
+    return list(firsts.values())[: settings.shown]
 
 
 def score_kernel(
     model: PreTrainedModel, group: TokenizedGroup, *, pad_token_id: int
 ) -> tuple[Tensor, Tensor]:
-    """Scores of a group's responses, and the inner products of their gradients.
+    """Scores of a group, ``[responses]``, and G of the module, ``[responses, responses]``.
 
-    Args:
-        model: The reward model; weights that are not trained do not count.
-        group: The group.
-        pad_token_id: Fills up rows.
-
-    Returns:
-        Scores, shape ``[responses]``, and G of the module's docstring, ``[responses, responses]``.
+    Weights that are not trained do not count.
     """
     batch = lay_out([group], LAYOUTS["exact"], pad_token_id=pad_token_id).to(model.device)
     scores = reward_model.forward_scores(model, batch)
@@ -178,17 +168,7 @@ def score_kernel(
 
 
 def pair_moves(scores: Tensor, kernel: Tensor, winner: int, loser: int) -> Tensor:
-    """How a small step on one pair moves all scores, up to the step size.
-
-    Args:
-        scores: Shape ``[responses]``.
-        kernel: G, shape ``[responses, responses]``.
-        winner: Index of the pair's winner.
-        loser: Index of its loser.
-
-    Returns:
-        Shape ``[responses]``.
-    """
+    """How a small step on one pair moves all scores, up to the step size; ``[responses]``."""
     slack = torch.sigmoid(scores[loser] - scores[winner])
     return slack * (kernel[:, winner] - kernel[:, loser])
 

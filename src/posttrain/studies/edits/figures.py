@@ -1,4 +1,4 @@
-"""Figures of the study of edited responses."""
+"""Figures of the study of edits; several tables come by the titles of their sources."""
 
 import math
 from collections.abc import Mapping
@@ -36,9 +36,7 @@ def _part(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 def edit_gains(tables: Mapping[str, pd.DataFrame], *, metric: str = PairKind.RATED) -> Figure:
     """Gain of every arm over ignoring edits, most data, tuned; arms without edits in orange.
 
-    Args:
-        tables: The ``gains`` table of each source, by its title.
-        metric: Which metric.
+    From ``gains`` tables.
     """
     arms = [arm for arm in ARMS if any((t["arm"] == arm).any() for t in tables.values())]
     across = min(len(tables), 3)
@@ -75,9 +73,7 @@ def edit_gains_by_size(
 ) -> Figure:
     """Gain of all pairs and of as many ordinary comparisons, by data size, tuned.
 
-    Args:
-        tables: The ``gains`` table of each source, by its title.
-        metric: Which metric.
+    From ``gains`` tables.
     """
     figure, axes = panels(list(tables))
     arms = [arm for arm in ARM_STYLE if arm != ArmName.IGNORE]
@@ -104,9 +100,7 @@ def edit_gains_by_size(
 def accuracy_by_cost(metrics: pd.DataFrame, costs: pd.DataFrame) -> Figure:
     """Accuracy on chosen > rejected by what annotators decided and by what was computed.
 
-    Args:
-        metrics: The ``metrics`` table of a record.
-        costs: Its ``costs`` table.
+    From the ``metrics`` and ``costs`` tables of a record.
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, HEIGHT), sharey=True, layout="constrained")
     part = _part(metrics, PairKind.RATED).merge(costs, on=["arm", "size", "share"])

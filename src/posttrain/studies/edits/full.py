@@ -31,11 +31,7 @@ from posttrain.training.collator import LossType, TrainingGroup
 
 @dataclass(frozen=True)
 class FullSettings(RateSettings, Recipe, CellSettings):
-    """Settings of the study with full training.
-
-    Raises:
-        ValueError: See :class:`.edits.outcome.CellSettings`; or if there is no learning rate.
-    """
+    """Settings of the study with full training."""
 
     edited_share: float = setting(1.0, "Share of simulated groups that may carry an edit.")
     test_size: int = setting(1500, "Test groups, at most.")
@@ -64,15 +60,7 @@ class HumanFullSettings(TopLayerSettings, FullSettings):
 
 @dataclass(frozen=True)
 class Experiment:
-    """What all training runs share.
-
-    Attributes:
-        checkpoint: Folder of the language model.
-        groups: All groups.
-        training: Indices of groups to train on.
-        test: Indices of groups to test on.
-        settings: Those of the study.
-    """
+    """What all training runs share; ``training`` and ``test`` are indices of groups."""
 
     checkpoint: Path
     groups: EditGroups
@@ -114,11 +102,7 @@ class Experiment:
         seed: int,
         steps: int,
     ) -> np.ndarray:
-        """Train a reward model, and score all responses of some groups in rows of their own.
-
-        Returns:
-            Shape ``[responses]``, by group.
-        """
+        """Train, and score all responses of some groups in rows of their own, ``[responses]``."""
         model, pad_token_id = train(
             self.checkpoint,
             training,
@@ -136,17 +120,14 @@ class Experiment:
 def tune(experiment: Experiment, cell: Cell) -> list[tuple[float, float]]:
     """Accuracy on chosen > rejected of held-out training groups at each learning rate.
 
-    Annotators' choices judge all arms, those that also train on edits too.
-
-    Returns:
-        Learning rates, each with its mean accuracy over tuning seeds (NaN where there is only one
-        rate and nothing to choose).
+    Annotators' choices judge all arms, those that also train on edits too. It is a mean over tuning
+    seeds, and NaN where there is only one rate and nothing to choose.
     """
     settings, arm = experiment.settings, ARMS[cell.arm]
     rates = settings.learning_rates
     if len(rates) == 1:
         return [(rates[0], float("nan"))]
-    found = np.zeros((len(rates), settings.tuning_seeds))
+    accuracies = np.zeros((len(rates), settings.tuning_seeds))
     for seed in range(settings.tuning_seeds):
         order = experiment.order(seed)
         # Not from the groups that arms add: all arms are judged by the same ones.
@@ -177,8 +158,8 @@ def tune(experiment: Experiment, cell: Cell) -> list[tuple[float, float]]:
                 steps=experiment.steps(chosen),
             )
             sums = pairs.sums(scores).sum(axis=0)
-            found[r, seed] = edit_metrics(sums)[PairKind.RATED]
-    return list(zip(rates, found.mean(axis=1).tolist(), strict=True))
+            accuracies[r, seed] = edit_metrics(sums)[PairKind.RATED]
+    return list(zip(rates, accuracies.mean(axis=1).tolist(), strict=True))
 
 
 def train_and_test(
@@ -211,19 +192,13 @@ def train_and_test(
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What training one cell gives.
+    """What training one cell gives."""
 
-    Attributes:
-        sums: Sums of the test pairs at the tuned learning rate, ``[seeds, test groups, COLUMNS]``.
-        shared: The same at the shared one.
-        costs: Mean costs of a run (see :func:`.edits.data.cost`).
-        rates: What :func:`tune` gives.
-    """
-
+    #: Of the test pairs at the tuned learning rate, ``[seeds, test groups, COLUMNS]``.
     sums: np.ndarray
-    shared: np.ndarray
-    costs: dict[str, float]
-    rates: list[tuple[float, float]]
+    shared: np.ndarray  #: The same at the shared learning rate.
+    costs: dict[str, float]  #: Mean costs of a run (see :func:`.edits.data.cost`).
+    rates: list[tuple[float, float]]  #: What :func:`tune` gives.
 
 
 def train_cell(experiment: Experiment, cell: Cell) -> CellOutcome:
@@ -238,18 +213,14 @@ def train_cell(experiment: Experiment, cell: Cell) -> CellOutcome:
 
 
 def run(experiment: Experiment, *, cache_dir: Path | None = None) -> tuple[Outcome, pd.DataFrame]:
-    """Train and test all cells.
-
-    Args:
-        experiment: What all training runs share.
-        cache_dir: Folder that keeps finished cells (see :func:`.training.memoize`).
+    """Train and test all cells; ``cache_dir`` keeps finished ones.
 
     Returns:
         The outcome, and the accuracies of :func:`tune`: ``arm``, ``size``, ``share``, ``learning
         rate``, ``accuracy``.
 
     Raises:
-        ValueError: If there are too few training groups.
+        UserError: If there are too few training groups.
     """
     settings = experiment.settings
     # Before hours of training, not after.
@@ -265,13 +236,13 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> tuple[Outco
     # trained at every share, because how many steps all arms take depends on the edits.
     trained = sorted(settings.cells, key=lambda cell: (-cell.size, str(cell)))
     parallel = Parallel(n_jobs=settings.processes)
-    found = dict(
+    outcomes = dict(
         zip(trained, parallel(delayed(one)(experiment, cell) for cell in trained), strict=True)
     )
     tuning = [
         asdict(cell) | {"learning rate": rate, "accuracy": accuracy}
         for cell in settings.cells
-        for rate, accuracy in found[cell].rates
+        for rate, accuracy in outcomes[cell].rates
     ]
     groups, test = experiment.groups, experiment.test
     account = {
@@ -279,9 +250,9 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> tuple[Outco
         "test groups with an edit": int((groups.edits[test] >= 0).sum()),
     }
     outcome = Outcome(
-        {cell: found[cell].sums for cell in settings.cells},
-        {cell: found[cell].shared for cell in settings.cells},
-        {cell: found[cell].costs for cell in settings.cells},
+        {cell: outcomes[cell].sums for cell in settings.cells},
+        {cell: outcomes[cell].shared for cell in settings.cells},
+        {cell: outcomes[cell].costs for cell in settings.cells},
         length_baselines(groups.pairs(test), groups.lengths(test)),
         account,
     )

@@ -43,21 +43,13 @@ class HeadSettings(FrozenSettings, CellSettings):
 
 @dataclass(frozen=True)
 class Comparisons:
-    """All comparisons that the arms of one size and share train on.
+    """All comparisons that the arms of one size and share train on."""
 
-    Attributes:
-        groups: Index of each comparison's group, shape ``[pairs]``.
-        winners: Index of its winner among all responses of the data, shape ``[pairs]``.
-        losers: Index of its loser.
-        weights: Weight in each arm, 0 where an arm leaves it out, shape ``[arms, pairs]``.
-        margins: Margin in each arm, shape ``[arms, pairs]``.
-    """
-
-    groups: np.ndarray
-    winners: np.ndarray
-    losers: np.ndarray
-    weights: np.ndarray
-    margins: np.ndarray
+    groups: np.ndarray  #: Index of each comparison's group, ``[pairs]``.
+    winners: np.ndarray  #: Index of its winner among all responses of the data, ``[pairs]``.
+    losers: np.ndarray  #: Index of its loser.
+    weights: np.ndarray  #: In each arm, 0 where an arm leaves it out, ``[arms, pairs]``.
+    margins: np.ndarray  #: In each arm, ``[arms, pairs]``.
 
     @classmethod
     def from_groups(
@@ -66,12 +58,9 @@ class Comparisons:
         trained: Mapping[str, Sequence[TrainingGroup]],
         firsts: np.ndarray,
     ) -> "Comparisons":
-        """Collect the pairs of all arms.
+        """Collect the pairs of all arms, from what each trains on.
 
-        Args:
-            chosen: What each arm trains on.
-            trained: The same as comparisons.
-            firsts: Index of each group's first response among all responses, ``[groups]``.
+        ``firsts`` is the index of each group's first response among all responses, ``[groups]``.
         """
         place: dict[tuple[int, int, int], int] = {}
         entries = []
@@ -106,7 +95,9 @@ def run(
     # Before features are computed, which takes long.
     for (training, _), seed, cell in product(splits, range(settings.seeds), settings.cells):
         choose(_order(training, seed), groups.edits, ARMS[cell.arm], cell.size, cell.share)
-    found = features(checkpoint, groups.tokens, FeatureSettings(settings.layer, settings.pooling))
+    response_features = features(
+        checkpoint, groups.tokens, FeatureSettings(settings.layer, settings.pooling)
+    )
     counts = [len(group.responses) for group in groups.ranked]
     firsts = np.cumsum([0, *counts])[:-1]
     everything = np.arange(len(counts))
@@ -128,7 +119,9 @@ def run(
                     name: training_groups(groups, ARMS[name], part) for name, part in chosen.items()
                 }
                 compared = Comparisons.from_groups(chosen, trained, firsts)
-                scored, best = _fit(groups, compared, order[:size], found, firsts, tested, settings)
+                scored, best = _fit(
+                    groups, compared, order[:size], response_features, firsts, tested, settings
+                )
                 for name, part in chosen.items():
                     cell = Cell(name, size, share)
                     scores[cell][:, seed, tested] = scored[name]
@@ -136,8 +129,8 @@ def run(
                     costs[cell].append(cost(groups, ARMS[name], part, trained[name]))
     sums, shared = (
         {
-            cell: np.stack([pairs.sums(values) for values in found[k]])
-            for cell, found in scores.items()
+            cell: np.stack([pairs.sums(values) for values in by_tuning[k]])
+            for cell, by_tuning in scores.items()
         }
         for k in range(2)
     )
@@ -152,7 +145,6 @@ def run(
 
 
 def _order(training: np.ndarray, seed: int) -> np.ndarray:
-    """Training groups in the order in which a seed takes them."""
     return np.random.default_rng(seed).permutation(training)
 
 
@@ -160,7 +152,7 @@ def _fit(
     groups: EditGroups,
     compared: Comparisons,
     base: np.ndarray,
-    found: Tensor,
+    response_features: Tensor,
     firsts: np.ndarray,
     tested: np.ndarray,
     settings: HeadSettings,
@@ -174,8 +166,8 @@ def _fit(
     # Annotators' choices among the groups that all arms share: they set the scale of features and
     # judge penalties.
     last = firsts[base] + np.array([len(groups.ranked[i].responses) for i in base])
-    scale = found[np.concatenate([last - 2, last - 1])].std(dim=0).clamp_min(1e-6)
-    differences = (found[compared.winners] - found[compared.losers]) / scale
+    scale = response_features[np.concatenate([last - 2, last - 1])].std(dim=0).clamp_min(1e-6)
+    differences = (response_features[compared.winners] - response_features[compared.losers]) / scale
     judged = np.isin(compared.winners, last - 2) & np.isin(compared.losers, last - 1)
     fold = _inner_folds(groups, compared.groups, base, settings.inner_folds)
     weights = torch.from_numpy(compared.weights)
@@ -199,7 +191,7 @@ def _fit(
         )
         for head, k, place in zip(heads, arms, places, strict=True):
             name = settings.arms[k]
-            scored[name] = (head[[place, shared]] @ (found[tested] / scale).T).numpy()
+            scored[name] = (head[[place, shared]] @ (response_features[tested] / scale).T).numpy()
             best[name] = int(place)
     return scored, best
 

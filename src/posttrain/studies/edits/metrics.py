@@ -29,23 +29,15 @@ COLUMNS = SUMS.width
 
 @dataclass(frozen=True)
 class TestPairs:
-    """Every pair of the responses of some groups, by kind; and in order of gold, where known.
-
-    Attributes:
-        winners: Index of each pair's winner among all responses, shape ``[pairs]``.
-        losers: Index of its loser.
-        strata: Which of :data:`STRATA` a pair belongs to, shape ``[STRATA, pairs]``.
-        codes: Index of each pair's split group, shape ``[pairs]``.
-        group_count: Number of split groups.
-    """
+    """Every pair of the responses of some groups, by kind; and in order of gold, where known."""
 
     __test__ = False  # not a test, whatever pytest makes of its name
 
-    winners: np.ndarray
-    losers: np.ndarray
-    strata: np.ndarray
-    codes: np.ndarray
-    group_count: int
+    winners: np.ndarray  #: Index of each pair's winner among all responses, ``[pairs]``.
+    losers: np.ndarray  #: Index of its loser.
+    strata: np.ndarray  #: Which of :data:`STRATA` a pair belongs to, ``[STRATA, pairs]``.
+    codes: np.ndarray  #: Index of each pair's split group, ``[pairs]``.
+    group_count: int  #: Number of split groups.
 
     @classmethod
     def from_groups(
@@ -53,12 +45,7 @@ class TestPairs:
         groups: Sequence[RankedGroup],
         gold: Sequence[Sequence[float]] | None = None,
     ) -> "TestPairs":
-        """List the pairs.
-
-        Args:
-            groups: Ranked groups, all of whose responses are scored.
-            gold: True quality of each group's responses, where it is known.
-        """
+        """List the pairs; ``gold`` is the true quality of each group's responses, where known."""
         names, codes = np.unique([group.cluster_id for group in groups], return_inverse=True)
         rows = []
         first = 0
@@ -75,22 +62,16 @@ class TestPairs:
                     rows.append((*ends, shorter, codes[number], kind, True))
             first += len(group.responses)
         winners, losers, shorter, of_group, kinds, by_gold = map(np.array, zip(*rows, strict=True))
-        found: dict[str, np.ndarray] = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
-        found |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == PairKind.RATED)}
+        by_stratum: dict[str, np.ndarray] = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
+        by_stratum |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == PairKind.RATED)}
         for kind in KINDS:
-            found[f"{kind}, winner longer"] = found[kind] & (shorter < 0)
-            found[f"{kind}, winner shorter"] = found[kind] & (shorter > 0)
-        strata = np.stack([found[name] for name in STRATA])
+            by_stratum[f"{kind}, winner longer"] = by_stratum[kind] & (shorter < 0)
+            by_stratum[f"{kind}, winner shorter"] = by_stratum[kind] & (shorter > 0)
+        strata = np.stack([by_stratum[name] for name in STRATA])
         return cls(winners, losers, strata, of_group, len(names))
 
     def sums(self, scores: np.ndarray) -> np.ndarray:
-        """Reduce scores to sums per split group.
-
-        Args:
-            scores: Score of each response, shape ``[responses]``.
-
-        Returns:
-            Shape ``[group_count, COLUMNS]``.
+        """Reduce scores, ``[responses]``, to sums per split group, ``[group_count, COLUMNS]``.
 
         Raises:
             UserError: If a score is not finite.
@@ -109,28 +90,24 @@ class TestPairs:
 
 
 def edit_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics from sums over pairs.
+    """Metrics of the leading shape from sums over pairs, ``[..., COLUMNS]``.
 
-    Args:
-        sums: Shape ``[..., COLUMNS]``.
-
-    Returns:
-        Arrays of the leading shape: ``accuracy`` of each of :data:`STRATA` by its name, NaN where
-        there is no such pair; ``log-likelihood`` of chosen > rejected, in nats; ``leans shorter``,
-        half of the accuracy on chosen > rejected whose winner is the shorter less that of those
-        whose winner is the longer: a model that only ranks better gains on both and leans no more
-        than before.
+    - accuracy of each of :data:`STRATA` by its name, NaN where there is no such pair;
+    - ``log-likelihood`` of chosen > rejected, in nats;
+    - ``leans shorter``, half of the accuracy on chosen > rejected whose winner is the shorter less
+      that of those whose winner is the longer: a model that only ranks better gains on both and
+      leans no more than before.
     """
-    of = SUMS.split(sums)
+    totals = SUMS.split(sums)
     with np.errstate(invalid="ignore", divide="ignore"):
-        accuracy = of.right / of.count
-        rated = of.count[..., STRATA.index(PairKind.RATED)]
+        accuracy = totals.right / totals.count
+        rated = totals.count[..., STRATA.index(PairKind.RATED)]
         by_name = {name: accuracy[..., k] for k, name in enumerate(STRATA)}
         longer, shorter = (
             by_name[f"{PairKind.RATED}, winner {length}"] for length in ("longer", "shorter")
         )
         return by_name | {
-            Metric.LOG_LIKELIHOOD: of.likelihood / rated,
+            Metric.LOG_LIKELIHOOD: totals.likelihood / rated,
             LEANS_SHORTER: (shorter - longer) / 2,
         }
 

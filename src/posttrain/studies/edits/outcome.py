@@ -26,20 +26,15 @@ ORDINARY = Pairing("rated")
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of using edits.
+    """One way of using edits."""
 
-    Attributes:
-        pairing: Which comparisons of an edited group are trained on.
-        loss_type: Likelihood of pairs, or of whole rankings.
-        added: Ordinary groups, of one rated pair each, added for each edit. Such an arm ignores
-            edits: it shows what the same effort would have bought without them.
-        half: Which half of the edits is used, by how much of the chosen response they change; all
-            if not given.
-    """
-
-    pairing: Pairing = ORDINARY
-    loss_type: LossType = "pairs"
+    pairing: Pairing = ORDINARY  #: Which comparisons of an edited group are trained on.
+    loss_type: LossType = "pairs"  #: Likelihood of pairs, or of whole rankings.
+    #: Ordinary groups, of one rated pair each, added for each edit. Such an arm ignores edits: it
+    #: shows what the same effort would have bought without them.
     added: int = 0
+    #: Which half of the edits is used, by how much of the chosen response they change; None for
+    #: all.
     half: Literal["closest", "farthest"] | None = None
 
     @property
@@ -81,26 +76,16 @@ CONTRASTS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm at one data size and one share of edits.
-
-    Attributes:
-        arm: Name of the arm.
-        size: Training groups, those that an arm adds aside.
-        share: Share of the edits among them that are used.
-    """
+    """One arm at one data size and one share of edits."""
 
     arm: str
-    size: int
-    share: float
+    size: int  #: Training groups, those that an arm adds aside.
+    share: float  #: Of the edits among them that are used.
 
 
 @dataclass(frozen=True)
 class CellSettings(DataSettings):
-    """Which cells a study runs.
-
-    Raises:
-        UserError: If a number is out of range, a list empty, or an arm unknown or missing.
-    """
+    """Which cells a study runs."""
 
     arms: list[str] = setting(list(ARMS), "Ways of using edits.")
     sizes: list[int] = setting([250, 1000], "Training groups, without those that an arm adds.")
@@ -130,21 +115,15 @@ class CellSettings(DataSettings):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Held-out results of every cell.
+    """Held-out results of every cell."""
 
-    Attributes:
-        sums: Shape ``[seeds, test groups, COLUMNS]``, by cell, hyperparameters tuned for each.
-        shared: The same with hyperparameters that all cells share.
-        costs: What a run of each cell takes on average (see :func:`.edits.data.cost`).
-        baselines: Sums of scores that no model gives, ``[test groups, COLUMNS]``, by name.
-        account: Of the test groups.
-    """
-
-    sums: Mapping[Cell, np.ndarray]
-    shared: Mapping[Cell, np.ndarray]
+    sums: Mapping[Cell, np.ndarray]  #: ``[seeds, test groups, COLUMNS]``, tuned for each cell.
+    shared: Mapping[Cell, np.ndarray]  #: The same with hyperparameters that all cells share.
+    #: What a run takes on average (see :func:`.edits.data.cost`).
     costs: Mapping[Cell, Mapping[str, float]]
+    #: Sums of scores that no model gives, ``[test groups, COLUMNS]``.
     baselines: Mapping[str, np.ndarray]
-    account: dict[str, Any] = field(default_factory=dict)
+    account: dict[str, Any] = field(default_factory=dict)  #: Of the test groups.
 
 
 def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFrame]:
@@ -172,8 +151,8 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
             for cell, values in measured.items()
             if cell.arm != ArmName.IGNORE
         }
-        for table, found in ((metrics, measured), (gains, gained)):
-            for cell, values in found.items():
+        for table, by_cell in ((metrics, measured), (gains, gained)):
+            for cell, values in by_cell.items():
                 table.add_metrics(cell.arm, cell.size, cell.share, tuning, metrics=values)
         sizes = sorted({cell.size for cell in measured})
         for arm, share in dict.fromkeys((cell.arm, cell.share) for cell in gained):
@@ -182,17 +161,17 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
                 trends.add(arm, share, tuning, metric, replicates=slope(sizes, curve))
         for size, share in dict.fromkeys((cell.size, cell.share) for cell in measured):
             for contrast, arms in CONTRASTS.items():
-                one, other = (measured.get(Cell(arm, size, share)) for arm in arms)
-                if one is not None and other is not None:
-                    gaps = difference(one, other)
+                first, second = (measured.get(Cell(arm, size, share)) for arm in arms)
+                if first is not None and second is not None:
+                    gaps = difference(first, second)
                     contrasts.add_metrics(contrast, size, share, tuning, metrics=gaps)
     alone = Resamples.draw(groups, 1, count=resamples)
     baselines = TidyTable("baseline", "metric")
     for name, sums in outcome.baselines.items():
-        found_alone = alone.measure(sums[None], edit_metrics)
+        baseline = alone.measure(sums[None], edit_metrics)
         # Lengths are no log-odds.
-        del found_alone[Metric.LOG_LIKELIHOOD]
-        baselines.add_metrics(name, metrics=found_alone)
+        del baseline[Metric.LOG_LIKELIHOOD]
+        baselines.add_metrics(name, metrics=baseline)
     return {
         "metrics": metrics.frame(),
         "gains": gains.frame(),

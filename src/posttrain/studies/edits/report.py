@@ -22,8 +22,8 @@ from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 
 def arms_of(record: Record) -> list[str]:
     """The arms of a record, in the order of :data:`.edits.outcome.ARMS`."""
-    there = set(record.tables["metrics"]["arm"])
-    return [arm for arm in ARMS if arm in there]
+    trained = set(record.tables["metrics"]["arm"])
+    return [arm for arm in ARMS if arm in trained]
 
 
 def gain(record: Record, arm: str, metric: str = PairKind.RATED, **where: object) -> str:
@@ -61,7 +61,6 @@ def gain_table(record: Record, metric: str = PairKind.RATED) -> pd.DataFrame:
 
 
 def _cell(size: int, share: float, record: Record) -> str:
-    """Column title of a size and share."""
     edits = "" if len(record.settings["shares"]) == 1 else f", {share * PERCENT:.0f} % of edits"
     return f"{size:,} groups{edits}"
 
@@ -101,9 +100,9 @@ def contrast_table(records: Sequence[Record]) -> pd.DataFrame:
     """Differences between two arms on chosen > rejected (points), tuned, most data."""
     columns = {}
     for record in ordered(records):
-        there = set(record.tables["contrasts"]["contrast"])
+        recorded = set(record.tables["contrasts"]["contrast"])
         columns[title(record)] = {
-            name: contrast(record, name) for name in CONTRASTS if name in there
+            name: contrast(record, name) for name in CONTRASTS if name in recorded
         }
     return pd.DataFrame(columns).reindex(list(CONTRASTS)).fillna("–").rename_axis("difference")
 
@@ -111,9 +110,8 @@ def contrast_table(records: Sequence[Record]) -> pd.DataFrame:
 def length_table(records: Sequence[Record]) -> pd.DataFrame:
     """Whether the gain of all pairs is a taste for short responses (points), tuned, most data.
 
-    Returns:
-        One row a source: the gain on chosen > rejected where the winner is the longer and where it
-        is the shorter response, and half of the second less the first.
+    The gain on chosen > rejected where the winner is the longer and where it is the shorter
+    response, and half of the second less the first.
     """
     rows = {}
     for record in ordered(records):
@@ -128,11 +126,10 @@ def length_table(records: Sequence[Record]) -> pd.DataFrame:
 def cost_table(record: Record) -> pd.DataFrame:
     """What each arm takes and reaches, most data, tuned.
 
-    Returns:
-        One row an arm: annotators' decisions, pairs, and tokens of one pass over the training
-        groups in exact rows (means over repetitions); accuracy (%) on chosen > rejected; and the
-        points gained over ignoring edits for each hundred decisions and each ten thousand tokens of
-        a pass beyond those of that arm.
+    Annotators' decisions, pairs, and tokens of one pass over the training groups in exact rows
+    (means over repetitions); accuracy (%) on chosen > rejected; and the points gained over ignoring
+    edits for each hundred decisions and each ten thousand tokens of a pass beyond those of that
+    arm.
     """
     where = most_data(record)
     costs = record.tables["costs"]
@@ -155,8 +152,8 @@ def cost_table(record: Record) -> pd.DataFrame:
         ):
             row[column] = "–"
             if arm != ArmName.IGNORE and more[name] > 0:
-                found = estimate(record.tables["gains"], arm=arm, **where)
-                value, low, high = (number * unit / more[name] for number in found)
+                interval = estimate(record.tables["gains"], arm=arm, **where)
+                value, low, high = (number * unit / more[name] for number in interval)
                 row[column] = with_interval((value, low, high), digits=2)
         rows[arm] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")

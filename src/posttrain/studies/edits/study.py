@@ -21,11 +21,7 @@ from posttrain.studies.edits.outcome import summarise
 
 
 def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path | None) -> Measured:
-    """Train and test all arms: the tables of :func:`.edits.outcome.summarise`, and ``tuning``.
-
-    Raises:
-        ValueError: If an arm is unknown or missing, or the data does not suffice.
-    """
+    """Train and test all arms: the tables of :func:`.edits.outcome.summarise`, and ``tuning``."""
     checkpoint = checkpoint_for(source)
     groups = load_edits(source, checkpoint, settings)
     if isinstance(settings, FullSettings):

@@ -22,14 +22,10 @@ PLACKETT_LUCE = "Plackett-Luce"
 
 
 def group_loss(scores: Tensor, objective: str) -> Tensor:
-    """Loss of one edited group.
+    """Loss of one edited group from the scores of edited, chosen and rejected, ``[3]``.
 
-    Args:
-        scores: Of edited, chosen and rejected, shape ``[3]``.
-        objective: A key of :data:`OBJECTIVES`, ``all pairs, by prompt`` or ``Plackett–Luce``.
-
-    Returns:
-        A scalar: the sum over the pairs, for ``all pairs, by prompt`` their mean.
+    ``objective`` is a key of :data:`OBJECTIVES`, ``all pairs, by prompt`` or ``Plackett-Luce``. A
+    sum over the pairs; for ``all pairs, by prompt`` their mean.
     """
     if objective == PLACKETT_LUCE:
         return plackett_luce_loss(scores, [3])
@@ -46,12 +42,8 @@ def push_table(
 ) -> pd.DataFrame:
     """How hard each objective pushes the three scores: minus the gradient of one group's loss.
 
-    Args:
-        differences: Score of edited minus chosen, and of chosen minus rejected.
-
-    Returns:
-        One row an objective and place: ``edited − chosen``, ``chosen − rejected``, ``objective``,
-        ``edited``, ``chosen``, ``rejected``. The three pushes sum to zero.
+    One row an objective and place, given as score of edited minus chosen, and of chosen minus
+    rejected. The pushes on ``edited``, ``chosen`` and ``rejected`` sum to zero.
     """
     rows = []
     for first, second in differences:
@@ -70,10 +62,8 @@ def identity_table(
 ) -> pd.DataFrame:
     """Adjacent pairs, Plackett–Luce and all pairs on one group, and the closed form between them.
 
-    Returns:
-        One row a place: ``edited − chosen``, ``chosen − rejected``, ``adjacent pairs``,
-        ``Plackett–Luce``, ``all pairs``, ``all pairs less Plackett–Luce`` and ``closed form``,
-        log(1 + ab/(1 + a + b)) with a and b the odds of chosen and of rejected against edited.
+    ``all pairs less Plackett–Luce`` is log(1 + ab/(1 + a + b)) with a and b the odds of chosen and
+    of rejected against edited.
     """
     rows = []
     for first, second in differences:

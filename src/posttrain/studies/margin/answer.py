@@ -12,11 +12,7 @@ from posttrain.studies.margin.report import _gain
 
 
 def answer(records: Sequence[Record]) -> str:
-    """The chapter's answer in three sentences of Markdown, from recorded results.
-
-    Raises:
-        ValueError: If there is no record.
-    """
+    """The chapter's answer in three sentences of Markdown, from recorded results."""
     claim = next(claim for claim in CLAIMS if claim.key == "harmless-to-drop")
     status, evidence = claim.judge(ordered(records))
     ruled_out = sum(item.status == "supported" for item in evidence)

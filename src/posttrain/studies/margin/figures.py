@@ -1,4 +1,4 @@
-"""Figures of the margin study."""
+"""Figures of the margin study; several tables come by the titles of their sources."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -26,7 +26,6 @@ LOSS_STYLE: dict[str, tuple[str, str]] = {
 
 
 def _width(sources: int) -> float:
-    """Inches for so many sources side by side: beyond three, each needs room for its labels."""
     return WIDTH * max(1, sources / 3)
 
 
@@ -42,11 +41,7 @@ def _interval_line(axis: Axes, x: np.ndarray, table: pd.DataFrame, loss: str) ->
 
 
 def optimal_differences(margins: Sequence[float] = (0.0, 1.0, 2.0, 3.0)) -> Figure:
-    """What each margin makes of a preference probability, and what σ of it then claims.
-
-    Args:
-        margins: Margins to draw.
-    """
+    """What each margin makes of a preference probability, and what σ of it then claims."""
     figure, (left, right) = panels(["Optimal score difference", "Probability read off the scores"])
     probability = torch.linspace(0.01, 0.99, 197, dtype=torch.float64)
     for shade, margin in zip(sns.color_palette("flare", len(margins)), margins, strict=True):
@@ -64,9 +59,7 @@ def optimal_differences(margins: Sequence[float] = (0.0, 1.0, 2.0, 3.0)) -> Figu
 def gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = Metric.ACCURACY) -> Figure:
     """Gain of each loss over the one without margin, by data size; shared above, tuned below.
 
-    Args:
-        tables: The ``gains`` table of each source, by its title.
-        metric: Which metric.
+    From ``gains`` tables.
     """
     figure, axes = plt.subplots(
         2, len(tables), figsize=(_width(len(tables)), 2 * HEIGHT * 0.85), squeeze=False,
@@ -98,9 +91,7 @@ def gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = Metric.AC
 def gain_by_hyperparameter(tables: Mapping[str, pd.DataFrame], loss: str = Loss.LARGE) -> Figure:
     """Gain of one loss when all arms share a hyperparameter, over its values, for each size.
 
-    Args:
-        tables: The ``sensitivity`` table of each source, by its title.
-        loss: Which loss.
+    From ``sensitivity`` tables.
     """
     figure, axes = _source_panels(tables)
     for axis, table in zip(axes, tables.values(), strict=True):
@@ -128,8 +119,7 @@ def gain_by_hyperparameter(tables: Mapping[str, pd.DataFrame], loss: str = Loss.
 def accuracy_by_strength(tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
     """Accuracy by strength at the largest size, each arm tuned, with the baselines.
 
-    Args:
-        tables: The ``metrics`` and ``baselines`` tables of each source, by its title.
+    From pairs of ``metrics`` and ``baselines`` tables.
     """
     figure, axes = _source_panels(tables, sharey=True)
     names = [f"accuracy {strength}" for strength in range(1, 5)]
@@ -158,9 +148,7 @@ def reliability_diagram(
 ) -> Figure:
     """Accuracy against confidence σ(|Δ|): on the diagonal a model means what it says.
 
-    Args:
-        tables: The ``reliability`` table of each source, by its title.
-        tuning: Which way of choosing hyperparameters.
+    From ``reliability`` tables.
     """
     figure, axes = _source_panels(tables, sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):
@@ -179,8 +167,7 @@ def reliability_diagram(
 def score_distributions(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Distribution of standardised scores of each loss, as in Llama 2's Figure 27.
 
-    Args:
-        tables: The ``histogram`` table of each source, by its title.
+    From ``histogram`` tables.
     """
     figure, axes = _source_panels(tables, sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):

@@ -27,12 +27,7 @@ from posttrain.training.collator import TrainingGroup, TrainingPair
 
 @dataclass(frozen=True)
 class FullSettings(RateSettings, Recipe, DataSettings):
-    """Settings of the study with full training; defaults are those for simulated data.
-
-    Raises:
-        UserError: If a number is below 1, a list empty, or the shared learning rate is not one of
-            the learning rates.
-    """
+    """Settings of the study with full training; defaults are those for simulated data."""
 
     edited_share: float = setting(0.0, "Share of simulated groups with an edit, which is ignored.")
     sizes: list[int] = setting([250, 1000, 4000], "Numbers of annotated training pairs.")
@@ -62,8 +57,8 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
         UserError: If a pair has no strength, or the largest size exceeds the training part.
     """
     # Only chosen > rejected is rated; an edited response takes no part.
-    found = load_groups(source, checkpoint, settings, edits=False)
-    pairs = RatedPairs.from_groups(found.ranked)
+    loaded = load_groups(source, checkpoint, settings, edits=False)
+    pairs = RatedPairs.from_groups(loaded.ranked)
     training, test = training_and_test(
         pairs.groups,
         test_share=settings.test_share,
@@ -75,20 +70,16 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
             f"size {max(settings.sizes)} exceeds the {len(training)} training groups; lower sizes "
             "or use more groups"
         )
-    account = found.account | {"test pairs": len(test)}
-    return Prepared(found.ranked, found.tokens, account, found.gold, training=training, test=test)
+    account = loaded.account | {"test pairs": len(test)}
+    return Prepared(
+        loaded.ranked, loaded.tokens, account, loaded.gold, training=training, test=test
+    )
 
 
 def run(
     checkpoint: Path, settings: FullSettings, prepared: Prepared, *, cache_dir: Path | None = None
 ) -> Outcome:
-    """Train and test all arms.
-
-    Args:
-        checkpoint: Folder of the language model.
-        settings: Those of the study.
-        prepared: What :func:`prepare` gives for them.
-        cache_dir: Folder that keeps finished training runs (see :func:`.training.memoize`).
+    """Train and test all arms; ``cache_dir`` keeps finished training runs.
 
     Raises:
         UserError: If Llama 3's filter leaves no pair to train on, or finished runs of code that is
@@ -112,11 +103,7 @@ def train_and_score(
     seed: int,
     settings: FullSettings,
 ) -> np.ndarray:
-    """Train a reward model on some groups and score others.
-
-    Returns:
-        Scores of chosen and rejected of each test group, shape ``[2, groups]``.
-    """
+    """Train on some groups and score others: chosen and rejected of each, ``[2, groups]``."""
     strengths = [prepared.ranked[i].strength or 0 for i in training]
     groups = [
         TrainingGroup(prepared.tokens[i], (TrainingPair(0, 1, margin, weight),))

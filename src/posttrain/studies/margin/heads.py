@@ -97,8 +97,10 @@ def _pair_features(
     # Only chosen > rejected is rated; an edited response takes no part.
     rated = [without_edit(group) for group in pairs.groups]
     groups = [tokenize_group(tokenizer, group, max_tokens=settings.max_tokens) for group in rated]
-    found = features(checkpoint, groups, FeatureSettings(settings.layer, settings.pooling))
-    winners, losers = found.unflatten(0, (-1, 2)).unbind(1)
+    response_features = features(
+        checkpoint, groups, FeatureSettings(settings.layer, settings.pooling)
+    )
+    winners, losers = response_features.unflatten(0, (-1, 2)).unbind(1)
     return winners, losers, sum(group.trimmed > 0 for group in groups)
 
 
@@ -113,8 +115,8 @@ def _fit_subset(
     """Fit all arms and penalties on one subset.
 
     Returns:
-        Scores of the test pairs, shape ``[arms, grid, 2, test pairs]``, and the index of each
-        arm's tuned penalty, shape ``[arms]``.
+        Scores of the test pairs, ``[arms, grid, 2, test pairs]``, and the index of each arm's
+        tuned penalty, ``[arms]``.
     """
     seen = torch.cat([winners[subset], losers[subset]])
     # A head has no intercept, so centring changes no difference; it gives scores a common origin.

@@ -28,12 +28,7 @@ FILTER_STRENGTH = 3
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training.
-
-    Attributes:
-        loss: One of :data:`LOSSES`.
-        filtered: Whether only pairs that pass Llama 3's filter are trained on.
-    """
+    """One way of training; ``filtered`` arms train on pairs that pass Llama 3's filter."""
 
     loss: str
     filtered: bool = False
@@ -54,17 +49,11 @@ ARMS = tuple(Arm(loss, filtered) for filtered in (False, True) for loss in LOSSE
 
 @dataclass(frozen=True)
 class RatedPairs:
-    """Chosen > rejected of each group, for groups that an annotator rated.
-
-    Attributes:
-        groups: The ranked groups.
-        strengths: Strength of each, shape ``[pairs]``.
-        codes: Index of each pair's split group, shape ``[pairs]``.
-    """
+    """Chosen > rejected of each group, for groups that an annotator rated."""
 
     groups: list[RankedGroup]
-    strengths: np.ndarray
-    codes: np.ndarray
+    strengths: np.ndarray  #: ``[pairs]``.
+    codes: np.ndarray  #: Index of each pair's split group, ``[pairs]``.
 
     @classmethod
     def from_groups(cls, groups: Sequence[RankedGroup]) -> "RatedPairs":
@@ -90,40 +79,27 @@ class RatedPairs:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Held-out results of every arm, data size, seed and hyperparameter.
+    """Held-out results of every arm, data size, seed and hyperparameter."""
 
-    Attributes:
-        grid: The hyperparameter's values.
-        grid_name: What it is: ``penalty`` or ``learning rate``.
-        shared: Index of the value that all arms share.
-        sizes: Numbers of annotated training pairs (before the filter).
-        sums: Sums over held-out pairs, shape
-            ``[arms, sizes, seeds, grid, test groups, evaluation.COLUMNS]``.
-        tuned: Index of the value tuned for an arm, size and seed, by test group (which fold it is
-            in), shape ``[arms, sizes, seeds, test groups]``.
-        examples: Scores of winners and losers at the largest size with the first seed, shape
-            ``[arms, grid, 2, pairs]``.
-        baselines: Extra rows for the metrics table (length-only, reachable accuracy).
-        training: What each arm's training saw, for the reader: pairs after the filter, and so on.
-    """
-
-    grid: tuple[float, ...]
-    grid_name: str
-    shared: int
-    sizes: tuple[int, ...]
+    grid: tuple[float, ...]  #: The hyperparameter's values.
+    grid_name: str  #: ``penalty`` or ``learning rate``.
+    shared: int  #: Index of the value that all arms share.
+    sizes: tuple[int, ...]  #: Numbers of annotated training pairs, before the filter.
+    #: Over held-out pairs, ``[arms, sizes, seeds, grid, test groups, evaluation.COLUMNS]``.
     sums: np.ndarray
+    #: Index of the tuned value by test group (which fold it is in), ``[arms, sizes, seeds, test
+    #: groups]``.
     tuned: np.ndarray
+    #: Scores of winners and losers at the largest size with the first seed, ``[arms, grid, 2,
+    #: pairs]``.
     examples: np.ndarray
     example_codes: np.ndarray
-    baselines: pd.DataFrame
+    baselines: pd.DataFrame  #: Extra rows for the metrics table (length-only, reachable accuracy).
+    #: What each arm's training saw, for the reader.
     training: dict[str, Any] = field(default_factory=dict)
 
     def select(self, tuning: str) -> np.ndarray:
-        """Sums under one way of choosing hyperparameters.
-
-        Returns:
-            Shape ``[arms, sizes, seeds, test groups, COLUMNS]``.
-        """
+        """Sums under one way of tuning, ``[arms, sizes, seeds, test groups, COLUMNS]``."""
         if tuning == Tuning.SHARED:
             return self.sums[:, :, :, self.shared]
         # Bring the grid behind the groups, then take each group's own choice.
@@ -211,12 +187,12 @@ def _sensitivity(outcome: Outcome, draws: Resamples) -> pd.DataFrame:
     table = TidyTable("loss", "size", outcome.grid_name, "accuracy")
     for s, size in enumerate(outcome.sizes):
         for g, value in enumerate(outcome.grid):
-            found = {
+            accuracies = {
                 loss: draws.measure(outcome.sums[ARMS.index(Arm(loss)), s, :, g])[Metric.ACCURACY]
                 for loss in LOSSES
             }
-            for loss, replicates in found.items():
-                gained = replicates - found[Loss.NONE]
+            for loss, replicates in accuracies.items():
+                gained = replicates - accuracies[Loss.NONE]
                 table.add(loss, size, value, replicates[0], replicates=gained)
     return table.frame()
 

@@ -17,10 +17,10 @@ from posttrain.studies.margin.outcome import LOSSES
 
 
 def _gain(record: Record, loss: str, tuning: str, size: int, metric: str = Metric.ACCURACY) -> str:
-    found = estimate(record.tables["gains"], tuning=tuning, loss=loss, size=size, metric=metric)
+    interval = estimate(record.tables["gains"], tuning=tuning, loss=loss, size=size, metric=metric)
     if metric.startswith(Metric.ACCURACY):
-        return with_interval(found)
-    return with_interval(found, scale=1, digits=3)
+        return with_interval(interval)
+    return with_interval(interval, scale=1, digits=3)
 
 
 def gain_table(record: Record, metric: str = Metric.ACCURACY) -> pd.DataFrame:
@@ -42,11 +42,13 @@ def accuracy_table(record: Record) -> pd.DataFrame:
     rows = []
     for loss in LOSSES:
         for tuning in (Tuning.SHARED, Tuning.TUNED):
-            found = [
+            intervals = [
                 estimate(metrics, tuning=tuning, loss=loss, metric=Metric.ACCURACY, size=size)
                 for size in sizes
             ]
-            rows.append([loss, tuning, *(with_interval(values, sign=False) for values in found)])
+            rows.append(
+                [loss, tuning, *(with_interval(values, sign=False) for values in intervals)]
+            )
     columns = ["loss", "hyperparameter", *(f"{size:,} pairs" for size in sizes)]
     return pd.DataFrame(rows, columns=columns).set_index(["loss", "hyperparameter"])
 
@@ -155,16 +157,16 @@ def closed_distance(records: Sequence[Record], tuning: str = Tuning.TUNED) -> pd
         known = (baselines["baseline"] == "reachable") & (baselines["metric"] == Metric.ACCURACY)
         for ceiling in baselines.loc[known, "estimate"]:
             for size in record.settings["sizes"]:
-                found = estimate(
+                interval = estimate(
                     record.tables["metrics"],
                     tuning=tuning, loss=Loss.NONE, metric=Metric.ACCURACY, size=size,
                 )  # fmt: skip
-                value, low, high = ((accuracy - 0.5) / (ceiling - 0.5) for accuracy in found)
+                value, low, high = ((accuracy - 0.5) / (ceiling - 0.5) for accuracy in interval)
                 rows.append(
                     (
                         record.source,
                         f"{size:,}",
-                        with_interval(found, sign=False),
+                        with_interval(interval, sign=False),
                         f"{ceiling * PERCENT:.1f}",
                         with_interval((value, low, high), sign=False, digits=0),
                     )

@@ -22,11 +22,7 @@ from posttrain.studies.margin.outcome import RatedPairs, summarise
 
 
 def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path | None) -> Measured:
-    """Train and test all arms; tables are those of :func:`.margin.outcome.summarise`.
-
-    Raises:
-        ValueError: If the data cannot be used.
-    """
+    """Train and test all arms; tables are those of :func:`.margin.outcome.summarise`."""
     checkpoint = checkpoint_for(source)
     if isinstance(settings, FullSettings):
         prepared = full.prepare(source, checkpoint, settings)

@@ -11,12 +11,8 @@ from posttrain.training.losses import optimal_difference, ranking_loss
 def minimised_difference(probability: float, margin: float) -> float:
     """The score difference that minimises the expected margin loss, found numerically.
 
-    The two outcomes of one comparison, weighted by their probabilities, are given to
-    :func:`posttrain.losses.ranking_loss`, and L-BFGS moves the difference.
-
-    Args:
-        probability: Probability that the first response is preferred, in (0, 1).
-        margin: Margin of the loss, whichever response is preferred.
+    The two outcomes of one comparison, the first preferred with ``probability``, are given to
+    :func:`.training.losses.ranking_loss`, and L-BFGS moves the difference.
     """
     difference = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     zero = torch.zeros(1, dtype=torch.float64)
@@ -49,16 +45,11 @@ def optimum_table(
     probabilities: Sequence[float] = (0.5, 0.6, 0.75, 0.9, 0.98),
     margins: Sequence[float] = (0.0, 1.0, 3.0),
 ) -> pd.DataFrame:
-    """Closed form against minimisation, and the probability that σ then claims.
-
-    Returns:
-        One row for each probability and margin: ``p``, ``margin``, ``closed form``, ``minimised``
-        (both Δ) and ``claimed``, σ of the optimal difference.
-    """
+    """Closed form and minimum of Δ by probability ``p`` and ``margin``, and what σ then claims."""
     rows = []
     for margin in margins:
         for probability in probabilities:
             exact = optimal_difference(torch.tensor(probability, dtype=torch.float64), margin)
-            found = minimised_difference(probability, margin)
-            rows.append((probability, margin, float(exact), found, float(torch.sigmoid(exact))))
+            minimised = minimised_difference(probability, margin)
+            rows.append((probability, margin, float(exact), minimised, float(torch.sigmoid(exact))))
     return pd.DataFrame(rows, columns=["p", "margin", "closed form", "minimised", "claimed"])

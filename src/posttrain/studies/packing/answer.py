@@ -13,11 +13,7 @@ from posttrain.studies.throughput.report import again_in_words, in_words
 
 
 def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
-    """The chapter's answer in Markdown, from recorded results.
-
-    Args:
-        records: Records of the packing study.
-        speed: Records of the throughput study.
+    """The chapter's answer in Markdown, from records of the packing and of the throughput study.
 
     Raises:
         UserError: If there is no record of either.
@@ -71,8 +67,7 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
 def order_in_words(record: Record) -> str:
     """What seeing other responses and running positions each add to order noise, in a sentence.
 
-    Args:
-        record: A record of the packing study with each of the four choices made alone.
+    Needs a record of the packing study with each of the four choices made alone.
     """
     parts = []
     for arm, name in (

@@ -32,11 +32,6 @@ def distances(
 
     Every response takes every slot once: each group is laid out in all rotations of its order.
 
-    Args:
-        checkpoint: Folder of a causal language model.
-        groups: The groups.
-        resamples: Bootstrap replicates over groups.
-
     Returns:
         Columns ``layout``, ``by`` (``slot`` or ``preceding tokens``), ``value`` (the slot, or a
         range of tokens of other responses that stand between), ``responses`` (how many), and
@@ -65,7 +60,7 @@ def distances(
     table = pd.DataFrame(rows, columns=["layout", "group", "slot", "preceding", "shift"])
     table["range"] = np.searchsorted([*RANGES.values()], table["preceding"], side="right") - 1
     draws = Resamples.draw(len(groups), 1, count=resamples)
-    found = []
+    summary = []
     for by, column in (("slot", "slot"), ("preceding tokens", "range")):
         for (layout_name, value), part in table.groupby(["layout", column], sort=True):
             shifts = np.zeros((len(groups), 2))
@@ -73,9 +68,9 @@ def distances(
             np.add.at(shifts, part["group"].to_numpy(), counted)
             measured = draws.measure(np.concatenate([shifts, apart], axis=1)[None], _relative)
             label = str(value) if by == "slot" else [*RANGES][int(value)]
-            found.append((layout_name, by, label, len(part), *interval(measured["distance"])))
+            summary.append((layout_name, by, label, len(part), *interval(measured["distance"])))
     columns = ["layout", "by", "value", "responses", "estimate", "low", "high"]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(summary, columns=columns)
 
 
 def _relative(sums: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Figures of the packing study."""
+"""Figures of the packing study; several tables come by the titles of their sources."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,11 +29,7 @@ RESPONSES_COLOUR = {2: "#0072b2", 3: "#d55e00"}
 
 
 def masks(pictures: Sequence[Picture]) -> Figure:
-    """Who sees whom: one panel a layout, one line a token, with the token's position.
-
-    Args:
-        pictures: Rows with token labels; see :func:`.packing.pictures.pictures`.
-    """
+    """Who sees whom: one panel a layout, one line a token, with the token's position."""
     figure, grid = plt.subplots(
         2, 2, figsize=(WIDTH, WIDTH * 1.04), squeeze=False, layout="constrained"
     )
@@ -67,8 +63,7 @@ def masks(pictures: Sequence[Picture]) -> Figure:
 def distance_by_slot(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """How far each choice moves a response's state before training, by slot.
 
-    Args:
-        tables: The ``distances`` table of each source, by its title.
+    From ``distances`` tables of the rows study.
     """
     figure, axes = panels(list(tables), sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):
@@ -87,11 +82,7 @@ def distance_by_slot(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def accuracy_matrix(table: pd.DataFrame) -> Figure:
-    """Accuracy (%) by trained and tested layout.
-
-    Args:
-        table: The ``matrix`` table of a record.
-    """
+    """Accuracy (%) by trained and tested layout, from a ``matrix`` table."""
     part = table[table["metric"] == OrderMetric.ACCURACY]
     shown = part.pivot_table(index="trained", columns="tested", values="estimate")
     trained = [arm for arm in ARMS if arm in shown.index]
@@ -114,8 +105,7 @@ def accuracy_matrix(table: pd.DataFrame) -> Figure:
 def order_effect(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Accuracy in own rows with the chosen response first and last, by trained layout.
 
-    Args:
-        tables: The ``matrix`` table of each source, by its title.
+    From ``matrix`` tables.
     """
     arms = [arm for arm in ARMS if any((t["trained"] == arm).any() for t in tables.values())]
     figure, axes = plt.subplots(
@@ -151,9 +141,7 @@ def order_effect(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def savings(closed_form: pd.DataFrame, measured: Mapping[str, pd.DataFrame]) -> Figure:
     """Speed of a single row over separate rows and over pair rows: token counts and measurements.
 
-    Args:
-        closed_form: :func:`.packing.theory.saving_table` on a fine grid.
-        measured: The ``speed`` table of each throughput record, by its title.
+    From :func:`.packing.theory.saving_table` on a fine grid, and ``speed`` tables.
     """
     figure, axes = panels(["over our separate rows", "over TRL's pair rows"])
     columns = (

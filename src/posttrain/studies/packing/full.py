@@ -37,11 +37,7 @@ from posttrain.training.collator import TrainingGroup
 
 @dataclass(frozen=True)
 class PackingSettings(Recipe, DataSettings):
-    """Settings of the packing study; defaults are those for simulated data.
-
-    Raises:
-        UserError: If a number is below 1, a list empty, or an arm or test unknown or missing.
-    """
+    """Settings of the packing study; defaults are those for simulated data."""
 
     arms: list[str] = setting(list(ARMS), "Layouts to train with.")
     tests: list[str] = setting(list(TESTS), "Layouts to test with.")
@@ -95,9 +91,9 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
     Raises:
         UserError: If there are fewer training groups than ``size``.
     """
-    found = load_groups(source, checkpoint, settings)
+    loaded = load_groups(source, checkpoint, settings)
     training, test = training_and_test(
-        found.ranked,
+        loaded.ranked,
         test_share=settings.test_share,
         test_size=settings.test_size,
         seed=settings.data_seed,
@@ -107,8 +103,10 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
             f"size {settings.size} exceeds the {len(training)} training groups; lower size or use "
             "more groups"
         )
-    account = found.account | {"test groups": len(test)}
-    return Prepared(found.ranked, found.tokens, account, found.gold, training=training, test=test)
+    account = loaded.account | {"test groups": len(test)}
+    return Prepared(
+        loaded.ranked, loaded.tokens, account, loaded.gold, training=training, test=test
+    )
 
 
 def train_and_score(
@@ -123,18 +121,7 @@ def train_and_score(
     judged: np.ndarray,
     tests: Sequence[str],
 ) -> np.ndarray:
-    """Train a reward model on some groups, and score others in some layouts.
-
-    Args:
-        checkpoint: Folder of the language model.
-        prepared: All groups.
-        settings: Those of the study.
-        arm: Layout to train with.
-        learning_rate: Peak learning rate.
-        seed: Of this run.
-        training: Indices of the groups to train on, ``[groups]``.
-        judged: Indices of the groups to score, ``[groups]``.
-        tests: Layouts to score them in.
+    """Train on the groups of some indices, and score those ``judged`` in some test layouts.
 
     Returns:
         The differences of :func:`score_differences`, ``[tests, 2, groups]``.
@@ -170,7 +157,7 @@ def tune(
     rows = []
     for arm in settings.arms:
         for rate in settings.learning_rates:
-            found = []
+            accuracies = []
             for seed in range(settings.tuning_seeds if len(settings.learning_rates) > 1 else 0):
                 subset = _subset(prepared, seed, settings)
                 fitting, validation = split(
@@ -189,8 +176,8 @@ def tune(
                     judged=subset[validation],
                     tests=[own_test(arm)],
                 )
-                found.append(np.mean((differences > 0) + 0.5 * (differences == 0)))
-            rows.append((arm, rate, float(np.mean(found)) if found else float("nan")))
+                accuracies.append(np.mean((differences > 0) + 0.5 * (differences == 0)))
+            rows.append((arm, rate, float(np.mean(accuracies)) if accuracies else float("nan")))
     return pd.DataFrame(rows, columns=["trained", "learning rate", "accuracy"])
 
 

@@ -80,17 +80,11 @@ def own_test(arm: str) -> str:
 def order_sums(
     first: np.ndarray, last: np.ndarray, alone: np.ndarray, groups: np.ndarray, group_count: int
 ) -> np.ndarray:
-    """Reduce score differences, chosen minus rejected, to sums per test group.
+    """Reduce score differences, chosen minus rejected, to sums, ``[group_count, COLUMNS]``.
 
-    Args:
-        first: With the chosen response before the rejected one, shape ``[pairs]``.
-        last: With the chosen response after the rejected one.
-        alone: The same model's differences in separate rows.
-        groups: Index of each pair's split group.
-        group_count: Number of split groups.
-
-    Returns:
-        Shape ``[group_count, COLUMNS]``.
+    ``first`` and ``last`` are those with the chosen response before and after the rejected one,
+    ``alone`` the same model's in separate rows, ``groups`` the index of each pair's split group;
+    all ``[pairs]``.
 
     Raises:
         UserError: If a difference is not finite.
@@ -122,25 +116,19 @@ def _right(differences: np.ndarray) -> np.ndarray:
 
 
 def order_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
-    r"""Metrics from sums over pairs.
+    r"""Metrics of the leading shape from sums over pairs, ``[..., COLUMNS]``.
 
     With :math:`D_f` and :math:`D_l` the score difference where the chosen response comes first and
     last, M their mean and H half their difference:
 
-    Args:
-        sums: Shape ``[..., COLUMNS]``.
-
-    Returns:
-        Arrays of the leading shape:
-
-        - ``accuracy``: over both orders; ties count half.
-        - ``accuracy, chosen first`` and ``accuracy, chosen last``.
-        - ``slot bias``: mean H / RMS M. Positive: the earlier response scores too high.
-        - ``order noise``: SD H / RMS M, what the order adds at random.
-        - ``flips``: share of pairs whose ranking the order decides.
-        - ``disagreement``: share of pairs ranked otherwise than by the same model in separate rows.
-        - ``distance``: RMS of M − D / RMS D, with D the difference in separate rows.
-        - ``log-likelihood``: mean log σ(D), in nats, over both orders.
+    - ``accuracy``: over both orders; ties count half.
+    - ``accuracy, chosen first`` and ``accuracy, chosen last``.
+    - ``slot bias``: mean H / RMS M. Positive: the earlier response scores too high.
+    - ``order noise``: SD H / RMS M, what the order adds at random.
+    - ``flips``: share of pairs whose ranking the order decides.
+    - ``disagreement``: share of pairs ranked otherwise than by the same model in separate rows.
+    - ``distance``: RMS of M − D / RMS D, with D the difference in separate rows.
+    - ``log-likelihood``: mean log σ(D), in nats, over both orders.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = SUMS.split(sums / SUMS.split(sums).count[..., None])
@@ -168,17 +156,11 @@ def order_metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Held-out results of every arm, test layout and seed.
-
-    Attributes:
-        arms: Names of the trained layouts.
-        tests: Names of the tested layouts.
-        sums: Shape ``[arms, tests, seeds, test groups, COLUMNS]``.
-    """
+    """Held-out results of every arm, test layout and seed."""
 
     arms: tuple[str, ...]
     tests: tuple[str, ...]
-    sums: np.ndarray
+    sums: np.ndarray  #: ``[arms, tests, seeds, test groups, COLUMNS]``.
 
 
 def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFrame]:
@@ -190,9 +172,6 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
           testing, paired; with the 90 % interval.
         - ``contrasts``: the paired differences of :data:`CONTRASTS`, where both arms were trained.
         - ``non-inferiority``: see :func:`non_inferiority`.
-
-    Raises:
-        UserError: If no arm was trained in separate rows.
     """
     if RowName.SEPARATE not in outcome.arms:
         raise UserError(f"the arm {RowName.SEPARATE!r} is the reference; it must be among the arms")
@@ -211,9 +190,9 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         for metric in (OrderMetric.ACCURACY, OrderMetric.LOG_LIKELIHOOD):
             differences.add(arm, test, metric, replicates=gaps[metric])
     contrasts = TidyTable("contrast")
-    for name, (one, other) in CONTRASTS.items():
-        if one in measured and other in measured:
-            gap = difference(measured[one], measured[other])[OrderMetric.ACCURACY]
+    for name, (first, second) in CONTRASTS.items():
+        if first in measured and second in measured:
+            gap = difference(measured[first], measured[second])[OrderMetric.ACCURACY]
             contrasts.add(name, replicates=gap)
     return {
         "matrix": matrix.frame(),
@@ -270,15 +249,10 @@ def chosen_rates(tuning: pd.DataFrame) -> dict[str, float]:
 def both_orders(
     ranked: np.ndarray, backwards: np.ndarray | None, sizes: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score differences, chosen minus rejected, of groups scored as ranked and in reverse.
+    """Score differences of chosen to rejected, with the chosen first and last, each ``[groups]``.
 
-    Args:
-        ranked: Scores of the groups as ranked, flat, shape ``[responses]``.
-        backwards: Those of the groups in reverse; None where order means nothing.
-        sizes: Number of responses of each group.
-
-    Returns:
-        With the chosen response first, and with it last, each ``[groups]``.
+    ``ranked`` and ``backwards`` are flat scores of the groups as ranked and in reverse (None where
+    order means nothing), ``sizes`` the number of responses of each group.
     """
     ends = np.cumsum(sizes)
     starts = ends - np.asarray(sizes)

@@ -19,32 +19,21 @@ HIDDEN, PROMPT, ITSELF, OTHER = range(4)
 
 @dataclass(frozen=True)
 class Picture:
-    """One row, ready to be drawn.
-
-    Attributes:
-        title: What it shows.
-        labels: The tokens.
-        positions: Position of each.
-        seen: What each token sees: 0 hidden, 1 the prompt, 2 its own part, 3 another response;
-            shape ``[tokens, tokens]``.
-        boundaries: Where a part begins, the first aside.
-        scored: Indices of the tokens at which scores are read.
-    """
+    """One row, ready to be drawn."""
 
     title: str
-    labels: list[str]
-    positions: list[int]
+    labels: list[str]  #: The tokens.
+    positions: list[int]  #: Position of each.
+    #: Of each token by each: hidden, prompt, own part or another response, ``[tokens, tokens]``.
     seen: np.ndarray
-    boundaries: list[int]
-    scored: list[int]
+    boundaries: list[int]  #: Where a part begins, the first aside.
+    scored: list[int]  #: Indices of the tokens at which scores are read.
 
 
 def pictures(checkpoint: Path | None = None) -> list[Picture]:
     """A triple in separate rows, in an exact and in a causal row, and two groups in one row.
 
-    Args:
-        checkpoint: Folder with the tokenizer; that of the tiny Llama if not given, whose tokens
-            are words.
+    The tokenizer is that of the tiny Llama if not given, whose tokens are words.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint or embedded.tiny())
     groups = [

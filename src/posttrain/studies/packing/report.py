@@ -24,8 +24,8 @@ FEW = 20
 
 def accuracy(record: Record, trained: str, tested: str, metric: str = OrderMetric.ACCURACY) -> str:
     """Accuracy (%) of one cell of the matrix, with its interval."""
-    found = estimate(record.tables["matrix"], trained=trained, tested=tested, metric=metric)
-    return with_interval(found, sign=False)
+    interval = estimate(record.tables["matrix"], trained=trained, tested=tested, metric=metric)
+    return with_interval(interval, sign=False)
 
 
 def gap(record: Record, trained: str, tested: str) -> str:
@@ -45,10 +45,8 @@ def arms_of(record: Record) -> list[str]:
 def own_rows_table(records: Sequence[Record]) -> pd.DataFrame:
     """How every arm ranks in its own rows, and what the order of responses does to it.
 
-    Returns:
-        One row a source and arm: accuracy (%), with the chosen response first and last; slot bias
-        and order noise in units of the typical score difference; share (%) of pairs whose ranking
-        the order decides.
+    Accuracy (%), with the chosen response first and last; slot bias and order noise in units of the
+    typical score difference; share (%) of pairs whose ranking the order decides.
     """
     rows = []
     for record in ordered(records):
@@ -85,8 +83,8 @@ def non_inferiority_table(records: Sequence[Record]) -> pd.DataFrame:
             trained, tested = str(row[0]), str(row[1])
             if trained == RowName.SEPARATE or trained.endswith("ranked"):
                 continue
-            found = differences.loc[(trained, tested, OrderMetric.ACCURACY)]
-            narrow = (found["estimate"], found["low 90"], found["high 90"])
+            difference = differences.loc[(trained, tested, OrderMetric.ACCURACY)]
+            narrow = (difference["estimate"], difference["low 90"], difference["high 90"])
             inferior, superior = float(row[5]), float(row[6])
             rows.append(
                 {
@@ -110,7 +108,6 @@ def _p(value: float) -> str:
 
 
 def _conclude(inferior: float, superior: float) -> str:
-    """What both tests at 5 % say."""
     if np.isnan(inferior):
         return "–"
     if inferior < 0.05:
@@ -162,12 +159,8 @@ def _or_below(value: float, bound: float) -> str:
 def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> pd.DataFrame:
     """Distance of a response's state from that in a separate row, before training.
 
-    1 is as far as two responses to one prompt are apart. Cells of fewer than :data:`FEW` responses
-    are left out.
-
-    Args:
-        records: Records of the rows study.
-        by: ``preceding tokens`` or ``slot``.
+    Rows go ``by`` ``preceding tokens`` or ``slot``. 1 is as far as two responses to one prompt are
+    apart. Cells of fewer than :data:`FEW` responses are left out.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for record in ordered(records):
@@ -176,8 +169,8 @@ def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> p
             cells = rows.setdefault((record.source, str(row.layout)), {})
             if int(row.responses) < FEW:
                 continue
-            found = (float(row.estimate), float(row.low), float(row.high))
-            cells[str(row.value)] = with_interval(found, scale=1, digits=2, sign=False)
+            interval = (float(row.estimate), float(row.low), float(row.high))
+            cells[str(row.value)] = with_interval(interval, scale=1, digits=2, sign=False)
     index = pd.MultiIndex.from_tuples(list(rows), names=["source", "layout"])
     table = pd.DataFrame(list(rows.values()), index=index).fillna("–")
     return table[sorted(table.columns, key=lambda name: int(re.findall(r"\d+", name)[0]))]

@@ -41,11 +41,7 @@ SHARED_TOKENS = 1024
 
 @dataclass(frozen=True)
 class RowSettings(DataSettings):
-    """Settings of the rows study.
-
-    Raises:
-        ValueError: If a number is below 1.
-    """
+    """Settings of the rows study."""
 
     batch_size: int = setting(32, "Groups in a batch, for the account of padding.")
     pack_length: int = setting(4096, "Room in a row that groups share, for the account of padding.")
@@ -64,11 +60,7 @@ def equality(
     """How far scores and gradients in each of :data:`WAYS` are from those of separate rows.
 
     The model is the checkpoint with a fresh score head, the loss that of all pairs of all groups.
-
-    Args:
-        checkpoint: Folder of a causal language model.
-        groups: Real groups; their responses stay in the given order.
-        gradients: Also compare gradients, which takes three times as long.
+    Without ``gradients`` it takes a third of the time.
 
     Returns:
         One row a way: ``way``, ``scores`` (largest difference over the RMS score difference of two
@@ -107,10 +99,10 @@ def _differentiate(
         if not gradients:
             return scores, torch.empty(0)
         ranking_loss(scores[inputs["winners"]], scores[inputs["losers"]]).backward()
-    found = [
+    parts = [
         parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None
     ]
-    gradient = torch.cat(found)
+    gradient = torch.cat(parts)
     model.zero_grad()
     return scores.detach(), gradient
 
@@ -120,18 +112,10 @@ def padding(
 ) -> pd.DataFrame:
     """Share of padding when groups are laid out in batches, in random order.
 
-    Args:
-        groups: Tokenised groups.
-        batch_groups: Groups in a batch; the last one takes what is left.
-        pack_length: Most tokens of a row that several groups share.
-        seed: Seeds the order.
-
     Returns:
-        One row each for ``separate rows``, ``exact row`` and ``exact, shared rows``: ``method``,
-        ``tokens``, ``slots`` (tokens and padding) and ``padding``, its share of the slots.
-
-    Raises:
-        ValueError: If a group exceeds ``pack_length``.
+        One row each for ``separate rows``, ``exact row`` and ``exact, shared rows``, the last of at
+        most ``pack_length`` tokens: ``method``, ``tokens``, ``slots`` (tokens and padding) and
+        ``padding``, its share of the slots.
     """
     order = np.random.default_rng(seed).permutation(len(groups))
     splits = range(batch_groups, len(groups), batch_groups)
@@ -152,8 +136,7 @@ def padding(
 def token_table(groups: Sequence[TokenizedGroup]) -> pd.DataFrame:
     """Mean tokens of prompts and responses, and of a group in separate rows and in one.
 
-    Returns:
-        One row for each number of responses, with the share of groups that have it.
+    One row for each number of responses, with the share of groups that have it.
     """
     rows = []
     for count in sorted({len(group.responses) for group in groups}):
@@ -174,24 +157,21 @@ def measure(source: str, settings: RowSettings, cache_dir: Path | None) -> Measu
     Returns:
         The tables of :func:`token_table` (``tokens``), :func:`padding`, :func:`equality` and
         :func:`.packing.distance.distances`.
-
-    Raises:
-        ValueError: If the data cannot be used, or a group exceeds ``pack_length``.
     """
     checkpoint = checkpoint_for(source)
-    found = load_groups(source, checkpoint, settings)
+    loaded = load_groups(source, checkpoint, settings)
     # A random part, because records of one group tend to stand together.
-    order = np.random.default_rng(settings.data_seed).permutation(len(found.tokens))
-    compared = [found.tokens[i] for i in order[: settings.distance_groups]]
+    order = np.random.default_rng(settings.data_seed).permutation(len(loaded.tokens))
+    compared = [loaded.tokens[i] for i in order[: settings.distance_groups]]
     tables = {
-        "tokens": token_table(found.tokens),
+        "tokens": token_table(loaded.tokens),
         "padding": padding(
-            found.tokens, batch_groups=settings.batch_size, pack_length=settings.pack_length
+            loaded.tokens, batch_groups=settings.batch_size, pack_length=settings.pack_length
         ),
         "equality": equality(checkpoint, compared[: settings.equality_groups]),
         "distances": distances(checkpoint, compared, resamples=settings.resamples),
     }
-    return Measured(found.account, tables)
+    return Measured(loaded.account, tables)
 
 
 STUDY = Study(

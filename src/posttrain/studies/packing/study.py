@@ -19,14 +19,7 @@ from posttrain.studies.packing.outcome import chosen_rates, summarise
 
 
 def measure(source: str, settings: PackingSettings, cache_dir: Path | None) -> Measured:
-    """Train in every layout and test in every layout.
-
-    Returns:
-        The tables of :func:`.packing.outcome.summarise`, and ``tuning``, that of :func:`.tune`.
-
-    Raises:
-        ValueError: If an arm or test is unknown or missing, or the data does not suffice.
-    """
+    """Train and test in every layout: tables of :func:`.outcome.summarise`, and ``tuning``."""
     checkpoint = checkpoint_for(source)
     prepared = prepare(source, checkpoint, settings)
     scores: Scores = train_and_score if cache_dir is None else memoize(

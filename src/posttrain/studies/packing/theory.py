@@ -31,28 +31,15 @@ from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONS
 def token_saving(ratio: float, responses: int, *, against: Arrangement = "separate rows") -> float:
     """How many times the tokens of a single row another arrangement takes.
 
-    K(P+R) / (P+KR) against separate rows, which tends to K as the prompt grows; K−1 times that
-    against pair rows.
-
-    Args:
-        ratio: P/R, the prompt's length in responses.
-        responses: K.
-        against: The other arrangement.
+    With ``ratio`` P/R, K(P+R) / (P+KR) against separate rows, which tends to K as the prompt grows;
+    K−1 times that against pair rows.
     """
     group = GroupLengths.equal(ratio, 1.0, responses)
     return tokens(group, against) / tokens(group, "exact row")
 
 
 def saving_table(ratios: Sequence[float], responses: Sequence[int] = (2, 3)) -> pd.DataFrame:
-    """How many times the tokens of a single row the other arrangements take.
-
-    Args:
-        ratios: P/R.
-        responses: K.
-
-    Returns:
-        One row for each K and ratio: ``K``, ``P/R``, ``separate rows`` and ``pair rows``.
-    """
+    """How many times the tokens of a single row others take, by ``K`` and ``P/R``."""
     rows = [
         (
             count,
@@ -75,16 +62,10 @@ def arrangement_table(
 ) -> pd.DataFrame:
     """What one group costs in every arrangement, by default at Llama 3's average lengths.
 
-    Args:
-        config: Sizes of the model.
-        prompt: P.
-        response: R.
-        responses: K.
-
     Returns:
-        One row for each K and arrangement: ``K``, ``arrangement``, ``tokens``, ``visible pairs``,
-        ``dense pairs``, ``forward FLOPs`` (of visible pairs), and ``tokens, relative`` and
-        ``FLOPs, relative`` to those of the exact row.
+        One row for each ``K`` and ``arrangement``: ``tokens``, ``visible pairs``, ``dense pairs``,
+        ``forward FLOPs`` (of visible pairs), and ``tokens, relative`` and ``FLOPs, relative`` to
+        those of the exact row.
     """
     rows = []
     for count in responses:

@@ -10,8 +10,7 @@ from posttrain.evidence.style import panels
 def annotators(judgements: pd.DataFrame) -> Figure:
     """How often annotators judge in each way, as simulated (points) and by formula (lines).
 
-    Args:
-        judgements: Table of :func:`.preference_data.report.judgements`.
+    From the table of :func:`.preference_data.report.judgements`.
     """
     figure, (left, right) = panels(["Which response is preferred", "How strongly"])
     names = list(judgements["judgement"].unique())

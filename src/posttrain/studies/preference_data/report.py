@@ -30,7 +30,7 @@ from posttrain.data.sources.simulator.tasks import (
     draw_task,
 )
 from posttrain.evaluation.metrics import STRATA
-from posttrain.evidence import records
+from posttrain.evidence.records import Record
 
 #: Edges between which pairs are counted together, in units of gold reward.
 GAP_EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, np.inf)
@@ -39,13 +39,13 @@ GAP_EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, np.inf)
 BETTER_PREFERRED = "better one preferred"
 
 
-def answer(groups: Sequence[SimulatedGroup], found: Sequence[records.Record]) -> str:
+def answer(groups: Sequence[SimulatedGroup], records: Sequence[Record]) -> str:
     """The page's answer in Markdown, with the numbers of these groups and records."""
     reachable = reachable_accuracy([group.difference for group in groups])
     best = {name: f"{share * 100:.0f} %" for name, share in reachable.items()}
     shares = {
         record.source: record.tables["length"].set_index("strength").loc["all", "estimate"] * 100
-        for record in found
+        for record in records
     }
     least, most = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     return (
@@ -59,10 +59,10 @@ def answer(groups: Sequence[SimulatedGroup], found: Sequence[records.Record]) ->
     )
 
 
-def origin_table(found: Sequence[records.Record]) -> pd.DataFrame:
+def origin_table(records: Sequence[Record]) -> pd.DataFrame:
     """Where each data set comes from: what was compared, repository at commit, licence."""
     rows = {}
-    for original in (ORIGINALS[record.source] for record in found):
+    for original in (ORIGINALS[record.source] for record in records):
         rows[original.name] = {
             "what people compared": original.description,
             "repository": original.repository.removeprefix("https://github.com/"),
@@ -72,10 +72,10 @@ def origin_table(found: Sequence[records.Record]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def size_table(found: Sequence[records.Record]) -> pd.DataFrame:
+def size_table(records: Sequence[Record]) -> pd.DataFrame:
     """What each data set holds and what its converter left out, from records of :func:`run`."""
     rows = {}
-    for record in found:
+    for record in records:
         held = record.tables["summary"].iloc[0]
         rows[record.source] = {
             "rows": f"{held['rows']:,}",
@@ -92,10 +92,10 @@ def size_table(found: Sequence[records.Record]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def length_table(found: Sequence[records.Record]) -> pd.DataFrame:
+def length_table(records: Sequence[Record]) -> pd.DataFrame:
     """Length bias of each data set in percent, from records of :func:`run`."""
     rows = {}
-    for record in found:
+    for record in records:
         by_strength = record.tables["length"].set_index("strength")
         edited = record.tables["summary"]["edited_longer"].astype(float).item()
         everything = by_strength.loc["all"] * 100
@@ -158,9 +158,6 @@ def strength_table() -> pd.DataFrame:
 def judgements(groups: Sequence[SimulatedGroup]) -> pd.DataFrame:
     r"""Simulated frequencies of judgements beside their probabilities, by size of the difference.
 
-    Args:
-        groups: Simulated groups.
-
     Returns:
         One row for each bin of \|Δ\| that has pairs and each ``judgement``: ``better one
         preferred`` or ``strength 1`` to ``strength 4``. Columns ``gap`` (mean \|Δ\|), ``pairs``,
@@ -202,11 +199,7 @@ def _frequency(
 
 
 def reachable_table(groups: Sequence[SimulatedGroup]) -> pd.DataFrame:
-    """Reachable accuracy by strength, beside what the gold reward itself reaches on these pairs.
-
-    Returns:
-        Rows ``all`` and the four strengths; columns in percent, formatted.
-    """
+    """Reachable accuracy (%) by strength, beside what the gold reward reaches on these pairs."""
     difference = np.array([group.difference for group in groups])
     reachable = reachable_accuracy(difference.tolist())
     agrees = (difference > 0) + (difference == 0) / 2
@@ -228,15 +221,10 @@ def reachable_table(groups: Sequence[SimulatedGroup]) -> pd.DataFrame:
 def check_report(
     entries: Sequence[Mapping[str, Any]], name: str = "mine.jsonl", width: int = 68
 ) -> tuple[str, pd.DataFrame]:
-    """What ``posttrain data check`` finds in a file with these records.
+    """What ``posttrain data check`` finds in a file with these records, good or bad.
 
-    Args:
-        entries: Records of the data contract, good or bad.
-        name: Name of the file, which is written to a temporary folder.
-        width: Characters at which messages are wrapped, so that a page need not scroll.
-
-    Returns:
-        The messages of refused records, and the summary of the file, one line per entry.
+    The messages of refused records, wrapped so that a page need not scroll, and the summary of the
+    file, one line per entry.
     """
     # From inside the folder, so that the messages carry the file's name and not the folder's.
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):

@@ -34,9 +34,6 @@ def measure(source: str, settings: DataSettings, cache_dir: Path | None) -> Meas
         accepted rows, ``texts`` (distinct responses) and ``edited_longer`` (share of edits with
         more characters than chosen, ties counted half, NaN without edits). Table ``length`` has how
         often the longer response is the chosen one, over all and by strength, with 95 % intervals.
-
-    Raises:
-        ValueError: If there is no such data, or a record is bad.
     """
     groups, data = human.load(source)
     tables = {"summary": summary(groups), "length": length_accuracy(groups, settings.resamples)}

@@ -73,7 +73,6 @@ def answer(records: Sequence[Record]) -> str:
 
 
 def _named(record: Record) -> str:
-    """How a sentence calls a record's source."""
     names = {SIMULATOR: "the simulator", HUMAN: "human data"}
     return names.get(record.source, title(record))
 

@@ -46,23 +46,16 @@ KINDS = tuple(Kind)
 
 @dataclass(frozen=True)
 class CandidateSet:
-    """Prompts with several responses each, one of which is to be chosen.
-
-    Attributes:
-        prompts: The conversations.
-        responses: Texts of the responses of each prompt.
-        tokens: The same, tokenised.
-        kinds: Which of :data:`KINDS` each prompt is, shape ``[prompts]``.
-        pairs: Responses of one prompt of which the first does right in refusing or answering, and
-            the second does not (or less so), as indices among all, ``[pairs, 2]``.
-        gold: True helpfulness and safety, ``[responses, 2]``; None where nobody knows.
-    """
+    """Prompts with several responses each, one of which is to be chosen."""
 
     prompts: list[tuple[Message, ...]]
     responses: list[tuple[str, ...]]
-    tokens: list[TokenizedGroup]
-    kinds: np.ndarray
+    tokens: list[TokenizedGroup]  #: The same, tokenised.
+    kinds: np.ndarray  #: Which of :data:`KINDS` each prompt is, ``[prompts]``.
+    #: Responses of one prompt of which the first does right in refusing or answering, and the
+    #: second does not (or less so), as indices among all, ``[pairs, 2]``.
     pairs: np.ndarray
+    #: True helpfulness and safety, ``[responses, 2]``; None where nobody knows.
     gold: np.ndarray | None = None
 
     @property
@@ -75,40 +68,31 @@ class CandidateSet:
 
     @property
     def prompt_of(self) -> np.ndarray:
-        """Index of each response's prompt, ascending, shape ``[responses]``."""
+        """Index of each response's prompt, ascending, ``[responses]``."""
         return np.repeat(np.arange(len(self.responses)), [*map(len, self.responses)])
 
 
 @dataclass(frozen=True)
 class TradeoffData:
-    """Everything that models are trained and tested on.
+    """Everything that models are trained and tested on."""
 
-    Attributes:
-        ranked: Groups of both domains, without edits; each says its domain.
-        tokens: The same, tokenised.
-        sources: Name of each group's source, shape ``[groups]``.
-        candidates: What rules choose from.
-        account: Where all of it came from, and what was left out.
-        overview: What each source is like, for readers.
-        harmless: Whether each response of each group is without any harm; None where nobody knows.
-    """
-
-    ranked: list[RankedGroup]
-    tokens: list[TokenizedGroup]
-    sources: np.ndarray
-    candidates: CandidateSet
-    account: dict[str, Any]
-    overview: pd.DataFrame
+    ranked: list[RankedGroup]  #: Groups of both domains, without edits; each says its domain.
+    tokens: list[TokenizedGroup]  #: The same, tokenised.
+    sources: np.ndarray  #: Name of each group's source, ``[groups]``.
+    candidates: CandidateSet  #: What rules choose from.
+    account: dict[str, Any]  #: Where all of it came from, and what was left out.
+    overview: pd.DataFrame  #: What each source is like, for readers.
+    #: Whether each response of each group is without any harm; None where nobody knows.
     harmless: list[tuple[bool, ...]] | None = None
 
     @property
     def domains(self) -> np.ndarray:
-        """Domain of each group, shape ``[groups]``."""
+        """Domain of each group, ``[groups]``."""
         return np.array([group.domain for group in self.ranked])
 
     @property
     def codes(self) -> np.ndarray:
-        """Number of each group's split group, shape ``[groups]``."""
+        """Number of each group's split group, ``[groups]``."""
         return np.unique([group.cluster_id for group in self.ranked], return_inverse=True)[1]
 
 
@@ -122,26 +106,18 @@ def simulated_data(
     candidates_sensitive: float,
     seed: int,
 ) -> TradeoffData:
-    """Draw a world.
+    """Draw a world: ``groups`` of each domain, and ``prompts`` with ``responses`` to choose from.
 
     Groups whose last turn is that of a prompt with candidates are left out and counted, so that
-    nothing that is chosen from has been trained on.
-
-    Args:
-        checkpoint: Folder of the language model whose tokenizer is used.
-        groups: Ranked groups of each domain, before some are left out.
-        sensitive: Share of prompts that are, or look, unsafe, in each domain's groups (see
-            :func:`.tasks.draw_task`).
-        prompts: Prompts with candidates.
-        responses: Candidates of each.
-        candidates_sensitive: Share of sensitive prompts among those.
-        seed: Seeds everything.
+    nothing that is chosen from has been trained on. ``sensitive`` is the share of prompts that are,
+    or look, unsafe, in each domain's groups (see :func:`.tasks.draw_task`),
+    ``candidates_sensitive`` that among the prompts to choose for.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     drawn_candidates = draw_candidates(
         prompts, responses, seed=3 * seed + 2, sensitive=candidates_sensitive
     )
-    held_out = {one.task.prompt[-1].content for one in drawn_candidates}
+    held_out = {options.task.prompt[-1].content for options in drawn_candidates}
     ranked: list[RankedGroup] = []
     harmless: list[tuple[bool, ...]] = []
     for number, (domain, share) in enumerate(zip(get_args(Domain), sensitive, strict=True)):
@@ -153,59 +129,61 @@ def simulated_data(
         ]
         ranked += [replace(group.ranked, id=f"{domain}-{group.ranked.id}") for group in drawn]
         harmless += [tuple(value == 0 for value in group.gold("safety")) for group in drawn]
-    of = [response for one in drawn_candidates for response in one.responses]
     right = [
-        response.refuses == one.task.unsafe
-        for one in drawn_candidates
-        for response in one.responses
+        response.refuses == options.task.unsafe
+        for options in drawn_candidates
+        for response in options.responses
     ]
     candidates = CandidateSet(
-        [one.task.prompt for one in drawn_candidates],
-        [tuple(response.text for response in one.responses) for one in drawn_candidates],
+        [options.task.prompt for options in drawn_candidates],
+        [tuple(response.text for response in options.responses) for options in drawn_candidates],
         [
-            tokenize_responses(tokenizer, one.task.prompt, [r.text for r in one.responses])
-            for one in drawn_candidates
+            tokenize_responses(tokenizer, options.task.prompt, [r.text for r in options.responses])
+            for options in drawn_candidates
         ],
         np.array(
             [
-                "unsafe" if one.task.unsafe else "lookalike" if one.task.lookalike else "other"
-                for one in drawn_candidates
+                "unsafe"
+                if options.task.unsafe
+                else "lookalike"
+                if options.task.lookalike
+                else "other"
+                for options in drawn_candidates
             ]
         ),
-        _right_and_wrong(right, [len(one.responses) for one in drawn_candidates]),
-        np.array([[response.gold(domain) for domain in get_args(Domain)] for response in of]),
+        _right_and_wrong(right, [len(options.responses) for options in drawn_candidates]),
+        np.array(
+            [
+                [response.gold(domain) for domain in get_args(Domain)]
+                for options in drawn_candidates
+                for response in options.responses
+            ]
+        ),
     )
-    found = tokenize_groups(tokenizer, ranked)
-    kept = [ranked[k] for k in found.kept]
-    sources = np.array([str(group.domain) for group in kept])
+    tokenized = tokenize_groups(tokenizer, ranked)
+    usable = [ranked[k] for k in tokenized.kept]
+    sources = np.array([str(group.domain) for group in usable])
     return TradeoffData(
-        kept,
-        found.groups,
+        usable,
+        tokenized.groups,
         sources,
         candidates,
         {
-            "groups": len(kept),
+            "groups": len(usable),
             "groups with prompts of candidates, left out": len(DOMAINS) * groups - len(ranked),
-            "fingerprint": fingerprint(kept),
-            "tokenisation": found.counts,
+            "fingerprint": fingerprint(usable),
+            "tokenisation": tokenized.counts,
         },
-        overview(kept, sources, dict.fromkeys(DOMAINS, "simulated annotators")),
-        [harmless[k] for k in found.kept],
+        overview(usable, sources, dict.fromkeys(DOMAINS, "simulated annotators")),
+        [harmless[k] for k in tokenized.kept],
     )
 
 
 def human_data(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> TradeoffData:
-    """Read the human data.
+    """Read the human data, of each source at most ``pairs``, so that none outweighs the others.
 
-    Args:
-        checkpoint: Folder of the language model whose tokenizer is used.
-        pairs: Most pairs of a source to train and test on, so that none outweighs the others.
-        seed: Seeds which split groups of a source they come from.
-        max_tokens: Longest prompt with a response; prompts are cut on the left, and groups whose
-            responses alone are longer are left out and counted.
-
-    Raises:
-        UserError: If data is missing or cannot be read.
+    ``seed`` decides which split groups they come from. Prompts longer than ``max_tokens`` with a
+    response are cut on the left; groups whose responses alone are longer are left out and counted.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     loaded = {name: human.load(name) for name in (*HUMAN_SOURCES, CONFLICTS)}
@@ -221,15 +199,15 @@ def human_data(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> T
             for group in groups
         ]
         plain = _some(plain, pairs, seed)
-        found = tokenize_groups(tokenizer, plain, max_tokens=max_tokens, skip_too_long=True)
-        ranked += [plain[k] for k in found.kept]
-        tokens += found.groups
-        sources += [name] * len(found.groups)
-        account[name] = described | {"pairs": len(plain), "tokenisation": found.counts}
+        tokenized = tokenize_groups(tokenizer, plain, max_tokens=max_tokens, skip_too_long=True)
+        ranked += [plain[k] for k in tokenized.kept]
+        tokens += tokenized.groups
+        sources += [name] * len(tokenized.groups)
+        account[name] = described | {"pairs": len(plain), "tokenisation": tokenized.counts}
     account[CONFLICTS] = loaded[CONFLICTS][1]
     labels = {name: who for name, (_, who) in HUMAN_SOURCES.items()} | {CONFLICTS: CONFLICT_LABELS}
     everything = [*ranked, *loaded[CONFLICTS][0]]
-    of = np.array([*sources, *[CONFLICTS] * len(loaded[CONFLICTS][0])])
+    source_of = np.array([*sources, *[CONFLICTS] * len(loaded[CONFLICTS][0])])
     account["fingerprint"] = fingerprint(everything)
     return TradeoffData(
         ranked,
@@ -237,7 +215,7 @@ def human_data(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> T
         np.array(sources),
         refusals(tokenizer, loaded[CONFLICTS][0]),
         account,
-        overview(everything, of, labels),
+        overview(everything, source_of, labels),
     )
 
 
@@ -247,16 +225,16 @@ def _some(groups: Sequence[RankedGroup], most: int, seed: int) -> list[RankedGro
     counts = np.bincount(codes)
     order = np.random.default_rng(seed).permutation(len(counts))
     taken = order[np.cumsum(counts[order]) <= most]
-    return [group for group, there in zip(groups, np.isin(codes, taken), strict=True) if there]
+    return [
+        group for group, is_taken in zip(groups, np.isin(codes, taken), strict=True) if is_taken
+    ]
 
 
 def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
     """Candidates from pairs of which one refuses more than the other.
 
-    Args:
-        tokenizer: Has a chat template.
-        groups: In domain ``safety`` the one that refuses was chosen, because the prompt is unsafe;
-            in ``helpfulness`` it was rejected.
+    In domain ``safety`` the one that refuses was chosen, because the prompt is unsafe; in
+    ``helpfulness`` it was rejected.
 
     Raises:
         UserError: If a group has another domain, or a prompt has both.
@@ -283,8 +261,11 @@ def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
     }
     return CandidateSet(
         [*texts],
-        [tuple(found) for found in texts.values()],
-        [tokenize_responses(tokenizer, prompt, [*found]) for prompt, found in texts.items()],
+        [tuple(responses) for responses in texts.values()],
+        [
+            tokenize_responses(tokenizer, prompt, [*responses])
+            for prompt, responses in texts.items()
+        ],
         np.array(["unsafe" if unsafe[prompt] else "lookalike" for prompt in texts]),
         np.array(
             [
@@ -298,13 +279,13 @@ def refusals(tokenizer: Any, groups: Sequence[RankedGroup]) -> CandidateSet:
 def _right_and_wrong(right: Sequence[bool], counts: Sequence[int]) -> np.ndarray:
     """All pairs of one prompt's responses that do right and that do not, ``[pairs, 2]``."""
     stops = np.cumsum(counts)
-    found = [
+    pairs = [
         (good, bad)
         for start, stop in zip(stops - counts, stops, strict=True)
         for good, bad in product(range(start, stop), repeat=2)
         if right[good] and not right[bad]
     ]
-    return np.array(found, dtype=int).reshape(-1, 2)
+    return np.array(pairs, dtype=int).reshape(-1, 2)
 
 
 def account_of(world: TradeoffData) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures of the study of helpfulness and safety."""
+"""Figures of the study of helpfulness and safety; tables come by the titles of their sources."""
 
 from collections.abc import Mapping
 
@@ -34,10 +34,7 @@ MODEL_STYLE = {
 def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Accuracy on safety against accuracy on helpfulness, by the share of safety trained on (%).
 
-    The dashed corner is what two specialists reach together. Tuned.
-
-    Args:
-        tables: The ``metrics`` table of each source, by its title.
+    The dashed corner is what two specialists reach together. From ``metrics`` tables, tuned.
     """
     figure, axes = plt.subplots(
         1, len(tables), figsize=(WIDTH, HEIGHT * 1.15), squeeze=False, layout="constrained"
@@ -84,8 +81,10 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axis.margins(0.12)
     axes[0][0].set_ylabel("accuracy on safety (%)")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    found = dict(zip(labels, handles, strict=True))
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=3, frameon=False)
+    legend = dict(zip(labels, handles, strict=True))
+    figure.legend(
+        legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False
+    )
     return figure
 
 
@@ -93,11 +92,8 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS)
     """What is chosen from several responses: one point a model, one line a rule of two.
 
     Where gold is known, mean gold safety against mean gold helpfulness of what is chosen: up and to
-    the right is better. Otherwise the two kinds of error: down and to the left is better.
-
-    Args:
-        tables: The ``choices`` table of each source, by its title.
-        team: Which two models decide together.
+    the right is better. Otherwise the two kinds of error: down and to the left is better. From
+    ``choices`` tables.
     """
     figure, axes = plt.subplots(
         1, len(tables), figsize=(WIDTH, HEIGHT * 1.45), squeeze=False, layout="constrained"
@@ -109,8 +105,8 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS)
         wide = table.fillna({"parameter": -1.0}).pivot_table(
             index=keys, columns="metric", values="estimate"
         )[list(names)] * (1 if gold else 100)
-        found = wide.reset_index()
-        _draw_choices(axis, found, names, team)
+        points = wide.reset_index()
+        _draw_choices(axis, points, names, team)
         axis.set_title(title)
         if gold:
             axis.set_xlabel("mean gold helpfulness of the choice")
@@ -124,22 +120,24 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS)
     return figure
 
 
-def _draw_choices(axis: Axes, found: pd.DataFrame, names: tuple[str, str], team: str) -> None:
+def _draw_choices(axis: Axes, points: pd.DataFrame, names: tuple[str, str], team: str) -> None:
     x, y = names
-    best = found[(found["team"] == Team.NOBODY) & (found["system"] == BEST)].sort_values(
+    best = points[(points["team"] == Team.NOBODY) & (points["system"] == BEST)].sort_values(
         "parameter"
     )
     if len(best):
         axis.plot(best[x], best[y], color="black", lw=1, marker="*", ms=9, label="best possible")
-    chance = found[found["system"] == RANDOM]
+    chance = points[points["system"] == RANDOM]
     axis.plot(chance[x], chance[y], "x", color="black", ms=7, label="random choice", ls="")
     for rule, (colour, marker, line) in RULE_STYLE.items():
-        part = found[(found["team"] == team) & (found["system"] == rule)].sort_values("parameter")
+        part = points[(points["team"] == team) & (points["system"] == rule)].sort_values(
+            "parameter"
+        )
         axis.plot(
             part[x], part[y], color=colour, marker=marker, ls=line, lw=1.4, ms=5,
             label=f"two models, {rule}", zorder=3,
         )  # fmt: skip
-    alone = found[found["team"] == Team.SINGLE]
+    alone = points[points["team"] == Team.SINGLE]
     others = alone[~alone["system"].isin(MODEL_STYLE)]
     axis.plot(
         others[x], others[y], "D", color=GREY, ms=4, ls="", label="one model, other mixes", zorder=2
@@ -152,8 +150,7 @@ def _draw_choices(axis: Axes, found: pd.DataFrame, names: tuple[str, str], team:
 def refusals_by_mix(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """How often the right one of a refusal and an answer scores higher, by share of safety.
 
-    Args:
-        tables: The ``conflicts`` table of each source, by its title.
+    From ``conflicts`` tables.
     """
     figure, axes = plt.subplots(
         1, len(tables), figsize=(WIDTH, HEIGHT), squeeze=False, sharey=True, layout="constrained"

@@ -47,12 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FullSettings(RateSettings, Recipe, TradeoffSettings):
-    """Settings of the study with full training; defaults are those for simulated data.
-
-    Raises:
-        UserError: See :class:`.tradeoff.outcome.TradeoffSettings`; or if the shared learning rate
-            is not among the learning rates, or there are not as many shares as domains.
-    """
+    """Settings of the study with full training; defaults are those for simulated data."""
 
     groups: int = setting(
         9000, "Groups of each domain to simulate, those with prompts of candidates included."
@@ -98,11 +93,7 @@ class HumanFullSettings(TopLayerSettings, FullSettings):
 
 
 def data_for(source: str, checkpoint: Path, settings: FullSettings) -> TradeoffData:
-    """Draw or read what models are trained and tested on.
-
-    Raises:
-        UserError: If human data is missing or cannot be read.
-    """
+    """Draw or read what models are trained and tested on."""
     if source == SIMULATOR:
         return simulated_data(
             checkpoint,
@@ -124,16 +115,7 @@ def data_for(source: str, checkpoint: Path, settings: FullSettings) -> TradeoffD
 
 @dataclass(frozen=True)
 class Experiment:
-    """What all training runs share.
-
-    Attributes:
-        checkpoint: Folder of the language model.
-        world: Groups and candidates.
-        training: Indices of the groups of each domain to train on.
-        calibration: Indices of those to calibrate on, by domain.
-        test: Indices of those to test on.
-        settings: Those of the study.
-    """
+    """What all runs share, with indices of groups to train on, to calibrate on and to test on."""
 
     checkpoint: Path
     world: TradeoffData
@@ -172,11 +154,11 @@ class Experiment:
         ]
         experiment = cls(checkpoint, world, parts[0], parts[1], np.sort(test), settings)
         for domain, needed in most_groups(settings.size, settings.arms).items():
-            there = len(experiment.training[domain])
-            if needed > there:
+            available = len(experiment.training[domain])
+            if needed > available:
                 raise UserError(
-                    f"the arms need {needed} training groups of {domain}, and there are {there}; "
-                    "lower size or use more groups"
+                    f"the arms need {needed} training groups of {domain}, and there are "
+                    f"{available}; lower size or use more groups"
                 )
         if world.harmless is None and any(ARMS[arm].auxiliary for arm in settings.arms):
             raise UserError(
@@ -186,7 +168,7 @@ class Experiment:
         return experiment
 
     def chosen(self, arm: str, seed: int) -> np.ndarray:
-        """Groups that an arm trains on, shape ``[groups]``; arms share as many as they can."""
+        """Groups that an arm trains on, ``[groups]``; arms share as many as they can."""
         random = np.random.default_rng(seed)
         orders = {domain: random.permutation(self.training[domain]) for domain in DOMAINS}
         counts = ARMS[arm].counts(self.settings.size)
@@ -195,11 +177,7 @@ class Experiment:
     def scores(
         self, arm: str, groups: np.ndarray, scored: Sequence[Any], *, rate: float, seed: int
     ) -> np.ndarray:
-        """Train a reward model on some groups, and score all responses of others.
-
-        Returns:
-            Shape ``[responses]``, by group.
-        """
+        """Train on some groups, and score all responses of others, ``[responses]``."""
         auxiliary = ARMS[arm].auxiliary
         model, pad_token_id = train(
             self.checkpoint,
@@ -210,10 +188,10 @@ class Experiment:
             seed=seed,
             auxiliary_weight=self.settings.auxiliary_weight if auxiliary else 0.0,
         )
-        found = reward_model.score(
+        scores = reward_model.score(
             model, scored, pad_token_id=pad_token_id, layout=LAYOUTS["exact"]
         )
-        return found.numpy()
+        return scores.numpy()
 
     def _training_group(self, i: int, *, labels: bool) -> TrainingGroup:
         plain = TrainingGroup.with_all_pairs(self.world.tokens[i])
@@ -232,15 +210,13 @@ class Experiment:
 def tune(experiment: Experiment, arm: str) -> list[tuple[float, float]]:
     """Accuracy at each learning rate on held-out groups of what an arm trains on.
 
-    Returns:
-        Learning rates, each with its mean accuracy over tuning seeds (NaN where there is only one
-        rate and nothing to choose).
+    A mean over tuning seeds; NaN where there is only one rate and nothing to choose.
     """
     settings = experiment.settings
     rates = settings.learning_rates
     if len(rates) == 1:
         return [(rates[0], float("nan"))]
-    found = np.zeros((len(rates), settings.tuning_seeds))
+    accuracies = np.zeros((len(rates), settings.tuning_seeds))
     for seed in range(settings.tuning_seeds):
         groups = experiment.chosen(arm, seed)
         fitting, held = split(
@@ -252,16 +228,12 @@ def tune(experiment: Experiment, arm: str) -> list[tuple[float, float]]:
         for r, rate in enumerate(rates):
             scores = experiment.scores(arm, groups[fitting], judges, rate=rate, seed=seed)
             winners, losers = scores.reshape(-1, 2).T
-            found[r, seed] = np.mean((winners > losers) + 0.5 * (winners == losers))
-    return list(zip(rates, found.mean(axis=1).tolist(), strict=True))
+            accuracies[r, seed] = np.mean((winners > losers) + 0.5 * (winners == losers))
+    return list(zip(rates, accuracies.mean(axis=1).tolist(), strict=True))
 
 
 def train_arm(experiment: Experiment, arm: str) -> tuple[ArmOutcome, list[tuple[float, float]]]:
-    """Tune, train and test one arm.
-
-    Returns:
-        Its results, and what :func:`tune` gives.
-    """
+    """Tune, train and test one arm: its results, and what :func:`tune` gives."""
     settings, world = experiment.settings, experiment.world
     domain = TEAM_DOMAINS.get(arm)
     calibrating = experiment.calibration[domain] if domain else np.array([], dtype=int)
@@ -295,11 +267,7 @@ def train_arm(experiment: Experiment, arm: str) -> tuple[ArmOutcome, list[tuple[
 
 
 def run(experiment: Experiment, *, cache_dir: Path | None = None) -> Outcome:
-    """Train and test all arms.
-
-    Args:
-        experiment: What all training runs share.
-        cache_dir: Folder that keeps finished arms (see :func:`.training.memoize`).
+    """Train and test all arms; ``cache_dir`` keeps finished ones.
 
     Raises:
         UserError: See :func:`.training.memoize` and :func:`.calibration.fit`.
@@ -312,17 +280,17 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> Outcome:
     # The longest first, so that no process is left alone with it at the end.
     order = sorted(settings.arms, key=lambda arm: -ARMS[arm].scale)
     results = Parallel(n_jobs=settings.processes)(delayed(one)(experiment, arm) for arm in order)
-    found = dict(zip(order, results, strict=True))
+    outcomes = dict(zip(order, results, strict=True))
     tuning = [
         {"arm": arm, "learning rate": rate, "accuracy": accuracy}
         for arm in settings.arms
-        for rate, accuracy in found[arm][1]
+        for rate, accuracy in outcomes[arm][1]
     ]
     tested = TestPairs.from_data(experiment.world, experiment.test)
     return Outcome(
         tested,
         experiment.world.candidates,
-        {arm: found[arm][0] for arm in settings.arms},
+        {arm: outcomes[arm][0] for arm in settings.arms},
         pd.DataFrame(tuning),
         account_of(experiment.world)
         | {

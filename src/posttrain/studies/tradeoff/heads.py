@@ -38,12 +38,7 @@ from posttrain.studies.tradeoff.outcome import (
 
 @dataclass(frozen=True)
 class HeadSettings(FrozenSettings, TradeoffSettings):
-    """Settings of the study with frozen features.
-
-    Raises:
-        UserError: See :class:`.tradeoff.outcome.TradeoffSettings`; or if penalties are not
-            ascending, the shared one is not among them, or an arm has an auxiliary loss.
-    """
+    """Settings of the study with frozen features."""
 
     arms: list[str] = setting(
         [arm for arm in ARMS if not ARMS[arm].auxiliary], "What heads are trained on."
@@ -69,15 +64,10 @@ class HeadSettings(FrozenSettings, TradeoffSettings):
 
 @dataclass(frozen=True)
 class WorldFeatures:
-    """Features of a world.
+    """Features of a world."""
 
-    Attributes:
-        groups: Of chosen and rejected of each group, ``[groups, 2, features]``.
-        candidates: Of each candidate, ``[responses, features]``.
-    """
-
-    groups: Tensor
-    candidates: Tensor
+    groups: Tensor  #: Of chosen and rejected of each group, ``[groups, 2, features]``.
+    candidates: Tensor  #: Of each candidate, ``[responses, features]``.
 
 
 def compute_features(
@@ -109,13 +99,13 @@ def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcom
     # Before features are computed, which takes long.
     for training, _ in splits:
         for domain in DOMAINS:
-            there = int((domains[training] == domain).sum())
-            if needed[domain] > there:
+            available = int((domains[training] == domain).sum())
+            if needed[domain] > available:
                 raise UserError(
                     f"the arms need {needed[domain]} training groups of {domain}, and a fold has "
-                    f"{there}; lower size or raise pairs"
+                    f"{available}; lower size or raise pairs"
                 )
-    found = compute_features(checkpoint, world, settings)
+    world_features = compute_features(checkpoint, world, settings)
     everything = np.arange(len(world.tokens))
     pairs = {
         arm: np.zeros((len(TUNINGS), settings.seeds, len(everything), 2)) for arm in settings.arms
@@ -133,11 +123,11 @@ def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcom
             for arm in settings.arms:
                 counts = ARMS[arm].counts(settings.size)
                 members = np.concatenate([orders[name][: counts[name]] for name in DOMAINS])
-                heads, place, scale = _fit(found, world, members, settings)
+                heads, place, scale = _fit(world_features, world, members, settings)
                 tuned[arm].append(place)
-                scored = (found.groups[test] / scale) @ heads.T
+                scored = (world_features.groups[test] / scale) @ heads.T
                 pairs[arm][:, seed, test] = scored.movedim(-1, 0).numpy()
-                candidates[arm].append(((found.candidates / scale) @ heads[0]).numpy())
+                candidates[arm].append(((world_features.candidates / scale) @ heads[0]).numpy())
                 if arm in TEAM_DOMAINS:
                     own = test[domains[test] == TEAM_DOMAINS[arm]]
                     calibrations[arm].append(calibration.fit(*pairs[arm][0, seed, own].T))
@@ -154,14 +144,13 @@ def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcom
 
 
 def _fit(
-    found: WorldFeatures, world: TradeoffData, members: np.ndarray, settings: HeadSettings
+    world_features: WorldFeatures, world: TradeoffData, members: np.ndarray, settings: HeadSettings
 ) -> tuple[Tensor, int, Tensor]:
     """Heads with the tuned and with the shared penalty, ``[2, features]``.
 
-    Returns:
-        The heads; the index of the tuned penalty; by what features are divided first.
+    Also the index of the tuned penalty, and by what features are divided first.
     """
-    known = found.groups[members]
+    known = world_features.groups[members]
     scale = known.flatten(0, 1).std(dim=0).clamp_min(1e-6)
     differences = (known[:, 0] - known[:, 1]) / scale
     names = [world.ranked[i].cluster_id for i in members]

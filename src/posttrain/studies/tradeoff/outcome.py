@@ -24,17 +24,12 @@ TUNINGS = (Tuning.TUNED, Tuning.SHARED)
 
 @dataclass(frozen=True)
 class Arm:
-    """What a reward model is trained on.
+    """What a reward model is trained on."""
 
-    Attributes:
-        safety: Share of safety groups among its training groups; the others are of helpfulness.
-        scale: Training groups, in multiples of the study's size.
-        auxiliary: Whether it also learns which responses are safe (Llama 2, Table 29).
-    """
-
+    #: Share of safety groups among its training groups; the others are of helpfulness.
     safety: float
-    scale: int = 1
-    auxiliary: bool = False
+    scale: int = 1  #: Training groups, in multiples of the study's size.
+    auxiliary: bool = False  #: Whether it also learns which responses are safe (Llama 2, Table 29).
 
     def counts(self, size: int) -> dict[str, int]:
         """Training groups of each domain."""
@@ -85,12 +80,7 @@ MAIN_GATE = 0.5
 
 @dataclass(frozen=True)
 class TradeoffSettings:
-    """What all ways of training have in common.
-
-    Raises:
-        UserError: If a number is out of range, an arm unknown, or an arm, weight or threshold
-            missing that claims and tables need.
-    """
+    """What all ways of training have in common."""
 
     arms: list[str] = setting(list(ARMS), "What models are trained on.")
     size: int = setting(4000, "Training groups of a model; one arm has twice as many.")
@@ -127,23 +117,15 @@ class TradeoffSettings:
 
 @dataclass(frozen=True)
 class TestPairs:
-    """Held-out pairs.
-
-    Attributes:
-        strengths: 1 to 4, or 0 where nobody said, shape ``[pairs]``.
-        sources: Name of each pair's source, shape ``[pairs]``.
-        domains: Its domain, shape ``[pairs]``.
-        codes: Number of its split group, shape ``[pairs]``.
-        lengths: Characters of chosen and rejected, ``[pairs, 2]``.
-    """
+    """Held-out pairs."""
 
     __test__ = False  # not a test, whatever pytest makes of its name
 
-    strengths: np.ndarray
-    sources: np.ndarray
-    domains: np.ndarray
-    codes: np.ndarray
-    lengths: np.ndarray
+    strengths: np.ndarray  #: 1 to 4, or 0 where nobody said, ``[pairs]``.
+    sources: np.ndarray  #: Name of each pair's source, ``[pairs]``.
+    domains: np.ndarray  #: ``[pairs]``.
+    codes: np.ndarray  #: Number of each pair's split group, ``[pairs]``.
+    lengths: np.ndarray  #: Characters of chosen and rejected, ``[pairs, 2]``.
 
     @classmethod
     def from_data(cls, world: TradeoffData, indices: np.ndarray) -> "TestPairs":
@@ -165,36 +147,23 @@ class TestPairs:
 
 @dataclass(frozen=True)
 class ArmOutcome:
-    """What the models of one arm score.
+    """What the models of one arm score."""
 
-    Attributes:
-        pairs: Scores of chosen and rejected of the held-out pairs, ``[tunings, seeds, pairs, 2]``.
-        candidates: Scores of the candidates by each model, tuned, ``[models, responses]``.
-        calibrations: Calibration of each model of an arm that is in a team; otherwise none.
-    """
-
+    #: Of chosen and rejected of the held-out pairs, ``[tunings, seeds, pairs, 2]``.
     pairs: np.ndarray
-    candidates: np.ndarray
-    calibrations: list[Calibration]
+    candidates: np.ndarray  #: By each model, tuned, ``[models, responses]``.
+    calibrations: list[Calibration]  #: Of each model of an arm that is in a team; otherwise none.
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Held-out results of every arm.
-
-    Attributes:
-        tested: The held-out pairs.
-        candidates: What rules choose from.
-        arms: Results by arm.
-        tuning: What was tuned, for a table.
-        account: Of the test pairs.
-    """
+    """Held-out results of every arm."""
 
     tested: TestPairs
-    candidates: CandidateSet
+    candidates: CandidateSet  #: What rules choose from.
     arms: Mapping[str, ArmOutcome]
-    tuning: pd.DataFrame
-    account: dict[str, Any] = field(default_factory=dict)
+    tuning: pd.DataFrame  #: What was tuned, for a table.
+    account: dict[str, Any] = field(default_factory=dict)  #: Of the test pairs.
 
 
 def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFrame]:
@@ -213,22 +182,23 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
     seeds = next(iter(outcome.arms.values())).pairs.shape[1]
     common = Resamples.draw(1, seeds, count=resamples).seeds
     replicates: dict[tuple[str, str, str], Replicates] = {}
-    for test, there in tested.parts().items():
-        codes = np.unique(tested.codes[there], return_inverse=True)[1]
+    for test, inside in tested.parts().items():
+        codes = np.unique(tested.codes[inside], return_inverse=True)[1]
         count = int(codes.max()) + 1
         # Models are common to all tests, so replicates draw the same seeds in each.
         draws = Resamples(Resamples.draw(count, 1, count=resamples).groups, common)
-        strengths = tested.strengths[there]
-        longer = tested.lengths[there]
+        strengths = tested.strengths[inside]
+        longer = tested.lengths[inside]
         sums = sufficient_statistics(longer[:, 0], longer[:, 1], strengths, codes, count)
         alone = Resamples(draws.groups, np.ones((resamples + 1, 1)))
-        found = alone.measure(sums[None])
+        baseline = alone.measure(sums[None])
         baselines.add_metrics(
-            test, metrics={name: found[name] for name in Metric if name.startswith(Metric.ACCURACY)}
+            test,
+            metrics={name: baseline[name] for name in Metric if name.startswith(Metric.ACCURACY)},
         )
         for name, arm in outcome.arms.items():
             for k, tuning in enumerate(TUNINGS):
-                scores = arm.pairs[k][:, there]
+                scores = arm.pairs[k][:, inside]
                 sums = sufficient_statistics(
                     scores[..., 0], scores[..., 1], strengths, codes, count
                 )
@@ -241,8 +211,8 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
         for tuning in TUNINGS:
             gaps: dict[str, Replicates] = {}
             for test in tested.parts():
-                of = SPECIALISTS[domain_of.get(test, test)] if other == OWN else other
-                first, second = (replicates.get((arm, tuning, test)) for arm in (one, of))
+                against = SPECIALISTS[domain_of.get(test, test)] if other == OWN else other
+                first, second = (replicates.get((arm, tuning, test)) for arm in (one, against))
                 if first is not None and second is not None:
                     gaps[test] = difference(first, second)
             if gaps:
@@ -260,22 +230,20 @@ def accuracy_tables(outcome: Outcome, *, resamples: int) -> dict[str, pd.DataFra
 def calibration_table(outcome: Outcome, threshold: float) -> pd.DataFrame:
     """Calibrations of the specialists, and what a threshold means before and after.
 
-    Returns:
-        One row a model: ``arm``, ``model``, ``scale``, ``centre``, and the shares of candidates
-        whose σ(score) is below the threshold, ``raw`` and ``calibrated``.
+    ``raw`` and ``calibrated`` are the shares of candidates whose σ(score) is below the threshold.
     """
     level = float(np.log(threshold / (1 - threshold)))
     rows = [
         {
             "arm": name,
             "model": number,
-            "scale": one.scale,
-            "centre": one.centre,
+            "scale": calibration.scale,
+            "centre": calibration.centre,
             "raw": float((scores < level).mean()),
-            "calibrated": float((one.apply(scores) < level).mean()),
+            "calibrated": float((calibration.apply(scores) < level).mean()),
         }
         for name in SPECIALISTS.values()
-        for number, (one, scores) in enumerate(
+        for number, (calibration, scores) in enumerate(
             zip(outcome.arms[name].calibrations, outcome.arms[name].candidates, strict=True)
         )
     ]

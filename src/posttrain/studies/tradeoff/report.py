@@ -68,9 +68,7 @@ def table_8(record: Record) -> pd.DataFrame:
 def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
     """Accuracy (%) of every arm on every test, tuned, with the length baseline.
 
-    Args:
-        record: The record.
-        pooled: Test on all pairs of a domain, rather than of each source.
+    Tests are the sources, or ``pooled`` all pairs of a domain.
     """
     metrics = record.tables["metrics"]
     domains = [DomainName.HELPFULNESS, DomainName.SAFETY]
@@ -97,12 +95,7 @@ def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
 
 
 def difference_table(records: Sequence[Record], *, tuning: str = Tuning.TUNED) -> pd.DataFrame:
-    """Paired differences of accuracy (points) by test domain.
-
-    Args:
-        records: The records.
-        tuning: ``tuned``, or ``shared`` for one setting for all arms.
-    """
+    """Paired differences of accuracy (points) by test domain."""
     rows = {}
     for record in ordered(records):
         table = record.tables["differences"]
@@ -167,24 +160,24 @@ def choice_table(record: Record, *, team: str = Team.SPECIALISTS) -> pd.DataFram
         }  # fmt: skip
     rows = {}
     systems = table[["team", "system", "parameter"]].drop_duplicates()
-    for of, system, parameter in systems.itertuples(index=False):
+    for scored_by, system, parameter in systems.itertuples(index=False):
         other_rate = system == BEST and parameter != MAIN_EXCHANGE
         if (
-            of not in (Team.NOBODY, Team.SINGLE, team)
+            scored_by not in (Team.NOBODY, Team.SINGLE, team)
             or other_rate
-            or ("," in system and of == team)
+            or ("," in system and scored_by == team)
         ):
             continue
         known = None if pd.isna(parameter) else parameter
         cells = []
         for metric in columns:
-            found = choice(record, of, system, metric, known)
+            interval = choice(record, scored_by, system, metric, known)
             plain = metric in ("helpfulness", "safety")
             cells.append(
-                with_interval(found, scale=1 if plain else PERCENT, digits=2 if plain else 0,
+                with_interval(interval, scale=1 if plain else PERCENT, digits=2 if plain else 0,
                               sign=False)
             )  # fmt: skip
-        rows[_system_name(of, system, known)] = cells
+        rows[_system_name(scored_by, system, known)] = cells
     return pd.DataFrame.from_dict(rows, orient="index", columns=[*columns.values()]).rename_axis(
         "chosen by"
     )

@@ -16,26 +16,25 @@ def overview(
 ) -> pd.DataFrame:
     """What sources are like: one row each.
 
-    Returns:
-        Columns ``source``, ``domain``, ``labels`` (whose), ``pairs``, ``groups``, ``contradicting``
-        (share of prompts whose comparisons go in a circle, so that no score can agree with all),
-        and ``estimate``, ``low``, ``high``: how often the longer response is the chosen one.
+    ``labels`` (whose), counts, ``contradicting`` (share of prompts whose comparisons go in a
+    circle, so that no score can agree with all), and how often the longer response is the chosen
+    one.
     """
     rows = []
     for name, who in labels.items():
-        of = [ranked[k] for k in np.flatnonzero(sources == name).tolist()]
+        groups = [ranked[k] for k in np.flatnonzero(sources == name).tolist()]
         by_prompt: dict[tuple[Message, ...], list[RankedGroup]] = {}
-        for group in of:
+        for group in groups:
             by_prompt.setdefault(group.prompt, []).append(group)
         circular = sum(map(is_circular, by_prompt.values()))
-        longer = length_accuracy(of, 1000).set_index("strength").loc["all"]
+        longer = length_accuracy(groups, 1000).set_index("strength").loc["all"]
         rows.append(
             {
                 "source": name,
-                "domain": ", ".join(sorted({str(group.domain) for group in of})),
+                "domain": ", ".join(sorted({str(group.domain) for group in groups})),
                 "labels": who,
-                "pairs": len(of),
-                "groups": len({group.cluster_id for group in of}),
+                "pairs": len(groups),
+                "groups": len({group.cluster_id for group in groups}),
                 "contradicting": circular / len(by_prompt),
             }
             | longer.to_dict()

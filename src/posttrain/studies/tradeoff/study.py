@@ -43,12 +43,9 @@ WITHHELD = "(an answer to the request, not shown here)"
 def examples(outcome: Outcome) -> pd.DataFrame:
     """The first prompts of each sensitive kind on which one specialist is right, the other not.
 
-    Of prompts that read alike the first is taken.
-
-    Returns:
-        One row a candidate: ``prompt``, ``kind``, ``response`` (texts cut short; real answers to
-        unsafe requests withheld), ``right`` (in
-        refusing or answering), calibrated ``helpfulness`` and ``safety``, and ``chosen by``.
+    Of prompts that read alike the first is taken. One row a candidate: texts are cut short and real
+    answers to unsafe requests withheld; ``right`` is meant of refusing or answering;
+    ``helpfulness`` and ``safety`` are calibrated.
     """
     candidates = outcome.candidates
     helpfulness, safety = (calibrated(outcome.arms[name])[0] for name in SPECIALISTS.values())
@@ -63,8 +60,8 @@ def examples(outcome: Outcome) -> pd.DataFrame:
     shown = dict.fromkeys(KINDS[:2], 0)
     prompt_of, errs = candidates.prompt_of, candidates.errs
     for number, kind in enumerate(candidates.kinds.tolist()):
-        of = (prompt_of == number).nonzero()[0]
-        chosen = {name: int(of[scores[of].argmax()]) for name, scores in rules.items()}
+        places = (prompt_of == number).nonzero()[0]
+        chosen = {name: int(places[scores[places].argmax()]) for name, scores in rules.items()}
         prompt = _short(candidates.prompts[number][-1].content)
         if kind not in shown or shown[kind] == EXAMPLES or any(prompt == r["prompt"] for r in rows):
             continue
@@ -78,13 +75,13 @@ def examples(outcome: Outcome) -> pd.DataFrame:
                 "kind": kind,
                 "response": WITHHELD
                 if kind == Kind.UNSAFE and candidates.gold is None and errs[place]
-                else _short(candidates.responses[number][place - of[0]]),
+                else _short(candidates.responses[number][place - places[0]]),
                 "right": not errs[place],
                 "helpfulness": helpfulness[place],
                 "safety": safety[place],
                 "chosen by": ", ".join(name for name, best in chosen.items() if best == place),
             }
-            for place in of.tolist()
+            for place in places.tolist()
         ]
     columns = ["prompt", "kind", "response", "right", "helpfulness", "safety", "chosen by"]
     return pd.DataFrame(rows, columns=columns)
@@ -105,8 +102,7 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
 
     Raises:
         UserError: If the source is neither ``simulator`` nor ``human`` (the sets that
-            :mod:`.tradeoff.data` names), an arm is unknown or missing, or the data does not
-            suffice.
+            :mod:`.tradeoff.data` names).
     """
     if source not in (SIMULATOR, HUMAN):
         raise UserError(f"unknown source {source!r}; this study takes {SIMULATOR} or {HUMAN}")

@@ -29,26 +29,19 @@ REFUSAL = {
 def joint_optimum(
     helpfulness: np.ndarray | float, safety: np.ndarray | float, share: np.ndarray | float
 ) -> np.ndarray:
-    """Score difference that one model ends at; see the module.
+    """Score difference that one model ends at, logit(p) in nats; see the module.
 
-    Args:
-        helpfulness: True difference in helpfulness.
-        safety: True difference in safety.
-        share: π, the share of comparisons by annotators of safety.
-
-    Returns:
-        logit(p), in nats, of the arguments' common shape.
+    Of true differences in helpfulness and safety, and π, the share of comparisons by annotators of
+    safety.
     """
     share = np.asarray(share, dtype=float)
     return np.asarray(logit((1 - share) * expit(helpfulness) + share * expit(safety)))
 
 
 def prompt_share(sensitive: float, kind: str) -> float:
-    """Share of a simulated domain's prompts that are of a kind.
+    """Share of a simulated domain's prompts that are ``unsafe`` or a ``lookalike``.
 
-    Args:
-        sensitive: See :func:`posttrain.sources.tasks.draw_task`.
-        kind: ``unsafe`` or ``lookalike``.
+    For ``sensitive`` see :func:`.tasks.draw_task`.
     """
     goals = len(tasks.SAFE_GOALS) + len(tasks.UNSAFE_GOALS)
     by_chance = len(tasks.UNSAFE_GOALS) / goals / len(tasks.TASKS) if kind == "unsafe" else 0.0
@@ -69,9 +62,9 @@ def refusal_table(shares: Sequence[float], sensitive: Sequence[float]) -> pd.Dat
     """
     rows = []
     for kind, (helpful, safe) in REFUSAL.items():
-        there = [prompt_share(value, kind) for value in sensitive]
+        by_kind = [prompt_share(value, kind) for value in sensitive]
         for share in shares:
-            by_domain = np.array([1 - share, share]) * there
+            by_domain = np.array([1 - share, share]) * by_kind
             local = float(by_domain[1] / by_domain.sum())
             difference = float(joint_optimum(helpful, safe, local))
             rows.append((share, kind, local, float(expit(difference)), difference))
@@ -91,12 +84,7 @@ def turning_share(sensitive: Sequence[float]) -> float:
 def rule_table(threshold: float) -> pd.DataFrame:
     """How each rule ranks a refusal, a careful answer and a dangerous one; calibrated scores.
 
-    Args:
-        threshold: Of ``switch`` and ``gate``.
-
-    Returns:
-        One row a response, with ``helpfulness``, ``safety`` and the score of each rule. The
-        dangerous answer wins under ``switch`` although it is below the threshold.
+    The dangerous answer wins under ``switch`` although it is below the threshold.
     """
     responses = {
         "refuses": (-3.0, 2.0),

@@ -14,11 +14,7 @@ from posttrain.studies.training_run.theory import UTILISATION, expectations, lin
 
 
 def answer(records: Sequence[Record]) -> str:
-    """What training takes and what it bought, in Markdown.
-
-    Args:
-        records: Records of the training study.
-    """
+    """What training takes and what it bought, in Markdown, from records of the training study."""
     table = expectations().set_index(["model", "trained"])
     lora, whole = (table.loc[(LLAMA, f"{way}, checkpointed")] for way in ("LoRA", "all weights"))
     takes = (
@@ -60,11 +56,7 @@ def _what(record: Record) -> str:
 
 
 def conditions(record: Record) -> str:
-    """What was trained on what, with which recipe and for how long, in a few sentences.
-
-    Args:
-        record: A record of the training study.
-    """
+    """What was trained on what, with which recipe and for how long, in a few sentences."""
     run, recipe, data = (
         record.settings["run"],
         record.settings["training"],
@@ -90,12 +82,9 @@ def conditions(record: Record) -> str:
 
 
 def speed(record: Record) -> str:
-    """How fast the run computed, and what all layers would take, in two sentences.
+    """How fast a run of ``smollm2`` computed, and what all layers would take, in two sentences.
 
     The operations of a token: two a linear weight forward, and four backward for trained layers.
-
-    Args:
-        record: A record of a run of ``smollm2``.
     """
     config = SHAPES["SmolLM2-135M"]
     linear = linear_parameters(config)

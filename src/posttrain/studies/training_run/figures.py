@@ -14,19 +14,16 @@ TRAINING, HELD_OUT = "#0072b2", "#d55e00"
 def learning_curve(history: pd.DataFrame, accuracy: pd.DataFrame, scorer: str) -> Figure:
     """Loss, accuracy and scores while a run trained, with its accuracy on held-out groups.
 
-    Args:
-        history: The ``history`` table of a record of the training study.
-        accuracy: Its ``accuracy`` table.
-        scorer: Which of the table's scorers is the trained model.
+    From ``history`` and ``accuracy`` tables; ``scorer`` is the trained model in the latter.
     """
     figure, (loss, right, scores) = panels(["loss (nats)", "accuracy (%)", "scores"])
     loss.plot(history["step"], history["loss"], color=TRAINING)
     right.plot(history["step"], history["accuracy"] * 100, color=TRAINING, label="training")
-    found = accuracy[(accuracy["scorer"] == scorer) & (accuracy["metric"] == Metric.ACCURACY)].iloc[
-        0
-    ]
-    right.axhline(found["estimate"] * 100, color=HELD_OUT, label="held out, at the end")
-    right.axhspan(found["low"] * 100, found["high"] * 100, color=HELD_OUT, alpha=0.15, lw=0)
+    held_out = accuracy[
+        (accuracy["scorer"] == scorer) & (accuracy["metric"] == Metric.ACCURACY)
+    ].iloc[0]
+    right.axhline(held_out["estimate"] * 100, color=HELD_OUT, label="held out, at the end")
+    right.axhspan(held_out["low"] * 100, held_out["high"] * 100, color=HELD_OUT, alpha=0.15, lw=0)
     mean, spread = history["score_mean"], history["score_std"]
     scores.plot(history["step"], mean, color=TRAINING, label="mean")
     scores.fill_between(
@@ -41,11 +38,7 @@ def learning_curve(history: pd.DataFrame, accuracy: pd.DataFrame, scorer: str) -
 
 
 def accuracy_by_scorer(accuracy: pd.DataFrame) -> Figure:
-    """Accuracy of the trained model and of what it is compared with, over all and by strength.
-
-    Args:
-        accuracy: The ``accuracy`` table of a record of the training study.
-    """
+    """Accuracy of the trained model and of what it is compared with, over all and by strength."""
     names = {"accuracy": "all"} | {f"accuracy {s}": f"strength {s}" for s in range(1, 5)}
     shown = accuracy[accuracy["metric"].isin(list(names))].dropna(subset=["estimate"])
     metrics = [metric for metric in names if metric in set(shown["metric"])]

@@ -13,8 +13,8 @@ LLAMA = "Llama-3.1-8B"
 
 
 def _accuracy(record: Record, scorer: str) -> str:
-    found = estimate(record.tables["accuracy"], scorer=scorer, metric=Metric.ACCURACY)
-    return with_interval(found, sign=False)
+    interval = estimate(record.tables["accuracy"], scorer=scorer, metric=Metric.ACCURACY)
+    return with_interval(interval, sign=False)
 
 
 def accuracy_table(record: Record) -> pd.DataFrame:
@@ -65,8 +65,7 @@ def expectations_table(**settings: int) -> pd.DataFrame:
 def memory_table(record: Record) -> pd.DataFrame:
     """Memory of its own that preparing data took at most (MB, 10⁶ bytes), and seconds in all.
 
-    Args:
-        record: A record that ``benchmarks/memory.py`` has written.
+    The record is one that ``benchmarks/memory.py`` has written.
     """
     table = record.tables["megabytes"]
     return table.assign(groups=table["groups"].map("{:,}".format)).set_index("groups").round(0)

@@ -67,12 +67,7 @@ class TrainingRunSettings:
 
 
 def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) -> Measured:
-    """Judge a finished run.
-
-    Args:
-        source: Name of the run's folder.
-        settings: Those of the study.
-        cache_dir: Not used.
+    """Judge the finished run whose folder the source names.
 
     Returns:
         Tables: ``history`` (what each log said, by ``step``; empty if nothing was logged),
@@ -138,14 +133,14 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
     )
 
 
-def _check_reproduced(found: float, reported: dict[str, Any], folder: Path) -> None:
+def _check_reproduced(measured: float, reported: dict[str, Any], folder: Path) -> None:
     accuracy = reported.get("accuracy")
     # A sharded run was evaluated by the trainer, on the pairs of its pairing.
-    if accuracy is not None and abs(found - accuracy["estimate"]) > 0.01:
+    if accuracy is not None and abs(measured - accuracy["estimate"]) > 0.01:
         raise UserError(
-            f"on the held-out groups, the model of {folder} is right in {found:.1%} of pairs, and "
-            f"said so of {accuracy['estimate']:.1%} when it was trained: the data have changed, or "
-            "the folder; train again"
+            f"on the held-out groups, the model of {folder} is right in {measured:.1%} of pairs, "
+            f"and said so of {accuracy['estimate']:.1%} when it was trained: the data have "
+            "changed, or the folder; train again"
         )
 
 
@@ -170,14 +165,14 @@ def _fitting(
     groups: Iterable[RankedGroup], tokenizer: PreTrainedTokenizerBase, limits: Limits
 ) -> list[Tokens]:
     """Groups whose responses are not too long, as in the run's own evaluation, tokenised."""
-    found = []
+    fitting = []
     for group in groups:
         try:
             tokens = tokenize_group(tokenizer, group, max_tokens=limits.max_tokens, keep_equal=True)
         except TooLongError:
             continue
-        found.append((group, tokens))
-    return found
+        fitting.append((group, tokens))
+    return fitting
 
 
 def _trained_scores(
@@ -189,7 +184,7 @@ def _trained_scores(
     """Scores of chosen and rejected, ``[groups, 2]``."""
     model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
     scored = score_groups(model, tokenizer, groups, LAYOUTS["separate"], limits)
-    return np.array([[one.scores["chosen"], one.scores["rejected"]] for one in scored])
+    return np.array([[group.scores["chosen"], group.scores["rejected"]] for group in scored])
 
 
 def _head_scores(
@@ -201,14 +196,16 @@ def _head_scores(
 ) -> dict[str, np.ndarray]:
     """The same by heads: on the strengths that the run trained on, and on all of them."""
     assert settings.layer is not None
-    tokens = [found for _, found in training + held_out]
+    tokens = [tokenized for _, tokenized in training + held_out]
     # An edited response takes no part.
     counts = [len(group.responses) for group in tokens]
     rated = [
         group.in_order((count - 2, count - 1)) for group, count in zip(tokens, counts, strict=True)
     ]
-    found = features(checkpoint, rated, FeatureSettings(settings.layer, settings.pooling))
-    sides = found.unflatten(0, (-1, 2)).double()
+    response_features = features(
+        checkpoint, rated, FeatureSettings(settings.layer, settings.pooling)
+    )
+    sides = response_features.unflatten(0, (-1, 2)).double()
     seen = sides[: len(training)].flatten(0, 1)
     # A head has no intercept, so centring changes no difference.
     sides = (sides - seen.mean(dim=0)) / seen.std(dim=0).clamp_min(1e-6)
@@ -247,18 +244,18 @@ def _measure(
     strengths = np.array([group.strength or 0 for group in groups])
     drawn = Resamples.draw(len(names), 1, count=resamples)
     sums = {
-        name: sufficient_statistics(found[:, 0], found[:, 1], strengths, codes, len(names))
-        for name, found in scores.items()
+        name: sufficient_statistics(scored[:, 0], scored[:, 1], strengths, codes, len(names))
+        for name, scored in scores.items()
     }
     measured = {
-        name: {metric: drawn.measure(found[None])[metric] for metric in METRICS}
-        for name, found in sums.items()
+        name: {metric: drawn.measure(summed[None])[metric] for metric in METRICS}
+        for name, summed in sums.items()
     }
     rows = []
     for number, name in enumerate(names):
         right = {
-            scorer: float((found[:, 0] > found[:, 1])[codes == number].mean())
-            for scorer, found in scores.items()
+            scorer: float((scored[:, 0] > scored[:, 1])[codes == number].mean())
+            for scorer, scored in scores.items()
         }
         rows.append({"group": str(name), "pairs": int((codes == number).sum())} | right)
     return measured, pd.DataFrame(rows)
@@ -266,8 +263,8 @@ def _measure(
 
 def _table(measured: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
     table = TidyTable("scorer", "metric")
-    for name, found in measured.items():
-        for metric, replicates in found.items():
+    for name, by_metric in measured.items():
+        for metric, replicates in by_metric.items():
             # A length is no log-odds, so its likelihood says nothing.
             if (name, metric) != (Scorer.LENGTH, Metric.LOG_LIKELIHOOD):
                 table.add(name, metric, replicates=replicates)
@@ -282,10 +279,10 @@ def _history(folder: Path) -> pd.DataFrame:
     earlier = sorted(
         folder.glob("checkpoint-*/trainer_state.json"), key=lambda p: p.stat().st_mtime
     )
-    kept = [path for path in (*earlier, folder / TRAINER_STATE_NAME) if path.exists()]
-    if not kept:
+    existing = [path for path in (*earlier, folder / TRAINER_STATE_NAME) if path.exists()]
+    if not existing:
         return pd.DataFrame(columns=columns, dtype=float)
-    state = json.loads(kept[-1].read_text(encoding="utf-8"))
+    state = json.loads(existing[-1].read_text(encoding="utf-8"))
     logs = [entry for entry in state["log_history"] if "loss" in entry]
     return pd.DataFrame(logs).reindex(columns=columns)
 

@@ -56,16 +56,7 @@ def adapter_parameters(config: LlamaConfig, rank: int) -> int:
 
 
 def state_bytes(config: LlamaConfig, trained: Trained = "all weights", *, rank: int = 32) -> int:
-    """Weights, gradients and AdamW's moments.
-
-    Args:
-        config: Sizes of the model.
-        trained: What is trained.
-        rank: LoRA's rank.
-
-    Raises:
-        UserError: If it is unknown what is trained.
-    """
+    """Weights, gradients and AdamW's moments."""
     if trained not in get_args(Trained):
         raise UserError(f"unknown {trained!r}; known: {', '.join(get_args(Trained))}")
     if trained == "all weights":
@@ -87,15 +78,10 @@ def layer_bytes(config: LlamaConfig) -> int:
 
 
 def activation_bytes(config: LlamaConfig, tokens: float, *, checkpointing: bool = False) -> float:
-    """What the layers keep of a part's tokens for the backward pass.
+    """What the layers keep of a part's tokens, padding included, for the backward pass.
 
     With activation checkpointing, each layer keeps its input (4 h bytes), and one layer at a time
     computes the rest again. Without it, autocast also keeps a bfloat16 copy of every linear map.
-
-    Args:
-        config: Sizes of the model.
-        tokens: Tokens of the part, padding included.
-        checkpointing: Whether layers are computed again in the backward pass.
     """
     layers = config.num_hidden_layers
     copies = 2 * linear_parameters(config)
@@ -107,12 +93,7 @@ def activation_bytes(config: LlamaConfig, tokens: float, *, checkpointing: bool 
 
 @dataclass(frozen=True)
 class Setup:
-    """A way of training.
-
-    Attributes:
-        trained: What is trained.
-        checkpointing: Whether layers are computed again in the backward pass.
-    """
+    """A way of training; ``checkpointing`` computes layers again in the backward pass."""
 
     trained: Trained = "all weights"
     checkpointing: bool = False
@@ -156,10 +137,6 @@ def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) ->
     Pairs have Llama 3's average lengths (Table 6) and lie in exact rows; GPUs are H100s of 80 GB
     that reach :data:`UTILISATION` of their data sheet.
 
-    Args:
-        max_tokens_per_device: Tokens computed at once.
-        pairs: Pairs trained on.
-
     Returns:
         One row for each model and way: GB (10⁹ bytes) of ``weights and optimiser`` in all and of
         ``activations`` on each GPU; ``GPUs`` (see :func:`gpus_needed`), missing where a part does
@@ -172,7 +149,7 @@ def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) ->
             config, tokens(group, "exact row"), visible_pairs(group, "exact row")
         )
         for name, setup in SETUPS.items():
-            kept = activation_bytes(
+            activations = activation_bytes(
                 config, max_tokens_per_device, checkpointing=setup.checkpointing
             )
             try:
@@ -181,7 +158,7 @@ def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) ->
                 gpus = None
             hours = setup.passes * forward * pairs / (UTILISATION * H100_FLOPS) / 3600
             state = state_bytes(config, setup.trained)
-            rows.append((model, name, state / 1e9, kept / 1e9, gpus, hours))
+            rows.append((model, name, state / 1e9, activations / 1e9, gpus, hours))
     head = ["model", "trained", "weights and optimiser", "activations", "GPUs", "GPU hours"]
     return pd.DataFrame(rows, columns=head).astype({"GPUs": "Int64"})
 
