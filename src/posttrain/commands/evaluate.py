@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(settings: EvaluateSettings) -> dict[str, Any]:
-    """Score data and report (see :func:`.evaluation.report.report`), with counts as ``left_out``."""
+    """Score data and report (see :func:`.evaluation.report.report`), with numbers ``left_out``."""
     counts: Counter[str] = Counter()
     account = report(scored_groups(settings, counts), resamples=settings.resamples)
     account |= {"left_out": dict(+counts)}

@@ -129,7 +129,7 @@ def training_in_words(records: Sequence[Record]) -> str:
 
 
 def batches_in_words(records: Sequence[Record]) -> str:
-    """How the batches of :func:`padding_table` were made, in a sentence."""
+    """How the batches of :func:`.report.padding_table` were made, in a sentence."""
     made = dict.fromkeys(
         f"{record.settings['batch_size']} groups, shared rows of at most "
         f"{record.settings['pack_length']:,} tokens"

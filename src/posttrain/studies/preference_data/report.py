@@ -73,7 +73,7 @@ def origin_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def size_table(records: Sequence[Record]) -> pd.DataFrame:
-    """What each data set holds and what its converter left out, from records of :func:`run`."""
+    """What each data set holds and what its converter left out, from this study's records."""
     rows = {}
     for record in records:
         held = record.tables["summary"].iloc[0]
@@ -93,7 +93,7 @@ def size_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def length_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Length bias of each data set in percent, from records of :func:`run`."""
+    """Length bias of each data set in percent, from this study's records."""
     rows = {}
     for record in records:
         by_strength = record.tables["length"].set_index("strength")

@@ -1,8 +1,4 @@
-"""The data behind the other studies: what human data sets hold, and how the simulator behaves.
-
-:func:`run` summarises one human data set in a run record, so that the book can describe data that
-the repository does not contain. The other functions make the tables of the book's page on data.
-"""
+"""What human data sets hold, recorded because the repository does not contain them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +37,7 @@ def measure(source: str, settings: DataSettings, cache_dir: Path | None) -> Meas
 
 
 def summary(groups: Sequence[RankedGroup]) -> pd.DataFrame:
-    """One row of counts, medians and shares; see :func:`run`."""
+    """One row of counts, medians and shares; see :func:`measure`."""
     table = check.summarise(groups, "").table.drop(columns=["refused", "ignored_columns"])
     edits = [(len(g.edited or ""), len(g.chosen)) for g in groups if g.has_edit]
     longer = [(edit > chosen) + (edit == chosen) / 2 for edit, chosen in edits]

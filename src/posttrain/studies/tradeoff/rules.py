@@ -28,7 +28,7 @@ RANDOM, BEST = "random", "best possible"
 class System:
     """A way of choosing."""
 
-    team: str  #: Who scores: a key of :data:`TEAMS`, :data:`Team.SINGLE` or :data:`Team.NOBODY`.
+    team: str  #: Who scores: a key of :data:`.TEAMS`, :attr:`.Team.SINGLE` or :attr:`.Team.NOBODY`.
     name: str  #: Of the rule, or of the arm.
     parameter: float = float("nan")  #: Weight or threshold; NaN where there is none.
 

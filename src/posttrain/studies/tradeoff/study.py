@@ -2,7 +2,7 @@
 
 Models are trained on growing shares of safety data, as many groups in all, and one on everything
 (:data:`.tradeoff.outcome.ARMS`). All are tested on both domains. Then models, alone or two of them
-by a rule (:mod:`posttrain.combining`), choose the best of several responses to prompts that are
+by a rule (:mod:`.combining`), choose the best of several responses to prompts that are
 unsafe, that look so and are not, or neither.
 
 The two ways of training live in modules of their own: :mod:`.tradeoff.heads` (linear heads on
