@@ -271,6 +271,8 @@ def test_a_bfloat16_model_scores_after_loading_as_it_was_evaluated(
     _, groups = stored(["simulator:300:3"]).split(test_fraction=0.4, seed=0)
     write_groups(tmp_path / "held-out.jsonl", groups)
     command = ["evaluate", "--model", folder, "--data", tmp_path / "held-out.jsonl"]
+    # In half precision, other batches round otherwise.
+    command += ["--batch_tokens", RUN["max_tokens_per_device"]]
     assert cli.main([*map(str, command), "--output", str(held_out), "--resamples", "50"]) == 0
     again = json.loads(held_out.read_text())["log_likelihood"]["estimate"]
     assert again == pytest.approx(evaluated, abs=1e-6)
