@@ -113,9 +113,9 @@ def test_packages_that_settings_need_are_missed_before_anything_starts(tmp_path,
     with pytest.raises(ValueError, match=r"report_to: .*wandb"):
         check_packages(RankingConfig(str(tmp_path), report_to=["wandb"], use_cpu=True))
     check_packages(RankingConfig(str(tmp_path), report_to=[], use_cpu=True))
-    monkeypatch.setattr("transformers.trainer_optimizer.is_lomo_available", bool)
-    with pytest.raises(ValueError, match=r"optim: .*lomo.* Or take another optim"):
-        check_packages(RankingConfig(str(tmp_path), optim="lomo", use_cpu=True))
+    monkeypatch.setattr("transformers.trainer_optimizer.is_bitsandbytes_available", bool)
+    with pytest.raises(ValueError, match=r"optim: .*bitsandbytes.* Or take another optim"):
+        check_packages(RankingConfig(str(tmp_path), optim="adamw_bnb_8bit", use_cpu=True))
 
 
 @pytest.mark.parametrize(

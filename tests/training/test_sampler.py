@@ -96,7 +96,7 @@ def test_a_step_counts_its_labels_on_all_processes():
 
 
 @pytest.mark.parametrize(
-    ("max_tokens_per_device", "parts"),
+    ("max_tokens_per_device", "micro_batches"),
     [
         # Padded to the longest: 5 + 5 and 8; 9 and 12; 20.
         (24, [(2, 1, 4), (5, 0), (3,)]),
