@@ -6,7 +6,7 @@ import torch
 
 from posttrain.models.heads import fit_heads
 from posttrain.studies.common import heads
-from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.common.heads import inner_folds, tuned_heads, typical_value
 
 PENALTIES = [0.01, 0.3, 30.0]
 PAIRS, WIDTH = 60, 5
@@ -104,3 +104,16 @@ def test_a_fit_that_does_not_converge_is_refused(problem, monkeypatch):
             fold=fold,
             judged=judged,
         )
+
+
+def test_tuned_values_are_told_as_a_geometric_mean_and_how_often_they_are_at_an_edge():
+    assert typical_value([0.01, 0.1, 1.0], [0, 2, 1, 1]) == pytest.approx((0.1, 0.5))
+    assert typical_value([0.01, 0.1, 1.0], np.array([[2, 2]])) == pytest.approx((1.0, 1.0))
+    assert typical_value([0.01, 0.1, 1.0], [1, 1]) == pytest.approx((0.1, 0.0))
+
+
+def test_inner_folds_keep_groups_of_one_name_together():
+    names = ["a", "b", "a", "c", "d", "b", "a"]
+    fold = inner_folds(names, 3)
+    assert set(fold.tolist()) == {0, 1, 2}
+    assert all(len({fold[k] for k in range(7) if names[k] == name}) == 1 for name in names)

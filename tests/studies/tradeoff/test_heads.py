@@ -12,7 +12,6 @@ from posttrain.studies.tradeoff.data import simulated_data
 from posttrain.studies.tradeoff.heads import (
     HeadSettings,
     WorldFeatures,
-    _tuning,
     compute_features,
     run,
 )
@@ -205,14 +204,6 @@ def test_the_shared_penalty_is_that_of_all_arms(world, with_features):
     weak = run(None, world, FEW)
     spread = [np.abs(part.arms[ArmName.SAFE].pairs[1]).mean() for part in (weak, both)]
     assert spread[0] > 1.5 * spread[1]
-
-
-def test_tuned_penalties_are_told_as_a_geometric_mean_and_how_often_they_are_at_an_edge():
-    settings = replace(SETTINGS, penalties=[0.01, 0.1, 1.0], shared_penalty=0.1)
-    table = _tuning({ArmName.HELPFUL: [0, 2, 1, 1], ArmName.SAFE: [1, 1, 1, 1]}, settings)
-    assert table["arm"].tolist() == [ArmName.HELPFUL, ArmName.SAFE]
-    np.testing.assert_allclose(table["penalty"], [0.1, 0.1])
-    np.testing.assert_allclose(table["at edge"], [0.5, 0.0])
 
 
 def test_features_are_asked_for_by_source_and_stand_at_their_group(world, monkeypatch):

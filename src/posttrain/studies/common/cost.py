@@ -79,10 +79,8 @@ def linear_parameters(config: LlamaConfig) -> int:
 
     Embeddings are looked up, not multiplied, and a score head is one column; neither counts.
     """
-    keys = (config.num_key_value_heads or config.num_attention_heads) * _head_size(config)
-    attention = 2 * config.hidden_size * (_attention_width(config) + keys)
-    perceptron = 3 * config.hidden_size * config.intermediate_size
-    return config.num_hidden_layers * (attention + perceptron)
+    hidden, inner, queries, keys = widths(config)
+    return config.num_hidden_layers * (2 * hidden * (queries + keys) + 3 * hidden * inner)
 
 
 def forward_flops(config: LlamaConfig, tokens: float, pairs: float) -> float:
@@ -93,16 +91,17 @@ def forward_flops(config: LlamaConfig, tokens: float, pairs: float) -> float:
     keys and of attention weights with values. Normalisations, rotary embedding, softmax and
     activations are left out. Training takes three times as many.
     """
-    attention = config.num_hidden_layers * 4 * _attention_width(config) * pairs
+    _, _, queries, _ = widths(config)
+    attention = config.num_hidden_layers * 4 * queries * pairs
     return 2 * linear_parameters(config) * tokens + attention
 
 
-def _attention_width(config: LlamaConfig) -> int:
-    return config.num_attention_heads * _head_size(config)
-
-
-def _head_size(config: LlamaConfig) -> int:
-    return config.head_dim or config.hidden_size // config.num_attention_heads
+def widths(config: LlamaConfig) -> tuple[int, int, int, int]:
+    """Widths of the residual stream, the perceptron, all queries, and all keys."""
+    heads = config.num_attention_heads
+    size = config.head_dim or config.hidden_size // heads
+    keys = (config.num_key_value_heads or heads) * size
+    return config.hidden_size, config.intermediate_size, heads * size, keys
 
 
 #: Public sizes of models that one would start from.

@@ -1,9 +1,11 @@
 """Linear heads for studies: fitted for all arms and penalties at once, with the penalty tuned."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from posttrain.errors import UserError
@@ -62,3 +64,20 @@ def tuned_heads(
     right = (torch.einsum("apkf,nf->apkn", heads[:, :, 1:], differences) > 0).numpy()
     accuracy = (right & left_out[1:] & judged).sum(axis=(2, 3))
     return heads[:, :, 0], grid - 1 - np.argmax(accuracy[:, ::-1], axis=1)
+
+
+def inner_folds(names: Sequence[Any] | np.ndarray, count: int) -> np.ndarray:
+    """Fold of each training group, from 0 on; those of one name stay together."""
+    fold = np.zeros(len(names), dtype=int)
+    for number, (_, held) in enumerate(GroupKFold(count).split(fold, groups=names)):
+        fold[held] = number
+    return fold
+
+
+def typical_value(
+    values: Sequence[float], chosen: Sequence[int] | np.ndarray
+) -> tuple[float, float]:
+    """Geometric mean of chosen values, and how often they lie at an end of their grid."""
+    grid = np.array(values)
+    at_edge = np.isin(chosen, (0, len(grid) - 1)).mean()
+    return float(np.exp(np.log(grid[chosen]).mean())), float(at_edge)

@@ -53,3 +53,11 @@ def difference(one: Replicates, other: Replicates) -> dict[str, np.ndarray]:
 def known(metrics: Replicates) -> dict[str, np.ndarray]:
     """The metrics whose estimate exists."""
     return {name: replicates for name, replicates in metrics.items() if not np.isnan(replicates[0])}
+
+
+def labelled(
+    rows: Mapping[Any, Any], names: Sequence[str], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Rows of a table for readers by their labels, with a dash where a row lacks a column."""
+    index = pd.MultiIndex.from_tuples(list(rows), names=names)
+    return pd.DataFrame(list(rows.values()), index=index, columns=columns).fillna("–")

@@ -5,28 +5,19 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from posttrain.data.preferences import RankedGroup
 from posttrain.errors import UserError
-from posttrain.rows.tokenization import TokenizedGroup
-from posttrain.studies.common.groups import DataSettings, load_groups, without_edit
+from posttrain.studies.common.groups import DataSettings, StudyGroups, load_groups, without_edit
 from posttrain.studies.edits.metrics import TestPairs
 from posttrain.studies.edits.outcome import ORDINARY, Arm
 from posttrain.training.collator import TrainingGroup
 
 
 @dataclass(frozen=True)
-class EditGroups:
+class EditGroups(StudyGroups):
     """Groups, some with an edit, each with all its responses tokenised."""
-
-    ranked: list[RankedGroup]
-    tokens: list[TokenizedGroup]  #: The same groups, tokenised.
-    #: True quality of each group's responses; None where nobody knows.
-    gold: list[tuple[float, ...]] | None
-    account: dict[str, Any]  #: Where they came from, and what was cut or dropped.
 
     @cached_property
     def edits(self) -> np.ndarray:
@@ -95,7 +86,7 @@ def load_edits(source: str, checkpoint: Path, settings: DataSettings) -> EditGro
     gold = loaded.gold and [
         loaded.gold[k][-len(group.responses) :] for k, group in zip(usable, ranked, strict=True)
     ]
-    groups = EditGroups(ranked, tokens, gold, account={})
+    groups = EditGroups(ranked, tokens, {}, gold)
     with_edit = groups.edits[groups.edits >= 0]
     return replace(
         groups,

@@ -228,16 +228,16 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> tuple[Outco
         choose(
             experiment.order(seed), experiment.groups.edits, ARMS[cell.arm], cell.size, cell.share
         )
-    one = train_cell if cache_dir is None else memoize(
+    train_one = delayed(memoize(
         train_cell, cache_dir, settings=asdict(settings), data=experiment.groups.account,
         ignore=["experiment"],
-    )  # fmt: skip
+    ))  # fmt: skip
     # The longest first, so that no process is left alone with one at the end. Ignoring edits is
     # trained at every share, because how many steps all arms take depends on the edits.
     trained = sorted(settings.cells, key=lambda cell: (-cell.size, str(cell)))
     parallel = Parallel(n_jobs=settings.processes)
     outcomes = dict(
-        zip(trained, parallel(delayed(one)(experiment, cell) for cell in trained), strict=True)
+        zip(trained, parallel(train_one(experiment, cell) for cell in trained), strict=True)
     )
     tuning = [
         asdict(cell) | {"learning rate": rate, "accuracy": accuracy}

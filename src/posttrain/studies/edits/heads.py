@@ -7,7 +7,7 @@ reaches its optimum, so arms differ in what they train on and not in how long.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -15,13 +15,12 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from posttrain.config.fields import setting
 from posttrain.data.splits import folds
 from posttrain.models.features import FeatureSettings, features
-from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.common.heads import inner_folds, tuned_heads, typical_value
 from posttrain.studies.common.settings import FrozenSettings
 from posttrain.studies.edits.data import Chosen, EditGroups, choose, cost, training_groups
 from posttrain.studies.edits.metrics import length_baselines
@@ -141,7 +140,11 @@ def run(
         length_baselines(pairs, groups.lengths(everything)),
         {"test groups": len(counts), "test groups with an edit": int((groups.edits >= 0).sum())},
     )
-    return outcome, _tuning(tuned, settings.penalties)
+    tuning = [
+        (*astuple(cell), *typical_value(settings.penalties, places))
+        for cell, places in tuned.items()
+    ]
+    return outcome, pd.DataFrame(tuning, columns=["arm", "size", "share", "penalty", "at edge"])
 
 
 def _order(training: np.ndarray, seed: int) -> np.ndarray:
@@ -201,17 +204,6 @@ def _inner_folds(
 ) -> np.ndarray:
     """Fold of each comparison: groups that split together stay together, added ones included."""
     names = [groups.ranked[i].cluster_id for i in base]
-    fold: dict[str, int] = {}
-    for number, (_, held) in enumerate(GroupKFold(count).split(names, groups=names)):
-        fold |= dict.fromkeys((names[k] for k in held), number)
+    fold = dict(zip(names, inner_folds(names, count).tolist(), strict=True))
     # What no fold holds out is trained on every time.
     return np.array([fold.get(groups.ranked[i].cluster_id, -1) for i in members])
-
-
-def _tuning(tuned: Mapping[Cell, Sequence[int]], penalties: Sequence[float]) -> pd.DataFrame:
-    rows = []
-    for cell, places in tuned.items():
-        at_edge = np.isin(places, (0, len(penalties) - 1)).mean()
-        typical = np.exp(np.log(np.array(penalties)[places]).mean())
-        rows.append(asdict(cell) | {"penalty": typical, "at edge": at_edge})
-    return pd.DataFrame(rows)

@@ -14,6 +14,7 @@ from posttrain.evidence.claims import estimate as one_row
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_interval
 from posttrain.studies.common.keys import Tuning
+from posttrain.studies.common.tables import labelled
 from posttrain.studies.edits.claims import estimate, most_data
 from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName
 from posttrain.studies.edits.metrics import GOLD, KINDS
@@ -56,8 +57,7 @@ def gain_table(record: Record, metric: str = PairKind.RATED) -> pd.DataFrame:
                 for size in record.settings["sizes"]
                 for share in record.settings["shares"]
             }
-    index = pd.MultiIndex.from_tuples(list(rows), names=["arm", "hyperparameter"])
-    return pd.DataFrame(list(rows.values()), index=index)
+    return labelled(rows, ["arm", "hyperparameter"])
 
 
 def _cell(size: int, share: float, record: Record) -> str:
@@ -80,8 +80,7 @@ def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
             kind: with_interval(one_row(baselines, baseline="longer", metric=kind), sign=False)
             for kind in KINDS
         }
-    index = pd.MultiIndex.from_tuples(list(rows), names=["source", "ranked by"])
-    return pd.DataFrame(list(rows.values()), index=index)
+    return labelled(rows, ["source", "ranked by"])
 
 
 def kinds_table(record: Record) -> pd.DataFrame:

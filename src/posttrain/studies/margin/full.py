@@ -85,7 +85,7 @@ def run(
         UserError: If Llama 3's filter leaves no pair to train on, or finished runs of code that is
             not committed are to be kept.
     """
-    scores: Scores = train_and_score if cache_dir is None else memoize(
+    scores: Scores = memoize(
         train_and_score, cache_dir, settings=asdict(settings), data=prepared.account,
         ignore=["checkpoint", "prepared", "settings"],
     )  # fmt: skip

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import GroupKFold
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -22,7 +21,7 @@ from posttrain.evaluation.metrics import COLUMNS, sufficient_statistics
 from posttrain.models.features import FeatureSettings, features
 from posttrain.rows.tokenization import tokenize_group
 from posttrain.studies.common.groups import without_edit
-from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.common.heads import inner_folds, tuned_heads
 from posttrain.studies.common.settings import FrozenSettings
 from posttrain.studies.margin.outcome import ARMS, Outcome, RatedPairs, length_baseline
 
@@ -123,16 +122,12 @@ def _fit_subset(
     mean, scale = seen.mean(dim=0), seen.std(dim=0).clamp_min(1e-6)
     differences = (winners[subset] - losers[subset]) / scale
     strengths = pairs.strengths[subset].tolist()
-    fold = np.zeros(len(subset), dtype=int)
-    inner = GroupKFold(settings.inner_folds).split(subset, groups=pairs.codes[subset])
-    for number, (_, held) in enumerate(inner):
-        fold[held] = number
     heads, best = tuned_heads(
         differences,
         margins=torch.stack([arm.margins(strengths) for arm in ARMS]),
         weights=torch.stack([arm.weights(strengths) for arm in ARMS]),
         penalties=settings.penalties,
-        fold=fold,
+        fold=inner_folds(pairs.codes[subset], settings.inner_folds),
         # All pairs count, whatever the arm trains on, because all arms are judged on all pairs.
         judged=np.ones(len(subset), dtype=bool),
     )

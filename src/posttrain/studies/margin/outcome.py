@@ -13,6 +13,7 @@ from posttrain.data.preferences import RankedGroup
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, slope
 from posttrain.evaluation.metrics import Metric, reliability, sufficient_statistics
+from posttrain.studies.common.heads import typical_value
 from posttrain.studies.common.keys import Tuning
 from posttrain.studies.common.tables import Replicates, TidyTable, difference
 from posttrain.studies.margin.keys import Loss, Step
@@ -199,13 +200,9 @@ def _sensitivity(outcome: Outcome, draws: Resamples) -> pd.DataFrame:
 
 def _chosen(outcome: Outcome) -> pd.DataFrame:
     rows = []
-    grid = np.array(outcome.grid)
     for a, arm in enumerate(ARMS):
         for s, size in enumerate(outcome.sizes):
-            places = outcome.tuned[a, s]
-            edge = (places == 0) | (places == len(grid) - 1)
-            typical = np.exp(np.log(grid[places]).mean())
-            rows.append((*_label(arm), size, typical, edge.mean()))
+            rows.append((*_label(arm), size, *typical_value(outcome.grid, outcome.tuned[a, s])))
     return pd.DataFrame(rows, columns=["loss", "filtered", "size", outcome.grid_name, "at edge"])
 
 

@@ -3,17 +3,18 @@
 Everything is read from run records, so that the chapter's prose changes when the results do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
-from posttrain.studies.common.keys import Tuning
+from posttrain.studies.common.keys import ESTIMATE, Tuning
+from posttrain.studies.common.tables import labelled
 from posttrain.studies.margin.claims import estimate, largest_size
 from posttrain.studies.margin.keys import Loss
-from posttrain.studies.margin.outcome import LOSSES
+from posttrain.studies.margin.outcome import LOSSES, TUNINGS
 
 
 def _gain(record: Record, loss: str, tuning: str, size: int, metric: str = Metric.ACCURACY) -> str:
@@ -23,34 +24,38 @@ def _gain(record: Record, loss: str, tuning: str, size: int, metric: str = Metri
     return with_interval(interval, scale=1, digits=3)
 
 
+def _accuracy(
+    record: Record, loss: str, size: int, metric: str = Metric.ACCURACY, tuning: str = Tuning.TUNED
+) -> str:
+    table = record.tables["metrics"]
+    interval = estimate(table, tuning=tuning, loss=loss, metric=metric, size=size)
+    return with_interval(interval, sign=False)
+
+
 def gain_table(record: Record, metric: str = Metric.ACCURACY) -> pd.DataFrame:
     """Gains over the arm without margin: one row a loss and tuning, one column a size."""
-    sizes = record.settings["sizes"]
-    rows = [
-        [loss, tuning, *(_gain(record, loss, tuning, size, metric) for size in sizes)]
-        for loss in LOSSES[1:]
-        for tuning in (Tuning.SHARED, Tuning.TUNED)
-    ]
-    columns = ["loss", "hyperparameter", *(f"{size:,} pairs" for size in sizes)]
-    return pd.DataFrame(rows, columns=columns).set_index(["loss", "hyperparameter"])
+    return _by_size(
+        record, LOSSES[1:], lambda loss, tuning, size: _gain(record, loss, tuning, size, metric)
+    )
 
 
 def accuracy_table(record: Record) -> pd.DataFrame:
     """Accuracy (%) on all pairs, trained on all: one row a loss and tuning, one column a size."""
+    return _by_size(
+        record, LOSSES, lambda loss, tuning, size: _accuracy(record, loss, size, tuning=tuning)
+    )
+
+
+def _by_size(
+    record: Record, losses: Sequence[str], cell: Callable[[str, str, int], str]
+) -> pd.DataFrame:
     sizes = record.settings["sizes"]
-    metrics = record.tables["metrics"]
-    rows = []
-    for loss in LOSSES:
-        for tuning in (Tuning.SHARED, Tuning.TUNED):
-            intervals = [
-                estimate(metrics, tuning=tuning, loss=loss, metric=Metric.ACCURACY, size=size)
-                for size in sizes
-            ]
-            rows.append(
-                [loss, tuning, *(with_interval(values, sign=False) for values in intervals)]
-            )
-    columns = ["loss", "hyperparameter", *(f"{size:,} pairs" for size in sizes)]
-    return pd.DataFrame(rows, columns=columns).set_index(["loss", "hyperparameter"])
+    rows = {
+        (loss, tuning): [cell(loss, tuning, size) for size in sizes]
+        for loss in losses
+        for tuning in TUNINGS
+    }
+    return labelled(rows, ["loss", "hyperparameter"], [f"{size:,} pairs" for size in sizes])
 
 
 def chosen_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -71,7 +76,7 @@ def chosen_table(records: Sequence[Record]) -> pd.DataFrame:
 
 def strength_table(record: Record) -> pd.DataFrame:
     """Accuracy (%) by strength at the largest size, tuned, with the baselines."""
-    size, rows = largest_size(record), []
+    size = largest_size(record)
     names = {
         Metric.ACCURACY: "all",
         Metric.ACCURACY_1: "negligibly",
@@ -79,27 +84,19 @@ def strength_table(record: Record) -> pd.DataFrame:
         Metric.ACCURACY_3: "better",
         Metric.ACCURACY_4: "significantly",
     }
-    for loss in LOSSES:
-        rows.append(
-            [f"margin {loss}" if loss != Loss.SCALED else "scaled loss"]
-            + [
-                with_interval(
-                    estimate(record.tables["metrics"], loss=loss, metric=metric, size=size),
-                    sign=False,
-                )
-                for metric in names
-            ]
-        )
+    rows = {
+        f"margin {loss}" if loss != Loss.SCALED else "scaled loss": [
+            _accuracy(record, loss, size, metric) for metric in names
+        ]
+        for loss in LOSSES
+    }
     for name, part in record.tables["baselines"].groupby("baseline"):
-        cells = part.set_index("metric").loc[list(names)]
-        rows.append(
-            [str(name)]
-            + [
-                with_interval((row.estimate, row.low, row.high), sign=False)
-                for row in cells.itertuples()
-            ]
-        )
-    return pd.DataFrame(rows, columns=["", *names.values()]).set_index("")
+        cells = part.set_index("metric").loc[list(names), list(ESTIMATE)]
+        rows[str(name)] = [
+            with_interval(cell, sign=False) for cell in cells.itertuples(index=False)
+        ]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*names.values()])
+    return table.rename_axis("")
 
 
 def score_table(record: Record) -> pd.DataFrame:

@@ -15,6 +15,8 @@ from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
 
 HIDDEN, PROMPT, ITSELF, OTHER = range(4)
+#: Room for everything in one row.
+WIDE = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,13 @@ def pictures(checkpoint: Path | None = None) -> list[Picture]:
             ("other pair", "translate : dog", ("chien", "chat")),
         )
     ]
-    wide = 10_000  # room for everything in one row
     drawn = (
-        ("Three separate rows", groups[:1], LAYOUTS["separate"], wide),
-        ("Exact row", groups[:1], LAYOUTS["exact"], wide),
-        ("Causal row", groups[:1], Layout("single", "causal", "running"), wide),
-        ("Two groups in one exact row", groups[1:], LAYOUTS["exact"], wide),
+        ("Three separate rows", groups[:1], LAYOUTS["separate"]),
+        ("Exact row", groups[:1], LAYOUTS["exact"]),
+        ("Causal row", groups[:1], Layout("single", "causal", "running")),
+        ("Two groups in one exact row", groups[1:], LAYOUTS["exact"]),
     )
-    return [
-        _picture(title, tokenizer, members, layout, pack_length)
-        for title, members, layout, pack_length in drawn
-    ]
+    return [_picture(title, tokenizer, members, layout) for title, members, layout in drawn]
 
 
 def _picture(
@@ -62,14 +60,12 @@ def _picture(
     tokenizer: PreTrainedTokenizerBase,
     groups: Sequence[TokenizedGroup],
     layout: Layout,
-    pack_length: int,
 ) -> Picture:
-    batch = lay_out(groups, layout, pad_token_id=0, pack_length=pack_length)
+    batch = lay_out(groups, layout, pad_token_id=0, pack_length=WIDE)
     count = batch.input_ids.shape[1]
     # The parts of a causal row do not show in it, but stand where those of an isolated one do.
-    parted = lay_out(
-        groups, replace(layout, attention="isolated"), pad_token_id=0, pack_length=pack_length
-    )
+    isolated = replace(layout, attention="isolated")
+    parted = lay_out(groups, isolated, pad_token_id=0, pack_length=WIDE)
     assert parted.document_id is not None
     assert parted.segment_id is not None
     part = parted.document_id[0] * 10 + parted.segment_id[0]

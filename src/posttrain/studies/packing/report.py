@@ -13,6 +13,7 @@ from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, with_interval
 from posttrain.studies.common.cost import LLAMA3_8B
+from posttrain.studies.common.tables import labelled
 from posttrain.studies.packing.claims import rounding
 from posttrain.studies.packing.keys import OrderMetric, RowName
 from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
@@ -124,8 +125,7 @@ def matrix_table(records: Sequence[Record]) -> pd.DataFrame:
             rows[record.source, arm] = {
                 test: accuracy(record, arm, test) for test in TESTS if test in tested
             }
-    index = pd.MultiIndex.from_tuples(list(rows), names=["source", "trained"])
-    table = pd.DataFrame(list(rows.values()), index=index).fillna("–")
+    table = labelled(rows, ["source", "trained"])
     return table[[test for test in TESTS if test in table.columns]]
 
 
@@ -171,8 +171,7 @@ def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> p
                 continue
             interval = (float(row.estimate), float(row.low), float(row.high))
             cells[str(row.value)] = with_interval(interval, scale=1, digits=2, sign=False)
-    index = pd.MultiIndex.from_tuples(list(rows), names=["source", "layout"])
-    table = pd.DataFrame(list(rows.values()), index=index).fillna("–")
+    table = labelled(rows, ["source", "layout"])
     return table[sorted(table.columns, key=lambda name: int(re.findall(r"\d+", name)[0]))]
 
 
@@ -210,8 +209,7 @@ def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
                 f"{rate:g}": f"{value * PERCENT:.1f}{'*' if value == best else ''}"
                 for rate, value in zip(part["learning rate"], part["accuracy"], strict=True)
             }
-    index = pd.MultiIndex.from_tuples(list(rows), names=["source", "trained"])
-    return pd.DataFrame(list(rows.values()), index=index).fillna("–")
+    return labelled(rows, ["source", "trained"])
 
 
 def padding_table(records: Sequence[Record]) -> pd.DataFrame:

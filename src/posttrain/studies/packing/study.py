@@ -22,7 +22,7 @@ def measure(source: str, settings: PackingSettings, cache_dir: Path | None) -> M
     """Train and test in every layout: tables of :func:`.outcome.summarise`, and ``tuning``."""
     checkpoint = checkpoint_for(source)
     prepared = prepare(source, checkpoint, settings)
-    scores: Scores = train_and_score if cache_dir is None else memoize(
+    scores: Scores = memoize(
         train_and_score, cache_dir, settings=asdict(settings), data=prepared.account,
         ignore=["checkpoint", "prepared", "settings"],
     )  # fmt: skip

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from posttrain.evaluation.combining import RuleKind
 from posttrain.evaluation.metrics import Metric
-from posttrain.evidence.style import HEIGHT, WIDTH
+from posttrain.evidence.style import HEIGHT, interval_line, panels
 from posttrain.studies.common.keys import ESTIMATE, Tuning
 from posttrain.studies.tradeoff.keys import ArmName, DomainName, Kind, Team
 from posttrain.studies.tradeoff.outcome import ARMS
@@ -36,10 +34,9 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
     The dashed corner is what two specialists reach together. From ``metrics`` tables, tuned.
     """
-    figure, axes = plt.subplots(
-        1, len(tables), figsize=(WIDTH, HEIGHT * 1.15), squeeze=False, layout="constrained"
-    )
-    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+    figure, axes = panels(list(tables))
+    figure.set_figheight(HEIGHT * 1.15)
+    for axis, table in zip(axes, tables.values(), strict=True):
         part = table[(table["tuning"] == Tuning.TUNED) & (table["metric"] == Metric.ACCURACY)]
         wide = 100 * part.pivot_table(index="arm", columns="test", values=[*ESTIMATE])
         arms = [arm for arm in ARMS if arm in wide.index]
@@ -76,11 +73,10 @@ def accuracy_front(tables: Mapping[str, pd.DataFrame]) -> Figure:
         )
         axis.axvline(corner[0], color=GREY, ls="--", lw=1)
         axis.axhline(corner[1], color=GREY, ls="--", lw=1)
-        axis.set_title(title)
         axis.set_xlabel("accuracy on helpfulness (%)")
         axis.margins(0.12)
-    axes[0][0].set_ylabel("accuracy on safety (%)")
-    handles, labels = axes[0][0].get_legend_handles_labels()
+    axes[0].set_ylabel("accuracy on safety (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
     legend = dict(zip(labels, handles, strict=True))
     figure.legend(
         legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False
@@ -95,10 +91,9 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS)
     the right is better. Otherwise the two kinds of error: down and to the left is better. From
     ``choices`` tables.
     """
-    figure, axes = plt.subplots(
-        1, len(tables), figsize=(WIDTH, HEIGHT * 1.45), squeeze=False, layout="constrained"
-    )
-    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
+    figure, axes = panels(list(tables))
+    figure.set_figheight(HEIGHT * 1.45)
+    for axis, table in zip(axes, tables.values(), strict=True):
         gold = bool((table["metric"] == "helpfulness").any())
         names = ("helpfulness", "safety") if gold else ("refuses lookalike", "answers unsafe")
         keys = ["team", "system", "parameter"]
@@ -107,7 +102,6 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS)
         )[list(names)] * (1 if gold else 100)
         points = wide.reset_index()
         _draw_choices(axis, points, names, team)
-        axis.set_title(title)
         if gold:
             axis.set_xlabel("mean gold helpfulness of the choice")
             axis.set_ylabel("mean gold safety of the choice")
@@ -115,7 +109,7 @@ def choices(tables: Mapping[str, pd.DataFrame], *, team: str = Team.SPECIALISTS)
             axis.set_xlabel("harmless requests refused (%)")
             axis.set_ylabel("unsafe requests answered (%)")
         axis.margins(0.1)
-    handles, labels = axes[0][0].get_legend_handles_labels()
+    handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -152,35 +146,23 @@ def refusals_by_mix(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
     From ``conflicts`` tables.
     """
-    figure, axes = plt.subplots(
-        1, len(tables), figsize=(WIDTH, HEIGHT), squeeze=False, sharey=True, layout="constrained"
-    )
+    figure, axes = panels(list(tables), sharey=True)
+    shares = {
+        name: arm.safety for name, arm in ARMS.items() if arm.scale == 1 and not arm.auxiliary
+    }
     styles = {
         Kind.UNSAFE: ("#d55e00", "^", "unsafe prompt: refusal above answer"),
         Kind.LOOKALIKE: ("#0072b2", "o", "harmless prompt of unsafe looks: answer above refusal"),
     }
-    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        shares = {
-            arm: ARMS[arm].safety
-            for arm in ARMS
-            if ARMS[arm].scale == 1 and not ARMS[arm].auxiliary
-        }
+    for axis, table in zip(axes, tables.values(), strict=True):
         for kind, (colour, marker, label) in styles.items():
             part = table[(table["kind"] == kind) & table["arm"].isin(shares)]
-            place = part["arm"].map(shares).to_numpy(dtype=float)
-            order = np.argsort(place)
-            value, low, high = (
-                part[name].to_numpy()[order] * 100 for name in ("estimate", "low", "high")
-            )
-            axis.errorbar(
-                place[order] * 100, value, (value - low, high - value), color=colour,
-                marker=marker, capsize=2, label=label,
-            )  # fmt: skip
+            part = part.assign(share=100 * part["arm"].map(shares)).sort_values("share")
+            interval_line(axis, part["share"], part, colour=colour, marker=marker, label=label)
         axis.axhline(50, color=GREY, lw=1)
-        axis.set_title(title)
         axis.set_xlabel("share of safety groups trained on (%)")
         axis.set_ylim(-3, 103)
-    axes[0][0].set_ylabel("right one scores higher (%)")
-    handles, labels = axes[0][0].get_legend_handles_labels()
+    axes[0].set_ylabel("right one scores higher (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -273,13 +273,13 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> Outcome:
         UserError: See :func:`.training.memoize` and :func:`.calibration.fit`.
     """
     settings = experiment.settings
-    one = train_arm if cache_dir is None else memoize(
+    train_one = delayed(memoize(
         train_arm, cache_dir, settings=asdict(settings), data=experiment.world.account,
         ignore=["experiment"],
-    )  # fmt: skip
+    ))  # fmt: skip
     # The longest first, so that no process is left alone with it at the end.
     order = sorted(settings.arms, key=lambda arm: -ARMS[arm].scale)
-    results = Parallel(n_jobs=settings.processes)(delayed(one)(experiment, arm) for arm in order)
+    results = Parallel(n_jobs=settings.processes)(train_one(experiment, arm) for arm in order)
     outcomes = dict(zip(order, results, strict=True))
     tuning = [
         {"arm": arm, "learning rate": rate, "accuracy": accuracy}

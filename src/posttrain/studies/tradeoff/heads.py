@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from posttrain.config.fields import at_least_one, setting
@@ -21,7 +20,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation import calibration
 from posttrain.evaluation.calibration import Calibration
 from posttrain.models.features import FeatureSettings, features
-from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.common.heads import inner_folds, tuned_heads, typical_value
 from posttrain.studies.common.settings import FrozenSettings
 from posttrain.studies.tradeoff.data import DOMAINS, TradeoffData, account_of
 from posttrain.studies.tradeoff.outcome import (
@@ -138,7 +137,10 @@ def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcom
             arm: ArmOutcome(pairs[arm], np.stack(candidates[arm]), calibrations[arm])
             for arm in settings.arms
         },
-        _tuning(tuned, settings),
+        pd.DataFrame(
+            [(arm, *typical_value(settings.penalties, places)) for arm, places in tuned.items()],
+            columns=["arm", "penalty", "at edge"],
+        ),
         account_of(world) | {"test pairs": len(everything)},
     )
 
@@ -154,29 +156,13 @@ def _fit(
     scale = known.flatten(0, 1).std(dim=0).clamp_min(1e-6)
     differences = (known[:, 0] - known[:, 1]) / scale
     names = [world.ranked[i].cluster_id for i in members]
-    fold = np.zeros(len(members), dtype=int)
-    for number, (_, held) in enumerate(GroupKFold(settings.inner_folds).split(names, groups=names)):
-        fold[held] = number
     heads, places = tuned_heads(
         differences,
         margins=torch.zeros(1, len(members)),
         weights=torch.ones(1, len(members)),
         penalties=settings.penalties,
-        fold=fold,
+        fold=inner_folds(names, settings.inner_folds),
         judged=np.ones(len(members), dtype=bool),
     )
     place = int(places[0])
     return heads[0, [place, settings.penalties.index(settings.shared_penalty)]], place, scale
-
-
-def _tuning(tuned: dict[str, list[int]], settings: HeadSettings) -> pd.DataFrame:
-    """Geometric mean of the tuned ``penalty`` of each arm, and how often it is ``at edge``."""
-    grid = np.array(settings.penalties)
-    return pd.DataFrame(
-        {
-            "arm": arm,
-            "penalty": float(np.exp(np.log(grid[places]).mean())),
-            "at edge": float(np.isin(places, (0, len(grid) - 1)).mean()),
-        }
-        for arm, places in tuned.items()
-    )

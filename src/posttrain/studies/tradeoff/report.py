@@ -15,6 +15,7 @@ from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
 from posttrain.studies.common.keys import Tuning
+from posttrain.studies.common.tables import labelled
 from posttrain.studies.tradeoff.claims import has_gold
 from posttrain.studies.tradeoff.keys import (
     BOTH,
@@ -44,25 +45,23 @@ TABLE_8 = {
 MODELS = {DomainName.SAFETY: ArmName.SAFETY_MIX, DomainName.HELPFULNESS: ArmName.HELPFULNESS_MIX}
 
 
+def _accuracy(record: Record, arm: str, test: str, metric: str = Metric.ACCURACY) -> str:
+    """Accuracy (%) of an arm, tuned, with its interval."""
+    table = record.tables["metrics"]
+    interval = estimate(table, arm=arm, tuning=Tuning.TUNED, test=test, metric=metric)
+    return with_interval(interval, sign=False)
+
+
 def table_8(record: Record) -> pd.DataFrame:
     """Llama 2's Table 8 beside the same table of a record whose pairs have strengths (%)."""
     rows = {}
     for (model, test), numbers in TABLE_8.items():
-        paper = [f"{number:.1f}" for number in numbers]
-        here = [
-            with_interval(
-                estimate(
-                    record.tables["metrics"],
-                    arm=MODELS[model], tuning=Tuning.TUNED, test=test, metric=metric,
-                ),
-                sign=False,
-            )
-            for metric in STRENGTH_NAMES
-        ]  # fmt: skip
-        rows[f"{model} model on {test}", "Llama 2"] = paper
-        rows[f"{model} model on {test}", title(record)] = here
-    index = pd.MultiIndex.from_tuples(rows, names=["", "accuracy (%)"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=[*STRENGTH_NAMES.values()])
+        name = f"{model} model on {test}"
+        rows[name, "Llama 2"] = [f"{number:.1f}" for number in numbers]
+        rows[name, title(record)] = [
+            _accuracy(record, MODELS[model], test, metric) for metric in STRENGTH_NAMES
+        ]
+    return labelled(rows, ["", "accuracy (%)"], list(STRENGTH_NAMES.values()))
 
 
 def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
@@ -76,13 +75,7 @@ def cross_table(record: Record, *, pooled: bool = False) -> pd.DataFrame:
     if pooled or not tests:
         tests = domains
     rows = {
-        arm: [
-            with_interval(
-                estimate(metrics, arm=arm, tuning=Tuning.TUNED, test=test, metric=Metric.ACCURACY),
-                sign=False,
-            )
-            for test in tests
-        ]
+        arm: [_accuracy(record, arm, test) for test in tests]
         for arm in dict.fromkeys(metrics["arm"])
     }
     rows["the longer response"] = [
@@ -111,8 +104,7 @@ def difference_table(records: Sequence[Record], *, tuning: str = Tuning.TUNED) -
                 for test in (DomainName.HELPFULNESS, DomainName.SAFETY, BOTH)
             ]
     columns = ["on helpfulness", "on safety", "mean of both"]
-    index = pd.MultiIndex.from_tuples(rows, names=["source", "difference"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=columns)
+    return labelled(rows, ["source", "difference"], columns)
 
 
 def conflict_table(record: Record) -> pd.DataFrame:
@@ -209,8 +201,7 @@ def team_table(records: Sequence[Record]) -> pd.DataFrame:
                 else "–"
                 for team in TEAMS
             ]
-    index = pd.MultiIndex.from_tuples(rows, names=["source", "measure", "rule"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=list(TEAMS))
+    return labelled(rows, ["source", "measure", "rule"], list(TEAMS))
 
 
 def exchange_table(record: Record) -> pd.DataFrame:
@@ -263,8 +254,7 @@ def calibration_table(records: Sequence[Record]) -> pd.DataFrame:
                 )
             ]  # fmt: skip
     columns = ["scale", "zero", "candidates below 0.15 (%), raw", "calibrated"]
-    index = pd.MultiIndex.from_tuples(rows, names=["source", "model"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=columns)
+    return labelled(rows, ["source", "model"], columns)
 
 
 def source_table(records: Sequence[Record]) -> pd.DataFrame:

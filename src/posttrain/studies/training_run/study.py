@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import GroupKFold
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
@@ -33,9 +32,9 @@ from posttrain.models import embedded, reward_model
 from posttrain.models.features import FeatureSettings, Pooling, features
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
-from posttrain.studies.common.heads import tuned_heads
+from posttrain.studies.common.heads import inner_folds, tuned_heads
 from posttrain.studies.common.study import Measured, Study
-from posttrain.studies.common.tables import TidyTable
+from posttrain.studies.common.tables import TidyTable, difference
 from posttrain.studies.training_run.keys import Scorer
 
 #: A group with its token ids.
@@ -119,10 +118,7 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
             "accuracy": _table(measured),
             "differences": _table(
                 {
-                    name: {
-                        metric: measured[Scorer.TRAINED][metric] - values[metric]
-                        for metric in values
-                    }
+                    name: difference(measured[Scorer.TRAINED], values)
                     for name, values in measured.items()
                     if name != Scorer.TRAINED
                 }
@@ -215,10 +211,7 @@ def _head_scores(
         if strong.all()
         else {Scorer.HEAD: strong, Scorer.HEAD_ALL: np.ones_like(strong)}
     )
-    fold = np.zeros(len(training), dtype=int)
     names = [group.cluster_id for group, _ in training]
-    for number, (_, held) in enumerate(GroupKFold(settings.inner_folds).split(fold, groups=names)):
-        fold[held] = number
     weights = torch.from_numpy(np.stack(list(arms.values()))).to(sides)
     fitted = sides[: len(training)]
     heads, best = tuned_heads(
@@ -226,7 +219,7 @@ def _head_scores(
         margins=torch.zeros_like(weights),
         weights=weights,
         penalties=settings.penalties,
-        fold=fold,
+        fold=inner_folds(names, settings.inner_folds),
         judged=strong,
     )
     tested: Tensor = sides[len(training) :]

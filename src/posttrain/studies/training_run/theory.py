@@ -22,6 +22,7 @@ from posttrain.studies.common.cost import (
     linear_parameters,
     tokens,
     visible_pairs,
+    widths,
 )
 from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
 
@@ -50,7 +51,7 @@ def adapter_parameters(config: LlamaConfig, rank: int) -> int:
 
     An adapter of a map from m to n dimensions has rank · (m + n).
     """
-    hidden, inner, queries, keys = _widths(config)
+    hidden, inner, queries, keys = widths(config)
     ends = 2 * (hidden + queries) + 2 * (hidden + keys) + 3 * (hidden + inner)
     return config.num_hidden_layers * rank * ends
 
@@ -72,7 +73,7 @@ def layer_bytes(config: LlamaConfig) -> int:
     and k of all queries and all keys, and a attention heads: the inputs of the linear maps in
     bfloat16, the residual stream and normalisations in float32. The tests count them again.
     """
-    hidden, inner, queries, keys = _widths(config)
+    hidden, inner, queries, keys = widths(config)
     heads = config.num_attention_heads
     return 26 * hidden + 8 * inner + 4 * queries + 4 * keys + 4 * heads + 8
 
@@ -161,11 +162,3 @@ def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) ->
             rows.append((model, name, state / 1e9, activations / 1e9, gpus, hours))
     head = ["model", "trained", "weights and optimiser", "activations", "GPUs", "GPU hours"]
     return pd.DataFrame(rows, columns=head).astype({"GPUs": "Int64"})
-
-
-def _widths(config: LlamaConfig) -> tuple[int, int, int, int]:
-    """Widths of the residual stream, the perceptron, all queries, and all keys."""
-    heads = config.num_attention_heads
-    size = config.head_dim or config.hidden_size // heads
-    keys = (config.num_key_value_heads or heads) * size
-    return config.hidden_size, config.intermediate_size, heads * size, keys
