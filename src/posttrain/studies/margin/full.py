@@ -76,6 +76,7 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
     )
 
 
+@many_runs()
 def run(
     checkpoint: Path, settings: FullSettings, prepared: Prepared, *, cache_dir: Path | None = None
 ) -> Outcome:
@@ -89,42 +90,6 @@ def run(
         train_and_score, cache_dir, settings=asdict(settings), data=prepared.account,
         ignore=["checkpoint", "prepared", "settings"],
     )  # fmt: skip
-    with many_runs():
-        return _run(checkpoint, settings, prepared, scores)
-
-
-def train_and_score(
-    checkpoint: Path,
-    prepared: Prepared,
-    arm: Arm,
-    training: np.ndarray,
-    test: np.ndarray,
-    learning_rate: float,
-    seed: int,
-    settings: FullSettings,
-) -> np.ndarray:
-    """Train on some groups and score others: chosen and rejected of each, ``[2, groups]``."""
-    strengths = [prepared.ranked[i].strength or 0 for i in training]
-    groups = [
-        TrainingGroup(prepared.tokens[i], (TrainingPair(0, 1, margin, weight),))
-        for i, margin, weight in zip(
-            training, arm.margins(strengths).tolist(), arm.weights(strengths).tolist(), strict=True
-        )
-    ]
-    model, pad_token_id = train(
-        checkpoint, groups, LAYOUTS["separate"], settings,
-        learning_rate=learning_rate, seed=seed,
-    )  # fmt: skip
-    tested = [prepared.tokens[i] for i in test]
-    scores = reward_model.score(model, tested, pad_token_id=pad_token_id)
-    return scores.unflatten(0, (-1, 2)).T.numpy()
-
-
-#: A function with the arguments of :func:`train_and_score`.
-Scores = Callable[..., np.ndarray]
-
-
-def _run(checkpoint: Path, settings: FullSettings, prepared: Prepared, scores: Scores) -> Outcome:
     test = RatedPairs.from_groups([prepared.ranked[i] for i in prepared.test])
     grid = len(settings.learning_rates)
     shape = (len(ARMS), len(settings.sizes), settings.seeds)
@@ -159,6 +124,37 @@ def _run(checkpoint: Path, settings: FullSettings, prepared: Prepared, scores: S
         example_codes=test.codes,
         baselines=_baselines(prepared, test, settings),
     )
+
+
+def train_and_score(
+    checkpoint: Path,
+    prepared: Prepared,
+    arm: Arm,
+    training: np.ndarray,
+    test: np.ndarray,
+    learning_rate: float,
+    seed: int,
+    settings: FullSettings,
+) -> np.ndarray:
+    """Train on some groups and score others: chosen and rejected of each, ``[2, groups]``."""
+    strengths = [prepared.ranked[i].strength or 0 for i in training]
+    groups = [
+        TrainingGroup(prepared.tokens[i], (TrainingPair(0, 1, margin, weight),))
+        for i, margin, weight in zip(
+            training, arm.margins(strengths).tolist(), arm.weights(strengths).tolist(), strict=True
+        )
+    ]
+    model, pad_token_id = train(
+        checkpoint, groups, LAYOUTS["separate"], settings,
+        learning_rate=learning_rate, seed=seed,
+    )  # fmt: skip
+    tested = [prepared.tokens[i] for i in test]
+    scores = reward_model.score(model, tested, pad_token_id=pad_token_id)
+    return scores.unflatten(0, (-1, 2)).T.numpy()
+
+
+#: A function with the arguments of :func:`train_and_score`.
+Scores = Callable[..., np.ndarray]
 
 
 def _baselines(prepared: Prepared, test: RatedPairs, settings: FullSettings) -> pd.DataFrame:
