@@ -86,7 +86,7 @@ def measure(count: int, processes: int) -> dict[str, float]:
     found["tokens"] = peak.take()
     sizes = Sizes.from_dataset(rows, LAYOUTS["exact"], shared_rows=False)
     for step in StepSampler(sizes, groups_per_step=512, max_tokens_per_device=16384):
-        rows.__getitems__([group for part in step.parts for group in part.groups])
+        rows.__getitems__([group for batch in step.micro_batches for group in batch.groups])
     found["training"] = peak.take()
     return found | {"seconds": time.perf_counter() - began}
 

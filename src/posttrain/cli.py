@@ -1,6 +1,7 @@
 """The command line: ``posttrain COMMAND …``. Each command is a module of :mod:`.commands`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = parser.parse_args(arguments)
     try:
         return import_module(f"posttrain.commands.{known.command}").main(known.rest)
+    except BrokenPipeError:
+        # Who reads the output, such as head, has seen enough; Python would complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (Exception, KeyboardInterrupt) as error:
         code, words = _explained(error)
         if code is None:

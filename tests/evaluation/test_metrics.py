@@ -144,7 +144,7 @@ def test_bimodality_ignores_the_origin_and_unit_of_scores(drawn):
 
 
 @given(SCORES)
-def test_sums_by_group_are_sums_over_the_pairs_of_each_group(values):
+def test_sufficient_statistics_are_sums_over_the_pairs_of_each_group(values):
     winners, losers, strengths, groups = (np.array(column) for column in zip(*values, strict=True))
     sums = sufficient_statistics(winners, losers, strengths, groups, 3)
     assert sums.shape == (3, COLUMNS)

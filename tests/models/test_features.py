@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoModelForCausalLM
 
 from posttrain.errors import UserError
-from posttrain.models import features as probe
+from posttrain.models import features as feature_module
 from posttrain.models.features import FeatureSettings, features
 from posttrain.models.heads import fit_heads, head_losses
 from posttrain.rows.tokenization import TokenizedGroup
@@ -301,9 +301,11 @@ def cache_folder(monkeypatch, tmp_path):
 def calls(monkeypatch):
     """Counts how often the backbone is loaded."""
     loaded = []
-    load = probe.AutoModel.from_pretrained
+    load = feature_module.AutoModel.from_pretrained
     monkeypatch.setattr(
-        probe.AutoModel, "from_pretrained", lambda *a, **k: loaded.append(a) or load(*a, **k)
+        feature_module.AutoModel,
+        "from_pretrained",
+        lambda *a, **k: loaded.append(a) or load(*a, **k),
     )
     return loaded
 
@@ -373,13 +375,13 @@ def test_padding_does_not_leak(tiny_checkpoint, monkeypatch, tmp_path, rows, poo
 def test_a_batch_holds_no_more_than_the_tokens_allowed(
     tiny_checkpoint, cache_folder, monkeypatch, rows
 ):
-    sizes, pool = [], probe._pool
+    sizes, pool = [], feature_module._pool
 
     def watch(model, batch, pooling):
         sizes.append(len(batch) * max(row.total for row in batch))
         return pool(model, batch, pooling)
 
-    monkeypatch.setattr(probe, "_pool", watch)
+    monkeypatch.setattr(feature_module, "_pool", watch)
     features(tiny_checkpoint, rows, FeatureSettings(1), batch_tokens=200)
     assert max(sizes) <= 200
     assert len(sizes) < len(rows) / 2
@@ -428,14 +430,14 @@ def test_responses_to_one_prompt_share_a_row_up_to_its_limit(
         TokenizedGroup(prompt, (responses[1], responses[2])),
         TokenizedGroup(prompt, tuple(responses[3:])),
     ]
-    seen, pool = [], probe._pool
+    seen, pool = [], feature_module._pool
 
     def watch(model, rows, pooling):
         seen.extend((row.prompt, row.responses) for row in rows)
         return pool(model, rows, pooling)
 
-    monkeypatch.setattr(probe, "_pool", watch)
-    monkeypatch.setattr(probe, "ROW_TOKENS", 32)
+    monkeypatch.setattr(feature_module, "_pool", watch)
+    monkeypatch.setattr(feature_module, "ROW_TOKENS", 32)
     found = features(tiny_checkpoint, groups, FeatureSettings(2))
     # Four responses of three tokens fit beside the prompt's twenty; each is computed once.
     assert seen == [
@@ -499,7 +501,7 @@ def test_features_are_computed_again_when_their_version_is_raised(
     tiny_checkpoint, cache_folder, calls, monkeypatch, rows
 ):
     for version in (1, 2, 2):
-        monkeypatch.setattr(probe, "VERSION", version)
+        monkeypatch.setattr(feature_module, "VERSION", version)
         features(tiny_checkpoint, rows[:2], FeatureSettings(1))
     assert len(calls) == 2
 
@@ -508,7 +510,7 @@ def test_a_failure_leaves_nothing_in_the_cache(tiny_checkpoint, cache_folder, mo
     def fail(tensors, path):
         raise OSError("disk full")
 
-    monkeypatch.setattr(probe, "save_file", fail)
+    monkeypatch.setattr(feature_module, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         features(tiny_checkpoint, rows[:2], FeatureSettings(1))
     assert list((cache_folder / "features").iterdir()) == []
@@ -524,7 +526,9 @@ def test_hidden_states_that_are_not_finite_are_refused(
     tiny_checkpoint, cache_folder, monkeypatch, rows
 ):
     monkeypatch.setattr(
-        probe, "_pool", lambda model, batch, pooling: torch.full((len(batch), 32), torch.nan)
+        feature_module,
+        "_pool",
+        lambda model, batch, pooling: torch.full((len(batch), 32), torch.nan),
     )
     with pytest.raises(ValueError, match="hidden states that are not finite"):
         features(tiny_checkpoint, rows, FeatureSettings(1))

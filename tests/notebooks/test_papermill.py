@@ -38,15 +38,21 @@ def test_the_documented_options(tmp_path):
     results = tmp_path / "results"
     shutil.copytree(ROOT / "book" / "results", results)
     every = [word for command in options for word in command]
-    small = shlex.split('-p learning_rates "[3e-3]" -p groups 700 -p test_size 40 -p save True')
+    # Each way of giving values sets something that no other does.
+    own = tmp_path / "own.yaml"
+    own.write_text("profile: mine\ngroups: 700\n")
+    small = ["-f", own, "-y", "test_size: 40"]
+    small += shlex.split('-p learning_rates "[3e-3]" -p save True')
 
     # One run of them all, since a notebook takes most of its time to draw what it shows.
     done = papermill(MARGIN, tmp_path / "mine.ipynb", *every, *small, "-p", "results", results)
 
     assert done.returncode == 0, done.stderr
-    settings = records.load(results / "margin-simulator.json").settings
+    record = records.load(results / "margin-simulator.json")
+    settings = record.settings
+    assert (record.profile, settings["groups"], settings["test_size"]) == ("mine", 700, 40)
     assert (settings["seeds"], settings["sizes"]) == (2, [100, 400])
-    assert (settings["learning_rates"], settings["groups"]) == ([3e-3], 700)
+    assert settings["learning_rates"] == [3e-3]
 
 
 @pytest.mark.parametrize(

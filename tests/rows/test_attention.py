@@ -95,7 +95,7 @@ def many_groups(count, seed, longest=20):
     return random_groups(lengths, seed)
 
 
-def draw_row_tokens(data, groups, layout=EXACT):
+def draw_pack_length(data, groups, layout=EXACT):
     """No limit, or one that the largest document keeps."""
     largest = max(g.longest if layout.rows == "separate" else g.total for g in groups)
     return data.draw(st.none() | st.integers(largest, largest + 40))
@@ -184,7 +184,7 @@ class TestMasks:
     @settings(deadline=None)
     @given(st.data(), GROUPS, st.sampled_from([SEPARATE, EXACT, CAUSAL]))
     def test_dense_and_block_mask_are_the_definition(self, data, groups, layout):
-        pack_length = draw_row_tokens(data, groups, layout)
+        pack_length = draw_pack_length(data, groups, layout)
         batch = lay_out(groups, layout, pad_token_id=0, pack_length=pack_length)
         if batch.document_id is None:
             return
@@ -354,7 +354,7 @@ class TestExactScores:
         st.integers(0, 99),
     )
     def test_responses_score_as_if_each_were_alone(self, model, data, groups, layout, seed):
-        pack_length = draw_row_tokens(data, groups, layout)
+        pack_length = draw_pack_length(data, groups, layout)
         pad_token_id = data.draw(st.integers(0, WORDS - 1))
         torch.manual_seed(seed)
         batch = lay_out(groups, layout, pad_token_id=pad_token_id, pack_length=pack_length)
@@ -491,7 +491,7 @@ class TestExactGradients:
     )
     def test_gradients_are_those_of_separate_rows(self, model, data, lengths, layout, seed):
         groups = random_groups([(7, [6, 5, 4]), *lengths], seed)
-        pack_length = draw_row_tokens(data, groups)
+        pack_length = draw_pack_length(data, groups)
         torch.manual_seed(seed)
         found = gradients(model, groups, layout, pack_length)
         assert furthest(found, gradients(model, groups, SEPARATE)) < 1e-8

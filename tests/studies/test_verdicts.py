@@ -1,4 +1,8 @@
-"""The committed records say what they said before claims and keys were written anew."""
+"""The committed records say what they said before claims and keys were written anew.
+
+Of a record that is made anew on purpose remove the hash in ``verdicts_before.json``; its evidence
+is no longer compared then. New claims and records need nothing.
+"""
 
 import hashlib
 import json
@@ -24,7 +28,7 @@ SUBJECTS = {
 
 @pytest.fixture(scope="module")
 def recorded():
-    """The records of that time."""
+    """The records of that time that are still there."""
     return [records.load(RESULTS / f"{name}.json") for name in BEFORE["numbers"]]
 
 
@@ -51,10 +55,11 @@ def plain(values):
 
 @pytest.mark.parametrize("study", BEFORE["studies"])
 def test_every_verdict_is_what_it_was(study, recorded):
-    claims = studies.SUBJECTS[SUBJECTS[study]]
-    before = BEFORE["studies"][study]
-    assert len(claims) == len(before["claims"])
-    for claim, old in zip(claims, before["claims"], strict=True):
+    claims = {claim.statement: claim for claim in studies.SUBJECTS[SUBJECTS[study]]}
+    for old in BEFORE["studies"][study]["claims"]:
+        claim = claims[old["statement"]]
+        if not set(_records(old)) <= set(BEFORE["numbers"]):
+            continue
         status, evidence = claim.judge(recorded)
         found = [
             {
@@ -72,6 +77,10 @@ def test_every_verdict_is_what_it_was(study, recorded):
         assert status == old["verdict"], claim.key
 
 
+def _records(claim):
+    return [item["record"] for item in claim["evidence"]]
+
+
 def cells(rows):
     """What stands behind the first column, without the titles of sources."""
     return [[re.sub(r"[^;:]+: ", "", str(cell)) for cell in row[1:]] for row in rows]
@@ -79,8 +88,13 @@ def cells(rows):
 
 @pytest.mark.parametrize("study", BEFORE["studies"])
 def test_every_table_of_the_scoreboard_is_what_it_was(study, recorded):
-    claims = studies.SUBJECTS[SUBJECTS[study]]
     before = BEFORE["studies"][study]
+    known = {claim["statement"] for claim in before["claims"]}
+    claims = [claim for claim in studies.SUBJECTS[SUBJECTS[study]] if claim.statement in known]
+    if not {name for claim in before["claims"] for name in _records(claim)} <= set(
+        BEFORE["numbers"]
+    ):
+        pytest.skip("some of its records have been made anew")
     judging = [record for record in recorded if record.study in {claim.study for claim in claims}]
 
     def rows(table):

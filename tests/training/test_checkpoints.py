@@ -8,8 +8,10 @@ import shutil
 import pytest
 
 from posttrain.storage import files
+from posttrain.training import checkpoints
 from posttrain.training.checkpoints import (
     MANIFEST,
+    BackgroundManifests,
     check_launcher,
     checkpoints_in,
     last_whole_checkpoint,
@@ -103,29 +105,29 @@ def test_a_file_in_place_of_a_folder_is_found(checkpoint):
     assert verify_manifest(checkpoint) == f"{checkpoint / 'empty'} is missing"
 
 
-def test_a_missing_seal_says_that_writing_was_interrupted(tmp_path):
+def test_a_missing_manifest_says_that_writing_was_interrupted(tmp_path):
     folder = write(tmp_path / "checkpoint-5", listed=False)
     assert verify_manifest(folder) == f"{folder / MANIFEST} is missing: writing it was interrupted"
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b'{"empty": {"bytes": 0,', b"\xff\xfe", b"null", b"[]", b"{}", b"7", b'"seal"',
+    [b"", b"{", b'{"empty": {"bytes": 0,', b"\xff\xfe", b"null", b"[]", b"{}", b"7", b'"manifest"',
      b'{"empty": 3}', b'{"empty": {}}', b'{"empty": {"bytes": 0}}', b'{"empty": {"sha256": ""}}'],
 )  # fmt: skip
-def test_a_broken_seal_is_named(checkpoint, content):
+def test_a_broken_manifest_is_named(checkpoint, content):
     (checkpoint / MANIFEST).write_bytes(content)
     assert verify_manifest(checkpoint).startswith(f"{checkpoint / MANIFEST} ")
 
 
-def test_a_seal_that_is_cut_anywhere_is_broken(checkpoint):
+def test_a_manifest_that_is_cut_anywhere_is_broken(checkpoint):
     content = (checkpoint / MANIFEST).read_bytes()
     for size in range(0, len(content), 7):
         (checkpoint / MANIFEST).write_bytes(content[:size])
         assert verify_manifest(checkpoint).startswith(f"{checkpoint / MANIFEST} ")
 
 
-def test_a_seal_that_could_not_be_written_does_not_spoil_the_next_one(monkeypatch, tmp_path):
+def test_a_manifest_that_could_not_be_written_does_not_spoil_the_next_one(monkeypatch, tmp_path):
     folder = write(tmp_path / "checkpoint-5", listed=False)
 
     def full(*_):
@@ -144,7 +146,7 @@ def test_a_seal_that_could_not_be_written_does_not_spoil_the_next_one(monkeypatc
     assert set(json.loads((folder / MANIFEST).read_text())) == set(FILES)
 
 
-def test_a_checkpoint_that_is_written_again_is_sealed_again(checkpoint):
+def test_a_checkpoint_that_is_written_again_is_listed_again(checkpoint):
     (checkpoint / "trainer_state.json").write_bytes(b'{"global_step": 10}')
     assert verify_manifest(checkpoint) is not None
     write_manifest(checkpoint)
@@ -227,7 +229,7 @@ def test_the_oldest_checkpoints_are_removed(tmp_path, limit, left):
     assert (tmp_path / "runs").exists()
 
 
-def test_checkpoints_without_a_seal_are_removed_first_whatever_their_number(tmp_path):
+def test_checkpoints_without_a_manifest_are_removed_first_whatever_their_number(tmp_path):
     for step in (5, 10, 15, 20):
         write(tmp_path / f"checkpoint-{step}", listed=step != 20)
     rotate(tmp_path, 3, keep={tmp_path / "checkpoint-15"})
@@ -262,3 +264,40 @@ def test_a_checkpoint_is_read_by_what_wrote_it(tmp_path, state, by_fsdp):
 def test_a_checkpoint_without_an_optimiser_is_not_gone_on_from(tmp_path):
     with pytest.raises(ValueError, match="holds no state of the optimiser"):
         check_launcher(write(tmp_path / "checkpoint-5"), sharded=False)
+
+
+def test_manifests_are_written_one_after_the_other(tmp_path, monkeypatch):
+    order = []
+
+    def slow(folder):
+        order.append(("begin", folder.name))
+        write_manifest(folder)
+        order.append(("end", folder.name))
+
+    monkeypatch.setattr(checkpoints, "write_manifest", slow)
+    folders = [write(tmp_path / f"checkpoint-{step}", listed=False) for step in (1, 2)]
+    manifests = BackgroundManifests()
+    for folder in folders:
+        manifests.start(folder, 1, keep={folder})
+    manifests.wait()
+    assert order == [(what, f"checkpoint-{k}") for k in (1, 2) for what in ("begin", "end")]
+    # The older one went once the newer one was listed.
+    assert checkpoints_in(tmp_path) == [folders[1]]
+    assert verify_manifest(folders[1]) is None
+
+
+def test_a_manifest_that_the_disk_does_not_take_is_an_error_when_it_is_waited_for(
+    tmp_path, monkeypatch
+):
+    def full(folder):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoints, "write_manifest", full)
+    earlier = write(tmp_path / "checkpoint-1")
+    folder = write(tmp_path / "checkpoint-2", listed=False)
+    manifests = BackgroundManifests()
+    manifests.start(folder, None, keep={folder})
+    with pytest.raises(OSError, match=r"could not be written .*no space left.*earlier checkpoints"):
+        manifests.wait()
+    manifests.wait()  # it is said once
+    assert checkpoints_in(tmp_path) == [earlier]

@@ -1,6 +1,7 @@
 """``posttrain claims``: which claims hold up, and on what rows of which records that rests."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from inspect import getsourcelines
@@ -67,6 +68,7 @@ def _show(claim: Claim, recorded: Sequence[Record], folder: Path) -> None:
         ("source", claim.source),
         ("paper", claim.paper),
         ("measured", claim.quantity),
+        ("supported if all of it lies", claim.test.rule),
         ("smallest effect that matters", smallest_effects(claim, evidence)),
         ("written down in", f"{claim.path}:{claim.place[1]}"),
         ("judged by", _location(claim.test.evidence)),
@@ -80,7 +82,8 @@ def _show(claim: Claim, recorded: Sequence[Record], folder: Path) -> None:
             value, low, high = (
                 f"{number:.6g}" for number in (row if row.sign > 0 else -row).read(record)
             )
-            print(f"  {row.table}: {where}: {value} [{low}, {high}]")
+            sign = "" if row.sign > 0 else ", judged with the opposite sign"
+            print(f"  {row.table}: {where}: {value} [{low}, {high}] as stored{sign}")
     if not judges:
         print(f"\nrun `posttrain study {claim.study}` to judge it")
 
@@ -88,5 +91,5 @@ def _show(claim: Claim, recorded: Sequence[Record], folder: Path) -> None:
 def _location(test: Callable[[Record], Evidence]) -> str:
     """Name and place of a function, or of the one that made it."""
     name = test.__qualname__.split(".")[0]
-    line = getsourcelines(test)[1]
-    return f"{name}, src/{test.__module__.replace('.', '/')}.py:{line}"
+    line = getsourcelines(getattr(sys.modules[test.__module__], name, test))[1]
+    return f"{name}(), src/{test.__module__.replace('.', '/')}.py:{line}"

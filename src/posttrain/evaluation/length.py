@@ -1,4 +1,8 @@
-"""The length baseline: how often the longer response is the better one."""
+"""How often the longer response is the chosen one in a set of preference data.
+
+Models are compared with length on their own test pairs, in ``evaluation/report.py`` and in each
+study's outcome.
+"""
 
 from collections.abc import Sequence
 

@@ -106,10 +106,11 @@ def row(table: str, *, exact: str | None = None, **where: object) -> Row:
 
 @dataclass(frozen=True)
 class ClaimTest:
-    """How a record judges a claim: the rows that are read, and what makes them into evidence."""
+    """How a record judges a claim: the rows read, what makes them into evidence, and the rule."""
 
     rows: tuple[Row, ...]
     evidence: Callable[[Record], Evidence]
+    rule: str = "see the function that judges"
 
     def __call__(self, record: Record) -> Evidence:
         """Evidence from a record."""
@@ -123,7 +124,7 @@ def gain(row: Row, smallest: float, *, over: float = 0.0) -> ClaimTest:
         value, low, high = row.read(record)
         return Evidence(record.name, value - over, low - over, high - over, smallest)
 
-    return ClaimTest((row,), evidence)
+    return ClaimTest((row,), evidence, f"above {over:g}")
 
 
 def above(row: Row, bound: float) -> ClaimTest:
@@ -134,7 +135,7 @@ def above(row: Row, bound: float) -> ClaimTest:
         room = value - bound, low - bound, high - bound
         return Evidence(record.name, *room, 0.0, measured=found)
 
-    return ClaimTest((row,), evidence)
+    return ClaimTest((row,), evidence, f"above {bound:g}")
 
 
 def below(row: Row, bound: float, smallest: float = 0.0) -> ClaimTest:
@@ -145,7 +146,7 @@ def below(row: Row, bound: float, smallest: float = 0.0) -> ClaimTest:
         room = bound - value, bound - high, bound - low
         return Evidence(record.name, *room, smallest, measured=found)
 
-    return ClaimTest((row,), evidence)
+    return ClaimTest((row,), evidence, f"below {bound:g}")
 
 
 def within(row: Row, bound: float | Callable[[Record], float]) -> ClaimTest:
@@ -159,7 +160,8 @@ def within(row: Row, bound: float | Callable[[Record], float]) -> ClaimTest:
         room = distance_within(found, bound(record) if callable(bound) else bound)
         return Evidence(record.name, *room, 0.0, measured=found)
 
-    return ClaimTest((row,), evidence)
+    limit = "a bound that depends on the record" if callable(bound) else f"{bound:g}"
+    return ClaimTest((row,), evidence, f"less than {limit} away from 0")
 
 
 def distance_within(values: Interval, bound: float) -> Interval:

@@ -1,9 +1,4 @@
-"""Frozen features and many linear heads fitted at once.
-
-A reward model with a frozen backbone is a linear head on hidden states, so its ranking loss is
-convex and a fit takes well under a second. That makes the things affordable which full training
-does not allow on a laptop: many data sizes, seeds, folds, and hyperparameters tuned per arm.
-"""
+"""Frozen features: hidden states of each response, computed once and cached."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.data.splits import folds
-from posttrain.models import features as probe
+from posttrain.models import features as feature_module
 from posttrain.models import heads as models_heads
 from posttrain.models.features import FeatureSettings
 from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
@@ -242,7 +242,7 @@ def test_features_belong_to_chosen_and_rejected(tiny_checkpoint, tiny_model, mon
     cut = [tokenize_group(tokenizer, group, max_tokens=limit) for group in rated]
     for side, place in ((winners, 0), (losers, 1)):
         rows = [TokenizedGroup(group.prompt, (group.responses[place],)) for group in cut]
-        expected = probe.features(tiny_checkpoint, rows, FeatureSettings(2, "last"))
+        expected = feature_module.features(tiny_checkpoint, rows, FeatureSettings(2, "last"))
         torch.testing.assert_close(side, expected, rtol=0, atol=1e-6)
     assert (winners - losers).abs().max() > 0.01
     assert trimmed == sum(length > limit for length in longest)

@@ -1,1 +1,1 @@
-"""What studies share: groups, training runs, heads, planning, cost."""
+"""What studies share: what a study is, groups, training runs, heads, settings, tables, cost."""

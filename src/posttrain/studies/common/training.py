@@ -151,7 +151,7 @@ def memoize(
     if (where["commit"] or "").endswith("+"):
         raise UserError(
             f"{folder} cannot keep finished runs of code that is not committed, because runs of "
-            "different code must not be mixed; commit, or run without a folder of finished runs"
+            "different code must not be mixed; commit, or leave out cache_dir"
         )
     account = {"settings": settings, "data": data, "machine": where}
     name = cache.key(account, version=KEPT_VERSION)

@@ -1,4 +1,4 @@
-"""The margin study for readers: its answer in words, and tables of formatted numbers.
+"""The margin study for readers: tables of formatted numbers.
 
 Everything is read from run records, so that the chapter's prose changes when the results do.
 """

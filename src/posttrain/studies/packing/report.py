@@ -1,4 +1,4 @@
-"""The packing and rows studies for readers: the answer in words, tables of formatted numbers.
+"""The packing and rows studies for readers: tables of formatted numbers.
 
 Everything is read from run records, so that the chapter's prose changes when the results do.
 """

@@ -1,4 +1,4 @@
-"""Training runs for readers: an answer in words, and tables of formatted numbers."""
+"""Training runs for readers: tables of formatted numbers."""
 
 import pandas as pd
 

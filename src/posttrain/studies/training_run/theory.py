@@ -79,7 +79,7 @@ def layer_bytes(config: LlamaConfig) -> int:
 
 
 def activation_bytes(config: LlamaConfig, tokens: float, *, checkpointing: bool = False) -> float:
-    """What the layers keep of a part's tokens, padding included, for the backward pass.
+    """What the layers keep of a micro-batch's tokens, padding included, for the backward pass.
 
     With activation checkpointing, each layer keeps its input (4 h bytes), and one layer at a time
     computes the rest again. Without it, autocast also keeps a bfloat16 copy of every linear map.
@@ -117,10 +117,10 @@ SETUPS = {
 
 
 def gpus_needed(config: LlamaConfig, setup: Setup, max_tokens_per_device: int) -> int:
-    """GPUs of 80 GB among which the state has to be sharded (FSDP) to leave room for a part.
+    """GPUs of 80 GB among which the state has to be sharded (FSDP) to leave room for a micro-batch.
 
     Raises:
-        UserError: If the activations of one part alone exceed a GPU.
+        UserError: If the activations of one micro-batch alone exceed a GPU.
     """
     room = USABLE * H100_GB * 1e9 - activation_bytes(
         config, max_tokens_per_device, checkpointing=setup.checkpointing
@@ -140,8 +140,8 @@ def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) ->
 
     Returns:
         One row for each model and way: GB (10⁹ bytes) of ``weights and optimiser`` in all and of
-        ``activations`` on each GPU; ``GPUs`` (see :func:`gpus_needed`), missing where a part does
-        not fit; ``GPU hours``.
+        ``activations`` on each GPU; ``GPUs`` (see :func:`gpus_needed`), missing where a
+        micro-batch does not fit; ``GPU hours``.
     """
     group = GroupLengths.equal(LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS, 2)
     rows = []
