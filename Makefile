@@ -45,8 +45,7 @@ gpu-study: .venv/.stamp
 # because models this small only make threads wait for one another.
 test: export OMP_NUM_THREADS = 1
 test: lint
-	$(RUN) pytest tests src/posttrain -n 2 --dist loadfile --durations 20
-	$(RUN) pytest --nbval notebooks -n 2 --dist loadfile
+	$(RUN) pytest --nbval notebooks tests src/posttrain -n 2 --dist loadfile --durations 20
 
 lint: .venv/.stamp
 	$(RUN) ruff check
