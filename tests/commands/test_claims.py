@@ -53,7 +53,7 @@ def test_the_places_that_are_named_hold_the_claim_and_its_test(capsys):
         lines = [(ROOT / path).read_text().splitlines()[int(line) - 1 :] for path, line in places]
         assert lines[0][:2] == ["    Claim(", f'        "{key}",']
         assert lines[1][0].lstrip().startswith("def ")
-        assert f"{name}, {places[1][0]}" in shown
+        assert f"{name}(), {places[1][0]}" in shown
 
 
 def test_a_folder_with_few_records_judges_what_it_can(tmp_path, capsys):

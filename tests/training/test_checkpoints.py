@@ -277,8 +277,8 @@ def test_manifests_are_written_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "write_manifest", slow)
     folders = [write(tmp_path / f"checkpoint-{step}", listed=False) for step in (1, 2)]
     manifests = BackgroundManifests()
-    for folder in folders:
-        manifests.start(folder, 1, keep={folder})
+    for folder, limit in zip(folders, (None, 1), strict=True):
+        manifests.start(folder, limit, keep={folder})
     manifests.wait()
     assert order == [(what, f"checkpoint-{k}") for k in (1, 2) for what in ("begin", "end")]
     # The older one went once the newer one was listed.

@@ -283,6 +283,8 @@ class RankingTrainer(Trainer):
         """As ``Trainer`` does, with a manifest, and only then are older ones removed."""
         self._check_weights()
         self._manifests.wait()
+        # Other processes, too, write nothing while folders without a manifest may be removed.
+        self.accelerator.wait_for_everyone()
         runs = Path(self._get_output_dir(trial=trial))
         folder = runs / f"checkpoint-{self.state.global_step}"
         limit, self.args.save_total_limit = self.args.save_total_limit, None
