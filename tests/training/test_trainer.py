@@ -978,14 +978,20 @@ def test_a_checkpoint_gets_its_manifest_once_all_processes_have_written_theirs(
     folder = tmp_path / "run" / "checkpoint-1"
     trainer = make_trainer(tiny_model[0], groups, max_steps=1, save_strategy="steps", save_steps=1)
 
+    waits = []
+
     def wait():
+        waits.append(folder.exists())
         assert not (folder / MANIFEST).exists()
-        (folder / "rng_state_1.pth").write_bytes(b"written by another process")
+        if folder.exists():
+            (folder / "rng_state_1.pth").write_bytes(b"written by another process")
 
     monkeypatch.setattr(trainer.accelerator, "wait_for_everyone", wait)
     # One process writes it for all.
     monkeypatch.setattr(RankingConfig, "should_save", should_save)
     trainer.train()
+    # Before any process writes, and once all have written.
+    assert waits[:2] == [False, True]
     assert (folder / MANIFEST).exists() == should_save
     if should_save:
         assert verify_manifest(folder) is None
