@@ -15,12 +15,22 @@ from transformers import AutoModelForCausalLM
 from posttrain.errors import UserError
 from posttrain.models import features as feature_module
 from posttrain.models.features import FeatureSettings, features
-from posttrain.models.heads import fit_heads, head_losses
+from posttrain.models.heads import _members, _total, fit_heads
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.margin.outcome import ARMS
 
 SHAPES = {"more pairs": (60, 6), "more features": (12, 30)}
 TIGHT = {"tolerance": 1e-11, "max_iterations": 200_000}
+
+
+def head_losses(heads, differences, *, margins, weights, penalties, choices=None):
+    """The objective of :func:`fit_heads` at the given heads, shape ``[fits]``."""
+    single = torch.arange(len(differences)) if choices is None else choices
+    members = _members(single)
+    logits = (margins - heads @ differences.T)[:, members].masked_fill(members < 0, -torch.inf)
+    losses = torch.cat([logits.new_zeros(*logits.shape[:2], 1), logits], dim=2).logsumexp(dim=2)
+    weights = (weights / _total(weights, members))[:, members[:, 0]]
+    return (weights * losses).sum(dim=1) + penalties / 2 * (heads**2).sum(dim=1)
 
 
 def problem(pairs, width, seed=0):

@@ -154,21 +154,3 @@ def _wrong(slack: Tensor, members: Tensor) -> Tensor:
     by_pair = torch.empty_like(slack)
     by_pair[:, members[there]] = lost[:, :, 1:][:, there]
     return by_pair
-
-
-def head_losses(
-    heads: Tensor,
-    differences: Tensor,
-    *,
-    margins: Tensor,
-    weights: Tensor,
-    penalties: Tensor,
-    choices: Tensor | None = None,
-) -> Tensor:
-    """The objective of :func:`fit_heads` at the given heads, shape ``[fits]``."""
-    single = torch.arange(len(differences)) if choices is None else choices
-    members = _members(single)
-    logits = (margins - heads @ differences.T)[:, members].masked_fill(members < 0, -torch.inf)
-    losses = torch.cat([logits.new_zeros(*logits.shape[:2], 1), logits], dim=2).logsumexp(dim=2)
-    weights = (weights / _total(weights, members))[:, members[:, 0]]
-    return (weights * losses).sum(dim=1) + penalties / 2 * (heads**2).sum(dim=1)
