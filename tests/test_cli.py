@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import refused, run
@@ -85,3 +86,12 @@ def test_the_console_script_answers_help_without_heavy_modules():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: posttrain")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    results = Path(__file__).parents[1] / "book" / "results"
+    command = [sys.executable, "-m", "posttrain", "claims", "--results", str(results)]
+    done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done.stdout.close()
+    assert (done.stderr.read(), done.wait(timeout=120)) == (b"", 0)
+    done.stderr.close()

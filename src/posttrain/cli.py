@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="its own arguments")
     known = parser.parse_args(arguments)
     try:
-        return import_module(f"posttrain.commands.{known.command}").main(known.rest)
+        code = import_module(f"posttrain.commands.{known.command}").main(known.rest)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # Who reads the output, such as head, has seen enough; Python would complain once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
