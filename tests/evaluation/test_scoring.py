@@ -306,3 +306,41 @@ def test_scores_that_are_not_finite_are_refused_with_the_record(tiny_model, grou
     with pytest.raises(ValueError, match=rf"of record {groups[0].id!r} as (nan|-?inf)") as refused:
         list(score_groups(model, tokenizer, groups, LAYOUTS["separate"], limits))
     assert "take an earlier checkpoint" in str(refused.value)
+
+
+@pytest.mark.parametrize("pack_length", [None, 120])
+@pytest.mark.parametrize("layout", [SEPARATE, EXACT], ids=["separate", "exact"])
+def test_a_score_depends_on_nothing_beside_its_prompt_and_response(loaded, layout, pack_length):
+    model, tokenizer = loaded
+    # Of all lengths, also such that need cutting; some responses leave little room for the prompt.
+    others = [
+        group_with(
+            *(
+                " ".join(["sure"] * (1 + (7 * number * place) % 90)) + f" {place}"
+                for place in (1, 2)
+            ),
+            prompt=" ".join(["why"] * (1 + 13 * number % 250)),
+        )
+        for number in range(200)
+    ]
+    limits = limits_for(model, layout, max_tokens=100, pack_length=pack_length)
+    options = {"pack_length": pack_length}
+    beside = {
+        batch_tokens: list(
+            score_groups(*loaded, others, layout, limits, batch_tokens=batch_tokens, **options)
+        )
+        for batch_tokens in (300, 100_000)
+    }
+    some = range(0, 200, 9)
+    assert len({tuple(beside[300][place].trimmed.values()) for place in some}) > 10
+    for place in some:
+        for name, text in zip(("chosen", "rejected"), others[place].responses, strict=True):
+            turns = [{"role": "user", "content": others[place].prompt[0].content},
+                     {"role": "assistant", "content": text}]  # fmt: skip
+            whole = tokenizer.apply_chat_template(turns, tokenize=False)
+            ids = tuple(tokenizer(whole, add_special_tokens=False)["input_ids"])
+            alone = TokenizedGroup(ids[-100:-1], (ids[-1:],))
+            expected = score(model, [alone], pad_token_id=0).item()
+            for found in beside.values():
+                assert found[place].scores[name] == pytest.approx(expected, abs=1e-5)
+                assert found[place].trimmed[name] == max(0, len(ids) - 100)
