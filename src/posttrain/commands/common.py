@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateSyntaxError
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -16,6 +17,7 @@ from transformers import (
 )
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import logging as transformers_logging
+from transformers.utils.chat_template_utils import render_jinja_template
 from trl import TrlParser
 
 from posttrain.config import yaml
@@ -61,8 +63,8 @@ class ModelSettings:
     )
     attention: str | None = setting(
         None,
-        "Attention implementation: sdpa, eager or flex_attention. By default flex_attention on a "
-        "GPU where rows need a mask, otherwise sdpa.",
+        "Attention implementation: sdpa, eager or flex_attention. By default, of those that the "
+        "model has, flex_attention on a GPU where rows need a mask, otherwise sdpa, else eager.",
     )
     pad_token: str | None = setting(
         None, "Padding token, for a tokenizer that has none or one that ends responses."
@@ -187,21 +189,29 @@ def load_model(
     a GPU, and the rows decide the attention implementation.
     """
     template = None if settings.chat_template is None else _template(settings.chat_template)
-    needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)
-    attention = "flex_attention" if gpu and needs_mask else "sdpa"
-    return reward_model.load(
+    model, tokenizer = reward_model.load(
         embedded.find(settings.model),
         seed=seed,
         dtype=None if settings.dtype == "auto" else getattr(torch, settings.dtype),
-        attention=settings.attention or attention,
+        attention=settings.attention,
         pad_token=settings.pad_token,
         chat_template=template,
     )
+    needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)
+    if settings.attention is None and gpu and needs_mask and model._supports_flex_attn:
+        model.set_attn_implementation("flex_attention")
+    return model, tokenizer
 
 
 def _template(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        template = Path(path).read_text(encoding="utf-8")
+        render_jinja_template(conversations=[], chat_template=template)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "not UTF-8 text")
-        raise UserError(f"chat_template {path}: cannot be read ({reason})") from None
+        raise UserError(f"--chat_template {path}: cannot be read ({reason})") from None
+    except TemplateSyntaxError as error:
+        raise UserError(
+            f"--chat_template {path}, line {error.lineno}: no Jinja template ({error.message})"
+        ) from None
+    return template

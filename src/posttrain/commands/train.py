@@ -29,7 +29,8 @@ from posttrain.errors import UserError
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
-from posttrain.models import reward_model
+from posttrain.models import adapters, reward_model
+from posttrain.models.architecture import freeze_below
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.tokenization import tokenizer_hash
 from posttrain.training import saving
@@ -155,10 +156,16 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     claim(folder, described, resume=settings.resume, main=main)
     gpu = config.device.type == "cuda"
     model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu)
+    if getattr(model, "is_quantized", False):
+        raise UserError(
+            f"the weights of {settings.model} are quantised, so they can be scored with but not "
+            "trained; take the model of which they were made"
+        )
+    model = _merged(model, settings.dtype)
     if not settings.lora_rank:
         _use_trainable_precision(model, settings.dtype)
     reward_model.check_padding(tokenizer)
-    reward_model.freeze_below(model, settings.top_layers)
+    freeze_below(model, settings.top_layers)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
         training, held_out, counts, contents = _data(settings, model, tokenizer)
@@ -176,6 +183,8 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             data_collator=collator,
             train_dataset=training.rows,
             eval_dataset=held_out[1].rows if held_out else None,
+            # Each checkpoint holds it, and so is a whole model.
+            processing_class=tokenizer,
         )
     except ValueError as error:
         # What transformers and peft refuse are settings that do not go together.
@@ -220,6 +229,16 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         saving.save(finished, tokenizer, folder, state=state, texts=texts)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
+
+
+def _merged(model: Any, chosen: str) -> Any:
+    """The model with what it adapts merged; its precision only then becomes the chosen one."""
+    stored = model.dtype
+    merged = adapters.merge(model)
+    if merged.dtype != stored and chosen != "auto":
+        merged.to(stored)
+        reward_model.score_head(merged).float()
+    return merged
 
 
 def _use_trainable_precision(model: Any, chosen: str) -> None:

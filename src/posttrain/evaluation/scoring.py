@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.data.preferences import RESPONSES, RankedGroup
 from posttrain.errors import UserError
+from posttrain.models.architecture import context_length
 from posttrain.models.reward_model import score
 from posttrain.rows.layout import Layout
 from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
@@ -108,14 +109,18 @@ def limits_for(
     ``max_tokens`` is for a prompt with one response and defaults to the model's context;
     ``pack_length`` is for a row that several groups share.
     """
-    context = model.config.get_text_config().max_position_embeddings
-    longest = min(max_tokens or context, context)
+    context = context_length(model.config)
+    longest = _least(max_tokens, context)
     if layout.rows == "separate":
-        return Limits(min(longest, pack_length or longest), None, skip_too_long)
+        return Limits(_least(longest, pack_length), None, skip_too_long)
     # Restarting positions never exceed those of one response, however long the row is.
     row = context if layout.positions == "running" else None
-    limits = [limit for limit in (row, pack_length) if limit is not None]
-    return Limits(longest, min(limits) if limits else None, skip_too_long)
+    return Limits(longest, _least(row, pack_length), skip_too_long)
+
+
+def _least(*limits: int | None) -> int | None:
+    """The least of some limits; None is no limit."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def score_groups(
