@@ -23,7 +23,7 @@ def test_figures_by_hand():
         # A prompt has four tokens, a response two more than words.
         group_of("c", "d d"),
         group_of("a b c", "a b d", "b"),
-        group_of("x", "y", system="d"),
+        group_of("x", "y", system="Be brief."),
         group_of("a a a a a a", "b"),
         group_of("a", "e"),
         "no group",

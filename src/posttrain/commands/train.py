@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from posttrain.errors import UserError
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
-from posttrain.models import reward_model
+from posttrain.models import adapters, reward_model
+from posttrain.models.architecture import freeze_below
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.rendering import tokenizer_hash
 from posttrain.training import saving
@@ -152,13 +153,19 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     folder = Path(str(config.output_dir))
     described = _described(settings, config)
     main = config.process_index == 0
-    claim(folder, described, resume=settings.resume, main=main)
+    day = claim(folder, described, resume=settings.resume, main=main)
     gpu = config.device.type == "cuda"
-    model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu)
+    model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu, day=day)
+    if getattr(model, "is_quantized", False):
+        raise UserError(
+            f"the weights of {settings.model} are quantised, so they can be scored with but not "
+            "trained; take the model of which they were made"
+        )
+    model = _merged(model, settings.dtype)
     if not settings.lora_rank:
         _use_trainable_precision(model, settings.dtype)
     reward_model.check_padding(tokenizer)
-    reward_model.freeze_below(model, settings.top_layers)
+    freeze_below(model, settings.top_layers)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
         training, held_out, counts, contents = _data(settings, model, tokenizer)
@@ -176,6 +183,8 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             data_collator=collator,
             train_dataset=training.rows,
             eval_dataset=held_out[1].rows if held_out else None,
+            # Each checkpoint holds it, and so is a whole model.
+            processing_class=tokenizer,
         )
     except ValueError as error:
         # What transformers and peft refuse are settings that do not go together.
@@ -222,6 +231,16 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     return account if trainer.is_world_process_zero() else {}
 
 
+def _merged(model: Any, chosen: str) -> Any:
+    """The model with what it adapts merged; its precision only then becomes the chosen one."""
+    stored = model.dtype
+    merged = adapters.merge(model)
+    if merged.dtype != stored and chosen != "auto":
+        merged.to(stored)
+        reward_model.score_head(merged).float()
+    return merged
+
+
 def _use_trainable_precision(model: Any, chosen: str) -> None:
     """AdamW moves a weight by about the learning rate; half precision has eight bits to show it."""
     precision = torch.promote_types(model.dtype, torch.float32)
@@ -263,7 +282,8 @@ def _data(
             for name, count in available.items()
             if count > taken.get(name, 0)
         }
-    limits = settings.limits(model)
+    # Stock classes will read what is saved with this padding token.
+    limits = replace(settings.limits(model), skipped_end=tokenizer.pad_token_id)
 
     def prepared(part: Stored) -> tuple[Tokenized, dict[str, int]]:
         made = tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)
@@ -324,6 +344,7 @@ def _evaluate(
         max_tokens=settings.max_tokens,
         skip_too_long=True,
     )
+    limits = replace(limits, skipped_end=tokenizer.pad_token_id)
     tokens = max_tokens_per_device or sys.maxsize
     scored = score_groups(
         model, tokenizer, held_out, LAYOUTS["separate"], limits, batch_tokens=tokens

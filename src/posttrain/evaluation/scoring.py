@@ -6,13 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.data.preferences import RESPONSES, RankedGroup
 from posttrain.errors import UserError
+from posttrain.models.architecture import context_length, vocabulary_size
 from posttrain.models.reward_model import score
 from posttrain.rows.layout import Layout
 from posttrain.rows.rendering import altered_counts
@@ -123,13 +123,12 @@ def limits_for(
     ``max_tokens`` is for a prompt with one response and defaults to the model's context;
     ``pack_length`` is for a row that several groups share.
     """
-    embedding: Any = model.get_input_embeddings()
-    context = model.config.get_text_config().max_position_embeddings
+    context = context_length(model.config)
     limits = Limits(
         _least(max_tokens, context),
         None,
         skip_too_long,
-        vocabulary=embedding.weight.shape[0],
+        vocabulary=vocabulary_size(model),
         skipped_end=getattr(model, "stored_pad_token_id", None),
     )
     if layout.rows == "separate":
@@ -140,7 +139,7 @@ def limits_for(
 
 
 def _least(*limits: int | None) -> int | None:
-    """The tightest limit; None where there is none."""
+    """The least of some limits; None is no limit."""
     return min((limit for limit in limits if limit is not None), default=None)
 
 

@@ -21,8 +21,10 @@ from posttrain.errors import UserError
 
 #: How Jinja calls today's date, with a format that stands in the template.
 _TODAY = re.compile(
-    r"""strftime_now\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)"""
+    r"""strftime_now\s*\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)"""
 )
+#: Templates ask first whether there is such a function.
+_ASKS_FOR_TODAY = re.compile(r"strftime_now\s+is\s+(not\s+)?defined")
 #: Parts of a conversation whose text a chat template may leave out, as counts call them.
 _PARTS = {
     "system": "system messages",
@@ -162,7 +164,7 @@ def pin_date(template: str, day: datetime.date) -> str:
         UserError: If it asks for today's date in a form that stands elsewhere.
     """
     pinned = _TODAY.sub(lambda match: repr(day.strftime(match["format"])), template)
-    if "strftime_now(" in pinned:
+    if "strftime_now" in _ASKS_FOR_TODAY.sub("", pinned):
         raise UserError(
             "the chat template writes today's date in a form that is not written out where it is "
             "used, so it cannot be fixed and scores would change with the day; give a template "

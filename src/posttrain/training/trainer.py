@@ -30,7 +30,8 @@ from transformers import EvalPrediction, Trainer
 
 from posttrain.errors import UserError
 from posttrain.models.exactness import check_exact
-from posttrain.models.reward_model import accept_rows, forward_scores
+from posttrain.models.float64 import computing_in_double
+from posttrain.models.reward_model import accept_rows, forward_scores, stock_model
 from posttrain.rows.layout import RowBatch
 from posttrain.training.checkpoints import BackgroundManifests, discard
 from posttrain.training.collator import GroupCollator
@@ -68,7 +69,8 @@ class RankingTrainer(Trainer):
         data_collator: Lays groups out in rows.
         train_dataset: See :func:`.collator.training_set`. Plackett–Luce needs all pairs of each
             group, without margins and weights.
-        **kwargs: Passed on to ``Trainer``. A function given as ``compute_metrics`` takes the place
+        **kwargs: Passed on to ``Trainer``, such as the tokenizer as ``processing_class``, which
+            checkpoints then hold, too. A function given as ``compute_metrics`` takes the place
             of :meth:`pair_metrics`.
     """
 
@@ -113,7 +115,8 @@ class RankingTrainer(Trainer):
             check_exact(self.model, pad_token_id=self.collator.pad_token_id)  # type: ignore[arg-type]
         self._recent = RecentSteps()
         try:
-            result = super().train(*args, **kwargs)
+            with computing_in_double(stock_model(self.model)):  # type: ignore[arg-type]
+                result = super().train(*args, **kwargs)
         finally:
             self._manifests.wait()
         self._check_weights()
