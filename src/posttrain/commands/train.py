@@ -72,8 +72,16 @@ class TrainSettings(RowSettings, ModelSettings):
     )
     pairs: str = setting("all", "Which pairs of edited, chosen and rejected are trained on.")
     weighting: str = setting("pair", "All pairs weigh the same (pair), or all groups (prompt).")
-    margins: str = setting("none", "Margin by strength: none (Llama 3), small or large (Llama 2).")
-    edit_margins: str = setting("transitive", "Margins of pairs with an edit: transitive or none.")
+    margins: str = setting(
+        "record",
+        "Margin of chosen over rejected: that of the record, if it has one (record), none at all "
+        "(none; Llama 3), or by strength (small, large; Llama 2).",
+    )
+    edit_margins: str = setting(
+        "transitive",
+        "Margins of pairs with an edit: that of chosen over rejected for edited over rejected "
+        "(transitive), or none.",
+    )
     min_strength: int = setting(
         1,
         "Least strength of chosen over rejected to train on. Llama 3 takes 3, which needs data "

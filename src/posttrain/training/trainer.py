@@ -34,7 +34,7 @@ from posttrain.models.float64 import computing_in_double
 from posttrain.models.reward_model import accept_rows, forward_scores, stock_model
 from posttrain.rows.layout import RowBatch
 from posttrain.training.checkpoints import BackgroundManifests, discard
-from posttrain.training.collator import GroupCollator
+from posttrain.training.collator import GroupCollator, refuse_margins
 from posttrain.training.config import RankingConfig
 from posttrain.training.divergence import check_weights, diverged
 from posttrain.training.fsdp import shard_head_in_fp32
@@ -142,6 +142,8 @@ class RankingTrainer(Trainer):
             )
         self.add_callback(EpochCounter(sampler))
         whole_rankings = self.config.loss_type == "plackett-luce"
+        if whole_rankings:
+            refuse_margins(self.train_dataset)
         batches = TrainingBatches(self.collator, whole_rankings)
         persistent = self.config.dataloader_persistent_workers
         return step_loader(self.train_dataset, sampler, batches, self.config, persistent=persistent)
