@@ -169,7 +169,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             f"the weights of {settings.model} are quantised, so they can be scored with but not "
             "trained; take the model of which they were made"
         )
-    model = _merged(model, settings.dtype)
+    model = adapters.merge(model, precision=None if settings.dtype == "auto" else model.dtype)
     if not settings.lora_rank:
         _use_trainable_precision(model, settings.dtype)
     reward_model.check_padding(tokenizer)
@@ -237,16 +237,6 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         saving.save(finished, tokenizer, folder, state=state, texts=texts)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
-
-
-def _merged(model: Any, chosen: str) -> Any:
-    """The model with what it adapts merged; its precision only then becomes the chosen one."""
-    stored = model.dtype
-    merged = adapters.merge(model)
-    if merged.dtype != stored and chosen != "auto":
-        merged.to(stored)
-        reward_model.score_head(merged).float()
-    return merged
 
 
 def _use_trainable_precision(model: Any, chosen: str) -> None:
@@ -318,20 +308,13 @@ def _data(
 def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:
     if not settings.lora_rank:
         return model
-    from peft import LoraConfig, get_peft_model
-
-    # For this kind of task, peft trains and saves the score head whole.
-    adapters = LoraConfig(
-        task_type="SEQ_CLS",
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
+    return adapters.add_lora(
+        model,
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        seed=seed,
     )
-    # All processes draw the same ones, and a run that is repeated draws them again.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return get_peft_model(model, adapters)
 
 
 def _sharded(trainer: RankingTrainer) -> bool:

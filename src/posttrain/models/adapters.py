@@ -38,10 +38,11 @@ def base_of(checkpoint: str | Path) -> str | None:
 
 
 @torch.no_grad()
-def merge(model: Any) -> PreTrainedModel:
+def merge(model: Any, *, precision: torch.dtype | None = None) -> PreTrainedModel:
     """Merge a stock model's adapters into its weights, in place, in float32 at least.
 
-    Its precision is then that in which it was merged. A model without adapters stays as it is.
+    Its precision is then that in which it was merged, or the one given. A model without adapters
+    stays as it is.
 
     Raises:
         UserError: If adapters are of a kind that cannot be merged.
@@ -72,4 +73,28 @@ def merge(model: Any) -> PreTrainedModel:
         setattr(model.get_submodule(owner), own, merged)
     del model.peft_config
     model._hf_peft_config_loaded = False
+    if precision is not None:
+        model.to(precision)
+        # A score head is float32 at least.
+        model.score.to(torch.promote_types(precision, torch.float32))
     return model
+
+
+def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, dropout: float, seed: int) -> Any:
+    """Wrap a reward model in fresh LoRA adapters on all linear layers; its head is trained whole.
+
+    With one seed, all processes draw the same ones, and a run that is repeated draws them again.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    # For this kind of task, peft trains and saves the score head.
+    adapters = LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, adapters)

@@ -40,7 +40,8 @@ def layers_of(model: PreTrainedModel) -> tuple[nn.Module, str]:
     Raises:
         UserError: If no list of as many modules as the model has layers is found.
     """
-    decoder: Any = model.base_model.get_decoder()
+    body: Any = model.base_model
+    decoder: nn.Module = body.get_decoder()
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     # The outermost one: experts within a layer may be as many.
     found = min(

@@ -122,6 +122,7 @@ def load_tokenizer(
     Raises:
         UserError: If there is no such tokenizer, it needs code, or it has no padding token.
     """
+    _refuse_sharded(checkpoint)
     _refuse_code(checkpoint)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
@@ -185,6 +186,17 @@ def _hash(path: Path, size: int, changed: int) -> str:
     """Hash of a file, computed once while it stays as it is: weights have gigabytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_sharded(checkpoint: str | Path) -> None:
+    """Checkpoints of FSDP hold no model that transformers could load."""
+    folder = Path(checkpoint)
+    if any(folder.glob("pytorch_model_fsdp_*")) and not (folder / "config.json").exists():
+        raise UserError(
+            f"{str(checkpoint)!r} holds weights in the shards of a run with FSDP, which that run "
+            f"alone can read; go on with it (--resume), and take the model that it writes at its "
+            f"end into {str(folder.parent)!r}"
+        )
 
 
 def _refuse_code(checkpoint: str | Path) -> None:

@@ -57,6 +57,7 @@ def load(
             this kind or lacks weights, or the tokenizer has no padding token that it knows.
     """
     tokenizer = load_tokenizer(checkpoint, pad_token, chat_template)
+    model: Any
     model, report = load_classifier(
         checkpoint, seed=seed, dtype=dtype or "auto", attn_implementation=attention
     )
@@ -84,6 +85,9 @@ def load(
             "to a token that the model knows and that never ends a response"
         )
     model.has_fresh_head = bool(report.lacking)
+    if Path(checkpoint).is_dir():
+        # A run's adapters name it as their base: from everywhere, and not what an adapter adapts.
+        model.name_or_path = str(Path(checkpoint).resolve())
     return as_reward_model(model, tokenizer), tokenizer
 
 
