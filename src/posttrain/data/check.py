@@ -87,16 +87,12 @@ def summarise(
             continue
         counts["rows"] += 1
         counts["edited"] += item.has_edit
-        digest, turned = (
-            _digest(item, item.chosen, item.rejected),
-            _digest(item, item.rejected, item.chosen),
-        )
-        for kind, key in (("duplicates", digest), ("contradictions", turned)):
-            if key in own:
-                counts[kind] += 1
-            elif key in earlier:
-                counts[f"{kind}_across"] += 1
-        own.add(digest)
+        pair = (item.chosen, item.rejected)
+        for kind, responses in (("duplicates", pair), ("contradictions", pair[::-1])):
+            digest = _digest(item, responses)
+            counts[kind] += digest in own
+            counts[f"{kind}_across"] += digest in earlier and digest not in own
+        own.add(_digest(item, pair))
         strengths[item.strength] += 1
         if item.domain is not None:
             domains[item.domain] += 1

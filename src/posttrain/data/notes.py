@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from logging import Logger
 
 LISTED = 10
@@ -58,7 +59,9 @@ class Notes:
 
     def to_json(self) -> dict[str, dict[str, int]]:
         """As JSON has it, in order."""
-        return {name: dict(sorted(counts.items())) for name, counts in asdict(self).items()}
+        # Not asdict, which makes a Counter of the pairs of a Counter.
+        counters = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        return {name: dict(sorted(counts.items())) for name, counts in counters.items()}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Mapping[str, int]]) -> Notes:
