@@ -121,8 +121,9 @@ def test_conversations_beside_the_prompt_that_they_repeat():
     group, notes = read(prompt=MESSAGES, **fields)
     assert (group.prompt, group.responses) == (TURNS, ("edited", "chosen", "rejected"))
     assert notes.readings == {conversations.REMOVED: 1}
-    as_text, _ = read(prompt=TRANSCRIPT, **fields)
-    assert as_text == group
+    for prompt in (TRANSCRIPT, "Why?\n"):
+        as_text, _ = read(prompt=prompt, **fields)
+        assert as_text == group
     other = [{"role": "user", "content": "How?"}, assistant("good")]
     error = refused(prompt=MESSAGES, chosen=other)
     assert error.field == "chosen"
@@ -246,6 +247,13 @@ def test_messages_that_cannot_be_read_are_refused(text):
     error = refused(chosen=text)
     assert error.field == "chosen"
     assert "to_json" in error.remedy
+
+
+@pytest.mark.parametrize("form", [json.dumps, str])
+def test_texts_that_spell_out_other_kinds_of_turns_are_refused_as_lists_are(form):
+    turns = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "good"}]
+    assert refused(chosen=form(turns)).field == refused(chosen=turns).field == "chosen[0].role"
+    assert "an object" in str(refused(chosen=form(assistant("good"))))
 
 
 @pytest.mark.parametrize(

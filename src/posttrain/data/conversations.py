@@ -214,8 +214,9 @@ def _repeats_a_turn(prompt: Any, chosen: Any) -> bool:
     """Whether a string prompt stands in the conversation too, as in UltraFeedback's files."""
     if not (isinstance(prompt, str) and isinstance(chosen, list | tuple) and len(chosen) > 1):
         return False
-    turns = [turn for turn in chosen if isinstance(turn, Mapping)]
-    return any(turn.get("role") == "user" and turn.get("content") == prompt for turn in turns)
+    turns = [turn for turn in chosen if isinstance(turn, Mapping) and turn.get("role") == "user"]
+    texts = [turn.get("content") for turn in turns]
+    return any(isinstance(text, str) and text.strip() == prompt.strip() for text in texts)
 
 
 def _read_conversation(value: Any, field: str, notes: Notes) -> tuple[tuple[Message, ...], str]:

@@ -71,7 +71,7 @@ def read_messages(value: Sequence[Any], field: str, notes: Notes) -> tuple[Messa
         notes.fields.update(map(printable, unused))
         content = _read_content(item.get("content"), f"{place}.content", notes)
         blank = isinstance(content, str) and not content.strip()
-        if unused and (content is None or blank):
+        if unused and item.get("role") in ROLES and (content is None or blank):
             raise BadRecord(
                 f"it is {'empty' if blank else 'missing'}, and "
                 f"{', '.join(map(printable, unused))} beside it is not used",

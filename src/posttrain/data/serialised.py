@@ -15,8 +15,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+# ShareGPT's names are refused as lists are, and must not pass as text.
+NAMES = (("role", "content"), ("from", "value"))
 # From where a text must be messages, or be refused; a text about something else does not start so.
-_START = re.compile(r"\s*\[?\s*\{\s*(['\"])(?:role|content)\1\s*:")
+_START = re.compile(r"\s*\[\s*\{\s*(['\"])(?:role|content)\1\s*:")
 
 
 class UnreadableError(ValueError):
@@ -37,7 +39,10 @@ def messages_in(text: str) -> Any:
     >>> messages_in("[1] says so") is messages_in('{"answer": 4}') is None
     True
     """
-    if not text.lstrip().startswith(("[", "{")) or "role" not in text or "content" not in text:
+    # Most texts end here: parsing is for the few that may be messages.
+    if not text.lstrip().startswith(("[", "{")):
+        return None
+    if not any(role in text and content in text for role, content in NAMES):
         return None
     for parse in (_json, _python, _numpy):
         try:
@@ -54,12 +59,12 @@ def messages_in(text: str) -> Any:
 
 def _are_messages(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return "role" in value and "content" in value
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(item, Mapping) and "role" in item for item in value)
-    )
+        return any(role in value and content in value for role, content in NAMES)
+    return isinstance(value, list) and bool(value) and all(map(_is_turn, value))
+
+
+def _is_turn(item: Any) -> bool:
+    return isinstance(item, Mapping) and ("role" in item or {"from", "value"} <= item.keys())
 
 
 def _json(text: str) -> Any:
