@@ -6,6 +6,7 @@ end with the response. Each becomes the same messages here, or a :class:`BadReco
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,10 +59,7 @@ def read_prompt_and_responses(
     else:
         messages, responses = _read_text_prompt(check_text(prompt, "prompt"), values, notes)
     _check_differences(values, responses)
-    asked = messages[-1].content.strip()
-    pair = [responses[name].lstrip() for name in ("chosen", "rejected")]
-    after = (transcripts.after_prompt(text, _pairs(messages)) for text in pair)
-    if all(_begins_with(text, asked) for text in pair) or any(text is not None for text in after):
+    if _begin_with_prompt((responses["chosen"], responses["rejected"]), messages):
         notes.readings[LEFT] += 1
     return messages, tuple(responses[name] for name in names)
 
@@ -115,7 +113,8 @@ def _read_responses(
     values: Mapping[str, Any], prompt: tuple[Message, ...], notes: Notes
 ) -> dict[str, str]:
     """Read responses that stand beside their prompt, or after a repetition of it."""
-    responses, after = {}, {}
+    responses: dict[str, str] = {}
+    after: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, list | tuple):
             turns = read_messages(value, name, notes)
@@ -151,23 +150,31 @@ def _pairs(messages: tuple[Message, ...]) -> list[tuple[str, str]]:
     return [(message.role, message.content.strip()) for message in messages]
 
 
+def _begin_with_prompt(pair: tuple[str, str], prompt: tuple[Message, ...]) -> bool:
+    """Whether both begin with the last user turn, or one with all turns as a transcript."""
+    asked = prompt[-1].content.strip()
+    return all(_begins_with(text.lstrip(), asked) for text in pair) or any(
+        transcripts.after_prompt(text, _pairs(prompt)) is not None for text in pair
+    )
+
+
 def _begins_with(response: str, asked: str) -> bool:
-    rest = response.removeprefix(asked)
     # "Hi" is not repeated by "History".
-    return rest != response and not (asked[-1:].isalnum() and rest[:1].isalnum())
+    after = response[len(asked) : len(asked) + 1]
+    return response.startswith(asked) and not (asked[-1:].isalnum() and after.isalnum())
 
 
 def _check_differences(values: Mapping[str, Any], responses: Mapping[str, str]) -> None:
     """Refuse responses that differ only in what is not used, and say in what."""
-    seen: dict[str, str] = {}
-    for name in reversed(list(responses)):
-        other = seen.setdefault(responses[name].strip(), name)
+    for name, other in itertools.combinations(responses, 2):
+        if responses[name].strip() != responses[other].strip():
+            continue
         first, second = (unused_fields(_last(values[one])) for one in (name, other))
         differing = [key for key in {**first, **second} if first.get(key) != second.get(key)]
-        if other != name and differing:
-            fields = ", ".join(map(printable, differing))
+        if differing:
             raise BadRecord(
-                f"it differs from '{other}' only in {fields}, which is not used",
+                f"it differs from '{other}' only in {', '.join(map(printable, differing))}, which "
+                "is not used",
                 name,
                 "write what differs as text into content, or remove the record",
             )

@@ -33,15 +33,21 @@ class Notes:
 
     def add_row(self, row: Notes) -> None:
         """Count a row, in which each thing counts once."""
-        self.columns.update(set(row.columns))
-        self.fields.update(set(row.fields))
-        self.readings.update(set(row.readings))
+        for counts, found in self._beside(row):
+            if found:  # of most rows there is nothing to say
+                counts.update(set(found))
 
     def add(self, other: Notes) -> None:
         """Count what was noted elsewhere."""
-        self.columns.update(other.columns)
-        self.fields.update(other.fields)
-        self.readings.update(other.readings)
+        for counts, found in self._beside(other):
+            counts.update(found)
+
+    def _beside(self, other: Notes) -> list[tuple[Counter[str], Counter[str]]]:
+        return [
+            (self.columns, other.columns),
+            (self.fields, other.fields),
+            (self.readings, other.readings),
+        ]
 
     def lines(self, *, columns: bool = True) -> list[str]:
         """A line for all columns, if wanted, one for all fields, and one for each reading."""

@@ -228,7 +228,9 @@ def from_record(
             )
         notes = Notes() if notes is None else notes
         # Counted also of a record that is refused.
-        notes.columns.update(printable(str(column)) for column in record if column not in COLUMNS)
+        for column in record:
+            if column not in COLUMNS:
+                notes.columns[printable(str(column))] += 1
         row = Notes()
         prompt, responses = read_prompt_and_responses(record, row)
         name = record.get("id")

@@ -17,6 +17,7 @@ from typing import Any
 
 # ShareGPT's names are refused as lists are, and must not pass as text.
 NAMES = (("role", "content"), ("from", "value"))
+_BRACKET = re.compile(r"\s*[\[{]")
 # From where a text must be messages, or be refused; a text about something else does not start so.
 _START = re.compile(r"\s*\[\s*\{\s*(['\"])(?:role|content)\1\s*:")
 
@@ -40,7 +41,7 @@ def messages_in(text: str) -> Any:
     True
     """
     # Most texts end here: parsing is for the few that may be messages.
-    if not text.lstrip().startswith(("[", "{")):
+    if not _BRACKET.match(text):
         return None
     if not any(role in text and content in text for role, content in NAMES):
         return None

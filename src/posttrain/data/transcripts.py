@@ -6,12 +6,13 @@ Turns are pairs of role and content here, without outer white space.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 # A turn starts after an empty line, or where the text starts (some copies are stripped).
 MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 # Other files have a turn a line; where both could be meant, the empty line wins.
 LINE_MARKER = re.compile(r"(?:\A\s*|\n[ \t]*)(Human|Assistant):")
+START = re.compile(r"\s*Human:")
 ROLES = {"Human": "user", "Assistant": "assistant"}
 
 Turns = list[tuple[str, str]]
@@ -28,7 +29,7 @@ def turns(text: str, marker: re.Pattern[str] = MARKER) -> Turns | None:
 
 def starts_like_one(text: str) -> bool:
     """Whether a text starts with a person's turn."""
-    return text.lstrip().startswith("Human:")
+    return START.match(text) is not None
 
 
 def prompt_turns(text: str) -> Turns | None:
@@ -55,7 +56,7 @@ def prompt_turns(text: str) -> Turns | None:
     return readings[0] if single and text.startswith(("\n\n", "\r\n\r\n")) else None
 
 
-def after_prompt(text: str, prompt: Sequence[tuple[str, str]]) -> str | None:
+def after_prompt(text: str, prompt: Iterable[tuple[str, str]]) -> str | None:
     r"""What follows in a transcript that begins with a whole prompt and `Assistant:`, or None.
 
     >>> after_prompt("\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Bye", [("user", "Hi")])
