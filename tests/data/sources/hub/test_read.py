@@ -19,7 +19,7 @@ from datasets.exceptions import DatasetNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain.data.conversations import BadRecord, Message
+from posttrain.data.messages import BadRecord, Message
 from posttrain.data.preferences import STRENGTHS, fingerprint
 from posttrain.data.sources.hub import read as hub
 from posttrain.data.sources.hub.converters import convert_helpsteer3_preference, strength_of
