@@ -84,8 +84,9 @@ class ScoreSettings(ScoringSettings):
 
     output: str = setting(
         "scores.jsonl",
-        "Where to write one line for each response: id, response, score; with a safety_model id, "
-        "response, helpfulness, safety, score. - is standard output.",
+        "Where to write one line for each response: id, response, score, trimmed (tokens that its "
+        "prompt lost on the left to fit); with a safety_model also helpfulness and safety. - is "
+        "standard output.",
     )
     calibrated: bool = setting(
         False,
@@ -185,9 +186,10 @@ def run(settings: ScoreSettings) -> Counter[str]:
     """Score data of any size, a thousand groups at a time, and count what was scored or left out.
 
     The file has one JSON object a line: ``id`` of the record, ``response`` (``edited``, ``chosen``
-    or ``rejected``) and ``score``; with two models, before the score, ``helpfulness`` and
-    ``safety``, which it combines. It appears whole or not at all; the lines are written to standard
-    output, as they are made, where the output is ``-``.
+    or ``rejected``), ``score``, and ``trimmed``, how many tokens the prompt lost on the left to
+    fit; with two models, before the score, ``helpfulness`` and ``safety``, which it combines. It
+    appears whole or not at all; the lines are written to standard output, as they are made, where
+    the output is ``-``.
     """
     counts: Counter[str] = Counter()
     scored = scored_groups(settings, counts)
@@ -199,6 +201,7 @@ def run(settings: ScoreSettings) -> Counter[str]:
                 counts["responses"] += 1
                 parts = {name: part[response] for name, part in one.parts.items()}
                 line = {"id": one.group.id, "response": response, **parts, "score": value}
+                line["trimmed"] = one.trimmed[response]
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return counts
 
@@ -287,9 +290,9 @@ def _scored(
 ) -> Iterator[Scored]:
     rule = settings.combination()
     torch.manual_seed(settings.seed)
-    for group, scores in score_with(scorers, groups, counts=counts):
+    for group, trimmed, scores in score_with(scorers, groups, counts=counts):
         if not calibrations:
-            yield Scored(group, scores[0])
+            yield Scored(group, scores[0], trimmed)
             continue
         values = [
             one.apply(np.array(list(found.values())))
@@ -297,7 +300,7 @@ def _scored(
         ]
         parts = [dict(zip(scores[0], one.tolist(), strict=True)) for one in values]
         if len(parts) == 1:
-            yield Scored(group, parts[0])
+            yield Scored(group, parts[0], trimmed)
             continue
         helpfulness, safety = values
         flagged = settings.flags and group.domain == SAFETY
@@ -306,7 +309,8 @@ def _scored(
         except ValueError as error:
             raise UserError(f"group {group.id!r}: {error}") from None
         named_parts = dict(zip(("helpfulness", "safety"), parts, strict=True))
-        yield Scored(group, dict(zip(scores[0], combined, strict=True)), named_parts)
+        by_name = dict(zip(scores[0], combined, strict=True))
+        yield Scored(group, by_name, trimmed, named_parts)
 
 
 def _path(model: str, name: str, given: str | None) -> Path:
