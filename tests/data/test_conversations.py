@@ -124,6 +124,11 @@ def test_conversations_beside_the_prompt_that_they_repeat():
     for prompt in (TRANSCRIPT, "Why?\n"):
         as_text, _ = read(prompt=prompt, **fields)
         assert as_text == group
+    for name in ("chosen", "rejected"):
+        alone, _ = read(prompt=MESSAGES, **fields | {name: name})
+        assert alone == group
+        short, _ = read(**{name: [QUESTION, assistant(f"{name}!")]})
+        assert getattr(short, name) == f"{name}!"
     other = [{"role": "user", "content": "How?"}, assistant("good")]
     error = refused(prompt=MESSAGES, chosen=other)
     assert error.field == "chosen"

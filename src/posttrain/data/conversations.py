@@ -50,7 +50,7 @@ def read_prompt_and_responses(
     prompt = values.pop("prompt")
     if prompt is None:
         messages, responses = _read_conversations(values, notes)
-    elif _repeats_a_turn(prompt, values["chosen"]):
+    elif all(_repeats_a_turn(prompt, values[name]) for name in ("chosen", "rejected")):
         notes.readings[REMOVED] += 1
         messages, responses = _read_conversations(values, notes)
     elif isinstance(prompt, list | tuple):
@@ -217,11 +217,11 @@ def _is_only_a_response(edited: Any) -> bool:
     return isinstance(edited, str) and not transcripts.MARKER.match(edited)
 
 
-def _repeats_a_turn(prompt: Any, chosen: Any) -> bool:
+def _repeats_a_turn(prompt: Any, value: Any) -> bool:
     """Whether a string prompt stands in the conversation too, as in UltraFeedback's files."""
-    if not (isinstance(prompt, str) and isinstance(chosen, list | tuple) and len(chosen) > 1):
+    if not (isinstance(prompt, str) and isinstance(value, list | tuple) and len(value) > 1):
         return False
-    turns = [turn for turn in chosen if isinstance(turn, Mapping) and turn.get("role") == "user"]
+    turns = [turn for turn in value if isinstance(turn, Mapping) and turn.get("role") == "user"]
     texts = [turn.get("content") for turn in turns]
     return any(isinstance(text, str) and text.strip() == prompt.strip() for text in texts)
 
