@@ -114,7 +114,7 @@ def test_a_head_with_two_labels_is_refused_in_words(tiny_checkpoint, tmp_path):
     ("values", "words"),
     [
         ({"model_type": "unheard-of"}, "unheard-of"),
-        ({"model_type": "vit"}, "Unrecognized configuration class"),
+        ({"model_type": "vit"}, "no sequence classifier for a ViTConfig"),
         ({"hidden_size": "wide"}, "hidden_size"),
     ],
     ids=lambda value: str(value),
