@@ -220,7 +220,8 @@ def test_a_chat_template_that_fails_is_said(tmp_path, tiny_checkpoint, capsys, c
 def gptj(tiny_checkpoint, tmp_path):
     """A class that has eager attention alone."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    config = GPTJConfig(len(tokenizer), 128, 16, 1, 2, rotary_dim=4, pad_token_id=0, num_labels=1)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "rotary_dim": 4}
+    config = GPTJConfig(vocab_size=len(tokenizer), **sizes, pad_token_id=0, num_labels=1)
     GPTJForSequenceClassification(config).save_pretrained(tmp_path / "gptj")
     tokenizer.save_pretrained(tmp_path / "gptj")
     return tmp_path / "gptj"

@@ -74,6 +74,8 @@ def test_a_merged_model_scores_as_with_the_adapter(adapter, tmp_path, kind):
     plain = AutoModelForSequenceClassification.from_config(merged.config).state_dict()
     assert merged.state_dict().keys() == plain.keys()
     assert merged(IDS).logits.item() == pytest.approx(expected, abs=1e-6)
+    merged.save_pretrained(tmp_path / "merged")
+    assert stock_score(tmp_path / "merged") == merged(IDS).logits.item()
 
 
 def test_what_is_merged_is_rounded_after_it_is_added(adapter, tmp_path):

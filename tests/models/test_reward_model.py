@@ -399,9 +399,16 @@ def test_the_pipeline_gives_the_same_score(model, tiny_model, rows, tmp_path):
 def test_a_nested_configuration_names_the_padding_token_too(tiny_checkpoint, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
-    text = sizes | {"vocab_size": len(tokenizer), "num_attention_heads": 2, "pad_token_id": 3}
+    text = sizes | {
+        "vocab_size": len(tokenizer),
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    text["pad_token_id"] = 3
     vision = sizes | {"num_attention_heads": 2, "image_size": 8, "patch_size": 4}
-    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    config = Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, num_labels=1
+    )
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     model, _ = reward_model.load(tmp_path / "model")

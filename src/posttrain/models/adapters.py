@@ -77,6 +77,8 @@ def merge(model: Any, *, precision: torch.dtype | None = None) -> PreTrainedMode
         within = f"{name}."
     del model.peft_config
     model._hf_peft_config_loaded = False
+    # Saving would undo the renaming with which an adapter's weights were loaded.
+    model._weight_conversions = None
     if precision is not None:
         model.to(precision)
         # A score head is float32 at least.
