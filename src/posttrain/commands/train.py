@@ -31,7 +31,7 @@ from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
-from posttrain.rows.tokenization import tokenizer_hash
+from posttrain.rows.rendering import tokenizer_hash
 from posttrain.training import saving
 from posttrain.training.checkpoints import check_launcher, last_whole_checkpoint
 from posttrain.training.collator import GroupCollator
