@@ -29,7 +29,7 @@ from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import as_reward_model
 from posttrain.rows.layout import LAYOUTS
-from posttrain.rows.tokenization import tokenize_group
+from posttrain.rows.tokenization import Limits, tokenize_group
 
 EXAMPLES = os.environ.get("POSTTRAIN_FUZZ")
 fuzz = settings(
@@ -177,8 +177,8 @@ def test_scores_are_those_of_the_stock_classifier_or_refused(
 
 
 @fuzz
-@given(tokenizers(), templates(), files())
-def test_prompt_and_response_make_up_the_whole_conversation(kind, template, groups):
+@given(tokenizers(), templates(), files(), st.integers(4, 120))
+def test_prompt_and_response_make_up_the_whole_conversation(kind, template, groups, max_tokens):
     tokenizer = build(**kind)
     tokenizer.chat_template = template
     for group in groups:
@@ -191,7 +191,18 @@ def test_prompt_and_response_make_up_the_whole_conversation(kind, template, grou
         found = tokenize_group(tokenizer, group, keep_equal=True)
         assert [[*found.prompt, *response] for response in found.responses] == whole.rows
         # All that responses share of the prompt; where they begin alike, it ends where it ended.
-        assert len(found.prompt) == min(map(whole.shared, whole.rows))
+        shared = min(map(whole.shared, whole.rows))
+        assert len(found.prompt) == shared
+        # In training all lose the same of the prompt: what a row lacks must not tell its length.
+        longest, limits = max(map(len, whole.rows)), Limits(max_tokens=max_tokens)
+        if longest - shared >= max_tokens:
+            with pytest.raises(UserError):
+                tokenize_group(tokenizer, group, limits, keep_equal=True)
+            continue
+        cut = tokenize_group(tokenizer, group, limits, keep_equal=True)
+        assert cut.trimmed == max(0, longest - max_tokens)
+        assert cut.responses == found.responses
+        assert cut.prompt == found.prompt[cut.trimmed :]
 
 
 @pytest.mark.parametrize("template", ORDINARY)
