@@ -125,13 +125,17 @@ def test_convert_of_a_missing_original_is_refused(tmp_path, capsys):
 
 def test_check_says_what_a_model_would_read(tiny_checkpoint, tmp_path, capsys):
     path, model = tmp_path / "mine.jsonl", tmp_path / "model"
+    turns = [
+        {"role": role, "content": content}
+        for role, content in (
+            ("system", "Be brief."), ("user", "Why?"), ("assistant", "So."), ("assistant", "No."),
+        )
+    ]  # fmt: skip
     records = [
         {"prompt": "Why?", "chosen": "So.", "rejected": "No idea."},
-        {"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}],
-         "chosen": [{"role": "assistant", "content": "So."}],
-         "rejected": [{"role": "assistant", "content": "No."}]},
+        {"prompt": turns[:2], "chosen": turns[2:3], "rejected": turns[3:]},
         {"prompt": "Why? " * 300, "chosen": "So.", "rejected": "No idea."},
-    ]  # fmt: skip
+    ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert cli.main(["data", "check", str(path), "--model", str(tiny_checkpoint)]) == 0
     out = capsys.readouterr().out
