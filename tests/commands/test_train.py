@@ -449,14 +449,14 @@ def test_training_goes_on_from_adapters(tiny_checkpoint, tmp_path, capsys):
     assert scored(second, tmp_path) == pytest.approx(scored(adapter, tmp_path), abs=1e-6)
     before = weights(second)
     third = tmp_path / "third"
-    assert train(adapter, third, lora_rank=2, max_steps=1, save_steps=1) == 0
+    assert train(adapter, third, lora_rank=2, max_steps=3, save_steps=3) == 0
     after = weights(third)
     name = "model.layers.0.mlp.up_proj.weight"
     assert 0 < torch.linalg.matrix_rank(after[name] - before[name], atol=1e-8) <= 2
     # Nothing would merge the adapter's own base for it.
     capsys.readouterr()
     options = ["--data", "simulator:5:7", "--output", str(tmp_path / "scores.jsonl")]
-    code = cli.main(["score", "--model", str(third / "checkpoint-1"), *options])
+    code = cli.main(["score", "--model", str(third / "checkpoint-3"), *options])
     assert "which is an adapter itself" in refusal(capsys, code)
 
 
