@@ -62,7 +62,8 @@ class ModelSettings:
     attention: str | None = setting(
         None,
         "Attention implementation: sdpa, eager or flex_attention. By default flex_attention on a "
-        "GPU where rows need a mask, otherwise sdpa.",
+        "GPU where rows need a mask and the model has it, otherwise transformers' choice: sdpa "
+        "where the model has it, or eager.",
     )
     pad_token: str | None = setting(
         None, "Padding token, for a tokenizer that has none or one that ends responses."
@@ -187,16 +188,18 @@ def load_model(
     a GPU, and the rows decide the attention implementation.
     """
     template = None if settings.chat_template is None else _template(settings.chat_template)
-    needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)
-    attention = "flex_attention" if gpu and needs_mask else "sdpa"
-    return reward_model.load(
+    model, tokenizer = reward_model.load(
         embedded.find(settings.model),
         seed=seed,
         dtype=None if settings.dtype == "auto" else getattr(torch, settings.dtype),
-        attention=settings.attention or attention,
+        attention=settings.attention,
         pad_token=settings.pad_token,
         chat_template=template,
     )
+    needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)
+    if settings.attention is None and gpu and needs_mask and model._supports_flex_attn:
+        model.set_attn_implementation("flex_attention")
+    return model, tokenizer
 
 
 def _template(path: str) -> str:

@@ -103,14 +103,18 @@ class RankingTrainer(Trainer):
         self._manifests = BackgroundManifests()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, after a check that the model keeps apart what its rows are to keep apart.
+        """Train, after a check that each response is scored by itself and its prompt alone.
 
         Raises:
             UserError: See :func:`.check_exact`. Also if losses, gradients or weights stop being
                 finite.
         """
-        if self.collator.needs_mask:
-            check_exact(self.model, pad_token_id=self.collator.pad_token_id)  # type: ignore[arg-type]
+        check_exact(
+            self.model,  # type: ignore[arg-type]
+            self.collator.layout,
+            pad_token_id=self.collator.pad_token_id,
+            shared_rows=self.collator.pack_length is not None,
+        )
         self._recent = RecentSteps()
         try:
             result = super().train(*args, **kwargs)
