@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
 from posttrain.models import reward_model
+from posttrain.models.rotary import rope_boundary
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.tokenization import tokenizer_hash
 from posttrain.training import saving
@@ -264,6 +265,14 @@ def _data(
             if count > taken.get(name, 0)
         }
     limits = settings.limits(model)
+    boundary = rope_boundary(model.config)
+    if settings.max_tokens is None and boundary is not None and boundary < (limits.max_tokens or 0):
+        logger.info(
+            "prompts are cut so that rows have at most %d tokens (max_tokens): longer ones would "
+            "change this model's rotary frequencies, also for the rows beside them", boundary,
+        )  # fmt: skip
+        row = None if limits.max_row_tokens is None else min(limits.max_row_tokens, boundary)
+        limits = replace(limits, max_tokens=boundary, max_row_tokens=row)
 
     def prepared(part: Stored) -> tuple[Tokenized, dict[str, int]]:
         made = tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)

@@ -10,7 +10,6 @@ from transformers import PreTrainedModel
 from posttrain.errors import UserError
 from posttrain.rows.layout import RowBatch
 
-
 #: What to do where a model cannot keep apart what shares a row.
 REMEDY = "use --layout separate without --pack_length"
 
