@@ -116,7 +116,7 @@ def test_memory_does_not_grow_with_the_file(model, tmp_path, monkeypatch, peak_a
     # Tokenising the same ten again and again would take most of the time.
     tokenizer = reward_model.load(model)[1]
     tokens = {group.prompt: tokenize_group(tokenizer, group) for group in some}
-    monkeypatch.setattr(scoring, "tokenize_group", lambda _, group, **__: tokens[group.prompt])
+    monkeypatch.setattr(scoring, "tokenize_apart", lambda _, group, __: (tokens[group.prompt],))
     peaks = []
     for count in (500, 3000):
         path, output = tmp_path / f"{count}.jsonl", tmp_path / "scores.jsonl"
@@ -144,7 +144,7 @@ def test_a_trained_head_is_not_warned_of(model, data, tmp_path, caplog):
 def test_what_is_too_long_is_an_error_or_counted(model, data, tmp_path, capsys):
     limit = ["--max_tokens", 14]
     assert run("score", model, data, tmp_path / "scores.jsonl", *limit) == 1
-    assert "raise max_tokens or leave the group out" in capsys.readouterr().err
+    assert "leave such groups out (--skip_too_long)" in capsys.readouterr().err
     assert run("score", model, data, tmp_path / "scores.jsonl", *limit, "--skip_too_long") == 0
     out = capsys.readouterr().out
     assert "groups that are too long" in out
@@ -278,7 +278,7 @@ def test_scores_of_one_model_can_be_calibrated(helpful, mixed, tmp_path):
     assert run("score", helpful, mixed, output) == 0
     assert column(output, "score") == pytest.approx(raw(helpful), abs=1e-12)
     assert run("score", helpful, mixed, output, "--calibrated") == 0
-    assert [list(line) for line in lines(output)[:1]] == [["id", "response", "score"]]
+    assert [list(line) for line in lines(output)[:1]] == [["id", "response", "score", "trimmed"]]
     assert column(output, "score") == pytest.approx(calibrated(helpful), abs=1e-9)
     # Another calibration of the same model, elsewhere.
     found = calibration.read(helpful / calibration.FILE)
@@ -316,7 +316,9 @@ def test_two_models_scores_are_combined(helpful, safe, mixed, tmp_path, options,
     more = () if flags or rule.kind == "sum" else ("--no_flags",)
     assert run("score", helpful, mixed, output, "--safety_model", safe, *options, *more) == 0
     found = lines(output)
-    assert {tuple(line) for line in found} == {("id", "response", "helpfulness", "safety", "score")}
+    assert {tuple(line) for line in found} == {
+        ("id", "response", "helpfulness", "safety", "score", "trimmed")
+    }
     assert [(line["id"], line["response"]) for line in found] == [
         (group.id, name)
         for group in MIXED

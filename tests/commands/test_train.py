@@ -154,7 +154,7 @@ def test_a_folder_with_a_run_is_not_overwritten(trained, tiny_checkpoint, capsys
         ({"data": "missing.jsonl"}, "missing.jsonl: cannot be read"),
         ({"data": "nothing"}, "POSTTRAIN_DATA"),
         ({"min_strength": 5}, "unknown min_strength 5"),
-        ({"margins": "huge"}, "unknown margin table 'huge'"),
+        ({"margins": "huge"}, "unknown margins 'huge'"),
         ({"layout": "spiral"}, "unknown layout 'spiral'"),
         ({"max_tokens": 12}, "raise max_tokens or leave the group out"),
         ({"learning_rate": 1e30}, "training has diverged; lower learning_rate"),

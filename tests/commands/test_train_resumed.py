@@ -4,6 +4,7 @@ Each test also looks at which steps were computed after the interruption: a run 
 beginning again would end at the same weights.
 """
 
+import datetime
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ from forked import die, forked
 from tiny_runs import assert_equal_weights, options, refusal, train
 from transformers import AutoTokenizer, Trainer
 
+from posttrain.commands import run_folder
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.models import reward_model
@@ -243,6 +245,36 @@ def test_a_run_is_resumed_with_its_own_settings_only(trained, tiny_checkpoint, c
     assert "layout ('exact' → 'separate')" in message
 
 
+def test_a_date_in_a_template_stays_that_of_the_day_on_which_a_run_was_started(
+    tiny_checkpoint, tmp_path, monkeypatch, executed
+):
+    class Day(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(*day)
+
+    monkeypatch.setattr(run_folder.datetime, "date", Day)
+    model, folder = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_checkpoint, model)
+    template = model / "chat_template.jinja"
+    dated = "<|system|> {{ strftime_now('%d %b %Y') }} <|end|> " + template.read_text()
+    template.write_text(dated)
+    day = (2026, 2, 3)
+    assert train(model, folder, max_steps=4, save_steps=2) == 0
+    shutil.rmtree(folder / "checkpoint-4")
+    executed.clear()
+    day = (2027, 4, 5)
+    assert train(model, folder, "--resume", max_steps=4, save_steps=2) == 0
+    assert executed == [3, 4]
+    for written in (folder, folder / "checkpoint-4"):
+        assert (
+            (written / "chat_template.jinja").read_text().startswith("<|system|> {{ '03 Feb 2026'")
+        )
+    other = tmp_path / "other"
+    assert train(model, other, max_steps=1) == 0
+    assert "'05 Apr 2027'" in (other / "chat_template.jinja").read_text()
+
+
 def test_there_must_be_a_run_to_resume(tiny_checkpoint, tmp_path, capsys):
     message = refusal(capsys, train(tiny_checkpoint, tmp_path / "none", "--resume"))
     assert "holds no run to resume" in message
@@ -260,6 +292,8 @@ def test_there_must_be_a_run_to_resume(tiny_checkpoint, tmp_path, capsys):
         (b'{"settings": {}}', "does not hold the settings of a run"),
         (b'{"settings": [], "training": {}}', "does not hold the settings of a run"),
         (b'{"settings": {}, "training": {}, "data": 3}', "does not hold the settings of a run"),
+        (b'{"settings": {}, "training": {}, "day": 3}', "does not hold the settings of a run"),
+        (b'{"settings": {}, "training": {}, "day": "x"}', "does not hold the settings of a run"),
     ],
 )
 def test_broken_settings_of_a_run_are_named(tiny_checkpoint, tmp_path, capsys, content, problem):

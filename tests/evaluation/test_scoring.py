@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from posttrain.evaluation.scoring import Scorer, limits_for, score_groups, score
 from posttrain.models import reward_model
 from posttrain.models.reward_model import score, score_head
 from posttrain.rows.layout import LAYOUTS, Layout
-from posttrain.rows.tokenization import Limits, TooLongError, tokenize_group
+from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
 
 SEPARATE, EXACT = LAYOUTS["separate"], LAYOUTS["exact"]
 CAUSAL = Layout("single", "causal", "running")
@@ -38,8 +39,8 @@ def scores_of(found):
     return [score for one in found for score in one.scores.values()]
 
 
-def tokenized(tokenizer, groups, **limits):
-    return [tokenize_group(tokenizer, group, keep_equal=True, **limits) for group in groups]
+def tokenized(tokenizer, groups, *limits):
+    return [tokenize_group(tokenizer, group, Limits(*limits), keep_equal=True) for group in groups]
 
 
 @pytest.mark.parametrize("pack_length", [None, 130])
@@ -148,11 +149,16 @@ def test_groups_that_are_too_long_are_errors_or_counted(monkeypatch, loaded, gro
         "groups that are too long": len(groups) - len(kept),
         "trimmed prompts": cut,
     }
-    expected = tokenized(tokenizer, [groups[place] for place in kept], max_tokens=limit)
-    for one, tokens in zip(found, expected, strict=True):
-        values = score(model, [tokens], pad_token_id=0, layout=EXACT).tolist()
+    # As if each response were alone, because none is cut for the sake of another.
+    for one, place in zip(found, kept, strict=True):
+        tokens = whole[place]
+        rows = [(tokens.prompt + response)[-limit:] for response in tokens.responses]
+        alone = [TokenizedGroup(row[:-1], (row[-1:],)) for row in rows]
+        values = score(model, alone, pad_token_id=0).tolist()
         assert list(one.scores.values()) == pytest.approx(values, abs=1e-12)
-    with pytest.raises(TooLongError, match=f"max_tokens={limit}; raise max_tokens"):
+        longer = [max(0, len(tokens.prompt + response) - limit) for response in tokens.responses]
+        assert list(one.trimmed.values()) == longer
+    with pytest.raises(TooLongError, match=f"max_tokens={limit}; raise it"):
         list(score_groups(*loaded, groups, EXACT, Limits(limit)))
 
 
@@ -188,7 +194,7 @@ def test_two_models_score_the_same_groups(monkeypatch, loaded, other, groups, la
             drawn.append(group)
             yield group
 
-    for number, (group, scores) in enumerate(score_with(scorers, source())):
+    for number, (group, _, scores) in enumerate(score_with(scorers, source())):
         assert group == groups[number]
         assert len(drawn) <= chunk * (number // chunk + 1)
         for found, wanted in zip(scores, expected, strict=True):
@@ -215,12 +221,12 @@ def test_a_group_too_long_for_one_of_two_models_is_left_out_and_counted_once(
         scorers = [Scorer(*one, EXACT, limits) for one in (first, second)]
         counts = Counter()
         found = list(score_with(scorers, groups, counts=counts))
-        assert [group for group, _ in found] == kept
+        assert [group for group, *_ in found] == kept
         assert counts["groups that are too long"] == len(groups) - len(kept)
         assert counts["trimmed prompts"] <= len(kept)
         for number, one in enumerate((first, second)):
             alone = score_groups(*one, kept, EXACT, limits)
-            for (_, scores), wanted in zip(found, alone, strict=True):
+            for (*_, scores), wanted in zip(found, alone, strict=True):
                 assert scores[number] == pytest.approx(wanted.scores, abs=1e-12)
 
 
@@ -268,7 +274,8 @@ def test_prompts_that_two_models_trim_are_counted_once(loaded, other, groups):
 def test_limits_by_hand(loaded, layout, options, expected):
     model, _ = loaded
     assert model.config.max_position_embeddings == 256
-    assert limits_for(model, layout, **options) == expected
+    found = limits_for(model, layout, **options)
+    assert found == replace(expected, vocabulary=model.config.vocab_size, skipped_end=0)
 
 
 @pytest.mark.parametrize("pack_length", [None, 100])
@@ -299,3 +306,41 @@ def test_scores_that_are_not_finite_are_refused_with_the_record(tiny_model, grou
     with pytest.raises(ValueError, match=rf"of record {groups[0].id!r} as (nan|-?inf)") as refused:
         list(score_groups(model, tokenizer, groups, LAYOUTS["separate"], limits))
     assert "take an earlier checkpoint" in str(refused.value)
+
+
+@pytest.mark.parametrize("pack_length", [None, 120])
+@pytest.mark.parametrize("layout", [SEPARATE, EXACT], ids=["separate", "exact"])
+def test_a_score_depends_on_nothing_beside_its_prompt_and_response(loaded, layout, pack_length):
+    model, tokenizer = loaded
+    # Of all lengths, also such that need cutting; some responses leave little room for the prompt.
+    others = [
+        group_with(
+            *(
+                " ".join(["sure"] * (1 + (7 * number * place) % 90)) + f" {place}"
+                for place in (1, 2)
+            ),
+            prompt=" ".join(["why"] * (1 + 13 * number % 250)),
+        )
+        for number in range(200)
+    ]
+    limits = limits_for(model, layout, max_tokens=100, pack_length=pack_length)
+    options = {"pack_length": pack_length}
+    beside = {
+        batch_tokens: list(
+            score_groups(*loaded, others, layout, limits, batch_tokens=batch_tokens, **options)
+        )
+        for batch_tokens in (300, 100_000)
+    }
+    some = range(0, 200, 9)
+    assert len({tuple(beside[300][place].trimmed.values()) for place in some}) > 10
+    for place in some:
+        for name, text in zip(("chosen", "rejected"), others[place].responses, strict=True):
+            turns = [{"role": "user", "content": others[place].prompt[0].content},
+                     {"role": "assistant", "content": text}]  # fmt: skip
+            whole = tokenizer.apply_chat_template(turns, tokenize=False)
+            ids = tuple(tokenizer(whole, add_special_tokens=False)["input_ids"])
+            alone = TokenizedGroup(ids[-100:-1], (ids[-1:],))
+            expected = score(model, [alone], pad_token_id=0).item()
+            for found in beside.values():
+                assert found[place].scores[name] == pytest.approx(expected, abs=1e-5)
+                assert found[place].trimmed[name] == max(0, len(ids) - 100)

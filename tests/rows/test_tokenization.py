@@ -9,9 +9,11 @@ from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.models import embedded
 from posttrain.rows.tokenization import (
+    Limits,
     NoPairError,
     TokenizedGroup,
     TooLongError,
+    tokenize_apart,
     tokenize_group,
     tokenize_groups,
     tokenize_responses,
@@ -87,14 +89,14 @@ def test_the_tokens_are_those_of_the_whole_conversation_at_once(tiny_checkpoint)
     ],
 )
 def test_only_the_left_of_the_prompt_is_cut(limit, expected, trimmed):
-    tokenized = tokenize_group(TOKENIZER, group_of("c d e", "a"), max_tokens=limit)
+    tokenized = tokenize_group(TOKENIZER, group_of("c d e", "a"), Limits(limit))
     assert read(tokenized) == (expected, ["c d e <|end|>", "a <|end|>"])
     assert tokenized.trimmed == trimmed
 
 
 @pytest.mark.parametrize(("limit", "trimmed"), [(12, 0), (11, 0), (10, 1), (7, 4)])
 def test_a_row_has_room_for_all_responses(limit, trimmed):
-    tokenized = tokenize_group(TOKENIZER, group_of("c d e", "a"), max_row_tokens=limit)
+    tokenized = tokenize_group(TOKENIZER, group_of("c d e", "a"), Limits(None, limit))
     assert tokenized.trimmed == trimmed
     assert len(tokenized.prompt) == 5 - trimmed
     assert tokenized.total == min(limit, 11)
@@ -106,7 +108,7 @@ def test_a_row_has_room_for_all_responses(limit, trimmed):
 )
 def test_the_tighter_of_both_limits_cuts(max_tokens, max_row_tokens, trimmed):
     tokenized = tokenize_group(
-        TOKENIZER, group_of("c d e", "a"), max_tokens=max_tokens, max_row_tokens=max_row_tokens
+        TOKENIZER, group_of("c d e", "a"), Limits(max_tokens, max_row_tokens)
     )
     assert tokenized.trimmed == trimmed
     assert len(tokenized.prompt) == 5 - trimmed
@@ -114,7 +116,7 @@ def test_the_tighter_of_both_limits_cuts(max_tokens, max_row_tokens, trimmed):
 
 def test_the_longest_response_decides_what_the_prompt_loses():
     # Cutting more for longer responses would tell a model how long a response is.
-    tokenized = tokenize_group(TOKENIZER, group_of("c", "d e", "e"), max_tokens=6)
+    tokenized = tokenize_group(TOKENIZER, group_of("c", "d e", "e"), Limits(6))
     assert read(tokenized) == (
         "b <|end|> <|assistant|>",
         ["c <|end|>", "d e <|end|>", "e <|end|>"],
@@ -127,17 +129,19 @@ def test_the_longest_response_decides_what_the_prompt_loses():
 def test_a_response_that_leaves_no_room_for_its_prompt_is_refused(responses, limit):
     expected = (
         rf"group 'x' needs 4 tokens .* no room for a prompt within max_tokens={limit}; "
-        "raise max_tokens or leave the group out"
+        "raise it .*--max_tokens"
     )
     with pytest.raises(TooLongError, match=expected):
-        tokenize_group(TOKENIZER, group_of(*responses), max_tokens=limit)
+        tokenize_group(TOKENIZER, group_of(*responses), Limits(limit))
 
 
 @pytest.mark.parametrize("limit", [1, 5, 6])
 def test_responses_that_leave_no_room_in_a_row_for_their_prompt_are_refused(limit):
-    expected = rf"group 'x' needs 6 tokens .* within max_row_tokens={limit}; raise max_row_tokens"
+    expected = (
+        rf"group 'x' needs 6 tokens .* within max_row_tokens={limit}; raise it .*--pack_length"
+    )
     with pytest.raises(TooLongError, match=expected):
-        tokenize_group(TOKENIZER, group_of("c d e", "a"), max_tokens=9, max_row_tokens=limit)
+        tokenize_group(TOKENIZER, group_of("c d e", "a"), Limits(9, limit))
 
 
 @settings(deadline=None)
@@ -154,12 +158,12 @@ def test_lengths(question, responses, max_tokens, max_row_tokens):
         asked if max_tokens is None else max_tokens - max(kept),
         asked if max_row_tokens is None else max_row_tokens - sum(kept),
     )
-    limits = {"max_tokens": max_tokens, "max_row_tokens": max_row_tokens}
+    limits = Limits(max_tokens, max_row_tokens)
     if room < 1:
         with pytest.raises(TooLongError):
-            tokenize_group(TOKENIZER, group, **limits)
+            tokenize_group(TOKENIZER, group, limits)
         return
-    cut = tokenize_group(TOKENIZER, group, **limits)
+    cut = tokenize_group(TOKENIZER, group, limits)
     assert cut.prompt == whole.prompt[asked - room :]
     assert cut.responses == whole.responses
     assert cut.trimmed == asked - room
@@ -190,7 +194,7 @@ def test_a_group_without_two_different_responses_is_refused(responses):
 
 def test_a_dropped_response_takes_no_room():
     group = group_of("x x x", "y y y", "a")
-    tokenized = tokenize_group(TOKENIZER, group, max_row_tokens=11)
+    tokenized = tokenize_group(TOKENIZER, group, Limits(None, 11))
     assert (tokenized.trimmed, tokenized.total) == (0, 11)
 
 
@@ -200,13 +204,66 @@ def test_a_tokenizer_without_a_template_is_refused(tokenizer):
         tokenize_group(tokenizer, group_of("c", "d"))
 
 
-def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
-    # Some templates open the answer differently while generating, others drop earlier turns.
+def test_where_a_template_answers_otherwise_than_it_asked_the_difference_is_the_responses(
+    tokenizer,
+):
+    # Such as one that opens a block of thoughts for the model to fill.
     tokenizer.chat_template = embedded.CHAT_TEMPLATE.replace(
         "<|assistant|> {% endif %}", "<|assistant|> e {% endif %}"
     )
-    with pytest.raises(ValueError, match="must be a prefix of the whole"):
-        tokenize_group(tokenizer, group_of("c", "d"))
+    assert read(tokenize_group(tokenizer, group_of("c", "e d"))) == (
+        "<|user|> a b <|end|> <|assistant|>",
+        ["c <|end|>", "e d <|end|>"],
+    )
+    tokenizer.chat_template = embedded.CHAT_TEMPLATE.replace(
+        "<|assistant|> {% endif %}", "e {% endif %}"
+    )
+    assert read(tokenize_group(tokenizer, group_of("c", "d"))) == (
+        "<|user|> a b <|end|>",
+        ["<|assistant|> c <|end|>", "<|assistant|> d <|end|>"],
+    )
+
+
+def test_words_that_responses_share_are_no_part_of_the_prompt():
+    assert read(tokenize_group(TOKENIZER, group_of("a b c", "a b"))) == (
+        "<|user|> a b <|end|> <|assistant|>",
+        ["a b c <|end|>", "a b <|end|>"],
+    )
+
+
+def apart(group, *limits, **options):
+    return tokenize_apart(TOKENIZER, group, Limits(*limits, **options))
+
+
+def test_apart_each_response_loses_as_much_of_its_prompt_as_it_needs_itself():
+    # With the prompt they have 7, 9 and 7 tokens.
+    first, second = apart(group_of("c", "c d e", "d"), 7)
+    assert read(first) == ("<|user|> a b <|end|> <|assistant|>", ["c <|end|>", "d <|end|>"])
+    assert read(second) == ("b <|end|> <|assistant|>", ["c d e <|end|>"])
+    assert (first.places, second.places) == ((0, 2), (1,))
+    assert (first.trimmed, second.trimmed) == (0, 2)
+    with pytest.raises(TooLongError, match="needs 4 tokens for a response"):
+        apart(group_of("c", "c d e", "d"), 4)
+
+
+def test_apart_responses_share_a_row_only_if_there_is_room():
+    group = group_of("c", "c d e", "d")
+    assert [one.places for one in apart(group)] == [(0, 1, 2)]
+    assert [one.places for one in apart(group, None, 13)] == [(0, 1, 2)]
+    alone = apart(group, None, 12)
+    assert [one.places for one in alone] == [(0,), (1,), (2,)]
+    assert [one.trimmed for one in alone] == [0, 0, 0]
+    # The room of a row limits a response of its own, too.
+    assert [one.trimmed for one in apart(group, 20, 8)] == [0, 0, 1]
+
+
+def test_apart_rows_on_both_sides_of_a_boundary_share_no_prompt():
+    group = group_of("c", "c d e", "d")
+    assert [one.places for one in apart(group, boundary=9)] == [(0, 1, 2)]
+    assert [one.places for one in apart(group, boundary=8)] == [(0, 2), (1,)]
+    # What counts is the row that is left.
+    assert [one.places for one in apart(group, 8, boundary=8)] == [(0, 2), (1,)]
+    assert [one.places for one in apart(group, 7, boundary=6)] == [(0, 2), (1,)]
 
 
 def test_sizes_of_a_tokenized_group():
@@ -240,10 +297,10 @@ def test_everything_cut_dropped_or_skipped_is_counted():
         group_of("c d", "x y", "x z"),
         group_of("c d e c d", "a", "b"),
     ]
-    limits = {"max_tokens": 7, "max_row_tokens": 10}
-    found = tokenize_groups(TOKENIZER, groups, **limits, skip_too_long=True)
+    limits = Limits(7, 10, skip_too_long=True)
+    found = tokenize_groups(TOKENIZER, groups, limits)
     assert found.kept == [1, 2, 3, 4, 5]
-    assert found.groups == [tokenize_group(TOKENIZER, groups[k], **limits) for k in found.kept]
+    assert found.groups == [tokenize_group(TOKENIZER, groups[k], limits) for k in found.kept]
     assert [group.trimmed for group in found.groups] == [0, 1, 4, 0, 1]
     assert found.counts == {
         "trimmed prompts": 3,
@@ -257,15 +314,15 @@ def test_everything_cut_dropped_or_skipped_is_counted():
 def test_a_group_that_is_too_long_is_an_error_unless_it_may_be_skipped(limit):
     groups = [group_of("c", "d"), group_of("c d e c d", "a")]
     with pytest.raises(TooLongError, match=rf"{limit}=6"):
-        tokenize_groups(TOKENIZER, groups, **{limit: 6})
-    found = tokenize_groups(TOKENIZER, groups, **{limit: 6}, skip_too_long=True)
+        tokenize_groups(TOKENIZER, groups, Limits(**{limit: 6}))
+    found = tokenize_groups(TOKENIZER, groups, Limits(**{limit: 6}, skip_too_long=True))
     assert (found.kept, found.counts["too long"]) == ([0], 1)
 
 
 def test_skipping_hides_no_other_error(tokenizer):
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="has no chat template"):
-        tokenize_groups(tokenizer, [group_of("c", "d")], skip_too_long=True)
+        tokenize_groups(tokenizer, [group_of("c", "d")], Limits(skip_too_long=True))
 
 
 def test_a_set_without_groups_is_refused():
@@ -275,8 +332,7 @@ def test_a_set_without_groups_is_refused():
         tokenize_groups(
             TOKENIZER,
             [group_of("x", "y"), group_of("a", "b"), group_of("c", "d")],
-            max_tokens=2,
-            skip_too_long=True,
+            Limits(2, skip_too_long=True),
         )
 
 

@@ -374,12 +374,7 @@ def by_hand(groups, tokenizer, pairs, limits):
     found = []
     for group in groups:
         try:
-            tokens = tokenize_group(
-                tokenizer,
-                group,
-                max_tokens=limits.max_tokens,
-                max_row_tokens=limits.max_row_tokens,
-            )
+            tokens = tokenize_group(tokenizer, group, limits)
         except (NoPairError, TooLongError):
             continue
         found.append(pairs.apply(group, tokens))
@@ -457,7 +452,7 @@ def test_limits_cut_prompts_and_leave_out_what_does_not_fit(drawn, tokenizer, na
     }
     column = found.rows["length" if name == "max_tokens" else "total"]
     assert max(column) == limit
-    with pytest.raises(TooLongError, match=f"{name}={limit}; raise {name} or leave the group out"):
+    with pytest.raises(TooLongError, match=f"{name}={limit}; raise it"):
         tokenized(stored([path]), tokenizer, Pairing(), Limits(**{name: limit}))
 
 
@@ -549,7 +544,7 @@ def test_errors_stay_readable_in_whatever_process_they_are_raised(
             tokenized(stored([path]), tokenizer, Pairing(**options), Limits(), processes=processes)
     bare = reward_model.load(tokenizer.name_or_path)[1]
     bare.chat_template = None
-    with pytest.raises(ValueError, match="has no chat template; set"):
+    with pytest.raises(ValueError, match="has no chat template; give"):
         tokenized(stored([path]), bare, Pairing(), Limits(), processes=processes)
 
 
@@ -558,9 +553,9 @@ def tokenisations(monkeypatch):
     """The ids of the groups that are tokenised, in the order in which that happens."""
     seen = []
 
-    def watched(tokenizer, group, **options):
+    def watched(tokenizer, group, limits):
         seen.append(group.id)
-        return tokenize_group(tokenizer, group, **options)
+        return tokenize_group(tokenizer, group, limits)
 
     monkeypatch.setattr(dataset, "tokenize_group", watched)
     return seen

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posttrain.data.preferences import Message, RankedGroup
+from posttrain.errors import UserError
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.training.collator import TrainingPair
 from posttrain.training.losses import MARGINS
@@ -74,6 +75,36 @@ def test_margins_of_edits_by_hand(table):
     assert Pairing(margins=table).edit_margins == "transitive"
 
 
+def test_a_record_says_its_own_margin_unless_margins_go_by_strength():
+    said, silent = replace(EDITED, margin=-0.25), replace(EDITED, margin=None)
+
+    def margins(group, **options):
+        found = Pairing(**options).apply(group, TOKENS).pairs
+        return {(pair.winner, pair.loser): pair.margin for pair in found}
+
+    assert margins(said) == {(0, 1): 0.0, (0, 2): -0.25, (1, 2): -0.25}
+    assert margins(said, edit_margins="none") == {(0, 1): 0.0, (0, 2): 0.0, (1, 2): -0.25}
+    assert margins(replace(said, strength=None)) == margins(said)
+    assert set(margins(silent).values()) == {0.0}
+    for table in ("none", "small", {3: 0.5}):
+        assert margins(said, margins=table) == margins(silent, margins=table)
+        assert Pairing(margins=table).leaves_margin(said)
+        assert not Pairing(margins=table).leaves_margin(silent)
+        # Nothing is lost with a margin of nought.
+        assert not Pairing(margins=table).leaves_margin(replace(EDITED, margin=0.0))
+    assert not Pairing().leaves_margin(said)
+
+
+def test_a_margin_beyond_the_precision_of_the_loss_is_refused():
+    with pytest.raises(UserError, match=r"group 'e': its margin -1e\+300 is beyond float32.*none"):
+        Pairing().apply(replace(EDITED, margin=-1e300), TOKENS)
+    assert pairs(Pairing(margins="none"), replace(EDITED, margin=-1e300)) == [
+        (0, 1),
+        (0, 2),
+        (1, 2),
+    ]
+
+
 def test_groups_of_two_have_the_margin_of_their_rating():
     (pair,) = Pairing(margins="large").apply(PLAIN, PLAIN_TOKENS).pairs
     assert pair == TrainingPair(0, 1, margin=1.0, weight=1.0, strength=2)
@@ -126,7 +157,7 @@ def test_responses_that_no_pair_names_are_not_computed(name, kept):
     [
         ({"pairs": "some"}, "unknown pairs 'some'; known: rated, .*, adjacent"),
         ({"weighting": "token"}, "unknown weighting 'token'; known: pair, prompt"),
-        ({"margins": "huge"}, "unknown margin table 'huge'"),
+        ({"margins": "huge"}, "unknown margins 'huge'; known: record, none, small, large"),
         ({"edit_margins": "sum"}, "unknown edit_margins 'sum'; known: transitive, none"),
         ({"min_strength": 5}, "unknown min_strength 5; known: 1, 2, 3, 4"),
     ],

@@ -442,12 +442,11 @@ def test_rankings_of_pairs_alone_train_like_pairs(tiny_checkpoint, tiny_groups, 
     "pairs",
     [
         (TrainingPair(0, 1), TrainingPair(1, 2)),
-        (TrainingPair(0, 1), TrainingPair(0, 2), TrainingPair(1, 2, margin=1.0)),
         (TrainingPair(0, 1), TrainingPair(0, 2), TrainingPair(1, 2, weight=2.0)),
         (TrainingPair(0, 1), TrainingPair(0, 2), TrainingPair(2, 1)),
         (TrainingPair(0, 1), TrainingPair(0, 1), TrainingPair(1, 2)),
     ],
-    ids=["a pair missing", "a margin", "a weight", "a pair reversed", "a pair twice"],
+    ids=["a pair missing", "a weight", "a pair reversed", "a pair twice"],
 )
 def test_rankings_with_anything_else_than_all_pairs_are_refused(tiny_model, make_trainer, pairs):
     model, _ = tiny_model

@@ -115,7 +115,7 @@ def run(settings: CalibrateSettings) -> Account:
         )
     counts: Counter[str] = Counter()
     winners, losers = array("d"), array("d")
-    for _, (scores,) in score_with([scorer], _pairs(settings, counts), counts=counts):
+    for *_, (scores,) in score_with([scorer], _pairs(settings, counts), counts=counts):
         winners.append(scores["chosen"])
         losers.append(scores["rejected"])
     if not winners:

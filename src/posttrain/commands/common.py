@@ -1,5 +1,6 @@
 """Settings that several commands share, and what they mean."""
 
+import datetime
 import logging
 import os
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateSyntaxError
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -16,6 +18,7 @@ from transformers import (
 )
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import logging as transformers_logging
+from transformers.utils.chat_template_utils import render_jinja_template
 from trl import TrlParser
 
 from posttrain.config import yaml
@@ -24,7 +27,10 @@ from posttrain.errors import UserError
 from posttrain.evaluation.scoring import limits_for
 from posttrain.models import embedded, reward_model
 from posttrain.rows.layout import LAYOUTS, Layout
+from posttrain.rows.rendering import pin_date
 from posttrain.rows.tokenization import Limits
+
+logger = logging.getLogger(__name__)
 
 LAYOUT_HELP = (
     "separate (a row for each response), exact (one row for all, same scores), or causal (one row, "
@@ -61,9 +67,8 @@ class ModelSettings:
     )
     attention: str | None = setting(
         None,
-        "Attention implementation: sdpa, eager or flex_attention. By default flex_attention on a "
-        "GPU where rows need a mask and the model has it, otherwise transformers' choice: sdpa "
-        "where the model has it, or eager.",
+        "Attention implementation: sdpa, eager or flex_attention. By default, of those that the "
+        "model has, flex_attention on a GPU where rows need a mask, otherwise sdpa, else eager.",
     )
     pad_token: str | None = setting(
         None, "Padding token, for a tokenizer that has none or one that ends responses."
@@ -180,12 +185,18 @@ def find_device(name: str | None) -> torch.device:
 
 
 def load_model(
-    settings: ModelSettings, rows: RowSettings, *, seed: int, gpu: bool
+    settings: ModelSettings,
+    rows: RowSettings,
+    *,
+    seed: int,
+    gpu: bool,
+    day: datetime.date | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of some settings, on the CPU, and its tokenizer (see :func:`.reward_model.load`).
 
     ``seed`` is for a score head that the checkpoint lacks; ``gpu``, whether it will be computed on
-    a GPU, and the rows decide the attention implementation.
+    a GPU, and the rows decide the attention implementation. ``day`` is written into a chat template
+    that asks for today's date; by default it is today, and a warning says so.
     """
     template = None if settings.chat_template is None else _template(settings.chat_template)
     model, tokenizer = reward_model.load(
@@ -199,12 +210,37 @@ def load_model(
     needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)
     if settings.attention is None and gpu and needs_mask and model._supports_flex_attn:
         model.set_attn_implementation("flex_attention")
+    _pin_date(tokenizer, day)
     return model, tokenizer
+
+
+def _pin_date(tokenizer: PreTrainedTokenizerBase, day: datetime.date | None) -> None:
+    written = day or datetime.date.today()
+    pinned = pin_date(str(tokenizer.chat_template or ""), written)
+    if pinned == (tokenizer.chat_template or ""):
+        return
+    tokenizer.chat_template = pinned
+    if day is None:
+        logger.warning(
+            "the chat template of %s writes today's date, so scores change with the day; these "
+            "are those of %s", tokenizer.name_or_path, written,
+        )  # fmt: skip
+    else:
+        logger.info(
+            "the chat template writes today's date; here and in the model that is saved it writes "
+            "%s, the day on which the run was started", written,
+        )  # fmt: skip
 
 
 def _template(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        template = Path(path).read_text(encoding="utf-8")
+        render_jinja_template(conversations=[], chat_template=template)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "not UTF-8 text")
-        raise UserError(f"chat_template {path}: cannot be read ({reason})") from None
+        raise UserError(f"--chat_template {path}: cannot be read ({reason})") from None
+    except TemplateSyntaxError as error:
+        raise UserError(
+            f"--chat_template {path}, line {error.lineno}: no Jinja template ({error.message})"
+        ) from None
+    return template

@@ -1,5 +1,6 @@
 """Which run a folder holds: settings and data, so that it goes on as the same run or not at all."""
 
+import datetime
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,13 +23,14 @@ FREE_BEGINNINGS = ("logging_", "log_", "save_", "eval_s", "dataloader_", "hub_",
 _ANOTHER = "start another run in another output_dir"
 
 
-def claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: bool) -> None:
+def claim(folder: Path, described: dict[str, Any], *, resume: bool, main: bool) -> datetime.date:
     """Make sure that a folder can hold this run, and say in it which run it holds.
 
     A new run needs a folder without one; a run to ``resume`` needs its own. ``described`` are all
     settings as JSON has them, ``settings`` and ``training``. Only the ``main`` process writes; the
-    others only compare.
+    others only compare. Returns the day on which the run was started.
     """
+    today = datetime.date.today()
     if not resume:
         if (folder / saving.CONFIG).exists() or checkpoints_in(folder):
             if main:
@@ -37,8 +39,8 @@ def claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: boo
                     "output_dir, or remove the folder"
                 )
         elif main:
-            _write(folder, described)
-        return
+            _write(folder, described | {"day": today.isoformat()})
+        return today
     before = _read(folder)
     changed = [
         f"{name} ({before[part].get(name)!r} → {value!r})"
@@ -53,6 +55,7 @@ def claim(folder: Path, described: Mapping[str, Any], *, resume: bool, main: boo
             f"the run in {folder} was started with other settings: {', '.join(changed)}; resume it "
             f"with its own, or {_ANOTHER}"
         )
+    return datetime.date.fromisoformat(before["day"]) if "day" in before else today
 
 
 def claim_data(
@@ -94,6 +97,10 @@ def _read(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds no run to resume; start one without --resume") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it, or {_ANOTHER}") from None
+    try:
+        datetime.date.fromisoformat(noted.get("day", "2000-01-01"))
+    except (AttributeError, TypeError, ValueError):
+        noted = None
     parts = ("settings", "training", "data")
     # Data are noted once they have been read.
     if not isinstance(noted, dict) or not all(

@@ -80,8 +80,8 @@ class ScoreSettings(ScoringSettings):
 
     output: str = setting(
         "scores.jsonl",
-        "Where to write one line for each response: id, response, score; with a safety_model id, "
-        "response, helpfulness, safety, score.",
+        "Where to write one line for each response: id, response, score, trimmed (tokens that its "
+        "prompt lost on the left to fit); with a safety_model also helpfulness and safety.",
     )
     calibrated: bool = setting(
         False,
@@ -178,8 +178,9 @@ def run(settings: ScoreSettings) -> Counter[str]:
     """Score data of any size, a thousand groups at a time, and count what was scored or left out.
 
     The file has one JSON object a line: ``id`` of the record, ``response`` (``edited``, ``chosen``
-    or ``rejected``) and ``score``; with two models, before the score, ``helpfulness`` and
-    ``safety``, which it combines. It appears whole or not at all.
+    or ``rejected``), ``score``, and ``trimmed``, how many tokens the prompt lost on the left to
+    fit; with two models, before the score, ``helpfulness`` and ``safety``, which it combines. It
+    appears whole or not at all.
     """
     counts: Counter[str] = Counter()
     scored = scored_groups(settings, counts)
@@ -190,6 +191,7 @@ def run(settings: ScoreSettings) -> Counter[str]:
                 counts["responses"] += 1
                 parts = {name: part[response] for name, part in one.parts.items()}
                 line = {"id": one.group.id, "response": response, **parts, "score": value}
+                line["trimmed"] = one.trimmed[response]
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return counts
 
@@ -252,9 +254,9 @@ def _scored(
 ) -> Iterator[Scored]:
     rule = settings.combination()
     torch.manual_seed(settings.seed)
-    for group, scores in score_with(scorers, groups, counts=counts):
+    for group, trimmed, scores in score_with(scorers, groups, counts=counts):
         if not calibrations:
-            yield Scored(group, scores[0])
+            yield Scored(group, scores[0], trimmed)
             continue
         values = [
             one.apply(np.array(list(found.values())))
@@ -262,7 +264,7 @@ def _scored(
         ]
         parts = [dict(zip(scores[0], one.tolist(), strict=True)) for one in values]
         if len(parts) == 1:
-            yield Scored(group, parts[0])
+            yield Scored(group, parts[0], trimmed)
             continue
         helpfulness, safety = values
         flagged = settings.flags and group.domain == SAFETY
@@ -271,7 +273,8 @@ def _scored(
         except ValueError as error:
             raise UserError(f"group {group.id!r}: {error}") from None
         named_parts = dict(zip(("helpfulness", "safety"), parts, strict=True))
-        yield Scored(group, dict(zip(scores[0], combined, strict=True)), named_parts)
+        by_name = dict(zip(scores[0], combined, strict=True))
+        yield Scored(group, by_name, trimmed, named_parts)
 
 
 def _path(model: str, name: str, given: str | None) -> Path:

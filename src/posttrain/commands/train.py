@@ -29,10 +29,11 @@ from posttrain.errors import UserError
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
-from posttrain.models import reward_model
-from posttrain.models.rotary import rope_boundary
+from posttrain.models import adapters, reward_model
+from posttrain.models.architecture import freeze_below
+from posttrain.models.rotary import within_boundary
 from posttrain.rows.layout import LAYOUTS
-from posttrain.rows.tokenization import tokenizer_hash
+from posttrain.rows.rendering import tokenizer_hash
 from posttrain.training import saving
 from posttrain.training.checkpoints import check_launcher, last_whole_checkpoint
 from posttrain.training.collator import GroupCollator
@@ -72,8 +73,16 @@ class TrainSettings(RowSettings, ModelSettings):
     )
     pairs: str = setting("all", "Which pairs of edited, chosen and rejected are trained on.")
     weighting: str = setting("pair", "All pairs weigh the same (pair), or all groups (prompt).")
-    margins: str = setting("none", "Margin by strength: none (Llama 3), small or large (Llama 2).")
-    edit_margins: str = setting("transitive", "Margins of pairs with an edit: transitive or none.")
+    margins: str = setting(
+        "record",
+        "Margin of chosen over rejected: that of the record, if it has one (record), none at all "
+        "(none; Llama 3), or by strength (small, large; Llama 2).",
+    )
+    edit_margins: str = setting(
+        "transitive",
+        "Margins of pairs with an edit: that of chosen over rejected for edited over rejected "
+        "(transitive), or none.",
+    )
     min_strength: int = setting(
         1,
         "Least strength of chosen over rejected to train on. Llama 3 takes 3, which needs data "
@@ -153,13 +162,19 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     folder = Path(str(config.output_dir))
     described = _described(settings, config)
     main = config.process_index == 0
-    claim(folder, described, resume=settings.resume, main=main)
+    day = claim(folder, described, resume=settings.resume, main=main)
     gpu = config.device.type == "cuda"
-    model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu)
+    model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu, day=day)
+    if getattr(model, "is_quantized", False):
+        raise UserError(
+            f"the weights of {settings.model} are quantised, so they can be scored with but not "
+            "trained; take the model of which they were made"
+        )
+    model = adapters.merge(model, precision=None if settings.dtype == "auto" else model.dtype)
     if not settings.lora_rank:
         _use_trainable_precision(model, settings.dtype)
     reward_model.check_padding(tokenizer)
-    reward_model.freeze_below(model, settings.top_layers)
+    freeze_below(model, settings.top_layers)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
         training, held_out, counts, contents = _data(settings, model, tokenizer)
@@ -177,6 +192,8 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             data_collator=collator,
             train_dataset=training.rows,
             eval_dataset=held_out[1].rows if held_out else None,
+            # Each checkpoint holds it, and so is a whole model.
+            processing_class=tokenizer,
         )
     except ValueError as error:
         # What transformers and peft refuse are settings that do not go together.
@@ -264,15 +281,10 @@ def _data(
             for name, count in available.items()
             if count > taken.get(name, 0)
         }
-    limits = settings.limits(model)
-    boundary = rope_boundary(model.config)
-    if settings.max_tokens is None and boundary is not None and boundary < (limits.max_tokens or 0):
-        logger.info(
-            "prompts are cut so that rows have at most %d tokens (max_tokens): longer ones would "
-            "change this model's rotary frequencies, also for the rows beside them", boundary,
-        )  # fmt: skip
-        row = None if limits.max_row_tokens is None else min(limits.max_row_tokens, boundary)
-        limits = replace(limits, max_tokens=boundary, max_row_tokens=row)
+    # Stock classes will read what is saved with this padding token.
+    limits = replace(settings.limits(model), skipped_end=tokenizer.pad_token_id)
+    if settings.max_tokens is None:
+        limits = within_boundary(model.config, limits)
 
     def prepared(part: Stored) -> tuple[Tokenized, dict[str, int]]:
         made = tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)
@@ -299,20 +311,13 @@ def _data(
 def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:
     if not settings.lora_rank:
         return model
-    from peft import LoraConfig, get_peft_model
-
-    # For this kind of task, peft trains and saves the score head whole.
-    adapters = LoraConfig(
-        task_type="SEQ_CLS",
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
+    return adapters.add_lora(
+        model,
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        seed=seed,
     )
-    # All processes draw the same ones, and a run that is repeated draws them again.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return get_peft_model(model, adapters)
 
 
 def _sharded(trainer: RankingTrainer) -> bool:
@@ -333,6 +338,7 @@ def _evaluate(
         max_tokens=settings.max_tokens,
         skip_too_long=True,
     )
+    limits = replace(limits, skipped_end=tokenizer.pad_token_id)
     tokens = max_tokens_per_device or sys.maxsize
     scored = score_groups(
         model, tokenizer, held_out, LAYOUTS["separate"], limits, batch_tokens=tokens

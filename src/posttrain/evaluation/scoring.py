@@ -1,19 +1,30 @@
 """Scores of groups that come one after the other, however many there are."""
 
 import itertools
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.data.preferences import RESPONSES, RankedGroup
 from posttrain.errors import UserError
+from posttrain.models.architecture import context_length, vocabulary_size
 from posttrain.models.reward_model import score
 from posttrain.rows.layout import Layout
-from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
+from posttrain.rows.rendering import altered_counts
+from posttrain.rows.tokenization import (
+    Limits,
+    TokenizedGroup,
+    TooLongError,
+    tokenize_apart,
+    tokenize_group,
+)
+
+logger = logging.getLogger(__name__)
 
 #: Groups that are tokenised and sorted by length together.
 CHUNK = 1024
@@ -25,11 +36,13 @@ class Scored:
 
     Attributes:
         scores: Scores by response: ``edited`` where there is one, ``chosen``, ``rejected``.
+        trimmed: By response, how many tokens its prompt lost on the left to fit.
         parts: By name, the scores of the same responses that were combined to these.
     """
 
     group: RankedGroup
     scores: dict[str, float]
+    trimmed: dict[str, int] = field(default_factory=dict)
     parts: Mapping[str, dict[str, float]] = field(default_factory=dict)
 
 
@@ -50,37 +63,39 @@ class Scorer:
     batch_tokens: int = 8192
     pack_length: int | None = None
 
-    def tokenize(self, group: RankedGroup) -> TokenizedGroup | None:
-        """A group as this model reads it; None if it is too long and such groups are skipped."""
+    def tokenize(self, group: RankedGroup) -> tuple[TokenizedGroup, ...] | None:
+        """A group as this model reads it; None if it is too long and such groups are skipped.
+
+        Where responses do not see each other, none depends on how long another is.
+        """
         try:
-            return tokenize_group(
-                self.tokenizer,
-                group,
-                max_tokens=self.limits.max_tokens,
-                max_row_tokens=self.limits.max_row_tokens,
-                keep_equal=True,
-            )
+            if self.layout.is_exact:
+                return tokenize_apart(self.tokenizer, group, self.limits)
+            return (tokenize_group(self.tokenizer, group, self.limits, keep_equal=True),)
         except TooLongError as error:
             if self.limits.skip_too_long:
                 return None
             raise TooLongError(f"{self.tokenizer.name_or_path}: {error}") from None
 
-    def score(self, groups: Sequence[TokenizedGroup]) -> list[list[float]]:
-        """Scores by group, and then by rank."""
+    def score(self, groups: Sequence[Sequence[TokenizedGroup]]) -> list[list[float]]:
+        """Scores by group, and then by rank, of what :meth:`tokenize` has returned."""
+        parts = [part for group in groups for part in group]
         if self.layout.rows == "separate":
             # Data that compare one response with many others hold it many times.
-            rows = [
-                TokenizedGroup(group.prompt, (response,))
-                for group in groups
-                for response in group.responses
-            ]
-            distinct = list(dict.fromkeys(rows))
-            place = {row: number for number, row in enumerate(distinct)}
-            scores = self._score(distinct)[[place[row] for row in rows]]
+            rows = [part.prompt + response for part in parts for response in part.responses]
+            distinct = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+            alone = [TokenizedGroup(row[:-1], (row[-1:],)) for row in distinct]
+            values = self._score(alone)[[distinct[row] for row in rows]]
         else:
-            scores = self._score(groups)
-        by_group = scores.split([len(group.responses) for group in groups])
-        return [values.tolist() for values in by_group]
+            values = self._score(parts)
+        scores = iter(values.split([len(part.responses) for part in parts]))
+        return [
+            [value for _, value in sorted(
+                pair for part in group
+                for pair in zip(part.places, next(scores).tolist(), strict=True)
+            )]
+            for group in groups
+        ]  # fmt: skip
 
     def _score(self, groups: Sequence[TokenizedGroup]) -> torch.Tensor:
         pad_token_id = self.tokenizer.pad_token_id
@@ -108,14 +123,24 @@ def limits_for(
     ``max_tokens`` is for a prompt with one response and defaults to the model's context;
     ``pack_length`` is for a row that several groups share.
     """
-    context = model.config.get_text_config().max_position_embeddings
-    longest = min(max_tokens or context, context)
+    context = context_length(model.config)
+    limits = Limits(
+        _least(max_tokens, context),
+        None,
+        skip_too_long,
+        vocabulary=vocabulary_size(model),
+        skipped_end=getattr(model, "stored_pad_token_id", None),
+    )
     if layout.rows == "separate":
-        return Limits(min(longest, pack_length or longest), None, skip_too_long)
+        return replace(limits, max_tokens=_least(limits.max_tokens, pack_length))
     # Restarting positions never exceed those of one response, however long the row is.
     row = context if layout.positions == "running" else None
-    limits = [limit for limit in (row, pack_length) if limit is not None]
-    return Limits(longest, min(limits) if limits else None, skip_too_long)
+    return replace(limits, max_row_tokens=_least(row, pack_length))
+
+
+def _least(*limits: int | None) -> int | None:
+    """The least of some limits; None is no limit."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def score_groups(
@@ -131,16 +156,16 @@ def score_groups(
 ) -> Iterator[Scored]:
     """Score groups in their order; a thousand at a time are in memory.
 
-    ``counts`` is filled with ``groups that are too long`` and ``trimmed prompts``; the other
-    arguments are those of :class:`Scorer`.
+    ``counts`` is filled with ``groups that are too long``, ``trimmed prompts`` and what the chat
+    template leaves out (:func:`.altered_counts`); the other arguments are those of :class:`Scorer`.
 
     Raises:
         UserError: If a group cannot be tokenised (see :func:`.tokenize_group`), also for its length
             unless ``limits`` say otherwise, or a score is not finite.
     """
     scorer = Scorer(model, tokenizer, layout, limits, batch_tokens, pack_length)
-    for group, (scores,) in score_with([scorer], groups, counts=counts):
-        yield Scored(group, scores)
+    for group, trimmed, (scores,) in score_with([scorer], groups, counts=counts):
+        yield Scored(group, scores, trimmed)
 
 
 def score_with(
@@ -148,24 +173,27 @@ def score_with(
     groups: Iterable[RankedGroup],
     *,
     counts: Counter[str] | None = None,
-) -> Iterator[tuple[RankedGroup, tuple[dict[str, float], ...]]]:
-    """Score groups with several models: each group with the scores by response of every model.
+) -> Iterator[tuple[RankedGroup, dict[str, int], tuple[dict[str, float], ...]]]:
+    """Score groups with several models.
 
-    They are read once, come in their order, and a thousand at a time are in memory. A group that is
-    too long for one of the models is left out, and counted once. See :func:`score_groups`.
+    Yields each group with the number of tokens that the prompt of each response lost (for the model
+    that needs more room), and the scores by response of every model. Groups are read once, come in
+    their order, and a thousand at a time are in memory. A group that is too long for one of the
+    models is left out, and counted once. See :func:`score_groups`.
     """
     counts = Counter() if counts is None else counts
     remaining = iter(groups)
     while chunk := list(itertools.islice(remaining, CHUNK)):
         fitting: list[RankedGroup] = []
-        tokens: list[tuple[TokenizedGroup, ...]] = []
+        tokens: list[tuple[tuple[TokenizedGroup, ...], ...]] = []
         for group in chunk:
             by_scorer = [scorer.tokenize(group) for scorer in scorers]
-            tokenized = tuple(row for row in by_scorer if row is not None)
+            tokenized = tuple(parts for parts in by_scorer if parts is not None)
             if len(tokenized) < len(scorers):
                 counts["groups that are too long"] += 1
                 continue
-            counts["trimmed prompts"] += any(row.trimmed > 0 for row in tokenized)
+            counts["trimmed prompts"] += any(part.trimmed for parts in tokenized for part in parts)
+            _count_altered(counts, group, tokenized)
             fitting.append(group)
             tokens.append(tokenized)
         scores = []
@@ -173,11 +201,31 @@ def score_with(
         for number, scorer in reversed(list(enumerate(scorers))):
             with torch.random.fork_rng(devices=[], enabled=number > 0):
                 scores.append(scorer.score([tokenized[number] for tokenized in tokens]))
-        for group, *by_model in zip(fitting, *reversed(scores), strict=True):
+        for group, tokenized, *by_model in zip(fitting, tokens, *reversed(scores), strict=True):
             for scorer, values in zip(scorers, by_model, strict=True):
                 _check_finite(scorer, group, values)
             names = RESPONSES[-len(group.responses) :]
-            yield group, tuple(dict(zip(names, values, strict=True)) for values in by_model)
+            trimmed = dict.fromkeys(names, 0)
+            for part in itertools.chain.from_iterable(tokenized):
+                for place in part.places:
+                    trimmed[names[place]] = max(trimmed[names[place]], part.trimmed)
+            by_name = tuple(dict(zip(names, values, strict=True)) for values in by_model)
+            yield group, trimmed, by_name
+
+
+def _count_altered(
+    counts: Counter[str], group: RankedGroup, tokenized: Sequence[Sequence[TokenizedGroup]]
+) -> None:
+    """Count what chat templates leave out, of the model whose template leaves out more."""
+    found = Counter[str]()
+    for parts in tokenized:
+        found |= altered_counts(name for part in parts for name in part.altered)
+    for what in found.keys() - counts.keys():
+        logger.warning(
+            "%s, such as of record %r: scores do not depend on them; they are counted at the end",
+            what, group.id,
+        )  # fmt: skip
+    counts += found
 
 
 def _check_finite(scorer: Scorer, group: RankedGroup, scores: Sequence[float]) -> None:

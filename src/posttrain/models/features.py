@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from posttrain.errors import UserError
+from posttrain.models.architecture import after_layers, layers_of
 from posttrain.models.loading import contents
 from posttrain.rows.attention import mask_for
 from posttrain.rows.layout import LAYOUTS, lay_out
@@ -104,15 +105,18 @@ def _compute_features(
     checkpoint: Path, rows: Sequence[TokenizedGroup], settings: FeatureSettings, batch_tokens: int
 ) -> Tensor:
     model = AutoModel.from_pretrained(checkpoint).eval()
-    if not 1 <= settings.layer <= len(model.layers):
+    owner, name = layers_of(model)
+    layers: Any = getattr(owner, name)
+    if not 1 <= settings.layer <= len(layers):
         raise UserError(
-            f"layer must lie between 1 and {len(model.layers)}, the layers of {checkpoint.name}; "
+            f"layer must lie between 1 and {len(layers)}, the layers of {checkpoint.name}; "
             f"got {settings.layer}"
         )
     # Later layers and the final normalisation would be computed for nothing.
-    model.layers = model.layers[: settings.layer]
-    model.config.num_hidden_layers = settings.layer
-    model.norm = nn.Identity()
+    for after in after_layers(model):
+        setattr(owner, after, nn.Identity())
+    setattr(owner, name, layers[: settings.layer])
+    model.config.get_text_config().num_hidden_layers = settings.layer
     pooled = []
     start = 0
     while start < len(rows):

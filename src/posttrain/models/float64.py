@@ -2,9 +2,11 @@
 
 A Llama in float64 still computes its normalisations and rotary angles in float32, whose last digit
 depends on the CPU's instruction set. Training amplifies that: after a few hundred steps it shows in
-the fourth digit. For real training the stock modules are right.
+the fourth digit. Scores of a loaded model come from the stock modules, in every precision.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,19 +48,47 @@ def compute_in_double(model: PreTrainedModel) -> PreTrainedModel:
 
     Other precisions, and rotary embeddings of another type than the default, are left alone.
     """
-    if model.dtype != torch.float64:
-        return model
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, LlamaRMSNorm):
-                norm = nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon)
-                norm.weight = child.weight
-                setattr(parent, name, norm)
-            elif isinstance(child, LlamaRotaryEmbedding) and child.rope_type == "default":
-                config: LlamaConfig = child.config
-                head_size = getattr(config, "head_dim", None) or (
-                    config.hidden_size // config.num_attention_heads
-                )
-                parameters: Any = config.rope_parameters
-                setattr(parent, name, DoubleRotaryEmbedding(parameters["rope_theta"], head_size))
+    for parent, name, child in _in_single(model):
+        setattr(parent, name, _doubled(child))
     return model
+
+
+@contextmanager
+def computing_in_double(model: PreTrainedModel) -> Iterator[None]:
+    """Within, a model is as :func:`compute_in_double` makes it; afterwards it is as before."""
+    replaced = _in_single(model)
+    compute_in_double(model)
+    try:
+        yield
+    finally:
+        for parent, name, child in replaced:
+            if isinstance(child, LlamaRMSNorm):
+                # FSDP has put another parameter in its place.
+                child.weight = getattr(parent, name).weight
+            setattr(parent, name, child.to(model.device))
+
+
+def _in_single(model: PreTrainedModel) -> list[tuple[nn.Module, str, Any]]:
+    """Float32 parts of a float64 Llama: the module that holds each, its name there, and itself."""
+    if model.dtype != torch.float64:
+        return []
+    return [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, LlamaRMSNorm)
+        or (isinstance(child, LlamaRotaryEmbedding) and child.rope_type == "default")
+    ]
+
+
+def _doubled(module: Any) -> nn.Module:
+    if isinstance(module, LlamaRMSNorm):
+        norm = nn.RMSNorm(module.weight.shape, eps=module.variance_epsilon)
+        norm.weight = module.weight
+        return norm
+    config: LlamaConfig = module.config
+    head_size = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    parameters: Any = config.rope_parameters
+    return DoubleRotaryEmbedding(parameters["rope_theta"], head_size)

@@ -6,52 +6,103 @@ refused even where transformers has a class for it, because what it computes may
 
 import hashlib
 import json
+import re
 import textwrap
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import cached_file
 
 from posttrain.errors import UserError
+from posttrain.models.adapters import base_of
 
 #: Files that name the code which a checkpoint carries.
 _NAMES_CODE = ("config.json", "tokenizer_config.json")
 
 
-def load_classifier(checkpoint: str | Path, **settings: Any) -> tuple[Any, list[str]]:
-    """Load a classifier with one label, and names of the weights that its checkpoint lacks.
+@dataclass(frozen=True)
+class Report:
+    """In what a checkpoint and the classifier that is made of it differ, by names of weights.
 
-    Those weights are random. ``settings`` are for ``from_pretrained``.
+    Attributes:
+        lacking: Weights of the classifier that the checkpoint lacks; they are random.
+        unused: Weights of the checkpoint that the classifier has no place for.
+    """
+
+    lacking: list[str]
+    unused: list[str]
+
+
+def load_classifier(
+    checkpoint: str | Path, *, seed: int = 0, **settings: Any
+) -> tuple[PreTrainedModel, Report]:
+    """Load a classifier with one label; an adapter stays beside its base's weights.
+
+    ``seed`` is for weights that are random; ``settings`` are for ``from_pretrained``.
 
     Raises:
         UserError: If there is no such checkpoint, it is not readable, it needs code or pickles, or
             transformers cannot load it as a classifier with these settings.
     """
+    base = base_of(checkpoint)
+    if base is None:
+        return _load(checkpoint, seed, settings)
+    if base_of(base) is not None:
+        raise UserError(
+            f"{str(checkpoint)!r} adapts {base!r}, which is an adapter itself; merge that one into "
+            "its own base first (for a checkpoint of a run: take the folder of the finished run)"
+        )
+    try:
+        # Loading an adapter, transformers does not say what its base lacks.
+        _, of_base = _load(base, seed, settings)
+    except UserError as error:
+        raise UserError(
+            f"{str(checkpoint)!r} is an adapter, whose base (base_model_name_or_path in its "
+            f"adapter_config.json) cannot be loaded: {error}"
+        ) from error
+    model, own = _load(checkpoint, seed, settings)
+    lacking = [
+        name
+        for name in of_base.lacking
+        if not (name.startswith("score.") and hasattr(model.score, "modules_to_save"))
+    ]
+    return model, Report(lacking + own.lacking, of_base.unused + own.unused)
+
+
+def _load(
+    checkpoint: str | Path, seed: int, settings: dict[str, Any]
+) -> tuple[PreTrainedModel, Report]:
     _refuse_code(checkpoint)
     _refuse_pickles(checkpoint)
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint,
-            num_labels=1,
-            output_loading_info=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            **settings,
-        )
+        # The caller's random numbers go on as if nothing had been drawn here.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                checkpoint,
+                num_labels=1,
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                **settings,
+            )
     except (OSError, SafetensorError) as error:
         raise _unreadable(checkpoint, error) from None
-    except (ValueError, StrictDataclassError) as error:
-        # An unknown kind of model, a setting of the wrong type, an unknown attention.
+    except (ValueError, StrictDataclassError, ImportError, AssertionError) as error:
+        reason = _why_unloadable(error, settings.get("attn_implementation"))
         raise UserError(
-            f"{str(checkpoint)!r} cannot be loaded as a reward model: {_shortened(error)}"
+            f"{str(checkpoint)!r} cannot be loaded as a reward model: {reason}"
         ) from error
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
@@ -60,7 +111,7 @@ def load_classifier(checkpoint: str | Path, **settings: Any) -> tuple[Any, list[
             f"{str(checkpoint)!r} has weights of other shapes than a model with one score, such as "
             "a head with several labels; take a language model, or a reward model (num_labels=1)"
         ) from None
-    return model, sorted(report["missing_keys"])
+    return model, Report(sorted(found["missing_keys"]), sorted(found["unexpected_keys"]))
 
 
 def load_tokenizer(
@@ -71,6 +122,7 @@ def load_tokenizer(
     Raises:
         UserError: If there is no such tokenizer, it needs code, or it has no padding token.
     """
+    _refuse_sharded(checkpoint)
     _refuse_code(checkpoint)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
@@ -86,15 +138,15 @@ def load_tokenizer(
     if pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
             raise UserError(
-                f"pad_token {pad_token!r} is not in the vocabulary of {str(checkpoint)!r}"
+                f"--pad_token {pad_token!r} is not in the vocabulary of {str(checkpoint)!r}"
             )
         tokenizer.pad_token = pad_token
     if tokenizer.pad_token_id is None:
         candidates = [token for token in tokenizer.get_added_vocab() if "pad" in token.lower()]
         such_as = f", such as {' or '.join(candidates)}" if candidates else ""
         raise UserError(
-            f"the tokenizer of {str(checkpoint)!r} has no padding token; set pad_token to a token "
-            f"that never ends a response{such_as}"
+            f"the tokenizer of {str(checkpoint)!r} has no padding token; set --pad_token to a "
+            f"token that never ends a response{such_as}"
         )
     if chat_template is not None:
         tokenizer.chat_template = chat_template
@@ -136,6 +188,17 @@ def _hash(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _refuse_sharded(checkpoint: str | Path) -> None:
+    """Checkpoints of FSDP hold no model that transformers could load."""
+    folder = Path(checkpoint)
+    if any(folder.glob("pytorch_model_fsdp_*")) and not (folder / "config.json").exists():
+        raise UserError(
+            f"{str(checkpoint)!r} holds weights in the shards of a run with FSDP, which that run "
+            f"alone can read; go on with it (--resume), and take the model that it writes at its "
+            f"end into {str(folder.parent)!r}"
+        )
+
+
 def _refuse_code(checkpoint: str | Path) -> None:
     for name in _NAMES_CODE:
         try:
@@ -159,7 +222,11 @@ def _refuse_code(checkpoint: str | Path) -> None:
 
 def _refuse_pickles(checkpoint: str | Path) -> None:
     folder = Path(checkpoint)
-    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    pickles = sorted(
+        path.name
+        for pattern in ("pytorch_model*.bin", "adapter_model*.bin")
+        for path in folder.glob(pattern)
+    )
     if pickles and not any(folder.glob("*.safetensors")):
         raise _pickled(checkpoint, pickles[0])
 
@@ -171,6 +238,23 @@ def _pickled(checkpoint: str | Path, name: str) -> UserError:
         "(from_pretrained and then save_pretrained of transformers write safetensors) and load "
         "the result"
     )
+
+
+def _why_unloadable(error: Exception, attention: str | None) -> str:
+    """What transformers means, without its Python arguments and lists of classes."""
+    text = str(error)
+    if attention is not None and ("attn_impl" in text or "flash" in text.lower()):
+        return f"it has no attention {attention!r} here; set --attention to eager, or leave it out"
+    if unknown := re.search(r"Unrecognized configuration class <class '[\w.]*?(\w+)'>", text):
+        return (
+            f"transformers has no sequence classifier for a {unknown[1]}; take a model with a "
+            "decoder that has one, such as a Llama, Qwen, Gemma or GPT-2"
+        )
+    if "Padding_idx" in text:
+        return "the pad_token_id of its config.json is beyond its embeddings; correct it there"
+    if isinstance(error, ImportError):
+        return f"{_shortened(error)}; if its weights are quantised, take those that are not"
+    return _shortened(error)
 
 
 def _shortened(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Reward models: a stock ``AutoModelForSequenceClassification`` with one label, scoring rows."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MethodType
@@ -14,12 +15,17 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.errors import UserError
-from posttrain.models.float64 import compute_in_double
+from posttrain.models.architecture import check_decoder, vocabulary_size
 from posttrain.models.loading import load_classifier, load_tokenizer
 from posttrain.models.rotary import rope_side
 from posttrain.rows.attention import kernel_options, mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
+
+logger = logging.getLogger(__name__)
+
+#: What classes call the head that predicts the next token.
+NEXT_TOKEN_HEADS = {"lm_head", "embed_out", "output_projection"}
 
 
 def load(
@@ -41,43 +47,64 @@ def load(
         checkpoint: A folder, or a name on the Hugging Face hub, of a model whose class transformers
             has, with weights in safetensors (see :mod:`.models.loading`).
         seed: Seeds the score head.
-        dtype: Precision of the weights; default as stored. The score head is at least float32. A
-            float64 model computes in float64 throughout (see :mod:`.models.float64`).
+        dtype: Precision of the weights; default as stored. The score head is at least float32.
         attention: Attention implementation, by transformers' names; default transformers' own.
-        pad_token: Padding token, for a tokenizer that has none or one that ends responses.
+        pad_token: Padding token, for a tokenizer that has none or one that ends responses. The
+            model's ``stored_pad_token_id`` is the one that its checkpoint names, or None.
         chat_template: Chat template, for a tokenizer that has none.
 
     Raises:
         UserError: If there is no such checkpoint, it needs code or pickles, it is not a model of
-            this kind or lacks weights, or the tokenizer has no padding token.
+            this kind or lacks weights, or the tokenizer has no padding token that it knows.
     """
     tokenizer = load_tokenizer(checkpoint, pad_token, chat_template)
-    # The caller's random numbers go on as if nothing had been drawn here.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model, lacking = load_classifier(
-            checkpoint, dtype=dtype or "auto", attn_implementation=attention
-        )
-    missing = [name for name in lacking if not name.startswith("score.")]
+    model: Any
+    model, report = load_classifier(
+        checkpoint, seed=seed, dtype=dtype or "auto", attn_implementation=attention
+    )
+    check_decoder(model)
+    missing = [name for name in report.lacking if not name.startswith("score.")]
     if missing:
         raise UserError(
             f"{str(checkpoint)!r} lacks {len(missing)} weights of a {type(model).__name__}, such "
             f"as {missing[0]}, which would be random; check that it is a whole model of this kind"
         )
-    model.has_fresh_head = bool(lacking)
+    unused = [name for name in report.unused if NEXT_TOKEN_HEADS.isdisjoint(name.split("."))]
+    if unused:
+        logger.warning(
+            "%d weights of %s have no place in a %s and are not used%s: %s",
+            len(unused), checkpoint, type(model).__name__,
+            "; its score head is drawn anew" if report.lacking else "",
+            ", ".join(unused[:3]) + (", …" if len(unused) > 3 else ""),
+        )  # fmt: skip
+    size, pad_token_id = vocabulary_size(model), tokenizer.pad_token_id
+    assert isinstance(pad_token_id, int)
+    if pad_token_id >= size:
+        raise UserError(
+            f"the padding token {tokenizer.pad_token!r} of {str(checkpoint)!r} has the id "
+            f"{pad_token_id}, and the model embeddings for ids below {size} only; set --pad_token "
+            "to a token that the model knows and that never ends a response"
+        )
+    model.has_fresh_head = bool(report.lacking)
+    if Path(checkpoint).is_dir():
+        # A run's adapters name it as their base: from everywhere, and not what an adapter adapts.
+        model.name_or_path = str(Path(checkpoint).resolve())
     return as_reward_model(model, tokenizer), tokenizer
 
 
 def as_reward_model(model: Any, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Prepare a stock classifier with one label, in place, as :func:`load` promises."""
-    model.config.pad_token_id = tokenizer.pad_token_id
+    # A multimodal model has another configuration within, which is the one that it reads.
+    text = model.config.get_text_config()
+    model.stored_pad_token_id = getattr(text, "pad_token_id", None)
+    model.config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
     # Otherwise pipeline("text-classification") passes a single label through a sigmoid.
     model.config.problem_type = "regression"
     if model.dtype in (torch.bfloat16, torch.float16):
         head = score_head(model).float()
         # The stock forward would multiply a half-precision state with the float32 head and fail.
         head.register_forward_pre_hook(_match_precision)
-    return compute_in_double(model).eval()
+    return model.eval()
 
 
 def has_fresh_head(model: PreTrainedModel) -> bool:
@@ -97,7 +124,7 @@ def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
         raise UserError(
             f"responses of {tokenizer.name_or_path!r} end with its padding token "
             f"{tokenizer.pad_token!r}, so other programs would score them one token early; set "
-            "pad_token to a token that never ends a response"
+            "--pad_token to a token that never ends a response"
         )
 
 
@@ -127,23 +154,6 @@ def score_head(model: PreTrainedModel) -> nn.Linear:
             "AutoModelForSequenceClassification and num_labels=1"
         )
     return head
-
-
-def freeze_below(model: PreTrainedModel, top_layers: int) -> None:
-    """Freeze all but the last layers, the final normalisation and the score head.
-
-    ``top_layers`` says how many layers stay trainable; 0 freezes nothing.
-
-    Raises:
-        UserError: If the model has fewer layers, or the number is negative.
-    """
-    if top_layers == 0:
-        return
-    body: Any = model.base_model
-    if not 0 < top_layers <= len(body.layers):
-        raise UserError(f"top_layers={top_layers}, but the model has {len(body.layers)} layers")
-    for module in (body.embed_tokens, *body.layers[: len(body.layers) - top_layers]):
-        module.requires_grad_(False)
 
 
 def accept_rows(model: Any) -> Any:

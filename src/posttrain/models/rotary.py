@@ -1,10 +1,15 @@
 """Rotary embeddings whose frequencies depend on the length of the longest row of a batch."""
 
+import logging
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from posttrain.errors import UserError
+from posttrain.rows.tokenization import Limits
+
+logger = logging.getLogger(__name__)
 
 
 def rope_boundary(config: PreTrainedConfig) -> int | None:
@@ -18,6 +23,22 @@ def rope_boundary(config: PreTrainedConfig) -> int | None:
     """
     kinds = _boundaries(config)
     return min(kinds.values(), default=None)
+
+
+def within_boundary(config: PreTrainedConfig, limits: Limits) -> Limits:
+    """Limits that leave no row beyond :func:`rope_boundary`; where they are lowered, the log says so.
+
+    For training, whose rows of either side are computed together.
+    """
+    boundary = rope_boundary(config)
+    if boundary is None or (limits.max_tokens is not None and limits.max_tokens <= boundary):
+        return limits
+    logger.info(
+        "prompts are cut so that rows have at most %d tokens (max_tokens): longer ones would change "
+        "this model's rotary frequencies, also for the rows beside them", boundary,
+    )  # fmt: skip
+    row = None if limits.max_row_tokens is None else min(limits.max_row_tokens, boundary)
+    return replace(limits, max_tokens=boundary, max_row_tokens=row)
 
 
 def rope_side(config: PreTrainedConfig, length: int) -> bool:

@@ -1,16 +1,14 @@
 """Ranked groups as token ids: one prompt, and each response that may follow it."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.errors import UserError
+from posttrain.rows.rendering import Reading, altered_counts, read_responses
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,14 @@ class TokenizedGroup:
     Attributes:
         trimmed: How many prompt tokens were cut off on the left to fit a limit.
         places: Index of each response in ``RankedGroup.responses``; by default 0, 1, ….
+        altered: Parts that the chat template leaves out or rewrites (see :class:`.Reading`).
     """
 
     prompt: tuple[int, ...]
     responses: tuple[tuple[int, ...], ...]
     trimmed: int = 0
     places: tuple[int, ...] = ()
+    altered: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if not self.prompt or not self.responses or not all(self.responses):
@@ -62,6 +62,10 @@ class TokenizedGroup:
         )
 
 
+#: What a limit is for, as messages call it.
+_NEEDED = {"max_tokens": "a response", "max_row_tokens": "its responses together"}
+
+
 class TooLongError(UserError):
     """A group fits into a limit only with no token left of its prompt."""
 
@@ -70,64 +74,104 @@ class NoPairError(UserError):
     """Two responses became equal in tokens, and no pair is left."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a model can read, and how long a group may be.
+
+    Attributes:
+        max_tokens: Most tokens of the prompt with one response; the model's context.
+        max_row_tokens: Most tokens of the prompt with all responses; the room in a single row.
+        skip_too_long: Groups whose responses exceed a limit are left out and counted; otherwise the
+            first one is an error.
+        vocabulary: How many ids the model has an embedding for.
+        skipped_end: Id that stock classes skip at the end of a row (see :func:`.read_responses`).
+        boundary: Length of a row beyond which the model computes positions otherwise (see
+            :func:`.rope_boundary`); rows on both sides of it cannot share a prompt.
+    """
+
+    max_tokens: int | None = None
+    max_row_tokens: int | None = None
+    skip_too_long: bool = False
+    vocabulary: int | None = None
+    skipped_end: int | None = None
+    boundary: int | None = None
+
+
 def tokenize_group(
     tokenizer: PreTrainedTokenizerBase,
     group: RankedGroup,
+    limits: Limits = Limits(),
     *,
-    max_tokens: int | None = None,
-    max_row_tokens: int | None = None,
     keep_equal: bool = False,
 ) -> TokenizedGroup:
-    """Tokenise a group through the tokenizer's chat template.
+    """Tokenise a group whose responses share all of a prompt, or what is left of it.
 
-    Prompt and responses are tokenised apart, so that all responses share the prompt's tokens
-    exactly. A group over a limit loses tokens on the left of its prompt, the same ones for every
-    response, because a prompt cut more for longer responses would reveal their length. A response
-    is never cut. Of responses that are equal in tokens, the rated one stays: chosen, then rejected,
-    then edited.
-
-    Args:
-        tokenizer: Has a chat template, in which a prompt is a prefix of the whole conversation.
-        group: The group.
-        max_tokens: Most tokens of the prompt with the longest response; the model's context.
-        max_row_tokens: Most tokens of the prompt with all responses; the room in a single row.
-        keep_equal: Keep responses that are equal in tokens: they can be scored, if not ranked.
+    Prompt and responses are those of the whole conversation (see :func:`.read_responses`), split
+    where all responses share the prompt's tokens. A group over a limit loses tokens on the left of
+    its prompt, the same ones for every response, because a prompt cut more for longer responses
+    would reveal their length. A response is never cut. Of responses that are equal in tokens, the
+    rated one stays: chosen, then rejected, then edited; with ``keep_equal`` all do.
 
     Raises:
+        UserError: See :func:`.read_responses`.
         TooLongError: If a limit leaves no token of the prompt.
         NoPairError: If fewer than two different responses are left.
     """
-    whole = tokenize_responses(tokenizer, group.prompt, group.responses)
-    prompt, ids = whole.prompt, whole.responses
-    places = tuple(range(len(ids))) if keep_equal else _distinct(ids)
+    reading = _read(tokenizer, group, limits)
+    places = tuple(range(len(reading.rows))) if keep_equal else _distinct(reading.rows)
     if len(places) < 2:
         raise NoPairError(
             f"group {group.id!r}: its responses are equal in tokens, so there is nothing to rank; "
             "leave the group out"
         )
-    responses = tuple(ids[place] for place in places)
-    over = [0]
-    for limit, name, needed, of in (
-        (max_tokens, "max_tokens", max(map(len, responses)), "its longest response"),
-        (max_row_tokens, "max_row_tokens", sum(map(len, responses)), "its responses together"),
-    ):
-        if limit is not None and needed >= limit:
-            raise TooLongError(
-                f"group {group.id!r} needs {needed} tokens for {of}, which leaves no room for a "
-                f"prompt within {name}={limit}; raise {name} or leave the group out"
-            )
-        if limit is not None:
-            over.append(len(prompt) + needed - limit)
-    return TokenizedGroup(prompt[max(over) :], responses, max(over), places)
+    whole = _split(reading, places)
+    needed = [len(response) for response in whole.responses]
+    trimmed = max(
+        _over(group, len(whole.prompt), max(needed), limits.max_tokens, "max_tokens"),
+        _over(group, len(whole.prompt), sum(needed), limits.max_row_tokens, "max_row_tokens"),
+    )
+    return _trim(whole, trimmed)
+
+
+def tokenize_apart(
+    tokenizer: PreTrainedTokenizerBase, group: RankedGroup, limits: Limits
+) -> tuple[TokenizedGroup, ...]:
+    """Tokenise a group so that a response's score depends on its prompt and itself alone.
+
+    Each response loses as much of its prompt as it needs to fit ``max_tokens``, whatever the others
+    need. Responses to the same rest of the prompt share it, as far as ``max_row_tokens`` allows.
+
+    Returns:
+        Groups whose ``places`` together are those of all responses.
+
+    Raises:
+        UserError, TooLongError: As for :func:`tokenize_group`.
+    """
+    reading = _read(tokenizer, group, limits)
+    room = limits.max_row_tokens
+    longest = min((limit for limit in (limits.max_tokens, room) if limit is not None), default=None)
+    alike: dict[tuple[int, bool], list[int]] = {}
+    for place, (row, end) in enumerate(zip(reading.rows, reading.ends, strict=True)):
+        trimmed = _over(group, end, len(row) - end, longest, "max_tokens")
+        beyond = limits.boundary is not None and len(row) - trimmed > limits.boundary
+        alike.setdefault((trimmed, beyond), []).append(place)
+    apart: list[TokenizedGroup] = []
+    for (trimmed, _), places in alike.items():
+        shared = _trim(_split(reading, places), trimmed)
+        if room is None or shared.total <= room:
+            apart.append(shared)
+        else:
+            apart += [_trim(_split(reading, [place]), trimmed) for place in places]
+    # What the template leaves out is counted once.
+    return (apart[0], *(replace(group, altered=()) for group in apart[1:]))
 
 
 def tokenize_responses(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], responses: Sequence[str]
 ) -> TokenizedGroup:
     """Tokenise a prompt with any number of responses, which need not be ranked, or different."""
-    head, tails = _render(tokenizer, prompt, responses)
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (head, *tails)]
-    return TokenizedGroup(tuple(ids[0]), tuple(map(tuple, ids[1:])))
+    reading = read_responses(tokenizer, prompt, responses)
+    return _split(reading, range(len(responses)))
 
 
 @dataclass(frozen=True)
@@ -136,8 +180,9 @@ class TokenizedSet:
 
     Attributes:
         kept: Index of each in the input.
-        counts: ``trimmed prompts``, ``dropped responses`` (equal in tokens to another one), and the
-            skipped groups: ``too long``, ``no pair left``. Only what occurred.
+        counts: ``trimmed prompts``, ``dropped responses`` (equal in tokens to another one), what
+            the chat template leaves out (:func:`.altered_counts`), and the skipped groups:
+            ``too long``, ``no pair left``. Only what occurred.
     """
 
     groups: list[TokenizedGroup]
@@ -148,34 +193,26 @@ class TokenizedSet:
 def tokenize_groups(
     tokenizer: PreTrainedTokenizerBase,
     groups: Iterable[RankedGroup],
-    *,
-    max_tokens: int | None = None,
-    max_row_tokens: int | None = None,
-    skip_too_long: bool = False,
+    limits: Limits = Limits(),
 ) -> TokenizedSet:
-    """Tokenise groups (see :func:`tokenize_group`) and count what was cut, dropped or skipped.
-
-    With ``skip_too_long``, groups whose responses exceed a limit are skipped; otherwise the first
-    one raises :class:`TooLongError`.
-    """
+    """Tokenise groups (see :func:`tokenize_group`) and count what was cut, dropped or skipped."""
     counts: Counter[str] = Counter()
     tokenized_groups: list[TokenizedGroup] = []
     kept = []
     for index, group in enumerate(groups):
         try:
-            tokenized = tokenize_group(
-                tokenizer, group, max_tokens=max_tokens, max_row_tokens=max_row_tokens
-            )
+            tokenized = tokenize_group(tokenizer, group, limits)
         except NoPairError:
             counts["no pair left"] += 1
             continue
         except TooLongError:
-            if not skip_too_long:
+            if not limits.skip_too_long:
                 raise
             counts["too long"] += 1
             continue
         counts["trimmed prompts"] += tokenized.trimmed > 0
         counts["dropped responses"] += len(group.responses) - len(tokenized.responses)
+        counts += altered_counts(tokenized.altered)
         tokenized_groups.append(tokenized)
         kept.append(index)
     counts += Counter()  # drops what did not occur
@@ -184,55 +221,48 @@ def tokenize_groups(
     return TokenizedSet(tokenized_groups, kept, dict(counts))
 
 
+def _read(tokenizer: PreTrainedTokenizerBase, group: RankedGroup, limits: Limits) -> Reading:
+    try:
+        return read_responses(
+            tokenizer,
+            group.prompt,
+            group.responses,
+            skipped_end=limits.skipped_end,
+            vocabulary=limits.vocabulary,
+        )
+    except UserError as error:
+        raise UserError(f"record {group.id!r}: {error}") from error
+
+
+def _split(reading: Reading, places: Sequence[int]) -> TokenizedGroup:
+    """Some responses, and as much of the prompt as they share."""
+    end = min(reading.ends[place] for place in places)
+    rows = [reading.rows[place] for place in places]
+    return TokenizedGroup(
+        rows[0][:end], tuple(row[end:] for row in rows), 0, tuple(places), reading.altered
+    )
+
+
+def _over(group: RankedGroup, prompt: int, needed: int, limit: int | None, name: str) -> int:
+    """How many tokens of a prompt are beyond a limit, beside so many that are needed."""
+    if limit is None:
+        return 0
+    if needed >= limit:
+        raise TooLongError(
+            f"group {group.id!r} needs {needed} tokens for {_NEEDED[name]}, which leaves no room "
+            f"for a prompt within {name}={limit}; raise it as far as the model's context allows "
+            "(--max_tokens, --pack_length), or leave such groups out (--skip_too_long)"
+        )
+    return max(0, prompt + needed - limit)
+
+
+def _trim(group: TokenizedGroup, trimmed: int) -> TokenizedGroup:
+    return replace(group, prompt=group.prompt[trimmed:], trimmed=trimmed)
+
+
 def _distinct(responses: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Places to keep, ascending; chosen wins over rejected, and both over edited."""
     by_ids: dict[tuple[int, ...], int] = {}
     for place in (len(responses) - 2, len(responses) - 1, *range(len(responses) - 2)):
         by_ids.setdefault(responses[place], place)
     return tuple(sorted(by_ids.values()))
-
-
-def _render(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Message], responses: Sequence[str]
-) -> tuple[str, list[str]]:
-    """Text of the prompt, and what each response adds to it, in the tokenizer's chat format."""
-    if tokenizer.chat_template is None:
-        raise UserError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template; set "
-            "tokenizer.chat_template to the format its model was trained on"
-        )
-    turns = [{"role": turn.role, "content": turn.content} for turn in prompt]
-    head = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    tails = []
-    for response in responses:
-        conversation = [*turns, {"role": "assistant", "content": response}]
-        whole = str(tokenizer.apply_chat_template(conversation, tokenize=False))
-        if not whole.startswith(head):
-            raise UserError(
-                f"the chat template of {tokenizer.name_or_path!r} does not continue a prompt with "
-                "its response: the prompt with add_generation_prompt=True must be a prefix of the "
-                "whole"
-            )
-        tails.append(whole[len(head) :])
-    return head, tails
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long a group may be (see :func:`tokenize_group`).
-
-    With ``skip_too_long``, groups whose responses exceed a limit are left out and counted;
-    otherwise the first one is an error.
-    """
-
-    max_tokens: int | None = None
-    max_row_tokens: int | None = None
-    skip_too_long: bool = False
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """Changes with everything that decides how a conversation becomes token ids."""
-    # Templates may name special tokens, such as eos_token, without spelling them out.
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    content = [tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, special]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import accumulate, combinations
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow.compute
 import torch
 from datasets import Dataset, Features, List, Value
 from torch import Tensor
@@ -24,6 +26,7 @@ class TrainingPair:
     Attributes:
         winner: Index of the preferred response in :attr:`TrainingGroup.tokens`.
         loser: Index of the other response.
+        margin: By how much the winner's score is to exceed the loser's.
         weight: Weight in the loss, relative to the other pairs.
         strength: How much better the winner is, 1 to 4; 0 if nobody said. Only metrics go by it.
     """
@@ -219,8 +222,22 @@ class GroupCollator:
         } | batch.tensors()
 
 
+def refuse_margins(rows: Dataset) -> None:
+    """Refuse a data set with a margin for Plackett–Luce, before a step would meet it."""
+    parts = rows.select_columns("margins").with_format("arrow").iter(batch_size=10_000)
+    count = sum(
+        np.count_nonzero(np.asarray(pyarrow.compute.list_flatten(part["margins"])))
+        for part in parts
+    )
+    if count:
+        raise UserError(
+            f"loss_type plackett-luce has no place for margins, and {count} pairs have one; leave "
+            "them aside (--margins none), or use loss_type pairs"
+        )
+
+
 def check_ranking(batch: Mapping[str, Tensor]) -> None:
-    """Refuse a batch whose pairs are not all pairs of each group, with margin 0 and weight 1."""
+    """Refuse a batch whose pairs are not all pairs of each group, with weight 1."""
     counts = batch["response_counts"]
     ends = counts.cumsum(0).tolist()
     all_pairs = [
@@ -228,9 +245,8 @@ def check_ranking(batch: Mapping[str, Tensor]) -> None:
         for pair in combinations(range(end - count, end), 2)
     ]  # fmt: skip
     pairs = sorted(zip(batch["winners"].tolist(), batch["losers"].tolist(), strict=True))
-    plain = (batch["margins"] == 0).all() and (batch["weights"] == 1).all()
-    if not (plain and pairs == all_pairs):
+    if not ((batch["weights"] == 1).all() and pairs == all_pairs):
         raise UserError(
-            "loss_type plackett-luce ranks all responses of a group, without margins and weights; "
+            "loss_type plackett-luce ranks all responses of a group, without weights; "
             "make groups with TrainingGroup.with_all_pairs, or use loss_type pairs"
         )

@@ -6,6 +6,7 @@ kept in the cache, under names that change with data, settings and code, and are
 when they are read. What stays in memory is a few numbers a group.
 """
 
+import logging
 import os
 import signal
 from collections import Counter
@@ -15,29 +16,32 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.compute
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import ROWS_PER_BATCH, Stored, group_of
 from posttrain.errors import UserError
-from posttrain.rows.tokenization import (
-    Limits,
-    NoPairError,
-    TooLongError,
-    tokenize_group,
-    tokenizer_hash,
-)
+from posttrain.rows.rendering import altered_counts, tokenizer_hash
+from posttrain.rows.tokenization import Limits, NoPairError, TooLongError, tokenize_group
 from posttrain.storage import cache
 from posttrain.training.collator import FEATURES, training_record
 from posttrain.training.pairing import Pairing
 
+logger = logging.getLogger(__name__)
+
 #: Raise when groups become other rows of training data: here, in :mod:`.rows.tokenization`,
-#: :mod:`.pairing`, :mod:`.collator` (``training_record``) or :mod:`.losses` (margins).
-VERSION = 1
+#: :mod:`.rows.rendering`, :mod:`.pairing`, :mod:`.collator` (``training_record``) or
+#: :mod:`.losses` (margins).
+VERSION = 2
 #: Beside each tokenised group: prompt tokens cut off, responses dropped because they equal others
-#: in tokens, and why it is left out.
-_ACCOUNT = {"trimmed": Value("int32"), "dropped": Value("int32"), "problem": Value("string")}
+#: in tokens, parts that the chat template leaves out, and why the group is left out.
+_ACCOUNT = {
+    "trimmed": Value("int32"),
+    "dropped": Value("int32"),
+    "altered": List(Value("string")),
+    "problem": Value("string"),
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,13 @@ def tokenized(
             counts[entry["values"]] = entry["counts"]
     counts["trimmed prompts"] = int((np.asarray(table["trimmed"][:]) > 0).sum())
     counts["dropped responses"] = int(np.asarray(table["dropped"][:]).sum())
+    altered = altered_counts(pyarrow.compute.list_flatten(table["altered"][:]).to_pylist())
+    if altered:
+        logger.warning(
+            "the model does not read all of the texts: %s",
+            ", ".join(f"{number:,} {what}" for what, number in altered.items()),
+        )
+    counts += altered
     pair_counts = np.asarray(table["pair_count"][:])
     kept = np.flatnonzero(pair_counts)
     if not len(kept):
@@ -139,9 +150,7 @@ def _training_row(
     """A row of training data; without pairs, and with the reason, where there is none."""
     problem = ""
     try:
-        tokens = tokenize_group(
-            tokenizer, group, max_tokens=limits.max_tokens, max_row_tokens=limits.max_row_tokens
-        )
+        tokens = tokenize_group(tokenizer, group, limits)
     except NoPairError:
         problem = "groups whose responses are equal in tokens"
     except TooLongError:
@@ -151,10 +160,15 @@ def _training_row(
     if problem:
         counted = ("length", "total", "response_count", "pair_count", "label_count")
         empty = dict.fromkeys(counted, 0)
-        account = {"trimmed": 0, "dropped": 0, "problem": problem}
+        account = {"trimmed": 0, "dropped": 0, "altered": [], "problem": problem}
         return {name: empty.get(name, []) for name in FEATURES} | account
     record = training_record(pairs.apply(group, tokens))
     if not record["pair_count"]:
         problem = "groups of which the pairing takes no pair"
     dropped = len(group.responses) - len(tokens.responses)
-    return record | {"trimmed": tokens.trimmed, "dropped": dropped, "problem": problem}
+    return record | {
+        "trimmed": tokens.trimmed,
+        "dropped": dropped,
+        "altered": tokens.altered,
+        "problem": problem,
+    }

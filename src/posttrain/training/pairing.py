@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
+
 from posttrain.data.preferences import RESPONSES, PairKind, RankedGroup
 from posttrain.errors import UserError
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.training.collator import TrainingGroup, TrainingPair
-from posttrain.training.losses import margins_by_strength
+from posttrain.training.losses import MARGINS, margins_by_strength
 
 Weighting = Literal["pair", "prompt"]
 EditMargins = Literal["transitive", "none"]
@@ -54,8 +56,9 @@ class Pairing:
             group's pairs (InstructGPT's 1/C(K,2)), so all groups weigh the same. The trainer's loss
             is the mean over a step's pairs, so both hold within a step, and between steps as far as
             these hold the same share of edits.
-        margins: Margin by strength of chosen > rejected: a key of :data:`.losses.MARGINS`, or a
-            mapping.
+        margins: Margin of chosen > rejected. ``record``: the record's own, as in TRL, or 0 where it
+            has none. A key of :data:`.losses.MARGINS`, or a mapping: that of its strength; records'
+            own have then no say (see :meth:`leaves_margin`).
         edit_margins: Margins of pairs with an edit, which annotators did not rate. ``transitive``:
             edited beats rejected by at least as much as chosen does, so that pair takes the margin
             of chosen > rejected; how far edited is above chosen nobody said, so that pair has none.
@@ -66,7 +69,7 @@ class Pairing:
 
     pairs: str = "all"
     weighting: Weighting = "pair"
-    margins: str | Mapping[int, float] = "none"
+    margins: str | Mapping[int, float] = "record"
     edit_margins: EditMargins = "transitive"
     min_strength: int = 1
 
@@ -74,14 +77,13 @@ class Pairing:
         for name, known in (
             ("pairs", tuple(PAIRINGS)),
             ("weighting", get_args(Weighting)),
+            ("margins", ("record", *MARGINS)),
             ("edit_margins", get_args(EditMargins)),
             ("min_strength", (1, 2, 3, 4)),
         ):
-            if getattr(self, name) not in known:
-                raise UserError(
-                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(map(str, known))}"
-                )
-        margins_by_strength((), self.margins)
+            given = getattr(self, name)
+            if given not in known and not isinstance(given, Mapping):
+                raise UserError(f"unknown {name} {given!r}; known: {', '.join(map(str, known))}")
 
     def apply(self, group: RankedGroup, tokens: TokenizedGroup) -> TrainingGroup:
         """The comparisons of one group, of which there may be none.
@@ -113,6 +115,16 @@ class Pairing:
         )
         return TrainingGroup(tokens.in_order(used), tuple(pairs))
 
+    def leaves_margin(self, group: RankedGroup) -> bool:
+        """Whether the record's own margin has no say, because margins go by strength or are none.
+
+        >>> from posttrain.data.preferences import Message
+        >>> group = RankedGroup("a", (Message("user", "Why?"),), ("good", "bad"), margin=0.5)
+        >>> Pairing().leaves_margin(group), Pairing(margins="none").leaves_margin(group)
+        (False, True)
+        """
+        return bool(group.margin) and self.margins != "record"
+
     def _is_strong(self, group: RankedGroup) -> bool:
         if self.min_strength == 1:
             return True
@@ -128,6 +140,14 @@ class Pairing:
             kind != PairKind.RATED and self.edit_margins == "none"
         ):
             return 0.0
+        if self.margins == "record":
+            margin = group.margin or 0.0
+            if abs(margin) > torch.finfo(torch.float32).max:
+                raise UserError(
+                    f"group {group.id!r}: its margin {margin:g} is beyond float32, in which losses "
+                    "are computed; mend the record, or leave all margins aside (--margins none)"
+                )
+            return margin
         try:
             return margins_by_strength([group.strength], self.margins).item()
         except ValueError as error:

@@ -30,10 +30,11 @@ from transformers import EvalPrediction, Trainer
 
 from posttrain.errors import UserError
 from posttrain.models.exactness import check_exact
-from posttrain.models.reward_model import accept_rows, forward_scores
+from posttrain.models.float64 import computing_in_double
+from posttrain.models.reward_model import accept_rows, forward_scores, stock_model
 from posttrain.rows.layout import RowBatch
 from posttrain.training.checkpoints import BackgroundManifests, discard
-from posttrain.training.collator import GroupCollator
+from posttrain.training.collator import GroupCollator, refuse_margins
 from posttrain.training.config import RankingConfig
 from posttrain.training.divergence import check_weights, diverged
 from posttrain.training.fsdp import shard_head_in_fp32
@@ -69,7 +70,8 @@ class RankingTrainer(Trainer):
         data_collator: Lays groups out in rows.
         train_dataset: See :func:`.collator.training_set`. Plackett–Luce needs all pairs of each
             group, without margins and weights.
-        **kwargs: Passed on to ``Trainer``. A function given as ``compute_metrics`` takes the place
+        **kwargs: Passed on to ``Trainer``, such as the tokenizer as ``processing_class``, which
+            checkpoints then hold, too. A function given as ``compute_metrics`` takes the place
             of :meth:`pair_metrics`.
     """
 
@@ -118,7 +120,8 @@ class RankingTrainer(Trainer):
         )
         self._recent = RecentSteps()
         try:
-            result = super().train(*args, **kwargs)
+            with computing_in_double(stock_model(self.model)):  # type: ignore[arg-type]
+                result = super().train(*args, **kwargs)
         finally:
             self._manifests.wait()
         self._check_weights()
@@ -145,6 +148,8 @@ class RankingTrainer(Trainer):
             )
         self.add_callback(EpochCounter(sampler))
         whole_rankings = self.config.loss_type == "plackett-luce"
+        if whole_rankings:
+            refuse_margins(self.train_dataset)
         batches = TrainingBatches(self.collator, whole_rankings)
         persistent = self.config.dataloader_persistent_workers
         return step_loader(self.train_dataset, sampler, batches, self.config, persistent=persistent)

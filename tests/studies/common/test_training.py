@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from posttrain.models import reward_model
-from posttrain.models.reward_model import freeze_below
+from posttrain.models.architecture import freeze_below
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.studies.common import training
 from posttrain.studies.common.training import Recipe, train

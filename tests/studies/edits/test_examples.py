@@ -9,7 +9,7 @@ import torch
 
 from posttrain.evidence import records
 from posttrain.models import reward_model
-from posttrain.models.reward_model import freeze_below
+from posttrain.models.architecture import freeze_below
 from posttrain.rows.layout import LAYOUTS, lay_out
 from posttrain.studies.common import groups as study_groups
 from posttrain.studies.edits.data import load_edits

@@ -14,7 +14,7 @@ from posttrain.data.splits import folds
 from posttrain.models import features as feature_module
 from posttrain.models import heads as models_heads
 from posttrain.models.features import FeatureSettings
-from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
+from posttrain.rows.tokenization import Limits, TokenizedGroup, tokenize_group
 from posttrain.studies.common import heads
 from posttrain.studies.margin import heads as margin_heads
 from posttrain.studies.margin.heads import HeadSettings, run
@@ -239,7 +239,7 @@ def test_features_belong_to_chosen_and_rejected(tiny_checkpoint, tiny_model, mon
     winners, losers, trimmed = margin_heads._pair_features(
         RatedPairs.from_groups(groups), tiny_checkpoint, settings
     )
-    cut = [tokenize_group(tokenizer, group, max_tokens=limit) for group in rated]
+    cut = [tokenize_group(tokenizer, group, Limits(limit)) for group in rated]
     for side, place in ((winners, 0), (losers, 1)):
         rows = [TokenizedGroup(group.prompt, (group.responses[place],)) for group in cut]
         expected = feature_module.features(tiny_checkpoint, rows, FeatureSettings(2, "last"))

@@ -14,7 +14,7 @@ from posttrain.data.sources import human
 from posttrain.data.sources.simulator.annotators import SIMULATOR, simulate
 from posttrain.data.splits import split
 from posttrain.models import embedded
-from posttrain.rows.tokenization import TokenizedGroup, tokenize_groups
+from posttrain.rows.tokenization import Limits, TokenizedGroup, tokenize_groups
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def load_groups(
         ranked = [without_edit(group) for group in ranked]
         gold = gold and [qualities[-2:] for qualities in gold]
     tokenized = tokenize_groups(
-        AutoTokenizer.from_pretrained(checkpoint), ranked, max_tokens=settings.max_tokens
+        AutoTokenizer.from_pretrained(checkpoint), ranked, Limits(settings.max_tokens)
     )
     # A pair is judged by its rating, so both of its responses must be there.
     judged = [

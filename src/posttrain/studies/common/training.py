@@ -18,6 +18,8 @@ from posttrain.config.fields import setting
 from posttrain.errors import UserError
 from posttrain.evidence import records
 from posttrain.models import reward_model
+from posttrain.models.architecture import freeze_below
+from posttrain.models.float64 import compute_in_double
 from posttrain.rows.layout import Layout
 from posttrain.storage import cache
 from posttrain.training.collator import GroupCollator, LossType, TrainingGroup, training_set
@@ -89,9 +91,10 @@ def train(
         raise UserError("gpu is set, but torch finds no GPU; leave it out to train on the CPU")
     started = time.monotonic()
     model, tokenizer = reward_model.load(checkpoint, seed=seed)
+    compute_in_double(model)
     pad_token_id = tokenizer.pad_token_id
     assert isinstance(pad_token_id, int)
-    reward_model.freeze_below(model, recipe.top_layers)
+    freeze_below(model, recipe.top_layers)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = RankingConfig(
             scratch,

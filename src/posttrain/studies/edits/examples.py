@@ -25,6 +25,8 @@ from posttrain.data.splits import split
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples
 from posttrain.models import reward_model
+from posttrain.models.architecture import freeze_below
+from posttrain.models.float64 import compute_in_double
 from posttrain.rows.layout import LAYOUTS, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.groups import DataSettings, checkpoint_for
@@ -101,7 +103,8 @@ def measure(source: str, settings: ExampleSettings, cache_dir: Path | None) -> M
     shown = _shown(groups, judged, settings)
 
     before, _ = reward_model.load(checkpoint, seed=settings.seed)
-    reward_model.freeze_below(before, settings.top_layers)
+    compute_in_double(before)
+    freeze_below(before, settings.top_layers)
     chosen = choose(with_edit, groups.edits, ARM, settings.size, 1.0)
     after, pad_token_id = train(
         checkpoint, training_groups(groups, ARM, chosen), LAYOUTS["exact"], settings,

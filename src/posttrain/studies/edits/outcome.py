@@ -1,7 +1,7 @@
 """Arms of the study of edited responses, the cells it trains, and its tables."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -20,8 +20,10 @@ from posttrain.studies.edits.metrics import COLUMNS, edit_metrics
 from posttrain.training.collator import LossType
 from posttrain.training.pairing import Pairing
 
-#: Annotators' choices, and nothing else.
-ORDINARY = Pairing("rated")
+#: Annotators' choices, and nothing else; Llama 3's loss has no margins.
+ORDINARY = Pairing("rated", margins="none")
+#: And every comparison with an edit.
+ALL = replace(ORDINARY, pairs="all")
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,18 @@ class Arm:
 
 ARMS: dict[str, Arm] = {
     ArmName.IGNORE: Arm(),
-    ArmName.ADD_OVER_CHOSEN: Arm(Pairing("rated and edited over chosen")),
-    ArmName.ADD_OVER_REJECTED: Arm(Pairing("rated and edited over rejected")),
-    ArmName.ALL: Arm(Pairing("all")),
-    ArmName.BY_PROMPT: Arm(Pairing("all", weighting="prompt")),
-    ArmName.PLACKETT_LUCE: Arm(Pairing("all"), loss_type="plackett-luce"),
+    ArmName.ADD_OVER_CHOSEN: Arm(replace(ORDINARY, pairs="rated and edited over chosen")),
+    ArmName.ADD_OVER_REJECTED: Arm(replace(ORDINARY, pairs="rated and edited over rejected")),
+    ArmName.ALL: Arm(ALL),
+    ArmName.BY_PROMPT: Arm(replace(ALL, weighting="prompt")),
+    ArmName.PLACKETT_LUCE: Arm(ALL, loss_type="plackett-luce"),
     # As many pairs as without edits: edited > rejected takes the place of chosen > rejected.
-    ArmName.INSTEAD: Arm(Pairing("edited over rejected")),
+    ArmName.INSTEAD: Arm(replace(ORDINARY, pairs="edited over rejected")),
     # As many pairs as with one of an edit's pairs, and as many as with both.
     ArmName.ONE_MORE: Arm(added=1),
     ArmName.TWO_MORE: Arm(added=2),
-    ArmName.CLOSEST: Arm(Pairing("all"), half="closest"),
-    ArmName.FARTHEST: Arm(Pairing("all"), half="farthest"),
+    ArmName.CLOSEST: Arm(ALL, half="closest"),
+    ArmName.FARTHEST: Arm(ALL, half="farthest"),
 }
 #: Paired differences between two arms of one size and share.
 CONTRASTS = {

@@ -19,7 +19,7 @@ from posttrain.data.splits import folds
 from posttrain.errors import UserError
 from posttrain.evaluation.metrics import COLUMNS, sufficient_statistics
 from posttrain.models.features import FeatureSettings, features
-from posttrain.rows.tokenization import tokenize_group
+from posttrain.rows.tokenization import Limits, tokenize_group
 from posttrain.studies.common.groups import without_edit
 from posttrain.studies.common.heads import inner_folds, tuned_heads
 from posttrain.studies.common.settings import FrozenSettings
@@ -95,7 +95,8 @@ def _pair_features(
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     # Only chosen > rejected is rated; an edited response takes no part.
     rated = [without_edit(group) for group in pairs.groups]
-    groups = [tokenize_group(tokenizer, group, max_tokens=settings.max_tokens) for group in rated]
+    limits = Limits(settings.max_tokens)
+    groups = [tokenize_group(tokenizer, group, limits) for group in rated]
     response_features = features(
         checkpoint, groups, FeatureSettings(settings.layer, settings.pooling)
     )

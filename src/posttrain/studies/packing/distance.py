@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.models import reward_model
+from posttrain.models.float64 import compute_in_double
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.packing.outcome import TESTS
@@ -39,6 +40,7 @@ def distances(
         one prompt.
     """
     model, tokenizer = reward_model.load(checkpoint)
+    compute_in_double(model)
     assert isinstance(tokenizer.pad_token_id, int)
     rows: list[tuple[str, int, int, int, float]] = []
     # The yardstick of each group: sum of squared distances over its pairs, and their number.

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.models import reward_model
+from posttrain.models.float64 import compute_in_double
 from posttrain.rows.layout import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common.groups import DataSettings, checkpoint_for, load_groups
@@ -68,6 +69,7 @@ def equality(
         the norm of the gradient; NaN if not compared), ``rows`` and ``tokens``, padding included.
     """
     model, tokenizer = reward_model.load(checkpoint)
+    compute_in_double(model)
     assert isinstance(tokenizer.pad_token_id, int)
     items = list(training_set([TrainingGroup.with_all_pairs(group) for group in groups]))
     ways = {"separate rows": (LAYOUTS["separate"], False), **WAYS}

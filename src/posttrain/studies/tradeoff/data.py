@@ -22,7 +22,7 @@ from posttrain.data.sources import human
 from posttrain.data.sources.simulator.annotators import draw_candidates, simulate
 from posttrain.data.sources.simulator.tasks import Domain
 from posttrain.errors import UserError
-from posttrain.rows.tokenization import TokenizedGroup, tokenize_groups, tokenize_responses
+from posttrain.rows.tokenization import Limits, TokenizedGroup, tokenize_groups, tokenize_responses
 from posttrain.studies.common.groups import without_edit
 from posttrain.studies.tradeoff.keys import DomainName, Kind
 from posttrain.studies.tradeoff.sources import overview
@@ -199,7 +199,7 @@ def human_data(checkpoint: Path, *, pairs: int, max_tokens: int, seed: int) -> T
             for group in groups
         ]
         plain = _some(plain, pairs, seed)
-        tokenized = tokenize_groups(tokenizer, plain, max_tokens=max_tokens, skip_too_long=True)
+        tokenized = tokenize_groups(tokenizer, plain, Limits(max_tokens, skip_too_long=True))
         ranked += [plain[k] for k in tokenized.kept]
         tokens += tokenized.groups
         sources += [name] * len(tokenized.groups)

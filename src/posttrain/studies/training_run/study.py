@@ -164,7 +164,7 @@ def _fitting(
     fitting = []
     for group in groups:
         try:
-            tokens = tokenize_group(tokenizer, group, max_tokens=limits.max_tokens, keep_equal=True)
+            tokens = tokenize_group(tokenizer, group, limits, keep_equal=True)
         except TooLongError:
             continue
         fitting.append((group, tokens))
