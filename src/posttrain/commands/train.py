@@ -284,7 +284,7 @@ def _data(
     # Stock classes will read what is saved with this padding token.
     limits = replace(settings.limits(model), skipped_end=tokenizer.pad_token_id)
     if settings.max_tokens is None:
-        limits = within_boundary(model.config, limits)
+        limits = within_boundary(model.config, limits, settings.rows)
 
     def prepared(part: Stored) -> tuple[Tokenized, dict[str, int]]:
         made = tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)

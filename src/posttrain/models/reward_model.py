@@ -100,6 +100,9 @@ def as_reward_model(model: Any, tokenizer: PreTrainedTokenizerBase) -> PreTraine
     model.config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
     # Otherwise pipeline("text-classification") passes a single label through a sigmoid.
     model.config.problem_type = "regression"
+    if model.dtype == torch.float64 and model.config._experts_implementation == "grouped_mm":
+        # Torch groups the products of a mixture's experts in single and half precision only.
+        model.set_experts_implementation("eager")
     if model.dtype in (torch.bfloat16, torch.float16):
         head = score_head(model).float()
         # The stock forward would multiply a half-precision state with the float32 head and fail.

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from posttrain.errors import UserError
+from posttrain.rows.layout import Layout
 from posttrain.rows.tokenization import Limits
 
 logger = logging.getLogger(__name__)
@@ -25,8 +26,8 @@ def rope_boundary(config: PreTrainedConfig) -> int | None:
     return min(kinds.values(), default=None)
 
 
-def within_boundary(config: PreTrainedConfig, limits: Limits) -> Limits:
-    """Limits that leave no row beyond :func:`rope_boundary`; where they are lowered, the log says so.
+def within_boundary(config: PreTrainedConfig, limits: Limits, layout: Layout) -> Limits:
+    """Limits that leave no row beyond :func:`rope_boundary`; the log says so.
 
     For training, whose rows of either side are computed together.
     """
@@ -34,11 +35,13 @@ def within_boundary(config: PreTrainedConfig, limits: Limits) -> Limits:
     if boundary is None or (limits.max_tokens is not None and limits.max_tokens <= boundary):
         return limits
     logger.info(
-        "prompts are cut so that rows have at most %d tokens (max_tokens): longer ones would change "
-        "this model's rotary frequencies, also for the rows beside them", boundary,
+        "prompts are cut so that rows have at most %d tokens (max_tokens): longer ones would "
+        "change this model's rotary frequencies, also for the rows beside them", boundary,
     )  # fmt: skip
-    row = None if limits.max_row_tokens is None else min(limits.max_row_tokens, boundary)
-    return replace(limits, max_tokens=boundary, max_row_tokens=row)
+    limits = replace(limits, max_tokens=boundary)
+    if layout.rows == "separate" or layout.positions == "restarting":
+        return limits
+    return replace(limits, max_row_tokens=min(limits.max_row_tokens or boundary, boundary))
 
 
 def rope_side(config: PreTrainedConfig, length: int) -> bool:
