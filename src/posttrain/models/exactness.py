@@ -97,7 +97,7 @@ def _check(model: PreTrainedModel, layout: Layout, *, pad_token_id: int, shared_
     if not (shared_rows or layout.needs_mask(shared_rows=False)):
         return
     expected = separate if layout.is_exact else _states(model, rows(layout))
-    off = _norm(_states(model, rows(layout, pack_length=999 if shared_rows else None)) - expected)
+    off = _norm(_states(model, rows(layout, pack_length=160 if shared_rows else None)) - expected)
     seeing = _norm(_states(model, rows(Layout("single", "causal", "running"))) - separate)
     if not apart(off):
         raise UserError(
