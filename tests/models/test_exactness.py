@@ -152,12 +152,12 @@ class TestCheckExact:
         model.set_attn_implementation(implementation)
         check_exact(model, pad_token_id=0)
 
-    def test_a_model_that_cannot_take_the_mask_is_refused_with_the_layout(self):
+    def test_a_model_that_cannot_take_the_mask_is_refused_with_the_remedy(self):
         config = BloomConfig(
             vocab_size=WORDS, hidden_size=32, n_layer=1, n_head=2, num_labels=1, pad_token_id=0
         )
         model = BloomForSequenceClassification(config).eval()
-        with pytest.raises(ValueError, match=r"BloomFor.* cannot compute a row of layout .*single"):
+        with pytest.raises(ValueError, match=r"BloomFor.* takes no mask .*--layout separate"):
             check_exact(model, pad_token_id=0)
 
     @pytest.mark.parametrize("seed", range(5))

@@ -31,6 +31,7 @@ from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
 from posttrain.models import adapters, reward_model
 from posttrain.models.architecture import freeze_below
+from posttrain.models.rotary import within_boundary
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.rendering import tokenizer_hash
 from posttrain.training import saving
@@ -282,6 +283,8 @@ def _data(
         }
     # Stock classes will read what is saved with this padding token.
     limits = replace(settings.limits(model), skipped_end=tokenizer.pad_token_id)
+    if settings.max_tokens is None:
+        limits = within_boundary(model.config, limits, settings.rows)
 
     def prepared(part: Stored) -> tuple[Tokenized, dict[str, int]]:
         made = tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)

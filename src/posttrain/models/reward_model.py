@@ -4,19 +4,20 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.errors import UserError
 from posttrain.models.architecture import check_decoder, vocabulary_size
 from posttrain.models.loading import load_classifier, load_tokenizer
+from posttrain.models.rotary import rope_side
 from posttrain.rows.attention import kernel_options, mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, RowBatch, lay_out
 from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
@@ -103,6 +104,9 @@ def as_reward_model(model: Any, tokenizer: PreTrainedTokenizerBase) -> PreTraine
     model.config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
     # Otherwise pipeline("text-classification") passes a single label through a sigmoid.
     model.config.problem_type = "regression"
+    if model.dtype == torch.float64 and model.config._experts_implementation == "grouped_mm":
+        # Torch groups the products of a mixture's experts in single and half precision only.
+        model.set_experts_implementation("eager")
     if model.dtype in (torch.bfloat16, torch.float16):
         head = score_head(model).float()
         # The stock forward would multiply a half-precision state with the float32 head and fail.
@@ -254,7 +258,8 @@ def score(
     Groups are batched by length to save padding. In an exact layout, scores do not depend on the
     batching beyond rounding. ``batch_tokens`` limits a forward pass, padding included (in rows that
     groups share, of :func:`.rows.layout.lay_out`'s ``pack_length``: padding aside); a single larger
-    group is allowed.
+    group is allowed. Where rotary frequencies depend on the longest row (see :mod:`.rotary`), short
+    and long responses are computed apart.
 
     Returns:
         Shape ``[responses]``, on the CPU: by group in the given order, then by rank.
@@ -262,37 +267,70 @@ def score(
     was_training = model.training
     model.eval()
     try:
-        firsts = np.cumsum([0, *(len(group.responses) for group in groups)])
         head = score_head(stock_model(model)).weight.dtype
-        scores = torch.empty(int(firsts[-1]), dtype=torch.promote_types(head, torch.float32))
-        shared_rows = pack_length is not None
-        for members in _batches(groups, layout, batch_tokens, shared_rows=shared_rows):
-            chosen = [groups[k] for k in members]
-            batch = lay_out(chosen, layout, pad_token_id=pad_token_id, pack_length=pack_length)
-            places = np.concatenate([np.arange(firsts[k], firsts[k + 1]) for k in members])
+        count = sum(len(group.responses) for group in groups)
+        scores = torch.empty(count, dtype=torch.promote_types(head, torch.float32))
+        parts = _parts(model.config, groups, layout)
+        for members in _batches(parts, layout, batch_tokens, shared_rows=pack_length is not None):
+            batch = lay_out(
+                [part.group for part in members],
+                layout,
+                pad_token_id=pad_token_id,
+                pack_length=pack_length,
+            )
+            places = np.concatenate([part.places for part in members])
             scores[places] = forward_scores(model, batch.to(model.device)).cpu()
         return scores
     finally:
         model.train(was_training)
 
 
+class _Part(NamedTuple):
+    """Responses of a group that are computed together, and the places of their scores."""
+
+    group: TokenizedGroup
+    places: np.ndarray
+    side: bool
+
+
+def _parts(
+    config: PreTrainedConfig, groups: Sequence[TokenizedGroup], layout: Layout
+) -> list[_Part]:
+    """The groups, in two parts where responses lie on both sides of :func:`.rope_boundary`."""
+    parts = []
+    first = 0
+    restarting = layout.rows == "separate" or layout.positions == "restarting"
+    for group in groups:
+        lengths = [len(group.prompt) + len(response) for response in group.responses]
+        by_side: dict[bool, list[int]] = {}
+        for place, length in enumerate(lengths):
+            side = rope_side(config, length if restarting else group.total)
+            by_side.setdefault(side, []).append(place)
+        for side, places in by_side.items():
+            parts.append(_Part(group.in_order(places), first + np.array(places), side))
+        first += len(lengths)
+    return parts
+
+
 def _batches(
-    groups: Sequence[TokenizedGroup], layout: Layout, batch_tokens: int, *, shared_rows: bool
-) -> Iterator[list[int]]:
-    """Indices of groups of similar length, up to so many tokens at a time."""
-    members: list[int] = []
+    parts: Sequence[_Part], layout: Layout, batch_tokens: int, *, shared_rows: bool
+) -> Iterator[list[_Part]]:
+    """Parts of one side and of similar length, up to so many tokens at a time."""
+    members: list[_Part] = []
     rows = longest = tokens = 0
-    for k in sorted(range(len(groups)), key=lambda k: layout.tokens(groups[k])):
+    for part in sorted(parts, key=lambda part: (part.side, layout.tokens(part.group))):
+        group = part.group
         is_single = layout.rows == "single"
-        more_rows = 1 if is_single else len(groups[k].responses)
-        longest = max(longest, groups[k].total if is_single else groups[k].longest)
-        more_tokens = layout.tokens(groups[k])
+        more_rows = 1 if is_single else len(group.responses)
+        own_longest = group.total if is_single else group.longest
+        longest = max(longest, own_longest)
+        more_tokens = layout.tokens(group)
         size = tokens + more_tokens if shared_rows else (rows + more_rows) * longest
-        if members and size > batch_tokens:
+        if members and (size > batch_tokens or part.side != members[0].side):
             yield members
             members, rows, tokens = [], 0, 0
-            longest = groups[k].total if is_single else groups[k].longest
-        members.append(k)
+            longest = own_longest
+        members.append(part)
         rows, tokens = rows + more_rows, tokens + more_tokens
     if members:
         yield members

@@ -8,6 +8,9 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
+from posttrain.errors import UserError
+from posttrain.models.rotary import rope_boundary
+from posttrain.rows.layout import Layout
 from posttrain.training.collator import GroupCollator, check_ranking
 from posttrain.training.config import RankingConfig
 from posttrain.training.sampler import Sizes, Step, StepSampler, label_factor, share
@@ -107,6 +110,25 @@ def step_sampler(
         processes=accelerator.num_processes,
         process=accelerator.process_index,
     )
+
+
+def check_lengths(model: Any, dataset: Any, layout: Layout) -> None:
+    """Refuse rows that would change the rotary frequencies of the rows computed beside them.
+
+    Raises:
+        UserError: If a row of the data set is longer than :func:`.rope_boundary` allows.
+    """
+    boundary = rope_boundary(model.config)
+    if boundary is None:
+        return
+    running = layout.rows == "single" and layout.positions == "running"
+    longest = max(dataset["total" if running else "length"])
+    if longest > boundary:
+        raise UserError(
+            f"the longest row takes {longest} tokens, and beyond {boundary} this model has other "
+            f"rotary frequencies, also for the rows beside it; set --max_tokens {boundary}"
+            + (" and --layout exact" if running else "")
+        )
 
 
 def step_loader(

@@ -45,6 +45,7 @@ from posttrain.training.sampler import EpochCounter
 from posttrain.training.step_batches import (
     EvaluationBatches,
     TrainingBatches,
+    check_lengths,
     step_loader,
     step_sampler,
 )
@@ -105,14 +106,18 @@ class RankingTrainer(Trainer):
         self._manifests = BackgroundManifests()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, after a check that the model keeps apart what its rows are to keep apart.
+        """Train, after a check that each response is scored by itself and its prompt alone.
 
         Raises:
-            UserError: See :func:`.check_exact`. Also if losses, gradients or weights stop being
-                finite.
+            UserError: See :func:`.check_exact` and :func:`.check_lengths`. Also if losses,
+                gradients or weights stop being finite.
         """
-        if self.collator.needs_mask:
-            check_exact(self.model, pad_token_id=self.collator.pad_token_id)  # type: ignore[arg-type]
+        check_exact(
+            self.model,  # type: ignore[arg-type]
+            self.collator.layout,
+            pad_token_id=self.collator.pad_token_id,
+            shared_rows=self.collator.pack_length is not None,
+        )
         self._recent = RecentSteps()
         try:
             with computing_in_double(stock_model(self.model)):  # type: ignore[arg-type]
@@ -129,6 +134,7 @@ class RankingTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """One item a step: the micro-batches that this process computes (see :mod:`.sampler`)."""
+        check_lengths(self.model, self.train_dataset, self.collator.layout)
         shuffle = self.config.train_sampling_strategy == "random"
         sampler = step_sampler(
             self.train_dataset, self.collator, self.config, self.accelerator, shuffle=shuffle
@@ -155,6 +161,7 @@ class RankingTrainer(Trainer):
             dataset = self.eval_dataset[dataset]  # type: ignore[index]
         if dataset is None:
             raise UserError("there is no data set to evaluate on; give an eval_dataset")
+        check_lengths(self.model, dataset, self.collator.layout)
         sampler = step_sampler(dataset, self.collator, self.config, self.accelerator, shuffle=False)
         batches = EvaluationBatches(self.collator, self.config.groups_per_step)
         return step_loader(dataset, sampler, batches, self.config)
