@@ -35,6 +35,7 @@ from posttrain.evaluation.calibration import FILE, Calibration
 from posttrain.evaluation.combining import THRESHOLD, Rule
 from posttrain.evaluation.scoring import Scored, Scorer, score_with
 from posttrain.models import reward_model
+from posttrain.models.exactness import check_exact
 from posttrain.storage.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -239,6 +240,12 @@ def load_scorer(settings: ScoringSettings) -> Scorer:
             settings.model, settings.seed,
         )  # fmt: skip
     model.to(device)  # type: ignore[arg-type]
+    check_exact(
+        model,
+        settings.rows,
+        pad_token_id=int(tokenizer.pad_token_id),
+        shared_rows=settings.pack_length is not None,
+    )
     return Scorer(
         model,
         tokenizer,
