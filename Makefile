@@ -5,11 +5,12 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PARAMS ?= quick
+EXAMPLES ?= 10000
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book gpu-study test lint notebooks clean
+.PHONY: help book gpu-study test fuzz lint notebooks clean
 
 help:
 	@echo 'make book                 run every notebook with quick parameters, build the book'
@@ -18,6 +19,8 @@ help:
 	@echo 'make gpu-study            train SmolLM2 in full for every study, measure throughput: hours on'
 	@echo '                          a GPU, with POSTTRAIN_DATA; writes the records of the GPU column'
 	@echo 'make test                 lint, unit tests, committed notebooks compared with a new run'
+	@echo 'make fuzz                 $(EXAMPLES) random records, chat templates and tokenizers: each response'
+	@echo '                          has the score of the stock classifier, or is refused; EXAMPLES=500 tries 500'
 	@echo 'make lint                 ruff, mypy, and who may import whom'
 	@echo 'make notebooks            re-run the committed notebooks in place, before committing'
 	@echo 'make clean                remove everything that these targets made'
@@ -46,6 +49,11 @@ gpu-study: .venv/.stamp
 test: export OMP_NUM_THREADS = 1
 test: lint
 	$(RUN) pytest --nbval notebooks tests src/posttrain -n 2 --dist loadfile --durations 20
+
+# What is found is tried again first the next time; .hypothesis keeps it.
+fuzz: export OMP_NUM_THREADS = 1
+fuzz: .venv/.stamp
+	POSTTRAIN_FUZZ=$(EXAMPLES) $(RUN) pytest tests/evaluation/test_fuzz.py -k "not ordinary" -n 2
 
 lint: .venv/.stamp
 	$(RUN) ruff check

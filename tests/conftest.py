@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.models import embedded, reward_model
+from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import score_head
 from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
 
@@ -52,6 +53,8 @@ def load(tiny_checkpoint, grouped_checkpoint):
 
     def load(name, dtype=torch.float64):
         model, _ = reward_model.load(folders[name], dtype=dtype)
+        # As it is trained, and because float32 parts would round what these tests compare.
+        compute_in_double(model)
         torch.nn.init.normal_(score_head(model).weight, generator=torch.Generator().manual_seed(0))
         return model
 
@@ -60,8 +63,9 @@ def load(tiny_checkpoint, grouped_checkpoint):
 
 @pytest.fixture
 def tiny_model(tiny_checkpoint):
-    """A fresh reward model in float64 and its tokenizer; a test may change both."""
-    return reward_model.load(tiny_checkpoint)
+    """A fresh reward model, in float64 throughout, and its tokenizer; a test may change both."""
+    model, tokenizer = reward_model.load(tiny_checkpoint)
+    return compute_in_double(model), tokenizer
 
 
 @pytest.fixture

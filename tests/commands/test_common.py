@@ -4,13 +4,17 @@ import json
 
 import pytest
 import torch
+from transformers import AutoTokenizer, GPTJConfig, GPTJForSequenceClassification
 
 from posttrain import cli
 from posttrain.commands import score
 from posttrain.commands.calibrate import CalibrateSettings
 from posttrain.commands.common import (
+    ModelSettings,
+    RowSettings,
     check_packages,
     find_device,
+    load_model,
     refuse_overwriting,
     refuse_repeated,
 )
@@ -18,6 +22,7 @@ from posttrain.commands.evaluate import EvaluateSettings
 from posttrain.commands.train import TrainSettings
 from posttrain.data.sources import named
 from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.errors import UserError
 from posttrain.training.config import RankingConfig
 
 
@@ -196,7 +201,7 @@ def test_an_error_that_nobody_expected_keeps_its_traceback(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{% for %}", "the chat template cannot render a conversation: Expected an expression"),
+        (b"\n{% for %}", "template.jinja, line 2: no Jinja template (Expected an expression"),
         (b"{{ raise_exception('no system, please') }}", "conversation: no system, please"),
         (b"\xff\xfe", r"template.jinja: cannot be read (not UTF-8 text)"),
     ],
@@ -209,3 +214,32 @@ def test_a_chat_template_that_fails_is_said(tmp_path, tiny_checkpoint, capsys, c
     assert cli.main(["score", *options, str(path), "--output", str(output)]) == 1
     assert message in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.fixture
+def gptj(tiny_checkpoint, tmp_path):
+    """A class that has eager attention alone."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "rotary_dim": 4}
+    config = GPTJConfig(vocab_size=len(tokenizer), **sizes, pad_token_id=0, num_labels=1)
+    GPTJForSequenceClassification(config).save_pretrained(tmp_path / "gptj")
+    tokenizer.save_pretrained(tmp_path / "gptj")
+    return tmp_path / "gptj"
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_without_a_setting_attention_is_one_that_the_class_has(gptj, tiny_checkpoint, gpu):
+    rows = RowSettings(layout="exact")
+    for folder, expected in (
+        (gptj, "eager"),
+        (tiny_checkpoint, "flex_attention" if gpu else "sdpa"),
+    ):
+        model, _ = load_model(ModelSettings(model=str(folder)), rows, seed=0, gpu=gpu)
+        assert model.config._attn_implementation == expected
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "flex_attention", "flash_attention_2", "nonsense"])
+def test_an_attention_that_the_class_lacks_is_refused_by_its_option(gptj, attention):
+    settings = ModelSettings(model=str(gptj), attention=attention)
+    with pytest.raises(UserError, match=f"attention '{attention}' .*; set --attention to eager"):
+        load_model(settings, RowSettings(layout="separate"), seed=0, gpu=False)

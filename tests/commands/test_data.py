@@ -1,8 +1,12 @@
 """posttrain data: what is written, counted and refused."""
 
+import json
+import shutil
+
 import pytest
 from command_line import run
 
+from posttrain import cli
 from posttrain.data.reading import read_groups
 from posttrain.data.sources.simulator.annotators import simulate
 
@@ -117,3 +121,34 @@ def test_convert_that_fails_half_way_leaves_no_file(original, tmp_path, capsys):
 def test_convert_of_a_missing_original_is_refused(tmp_path, capsys):
     assert run("data", "convert", "ukpconvarg", tmp_path / "gone", tmp_path / "x.jsonl") == 1
     assert "gone" in capsys.readouterr().err
+
+
+def test_check_says_what_a_model_would_read(tiny_checkpoint, tmp_path, capsys):
+    path, model = tmp_path / "mine.jsonl", tmp_path / "model"
+    turns = [
+        {"role": role, "content": content}
+        for role, content in (
+            ("system", "Be brief."), ("user", "Why?"), ("assistant", "So."), ("assistant", "No."),
+        )
+    ]  # fmt: skip
+    records = [
+        {"prompt": "Why?", "chosen": "So.", "rejected": "No idea."},
+        {"prompt": turns[:2], "chosen": turns[2:3], "rejected": turns[3:]},
+        {"prompt": "Why? " * 300, "chosen": "So.", "rejected": "No idea."},
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert cli.main(["data", "check", str(path), "--model", str(tiny_checkpoint)]) == 0
+    out = capsys.readouterr().out
+    assert f"{path}: tokens of a prompt with a response: median" in out
+    assert "2 responses whose prompt is cut on the left" in out
+    shutil.copytree(tiny_checkpoint, model)
+    (model / "chat_template.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}"
+    )
+    assert cli.main(["data", "check", str(path), "--model", str(model)]) == 1
+    captured = capsys.readouterr()
+    assert "record 'mine-2': the chat template of" in captured.err
+    assert "no system role" in captured.err
+    assert "1 records that cannot be read" in captured.out
+    assert cli.main(["data", "check", str(path), "--model", str(model), "--skip-bad"]) == 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_runs import RUN, assert_equal_weights, refusal, train, weights
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -17,7 +18,7 @@ from posttrain import cli
 from posttrain.commands.train import TrainSettings
 from posttrain.data.mixing import counts_for, parse_mix
 from posttrain.models import reward_model
-from posttrain.training.checkpoints import checkpoints_in
+from posttrain.training.checkpoints import MANIFEST, checkpoints_in, verify_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +204,7 @@ def test_a_tokenizer_without_padding_or_template_is_refused_with_the_remedy(
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     message = refusal(capsys, train(tmp_path / "model", tmp_path / "run"))
-    name = {"pad_token": "no padding token; set pad_token", "chat_template": "no chat template"}
+    name = {"pad_token": "no padding token; set --pad_token", "chat_template": "no chat template"}
     assert name[lacking] in message
     template = tmp_path / "template.jinja"
     template.write_text(AutoTokenizer.from_pretrained(tiny_checkpoint).chat_template)
@@ -417,3 +418,65 @@ def test_what_is_logged_is_there_for_tensorboard(tiny_checkpoint, tmp_path):
         if value.tag == "train/loss"
     ]
     assert steps == [1, 2, 3]
+
+
+def scored(folder, tmp_path):
+    """Scores of some data by a folder, as ``posttrain score`` writes them."""
+    output = tmp_path / "scores.jsonl"
+    command = ["score", "--model", folder, "--data", "simulator:5:7", "--output", output]
+    assert cli.main([*map(str, command)]) == 0
+    return [json.loads(line)["score"] for line in output.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora_rank": 4}], ids=str)
+def test_a_checkpoint_is_scored_by_itself(tiny_checkpoint, tmp_path, changes):
+    folder = tmp_path / "run"
+    assert train(tiny_checkpoint, folder, save_steps=2, max_steps=2, **changes) == 0
+    checkpoint = folder / "checkpoint-2"
+    # The finished model is the last checkpoint, its adapters merged.
+    assert scored(checkpoint, tmp_path) == pytest.approx(scored(folder, tmp_path), abs=1e-6)
+    assert verify_manifest(checkpoint) is None
+    listed = json.loads((checkpoint / MANIFEST).read_text())
+    assert {"tokenizer.json", "chat_template.jinja"} <= listed.keys()
+
+
+def test_training_goes_on_from_adapters(tiny_checkpoint, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(tiny_checkpoint, first, lora_rank=4, save_steps=9, max_steps=9) == 0
+    adapter = first / "checkpoint-9"
+    # A rate of zero leaves what was merged.
+    assert train(adapter, second, max_steps=1, learning_rate=0) == 0
+    assert scored(second, tmp_path) == pytest.approx(scored(adapter, tmp_path), abs=1e-6)
+    before = weights(second)
+    third = tmp_path / "third"
+    assert train(adapter, third, lora_rank=2, max_steps=3, save_steps=3) == 0
+    after = weights(third)
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert 0 < torch.linalg.matrix_rank(after[name] - before[name], atol=1e-8) <= 2
+    # Nothing would merge the adapter's own base for it.
+    capsys.readouterr()
+    options = ["--data", "simulator:5:7", "--output", str(tmp_path / "scores.jsonl")]
+    code = cli.main(["score", "--model", str(third / "checkpoint-3"), *options])
+    assert "which is an adapter itself" in refusal(capsys, code)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "bloom"])
+def test_other_classes_are_trained_in_part_and_give_stock_scores(
+    tiny_checkpoint, tmp_path, architecture
+):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    config = AutoConfig.for_model(
+        architecture, vocab_size=len(tokenizer), hidden_size=16, n_head=2, n_layer=2
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    folder = tmp_path / "run"
+    changes = {"top_layers": 1, "max_steps": 2, "layout": "separate"}
+    assert train(tmp_path / "model", folder, **changes) == 0
+    before = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
+    after = weights(folder)
+    still = {
+        name for name, weight in before.items() if torch.equal(weight, after.get(name, weight))
+    }
+    assert any(".h.0." in name for name in still)
+    assert not any(".h.1." in name or "ln_f.weight" in name for name in still)

@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 
 from posttrain.data import reading
-from posttrain.data.check import check, format_report, summarise
+from posttrain.data.check import REPEATS, check, format_report, summarise, summarise_file
 from posttrain.data.formats import BadFile
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import BadRecord, Message, RankedGroup
 
 GOOD = {"prompt": "Why?", "chosen": "good", "rejected": "bad"}
@@ -33,7 +34,9 @@ def small():
         make("short", "longer by far here", "best", prompt=longer, strength=4, domain="safety"),
         make("wins", "no", prompt=longer),
     ]
-    return summarise([*groups, BadRecord("wrong")], "small.jsonl", Counter({"votes": 4})).table
+    return summarise(
+        [*groups, BadRecord("wrong")], "small.jsonl", Notes(Counter({"votes": 4}))
+    ).table
 
 
 def write(path, *records):
@@ -56,6 +59,10 @@ def test_summary_of_a_small_file(small):
         "response_words": 1.0,
         "chosen_longer": 2.5 / 4,
         "refused": 1,
+        "duplicates": 0,
+        "duplicates_across": 0,
+        "contradictions": 0,
+        "contradictions_across": 0,
         "domains": "safety 2, helpfulness 1",
         "ignored_columns": "votes 4",
     }
@@ -144,3 +151,34 @@ def test_check_keeps_no_record_in_memory(tmp_path, monkeypatch, capsys):
     # One at a time, the next before the last is gone, and the twenty bad ones that are listed.
     assert max(most[:50]) <= 3
     assert max(most) <= 23
+
+
+def test_repeats_and_contradictions_are_counted_in_a_file_and_across_files(tmp_path, capsys):
+    turned = GOOD | {"chosen": "bad", "rejected": "good"}
+    first = write(tmp_path / "a.jsonl", GOOD, GOOD | {"chosen": " good\n"}, turned)
+    second = write(tmp_path / "b.jsonl", GOOD | {"domain": "safety"}, GOOD, GOOD)
+    earlier = set()
+    tables = [summarise_file(path, earlier).table.iloc[0] for path in (first, second)]
+    assert [[table[name] for name in REPEATS] for table in tables] == [
+        [1, 0, 1, 0],
+        # Judged for something else, the same pair is another; so is the other way round.
+        [1, 1, 0, 2],
+    ]
+    assert check([first, second]) == 0
+    printed = capsys.readouterr().out
+    assert "1 (0)" in printed
+    assert "2 (1)" in printed
+    assert "2 (2)" in printed
+
+
+def test_what_was_read_otherwise_goes_to_standard_error_with_its_count(tmp_path, capsys):
+    called = [{"role": "assistant", "content": "good", "tool_calls": [1]}]
+    transcript = {"prompt": "\n\nHuman: Why?\n\nAssistant:", "chosen": "a", "rejected": "b"}
+    path = write(tmp_path / "a.jsonl", GOOD | {"chosen": called, "x": 1}, transcript, transcript)
+    assert check(path) == 0
+    printed = capsys.readouterr()
+    assert "x 1" in printed.out
+    fields, turns = printed.err.splitlines()
+    assert fields == f"{path}: message fields that are not used: tool_calls 1"
+    assert "prompt" in turns
+    assert turns.endswith(": 2")

@@ -40,7 +40,7 @@ def test_a_table_by_hand(tmp_path):
         RankedGroup("mine-2", question[0], ('Because,\r\n"so".', "No."), strength=4),
         RankedGroup("mine-5", question[1], ("Right now.", "Now.", "Later."), margin=0.5),
     ]
-    assert result.ignored_columns == {"''": 2, "topic": 2}
+    assert result.notes.columns == {"''": 2, "topic": 2}
 
 
 def test_a_table_of_pandas_with_missing_numbers(tmp_path):

@@ -290,9 +290,9 @@ def test_values_are_brought_to_one_form():
         ),
         (
             record(prompt=[{"role": "user", "content": [{"type": "text"}]}]),
-            "prompt[0].content",
-            "must be text, not a list",
-            "string",
+            "prompt[0].content[0].text",
+            "it is missing",
+            "add it",
         ),
         (
             record(prompt=[*TURNS[1:2], *TURNS[:1], *TURNS[3:]]),

@@ -104,7 +104,7 @@ def test_blank_lines_default_ids_marks_and_extra_columns(tmp_path, name):
     result = read_groups(str(path))
     stem = name.split(".")[0]
     assert [group.id for group in result.groups] == [f"{stem}-1", f"{stem}-3", f"{stem}-4"]
-    assert result.ignored_columns == {"b": 2, "'a\\n'": 1}
+    assert result.notes.columns == {"b": 2, "'a\\n'": 1}
 
 
 def test_line_separators_inside_a_text_end_no_line(tmp_path):
@@ -168,7 +168,7 @@ def test_several_files_keep_their_order_and_their_ids(tmp_path):
     second = write_lines(tmp_path / "a.jsonl.gz", GOOD | {"x": 1})
     result = read_groups([first, str(second)])
     assert [group.id for group in result.groups] == ["b-1", "b-2", "a-1"]
-    assert result.ignored_columns == {"x": 2}
+    assert result.notes.columns == {"x": 2}
     with pytest.raises(ValueError, match="no files"):
         read_groups([])
 
@@ -284,7 +284,7 @@ def test_parquet_from_pandas_with_missing_numbers(tmp_path):
     assert [group.id for group in result.groups] == ["data-1", "data-2"]
     assert [error.line for error in result.refused] == [3]
     assert str(result.refused[0]).startswith(f"{path}, row 3, field 'strength': 7")
-    assert result.ignored_columns == {"other": 3}
+    assert result.notes.columns == {"other": 3}
 
 
 def test_parquet_with_categories_and_conversations(tmp_path):

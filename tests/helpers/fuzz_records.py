@@ -31,7 +31,8 @@ _pieces = (
 
 def texts(max_size: int = 8):
     """Texts that a record may hold: not blank."""
-    return st.lists(_pieces, min_size=1, max_size=max_size).map("".join).filter(str.strip)
+    joined = st.lists(_pieces, min_size=1, max_size=max_size).map("".join)
+    return joined.map(lambda text: text if text.strip() else f"{text}?")
 
 
 @st.composite

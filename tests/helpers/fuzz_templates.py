@@ -80,7 +80,8 @@ PECULIAR = {
         "{{ bos_token }}{% for m in messages if m.role == 'user' %}{{ m.content }}\n{% endfor %}"
     ),
     "writes the response first": (
-        "{{ bos_token }}{{ messages[-1].content }}\nanswers {{ messages[-2].content }}"
+        "{{ bos_token }}{{ messages[-1].content }}\nanswers"
+        "{% for m in messages[:-1] %} {{ m.content }}{% endfor %}"
     ),
     "texts alone": "{% for m in messages %}{{ m.content }}{% endfor %}",
     "fails": "{{ messages[0].content + 1 }}",

@@ -144,6 +144,7 @@ def build(
     known: tuple[str, ...] = MARKERS,
     flags: tuple[str, ...] = ("special",),
     has_bos: bool = False,
+    pad_token: str = SPECIAL["pad_token"],
 ):
     """A tokenizer without a chat template.
 
@@ -153,12 +154,13 @@ def build(
         known: Markers that are one token each; the others are text.
         flags: What added tokens do: ``lstrip``, ``rstrip``, ``normalized``, ``special``.
         has_bos: Whether it puts a token before each text unless told otherwise.
+        pad_token: Padding; often it is the token that ends a text as well.
     """
     added = [AddedToken(text, **dict.fromkeys(flags, True)) for text in known]
+    special = SPECIAL | {"pad_token": pad_token}
     if kind == "ByT5":
-        tokenizer = ByT5Tokenizer(
-            **{name: token for name, token in SPECIAL.items() if name != "bos_token"}, extra_ids=0
-        )
+        del special["bos_token"]  # it has none
+        tokenizer = ByT5Tokenizer(**special, extra_ids=0)
         tokenizer.add_tokens(added)
         return tokenizer
     backend = KINDS[kind]()
@@ -171,7 +173,7 @@ def build(
         backend.post_processor = processors.TemplateProcessing(
             single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 0)]
         )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **SPECIAL)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
 
 
 def tokenizers():
@@ -185,5 +187,6 @@ def tokenizers():
             "known": st.sampled_from([MARKERS, MARKERS[:2], ()]),
             "flags": st.just(("special",)) | subsets,
             "has_bos": st.booleans(),
+            "pad_token": st.sampled_from([SPECIAL["pad_token"], SPECIAL["eos_token"]]),
         }
     )

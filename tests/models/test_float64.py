@@ -5,7 +5,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from posttrain.models.float64 import DoubleRotaryEmbedding, compute_in_double, next_token_loss
+from posttrain.models import reward_model
+from posttrain.models.float64 import (
+    DoubleRotaryEmbedding,
+    compute_in_double,
+    computing_in_double,
+    next_token_loss,
+)
 
 IDS = torch.tensor([[7, 8, 9, 10, 11, 12, 13, 14]])
 
@@ -60,3 +66,23 @@ def test_next_token_loss_is_the_stock_loss_up_to_float32_rounding(tiny_checkpoin
     assert abs(loss - outputs.loss) < 1e-5
     counted = next_token_loss(outputs, labels, num_items_in_batch=torch.tensor(12))
     assert torch.isclose(counted, loss * 6 / 12)
+
+
+def test_a_loaded_model_gives_the_stock_score_of_float64(tiny_checkpoint: Path) -> None:
+    ours, _ = reward_model.load(tiny_checkpoint, seed=1)
+    stock = AutoModelForSequenceClassification.from_pretrained(tiny_checkpoint, num_labels=1)
+    stock.score.load_state_dict(ours.score.state_dict())
+    expected = stock.eval()(IDS).logits
+    assert torch.equal(ours(IDS).logits, expected)
+    assert not torch.equal(compute_in_double(ours)(IDS).logits, expected)
+
+
+def test_double_precision_ends_and_training_stays(tiny_checkpoint: Path) -> None:
+    model, _ = reward_model.load(tiny_checkpoint)
+    before = [(name, type(module)) for name, module in model.named_modules()]
+    stock = model(IDS).logits
+    with computing_in_double(model):
+        assert 0 < (model(IDS).logits - stock).abs().max() < 1e-5
+        model.model.norm.weight = torch.nn.Parameter(2 * model.model.norm.weight)
+    assert [(name, type(module)) for name, module in model.named_modules()] == before
+    assert torch.allclose(model(IDS).logits, 2 * stock, rtol=0, atol=1e-12)

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForMaskedLM
 
 from posttrain import cli
 from posttrain.errors import UserError
@@ -114,7 +114,7 @@ def test_a_head_with_two_labels_is_refused_in_words(tiny_checkpoint, tmp_path):
     ("values", "words"),
     [
         ({"model_type": "unheard-of"}, "unheard-of"),
-        ({"model_type": "vit"}, "Unrecognized configuration class"),
+        ({"model_type": "vit"}, "no sequence classifier for a ViTConfig"),
         ({"hidden_size": "wide"}, "hidden_size"),
     ],
     ids=lambda value: str(value),
@@ -130,6 +130,48 @@ def test_a_kind_of_model_that_cannot_be_loaded_is_explained(folder, values, word
 def test_an_attention_that_is_unknown_is_the_users_to_mend(folder):
     with pytest.raises(UserError, match="nonsense"):
         load_classifier(folder, attn_implementation="nonsense")
+
+
+def test_a_padding_token_without_an_embedding_is_refused(folder):
+    tokenizer = load_tokenizer(folder)
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    words = rf"padding token '\[PAD\]' .* has the id {size}, .* below {size} only; set --pad_token"
+    with pytest.raises(UserError, match=words):
+        reward_model.load(folder)
+    reward_model.load(folder, pad_token="<|pad|>")
+
+
+def test_a_class_without_a_decoder_is_refused_at_load(folder):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForMaskedLM(BertConfig(vocab_size=99, **sizes)).save_pretrained(folder)
+    with pytest.raises(UserError, match="BertForSequenceClassification, which transformers has"):
+        reward_model.load(folder)
+
+
+def test_shards_of_fsdp_are_refused_with_a_remedy(folder):
+    (folder / "pytorch_model_fsdp_0").mkdir()
+    for path in folder.glob("*.*"):
+        path.unlink()
+    with pytest.raises(UserError, match=rf"shards of .* FSDP, .*--resume.* '{folder.parent}'"):
+        reward_model.load(folder)
+
+
+@pytest.mark.parametrize("name", ["v_head.summary.weight", "classifier.weight", "rm_head.bias"])
+def test_a_head_under_another_name_is_named(folder, caplog, name):
+    caplog.set_level("WARNING")
+    model, _ = reward_model.load(folder)
+    assert not caplog.text
+    size = model.config.hidden_size
+    weights = load_file(folder / "model.safetensors") | {name: torch.ones(1, size)}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    model, _ = reward_model.load(folder)
+    assert reward_model.has_fresh_head(model)
+    (said,) = caplog.messages
+    assert said.startswith("1 weights of")
+    assert "its score head is drawn anew" in said
+    assert name in said
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    Gemma3Config,
     pipeline,
 )
 
@@ -393,3 +394,27 @@ def test_the_pipeline_gives_the_same_score(model, tiny_model, rows, tmp_path):
     scores = score(model, rows[:4], pad_token_id=0).tolist()
     for row, expected in zip(rows[:4], scores, strict=True):
         assert classify(tokenizer.decode(ids(row)))[0]["score"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_nested_configuration_names_the_padding_token_too(tiny_checkpoint, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
+    text = sizes | {
+        "vocab_size": len(tokenizer),
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    text["pad_token_id"] = 3
+    vision = sizes | {"num_attention_heads": 2, "image_size": 8, "patch_size": 4}
+    config = Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, num_labels=1
+    )
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    model, _ = reward_model.load(tmp_path / "model")
+    assert model.stored_pad_token_id == 3
+    assert model.config.pad_token_id == model.config.text_config.pad_token_id == 0
+    # The stock forward looks for the last token that is not padding.
+    ids = torch.tensor([[5, 6, 7, 0, 0], [5, 6, 7, 8, 3]])
+    alone = torch.cat([model(ids[:1, :3]).logits, model(ids[1:]).logits])
+    assert torch.allclose(model(ids).logits, alone, rtol=0, atol=1e-6)

@@ -231,8 +231,8 @@ def test_words_that_responses_share_are_no_part_of_the_prompt():
     )
 
 
-def apart(group, *limits, **options):
-    return tokenize_apart(TOKENIZER, group, Limits(*limits, **options))
+def apart(group, *limits):
+    return tokenize_apart(TOKENIZER, group, Limits(*limits))
 
 
 def test_apart_each_response_loses_as_much_of_its_prompt_as_it_needs_itself():
@@ -255,15 +255,6 @@ def test_apart_responses_share_a_row_only_if_there_is_room():
     assert [one.trimmed for one in alone] == [0, 0, 0]
     # The room of a row limits a response of its own, too.
     assert [one.trimmed for one in apart(group, 20, 8)] == [0, 0, 1]
-
-
-def test_apart_rows_on_both_sides_of_a_boundary_share_no_prompt():
-    group = group_of("c", "c d e", "d")
-    assert [one.places for one in apart(group, boundary=9)] == [(0, 1, 2)]
-    assert [one.places for one in apart(group, boundary=8)] == [(0, 2), (1,)]
-    # What counts is the row that is left.
-    assert [one.places for one in apart(group, 8, boundary=8)] == [(0, 2), (1,)]
-    assert [one.places for one in apart(group, 7, boundary=6)] == [(0, 2), (1,)]
 
 
 def test_sizes_of_a_tokenized_group():

@@ -648,3 +648,38 @@ def test_quiet_shows_no_progress_bars():
     finally:
         if shown:
             datasets.enable_progress_bars()
+
+
+def test_margins_of_records_that_have_no_say_are_counted(tmp_path, tokenizer, caplog):
+    path = tmp_path / "margins.jsonl"
+    drawn = [group.ranked for group in simulate(12, seed=4)]
+    margins = [None, 0.0, 0.5, -1.0] * 3
+    both = zip(drawn, margins, strict=True)
+    write_groups(path, [replace(group, margin=margin) for group, margin in both])
+    found = tokenized(stored([str(path)]), tokenizer, Pairing(), Limits())
+    assert [row["margins"] for row in found.rows] == [[margin or 0.0] for margin in margins]
+    assert found.counts == {"groups": 12, "pairs": 12}
+    assert "no say" not in caplog.text
+    found = tokenized(stored([str(path)]), tokenizer, Pairing(margins="small"), Limits())
+    assert found.counts == {"groups": 12, "pairs": 12, "margins of records that have no say": 6}
+    assert "margins of 6 records have no say, because margins are 'small'" in caplog.text
+
+
+def test_what_a_template_leaves_out_is_counted_and_said(tmp_path, tokenizer, caplog):
+    path = tmp_path / "system.jsonl"
+    drawn = [group.ranked for group in simulate(6, seed=4, edited_share=1.0)]
+    system = (Message("system", "Be brief."),)
+    write_groups(path, [replace(group, prompt=system + group.prompt) for group in drawn])
+    bare = reward_model.load(tokenizer.name_or_path)[1]
+    bare.chat_template = (
+        "{% for m in messages if m.role != 'system' %}<|{{ m.role }}|> {{ m.content }} <|end|> "
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}"
+    )
+    found = tokenized(stored([str(path)]), bare, Pairing(), Limits())
+    what = "system messages that the chat template leaves out or rewrites"
+    assert found.counts == {"groups": 6, "pairs": 16, what: 6}
+    assert f"the model does not read all of the texts: 6 {what}" in caplog.text
+    # Also where all comes from the cache.
+    caplog.clear()
+    assert tokenized(stored([str(path)]), bare, Pairing(), Limits()).counts == found.counts
+    assert f"6 {what}" in caplog.text

@@ -11,6 +11,7 @@ from trl import RewardConfig
 from posttrain.data.preferences import to_record
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.data.store import stored
+from posttrain.models.float64 import compute_in_double
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.tokenization import Limits
 from posttrain.studies.throughput.methods import PairTrainer
@@ -45,6 +46,8 @@ def with_margins(groups, margins):
 @pytest.fixture
 def make_trainer(tiny_model, tmp_path):
     model, tokenizer = tiny_model
+    # Float32 norms would round otherwise in rows of another shape.
+    compute_in_double(model)
 
     def make(groups, *, margins="record", **settings):
         path = tmp_path / "records.jsonl"

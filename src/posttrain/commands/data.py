@@ -1,13 +1,14 @@
 """``posttrain data``: check, convert or simulate preference data."""
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from posttrain.data.check import check
 from posttrain.data.preferences import RankedGroup, from_record
-from posttrain.data.reading import write_groups
+from posttrain.data.reading import inspect_file, write_groups
 from posttrain.data.sources.originals.registry import ORIGINALS
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.errors import UserError
@@ -28,6 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     check = kinds.add_parser("check", help="summarise files and list their bad records")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
     check.add_argument("--skip-bad", action="store_true", help="list bad records, but succeed")
+    check.add_argument(
+        "--model",
+        help="also say what this model would read: how long texts are in tokens, what is cut, and "
+        "what its chat template leaves out",
+    )
     check.set_defaults(run=_check)
 
     convert = kinds.add_parser("convert", help="convert a public original to preference records")
@@ -50,7 +56,36 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(known: argparse.Namespace) -> int:
-    return check(known.files, skip_bad=known.skip_bad)
+    failed = check(known.files, skip_bad=known.skip_bad)
+    return max(failed, _check_tokens(known)) if known.model else failed
+
+
+def _check_tokens(known: argparse.Namespace) -> int:
+    """Print what a model would read of each file; 1 if there are records that it cannot read."""
+    # They import torch, which takes seconds that the other commands here do not need.
+    from posttrain.evaluation.tokens import TokenFigures
+    from posttrain.models import embedded
+    from posttrain.models.architecture import context_length
+    from posttrain.models.loading import load_config, load_tokenizer
+    from posttrain.rows.tokenization import Limits
+
+    model = embedded.find(known.model)
+    tokenizer = load_tokenizer(model)
+    limits = Limits(context_length(load_config(model)))
+    failed = False
+    for path in known.files:
+        figures = TokenFigures()
+        groups = (item for item in inspect_file(path) if isinstance(item, RankedGroup))
+        for group in groups:
+            figures.add(group, tokenizer, limits)
+        for reason in figures.refused:
+            print(f"{path}: {reason}", file=sys.stderr)
+        rest = figures.unreadable - len(figures.refused)
+        if rest:
+            print(f"{path}: {rest:,} more such records not listed", file=sys.stderr)
+        print(f"{path}: {figures}")
+        failed = failed or bool(figures.unreadable)
+    return int(failed and not known.skip_bad)
 
 
 def _convert(known: argparse.Namespace) -> int:

@@ -1,9 +1,12 @@
 """``posttrain score``: the score of every response of a file, by one model or by two together."""
 
+import hashlib
 import json
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from posttrain.commands.common import (
     refuse_repeated,
 )
 from posttrain.config.fields import at_least_one, setting
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.sources import named
 from posttrain.errors import UserError
@@ -31,6 +35,7 @@ from posttrain.evaluation.calibration import FILE, Calibration
 from posttrain.evaluation.combining import THRESHOLD, Rule
 from posttrain.evaluation.scoring import Scored, Scorer, score_with
 from posttrain.models import reward_model
+from posttrain.models.exactness import check_exact
 from posttrain.storage.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -81,7 +86,8 @@ class ScoreSettings(ScoringSettings):
     output: str = setting(
         "scores.jsonl",
         "Where to write one line for each response: id, response, score, trimmed (tokens that its "
-        "prompt lost on the left to fit); with a safety_model also helpfulness and safety.",
+        "prompt lost on the left to fit); with a safety_model also helpfulness and safety. - is "
+        "standard output.",
     )
     calibrated: bool = setting(
         False,
@@ -169,8 +175,11 @@ def main(arguments: Sequence[str]) -> int:
         arguments,
     )
     counts = run(settings)
-    print(f"wrote {counts.pop('responses', 0):,} scores to {settings.output}")
-    print(", ".join(f"{number:,} {what}" for what, number in counts.items()))
+    to_stdout = settings.output == "-"
+    closing = sys.stderr if to_stdout else sys.stdout
+    place = "standard output" if to_stdout else settings.output
+    print(f"wrote {counts.pop('responses', 0):,} scores to {place}", file=closing)
+    print(", ".join(f"{number:,} {what}" for what, number in counts.items()), file=closing)
     return 0
 
 
@@ -180,11 +189,13 @@ def run(settings: ScoreSettings) -> Counter[str]:
     The file has one JSON object a line: ``id`` of the record, ``response`` (``edited``, ``chosen``
     or ``rejected``), ``score``, and ``trimmed``, how many tokens the prompt lost on the left to
     fit; with two models, before the score, ``helpfulness`` and ``safety``, which it combines. It
-    appears whole or not at all.
+    appears whole or not at all; the lines are written to standard output, as they are made, where
+    the output is ``-``.
     """
     counts: Counter[str] = Counter()
     scored = scored_groups(settings, counts)
-    with whole_file(settings.output) as file:
+    to_stdout = settings.output == "-"
+    with nullcontext(sys.stdout) if to_stdout else whole_file(settings.output) as file:
         for one in scored:
             counts["groups"] += 1
             for response, value in one.scores.items():
@@ -229,6 +240,12 @@ def load_scorer(settings: ScoringSettings) -> Scorer:
             settings.model, settings.seed,
         )  # fmt: skip
     model.to(device)  # type: ignore[arg-type]
+    check_exact(
+        model,
+        settings.rows,
+        pad_token_id=int(tokenizer.pad_token_id),
+        shared_rows=settings.pack_length is not None,
+    )
     return Scorer(
         model,
         tokenizer,
@@ -240,9 +257,35 @@ def load_scorer(settings: ScoringSettings) -> Scorer:
 
 
 def groups_of(settings: ScoringSettings, counts: Counter[str]) -> Iterator[RankedGroup]:
-    """The groups of all sources of some settings; what is left out of them is counted."""
+    """The groups of all sources of some settings; what is left out of them is counted.
+
+    An id that an earlier source has too becomes `SOURCE#ID`, so that no two groups share one. After
+    the last group, what was noted while reading is logged.
+    """
+    notes, renamed = Notes(), 0
+    several = len(settings.data) > 1
+    # Digests, because the ids of large files would take more memory than a batch.
+    seen: set[bytes] = set()
     for source in settings.data:
-        yield from named.iterate(source, counts=counts, skip_bad=settings.skip_bad)
+        for group in named.iterate(source, counts=counts, skip_bad=settings.skip_bad, notes=notes):
+            if several:
+                name = group.id
+                while (digest := _digest(name)) in seen:
+                    name = f"{source}#{name}"
+                seen.add(digest)
+                if name != group.id:
+                    renamed += 1
+                    group = replace(group, id=name)
+            yield group
+    if renamed:
+        logger.warning(
+            "%s ids occur in an earlier source too; they are written as SOURCE#ID", f"{renamed:,}"
+        )
+    notes.warn(logger, settings.data)
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()
 
 
 def _scored(

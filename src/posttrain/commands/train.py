@@ -301,6 +301,7 @@ def _data(
     }
     training, found = prepared(groups)
     counts: dict[str, Any] = {"sources": settings.data, "read": read}
+    counts["notes"] = groups.notes.lines()
     counts |= {"training": found | left_out, "fingerprint": groups.fingerprint}
     if held_out is None:
         return training, None, counts, contents

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from posttrain.data.conversations import printable
 from posttrain.data.formats import BadFile
+from posttrain.data.messages import printable
+from posttrain.data.notes import Notes, listed
 from posttrain.data.preferences import STRENGTHS, BadRecord, RankedGroup
 from posttrain.data.reading import inspect_file
 
 LISTED_PER_FILE = 20
+REPEATS = ("duplicates", "duplicates_across", "contradictions", "contradictions_across")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A row of :func:`summarise`, and the first 20 refused records, before them a bad file."""
+    """A row of :func:`summarise`, the first 20 refused records, before them a bad file, and notes.
+
+    The notes are about what was read otherwise than it stands, and fields that are not used.
+    """
 
     table: pd.DataFrame
     refused: list[BadRecord]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def is_cut_short(self) -> bool:
@@ -34,25 +41,34 @@ class Summary:
         return bool(self.refused) and isinstance(self.refused[0], BadFile)
 
 
-def summarise_file(path: str | Path) -> Summary:
+def summarise_file(path: str | Path, earlier: set[bytes] | None = None) -> Summary:
     """Summarise what can be read of one file; see :func:`summarise`."""
-    ignored_columns: Counter[str] = Counter()
-    return summarise(inspect_file(path, ignored_columns), str(path), ignored_columns)
+    notes = Notes()
+    return summarise(inspect_file(path, notes), str(path), notes, earlier)
 
 
 def summarise(
     items: Iterable[RankedGroup | BadRecord],
     name: str,
-    ignored_columns: Counter[str] | None = None,
+    notes: Notes | None = None,
+    earlier: set[bytes] | None = None,
 ) -> Summary:
     """Summarise groups and refused records, of which a few numbers each stay in memory.
 
     In the table, `groups` counts distinct `group` values; `prompt_words` and `response_words` are
     medians of words separated by white space; `chosen_longer` is the share of chosen responses with
     more characters than the rejected, ties counted half; `refused` counts the bad file too. Medians
-    and shares are NaN for a file with no accepted row. `ignored_columns` may fill while `items` are
-    drawn.
+    and shares are NaN for a file with no accepted row.
+
+    `duplicates` are rows whose prompt, chosen, rejected and domain occurred before, apart from
+    outer white space, and `contradictions` those that occurred with chosen and rejected the other
+    way round. Those that occurred not in this file but in `earlier` ones, a set of digests to which
+    this file's are added, are counted apart: `duplicates_across` and `contradictions_across`.
+
+    `notes` may fill while `items` are drawn.
     """
+    earlier = set() if earlier is None else earlier
+    own: set[bytes] = set()
     counts: Counter[str] = Counter()
     strengths: Counter[int | None] = Counter()
     domains: Counter[str] = Counter()
@@ -71,6 +87,12 @@ def summarise(
             continue
         counts["rows"] += 1
         counts["edited"] += item.has_edit
+        pair = (item.chosen, item.rejected)
+        for kind, responses in (("duplicates", pair), ("contradictions", pair[::-1])):
+            digest = _digest(item, responses)
+            counts[kind] += digest in own
+            counts[f"{kind}_across"] += digest in earlier and digest not in own
+        own.add(_digest(item, pair))
         strengths[item.strength] += 1
         if item.domain is not None:
             domains[item.domain] += 1
@@ -79,6 +101,8 @@ def summarise(
         response_words.extend(len(response.split()) for response in item.responses)
         chosen, rejected = len(item.chosen), len(item.rejected)
         longer += (chosen > rejected) + (chosen == rejected) / 2
+    earlier |= own
+    notes = Notes() if notes is None else notes
     row = {
         "rows": counts["rows"],
         "groups": len(clusters),
@@ -89,10 +113,12 @@ def summarise(
         "response_words": _median(response_words),
         "chosen_longer": longer / counts["rows"] if counts["rows"] else float("nan"),
         "refused": counts["refused"],
-        "domains": _counts(domains),
-        "ignored_columns": _counts(ignored_columns or Counter()),
+        **{name: counts[name] for name in REPEATS},
+        "domains": listed(Counter({printable(name): count for name, count in domains.items()})),
+        "ignored_columns": listed(notes.columns),
     }
-    return Summary(pd.DataFrame([row], index=pd.Index([name], name="file")), refused)
+    table = pd.DataFrame([row], index=pd.Index([name], name="file"))
+    return Summary(table, refused, notes.lines(columns=False))
 
 
 def format_report(table: pd.DataFrame) -> str:
@@ -108,6 +134,8 @@ def format_report(table: pd.DataFrame) -> str:
             "response words": table["response_words"].map(_short),
             "chosen longer": table["chosen_longer"].map("{:.2f}".format),
             "refused": table["refused"],
+            "duplicates (of other files)": _with_across(table, "duplicates"),
+            "contradictions (of other files)": _with_across(table, "contradictions"),
             "domains": table["domains"],
             "ignored columns": table["ignored_columns"],
         }
@@ -118,14 +146,16 @@ def format_report(table: pd.DataFrame) -> str:
 def check(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -> int:
     """Print the summary of files, list bad records on standard error, and return the exit code.
 
+    What was read otherwise than it stands, and message fields that are not used, follow there.
     The first 20 refused records of a file are listed, then their remaining number. The code is 0 if
     everything was accepted, or if only records were refused and `skip_bad` is set; 1 otherwise. A
     file that cannot be read to its end always gives 1.
     """
     files = [paths] if isinstance(paths, str | Path) else list(paths)
     tables, failed = [], False
+    earlier: set[bytes] = set()
     for path in files:
-        summary = summarise_file(path)
+        summary = summarise_file(path, earlier)
         tables.append(summary.table)
         failed = failed or summary.is_cut_short or bool(summary.refused and not skip_bad)
         for error in summary.refused:
@@ -133,6 +163,8 @@ def check(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -
         rest = summary.table["refused"].item() - len(summary.refused)
         if rest:
             print(f"{path}: {rest:,} more refused records not listed", file=sys.stderr)
+        for note in summary.notes:
+            print(f"{path}: {note}", file=sys.stderr)
     if tables:
         print(format_report(pd.concat(tables)))
     return int(failed)
@@ -142,9 +174,15 @@ def _median(numbers: array[int]) -> float:
     return float(np.median(numbers)) if numbers else float("nan")
 
 
-def _counts(counter: Counter[str]) -> str:
-    ordered = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{printable(name)} {count:,}" for name, count in ordered)
+def _digest(group: RankedGroup, responses: tuple[str, str]) -> bytes:
+    prompt = [(turn.role, turn.content.strip()) for turn in group.prompt]
+    key = json.dumps([group.domain, prompt, [response.strip() for response in responses]])
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+
+
+def _with_across(table: pd.DataFrame, kind: str) -> list[str]:
+    pairs = zip(table[kind], table[f"{kind}_across"], strict=True)
+    return [f"{within + across} ({across})" for within, across in pairs]
 
 
 def _short(number: float) -> str:

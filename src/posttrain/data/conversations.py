@@ -6,84 +6,230 @@ end with the response. Each becomes the same messages here, or a :class:`BadReco
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from posttrain.errors import UserError
+from posttrain.data import transcripts
+from posttrain.data.messages import (
+    BadRecord,
+    Message,
+    check_message,
+    check_prompt,
+    check_text,
+    printable,
+    read_messages,
+    unused_fields,
+)
+from posttrain.data.notes import Notes
+from posttrain.data.serialised import UnreadableError, messages_in
 
-ROLES = ("system", "user", "assistant")
-# A turn starts after an empty line, or where the text starts (some copies are stripped).
-MARKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
+# What is noted (see :class:`.notes.Notes`); each is one row's property.
+SPELLED_OUT = "a text spells out a list of messages: read as messages"
+TURNS = "the prompt is a transcript (Human:, Assistant:): read as turns"
+LIKE_TURNS = (
+    "the prompt starts like a transcript (Human:) but does not end with a person's turn: left as "
+    "one user turn"
+)
+REMOVED = "the prompt stands in the responses again: removed from them"
+# Not removed: "2 + 2 = 4" answers "2 + 2 =" in full, and nothing tells it from a repeated prompt.
+LEFT = (
+    "the responses begin with the prompt's text: left there, as answers may repeat their "
+    "question; remove it if it is no part of them"
+)
 
 
 def read_prompt_and_responses(
-    record: Mapping[str, Any],
+    record: Mapping[str, Any], notes: Notes
 ) -> tuple[tuple[Message, ...], tuple[str, ...]]:
     """Prompt and responses, best first; :func:`.data.preferences.from_record` gives the shapes."""
     names = ["chosen", "rejected"]
     if record.get("edited") is not None:
         names.insert(0, "edited")
-    prompt = record.get("prompt")
-    if prompt is not None and not _repeats_a_turn(prompt, record.get("chosen")):
-        if isinstance(prompt, list | tuple):
-            messages = _read_messages(prompt, "prompt")
-        else:
-            messages = (Message("user", check_text(prompt, "prompt")),)
-        return messages, tuple(_read_response(record.get(name), name) for name in names)
+    values = {name: _spelled_out(record.get(name), name, notes) for name in ("prompt", *names)}
+    prompt = values.pop("prompt")
+    if prompt is None:
+        messages, responses = _read_conversations(values, notes)
+    elif all(_repeats_a_turn(prompt, values[name]) for name in ("chosen", "rejected")):
+        notes.readings[REMOVED] += 1
+        messages, responses = _read_conversations(values, notes)
+    elif isinstance(prompt, list | tuple):
+        messages = read_messages(prompt, "prompt", notes)
+        responses = _read_responses(values, messages, notes)
+    else:
+        messages, responses = _read_text_prompt(check_text(prompt, "prompt"), values, notes)
+    _check_differences(values, responses)
+    if _begin_with_prompt((responses["chosen"], responses["rejected"]), messages):
+        notes.readings[LEFT] += 1
+    return messages, tuple(responses[name] for name in names)
 
-    shared, chosen = _read_conversation(record.get("chosen"), "chosen")
+
+def stands_as_it_is(prompt: str, responses: Sequence[str]) -> bool:
+    """Whether a prompt and responses that are written as plain texts are read as those texts."""
+    asked = [("user", prompt)]
+    return transcripts.prompt_turns(prompt) is None and not any(
+        _may_spell_out(text) or transcripts.after_prompt(text, asked) is not None
+        for text in (prompt, *responses)
+    )
+
+
+def _read_conversations(
+    values: Mapping[str, Any], notes: Notes
+) -> tuple[tuple[Message, ...], dict[str, str]]:
+    """Read responses that stand at the end of whole conversations, which must be the same."""
+    shared, chosen = _read_conversation(values["chosen"], "chosen", notes)
     responses = {"chosen": chosen}
-    for name in names:
-        value = record.get(name)
+    for name, value in values.items():
         if name == "edited" and _is_only_a_response(value):
-            responses[name] = _read_response(value, name)
+            responses |= _read_responses({name: value}, shared, notes)
         elif name != "chosen":
-            before, responses[name] = _read_conversation(value, name)
+            before, responses[name] = _read_conversation(value, name, notes)
             if before != shared:
                 raise BadRecord(
                     "its turns before the last assistant turn differ from those of 'chosen'",
                     name,
                     "make the earlier turns identical, or give the prompt in a field 'prompt'",
                 )
-    return shared, tuple(responses[name] for name in names)
+    return shared, responses
+
+
+def _read_text_prompt(
+    prompt: str, values: Mapping[str, Any], notes: Notes
+) -> tuple[tuple[Message, ...], dict[str, str]]:
+    turns = transcripts.prompt_turns(prompt)
+    if turns is None:
+        if transcripts.starts_like_one(prompt):
+            notes.readings[LIKE_TURNS] += 1
+        question = (Message("user", prompt),)
+        return question, _read_responses(values, question, notes)
+    notes.readings[TURNS] += 1
+    messages = tuple(Message(role, content) for role, content in turns)
+    responses = _read_responses(values, messages, notes)
+    # As if they stood in the transcript, where white space separates a turn from its marker.
+    return messages, {name: text.strip() for name, text in responses.items()}
+
+
+def _read_responses(
+    values: Mapping[str, Any], prompt: tuple[Message, ...], notes: Notes
+) -> dict[str, str]:
+    """Read responses that stand beside their prompt, or after a repetition of it."""
+    responses: dict[str, str] = {}
+    after: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, list | tuple):
+            turns = read_messages(value, name, notes)
+            responses[name] = _last_after(turns, prompt, name)
+            if len(turns) > 1:
+                notes.readings[REMOVED] += 1
+        else:
+            responses[name] = check_text(value, name)
+            rest = transcripts.after_prompt(value, _pairs(prompt))
+            if rest is not None:
+                after[name] = check_text(rest, name)
+    # In one response alone it may be what a model wrote, and was judged for.
+    if after and all(name in after for name in responses if name != "edited"):
+        notes.readings[REMOVED] += 1
+        responses |= after
+    return responses
+
+
+def _last_after(turns: tuple[Message, ...], prompt: tuple[Message, ...], field: str) -> str:
+    """The response of messages beside a prompt: one of the assistant, after the prompt or alone."""
+    before, last = turns[:-1], turns[-1]
+    if last.role == "assistant" and (not before or _pairs(before) == _pairs(prompt)):
+        return last.content
+    raise BadRecord(
+        f"beside a prompt it must be one assistant message, not {', '.join(t.role for t in turns)} "
+        "(unless the turns before it are the very ones of 'prompt')",
+        field,
+        "keep only the response, or remove 'prompt' if this is the whole conversation",
+    )
+
+
+def _pairs(messages: tuple[Message, ...]) -> list[tuple[str, str]]:
+    return [(message.role, message.content.strip()) for message in messages]
+
+
+def _begin_with_prompt(pair: tuple[str, str], prompt: tuple[Message, ...]) -> bool:
+    """Whether both begin with the last user turn, or one with all turns as a transcript."""
+    asked = prompt[-1].content.strip()
+    return all(_begins_with(text.lstrip(), asked) for text in pair) or any(
+        transcripts.after_prompt(text, _pairs(prompt)) is not None for text in pair
+    )
+
+
+def _begins_with(response: str, asked: str) -> bool:
+    # "Hi" is not repeated by "History".
+    after = response[len(asked) : len(asked) + 1]
+    return response.startswith(asked) and not (asked[-1:].isalnum() and after.isalnum())
+
+
+def _check_differences(values: Mapping[str, Any], responses: Mapping[str, str]) -> None:
+    """Refuse responses that differ only in what is not used, and say in what."""
+    for name, other in itertools.combinations(responses, 2):
+        if responses[name].strip() != responses[other].strip():
+            continue
+        first, second = (unused_fields(_last(values[one])) for one in (name, other))
+        differing = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+        if differing:
+            raise BadRecord(
+                f"it differs from '{other}' only in {', '.join(map(printable, differing))}, which "
+                "is not used",
+                name,
+                "write what differs as text into content, or remove the record",
+            )
+
+
+def _last(value: Any) -> Any:
+    return value[-1] if isinstance(value, list | tuple) else None
+
+
+def _spelled_out(value: Any, field: str, notes: Notes) -> Any:
+    """The messages that a text spells out, in whatever format it stands; or the value itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        messages = messages_in(value)
+    except UnreadableError:
+        raise BadRecord(
+            "it starts as a list of messages does and cannot be read as one",
+            field,
+            "write the table with to_json(lines=True, orient='records') or to_parquet, which keep "
+            "lists",
+        ) from None
+    if messages is None:
+        return value
+    notes.readings[SPELLED_OUT] += 1
+    return messages
+
+
+def _may_spell_out(text: str) -> bool:
+    try:
+        return messages_in(text) is not None
+    except UnreadableError:
+        return True
 
 
 def _is_only_a_response(edited: Any) -> bool:
     """Whether an edit stands alone, as editors often store it, without the turns before it."""
     if isinstance(edited, list | tuple):
         return len(edited) == 1
-    return isinstance(edited, str) and not MARKER.match(edited)
+    return isinstance(edited, str) and not transcripts.MARKER.match(edited)
 
 
-def _repeats_a_turn(prompt: Any, chosen: Any) -> bool:
+def _repeats_a_turn(prompt: Any, value: Any) -> bool:
     """Whether a string prompt stands in the conversation too, as in UltraFeedback's files."""
-    if not (isinstance(prompt, str) and isinstance(chosen, list | tuple) and len(chosen) > 1):
+    if not (isinstance(prompt, str) and isinstance(value, list | tuple) and len(value) > 1):
         return False
-    turns = [turn for turn in chosen if isinstance(turn, Mapping)]
-    return any(turn.get("role") == "user" and turn.get("content") == prompt for turn in turns)
+    turns = [turn for turn in value if isinstance(turn, Mapping) and turn.get("role") == "user"]
+    texts = [turn.get("content") for turn in turns]
+    return any(isinstance(text, str) and text.strip() == prompt.strip() for text in texts)
 
 
-def _read_response(value: Any, field: str) -> str:
-    if not isinstance(value, list | tuple):
-        return check_text(value, field)
-    messages = _read_messages(value, field)
-    if len(messages) != 1 or messages[0].role != "assistant":
-        roles = ", ".join(message.role for message in messages)
-        raise BadRecord(
-            f"beside a prompt it must be one assistant message, not {roles}",
-            field,
-            "keep only the response, or remove 'prompt' if this is the whole conversation",
-        )
-    return messages[0].content
-
-
-def _read_conversation(value: Any, field: str) -> tuple[tuple[Message, ...], str]:
+def _read_conversation(value: Any, field: str, notes: Notes) -> tuple[tuple[Message, ...], str]:
     """Split a whole conversation at its last assistant turn."""
     if isinstance(value, list | tuple):
-        turns = _read_messages(value, field)
+        turns = read_messages(value, field, notes)
     else:
         turns = _read_transcript(check_text(value, field), field)
     if turns[-1].role != "assistant":
@@ -104,144 +250,15 @@ def _read_conversation(value: Any, field: str) -> tuple[tuple[Message, ...], str
 
 def _read_transcript(text: str, field: str) -> tuple[Message, ...]:
     """Read turns in the style of Anthropic's hh-rlhf files."""
-    before, *rest = MARKER.split(text)
-    if not rest or before.strip():
+    turns = transcripts.turns(text)
+    if turns is None:
         raise BadRecord(
             "without a prompt a text must start with '\\n\\nHuman:' and mark its turns with "
             "'\\n\\nHuman:' and '\\n\\nAssistant:'",
             field,
             "give a field 'prompt', or use a list of chat messages",
         )
-    roles = {"Human": "user", "Assistant": "assistant"}
-    return _read_messages(
-        [
-            {"role": roles[marker], "content": content.strip()}
-            for marker, content in zip(rest[::2], rest[1::2], strict=True)
-        ],
-        field,
-    )
-
-
-def _read_messages(value: Sequence[Any], field: str) -> tuple[Message, ...]:
-    if not value:
-        raise BadRecord("the list of chat messages is empty", field, "give at least one message")
-    messages = []
-    for index, item in enumerate(value):
-        if not isinstance(item, Mapping):
-            raise BadRecord(
-                f"a chat message must be an object, not {name_kind(item)}",
-                f"{field}[{index}]",
-                'write {"role": …, "content": …}',
-            )
-        messages.append(Message(item.get("role"), item.get("content")))  # type: ignore[arg-type]
-        _check_message(messages[-1], field, index)
-    return tuple(messages)
-
-
-def _check_message(message: Message, field: str, index: int) -> None:
-    place = f"{field}[{index}]"
-    if message.role not in ROLES:
-        missing = message.role is None
-        raise BadRecord(
-            "it is missing" if missing else f"{show_value(message.role)} is not a known role",
-            f"{place}.role",
-            f"use one of {', '.join(ROLES)}",
-        )
-    if message.role == "system" and index > 0:
-        raise BadRecord(
-            "a system message may only come first", f"{place}.role", "move it to the start"
-        )
-    check_text(message.content, f"{place}.content")
-
-
-def check_prompt(prompt: tuple[Message, ...], field: str = "prompt") -> None:
-    """Refuse a prompt that is not well-formed or does not end with a user turn, naming the turn."""
-    if not isinstance(prompt, tuple) or not prompt:
-        raise BadRecord(
-            f"{show_value(prompt)} is not a tuple of messages", field, "give Message turns"
-        )
-    for index, message in enumerate(prompt):
-        _check_message(message, field, index)
-    if prompt[-1].role != "user":
-        raise BadRecord(
-            f"the prompt must end with a user turn, not {prompt[-1].role}",
-            f"{field}[{len(prompt) - 1}].role",
-            "remove the turns after the last user turn",
-        )
-
-
-def check_text(value: Any, field: str) -> str:
-    """Return a text; refuse what is missing, not text, blank, or has no UTF-8 form."""
-    if value is None:
-        raise BadRecord("it is missing", field, "add it, or remove the record")
-    if not isinstance(value, str):
-        raise BadRecord(f"it must be text, not {name_kind(value)}", field, "write it as a string")
-    if not value.strip():
-        raise BadRecord("it is empty", field, "fill it in, or remove the record")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise BadRecord(
-            f"character {error.start + 1} is half of a surrogate pair, which UTF-8 cannot hold",
-            field,
-            "repair or remove the character",
-        ) from None
-    return value
-
-
-def name_kind(value: Any) -> str:
-    """Name the type of a value in the words of the data, not of Python."""
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value", int: "a number"}
-    kinds |= {float: "a number", type(None): "null"}
-    return kinds.get(type(value), f"a {type(value).__name__}")
-
-
-def show_value(value: Any) -> str:
-    """Show a value in at most 60 printable characters."""
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def printable(name: str) -> str:
-    """Escape a name from a file if it is empty or a terminal could not show it on one line."""
-    return name if name and name.isprintable() else ascii(name)
-
-
-class BadRecord(UserError):  # noqa: N818 - it names the thing found, as its messages do
-    """A record that breaks the data contract.
-
-    Attributes:
-        problem: What is wrong.
-        field: The field at fault, such as `strength` or `prompt[1].content`, or None.
-        remedy: What the owner of the data can do.
-        where: The place as the message shows it, such as `data.jsonl, line 17`.
-        path: The file, or None outside one.
-        line: Line (or Parquet row) number from 1, or None.
-    """
-
-    def __init__(
-        self,
-        problem: str,
-        field: str | None = None,
-        remedy: str = "",
-        where: str = "",
-        path: Path | None = None,
-        line: int | None = None,
-    ) -> None:
-        # All arguments go to the base class so that the error survives pickling between workers.
-        super().__init__(problem, field, remedy, where, path, line)
-        self.problem, self.field, self.remedy = problem, field, remedy
-        self.where, self.path, self.line = where, path, line
-
-    def __str__(self) -> str:
-        place = ", ".join(filter(None, [self.where, self.field and f"field '{self.field}'"]))
-        message = f"{place}: {self.problem}" if place else self.problem
-        return f"{message}; remedy: {self.remedy}" if self.remedy else message
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation; its role is `system`, `user` or `assistant`."""
-
-    role: str
-    content: str
+    messages = tuple(Message(role, content) for role, content in turns)
+    for index, message in enumerate(messages):
+        check_message(message, field, index)
+    return messages

@@ -1,6 +1,6 @@
 """Formats of preference data: rows of `.jsonl`, `.jsonl.gz`, `.csv` and `.parquet` files.
 
-A row becomes a mapping of columns, or a :class:`.conversations.BadRecord` where it cannot be
+A row becomes a mapping of columns, or a :class:`.messages.BadRecord` where it cannot be
 parsed; :mod:`.data.reading` makes groups of them. A file that cannot be read to its end is a
 :class:`BadFile`.
 """
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import pyarrow
 from pyarrow import parquet
 
-from posttrain.data.conversations import BadRecord, printable
+from posttrain.data.messages import BadRecord, printable
 from posttrain.data.preferences import COLUMNS, RESPONSES, RankedGroup, to_record
 
 #: What is written. Whole conversations do not fit into the cells of `.csv`, which is read only.

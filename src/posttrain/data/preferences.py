@@ -15,15 +15,17 @@ from numbers import Integral, Real
 from typing import Any
 
 from posttrain.config.keys import Key
-from posttrain.data.conversations import (
+from posttrain.data.conversations import read_prompt_and_responses, stands_as_it_is
+from posttrain.data.messages import (
     BadRecord,
     Message,
     check_prompt,
     check_text,
     name_kind,
-    read_prompt_and_responses,
+    printable,
     show_value,
 )
+from posttrain.data.notes import Notes
 
 STRENGTHS = {1: "negligibly", 2: "slightly", 3: "better", 4: "significantly better"}
 COLUMNS = (
@@ -157,11 +159,15 @@ def to_record(group: RankedGroup, *, as_messages: bool = False) -> dict[str, Any
     """Write a group as a plain dictionary in TRL's preference format, all `COLUMNS` present.
 
     A prompt that is one user message becomes a string, and so do its responses. Any other prompt,
-    and every one with `as_messages`, becomes a list of chat messages, and each response a list with
-    one assistant message, because TRL does not accept the two forms mixed in one record.
+    every one with `as_messages`, and one of which a text would be read otherwise (a transcript, a
+    list spelled out) becomes a list of chat messages, and each response a list with one assistant
+    message, because TRL does not accept the two forms mixed in one record.
     """
     plain = len(group.prompt) == 1 and not as_messages
+    return _record(group, plain and stands_as_it_is(group.prompt[0].content, group.responses))
 
+
+def _record(group: RankedGroup, plain: bool) -> dict[str, Any]:
     def response(text: str | None) -> Any:
         if plain or text is None:
             return text
@@ -182,16 +188,24 @@ def to_record(group: RankedGroup, *, as_messages: bool = False) -> dict[str, Any
 
 
 def from_record(
-    record: Mapping[str, Any], *, where: str, default_id: str | None = None
+    record: Mapping[str, Any],
+    *,
+    where: str,
+    default_id: str | None = None,
+    notes: Notes | None = None,
 ) -> RankedGroup:
     """Read a group from a dictionary in TRL's preference format.
 
     With a `prompt`, `chosen`, `rejected` and `edited` are responses: strings, or lists with one
-    assistant message. Without one they are whole conversations, split at the last assistant turn:
-    lists of chat messages, or transcripts of `Human:` and `Assistant:` turns. A string `prompt`
-    that merely repeats a user turn of such a list is treated as absent, as TRL does. Optional
-    columns may be absent or None; unknown columns are ignored. A record without an id gets
-    `default_id`, or else `where`.
+    assistant message, alone or after the prompt's turns. Without one they are whole conversations,
+    split at the last assistant turn: lists of chat messages, or transcripts of `Human:` and
+    `Assistant:` turns. A string `prompt` that merely repeats a user turn of such a list is treated
+    as absent, as TRL does; one that is a transcript is read as its turns. A string that spells out
+    a list of messages, in JSON or as Python shows it, is read as that list. Optional columns may be
+    absent or None. A record without an id gets `default_id`, or else `where`.
+
+    Columns and message fields that are not used, and what was read otherwise than it stands, are
+    counted in `notes`.
 
     Raises:
         BadRecord: The record breaks a rule; the message names the place and the field.
@@ -212,9 +226,15 @@ def from_record(
                 f"a record must be an object with named fields, not {name_kind(record)}",
                 remedy='write one object such as {"prompt": …, "chosen": …} per line',
             )
-        prompt, responses = read_prompt_and_responses(record)
+        notes = Notes() if notes is None else notes
+        # Counted also of a record that is refused.
+        for column in record:
+            if column not in COLUMNS:
+                notes.columns[printable(str(column))] += 1
+        row = Notes()
+        prompt, responses = read_prompt_and_responses(record, row)
         name = record.get("id")
-        return RankedGroup(
+        group = RankedGroup(
             id=(default_id or where) if name is None else _as_name(name),
             prompt=prompt,
             responses=responses,
@@ -223,6 +243,8 @@ def from_record(
             cluster_id=_as_group(record.get("group")),
             domain=record.get("domain"),
         )
+        notes.add_row(row)
+        return group
     except BadRecord as error:
         error.where = where
         raise
@@ -232,7 +254,7 @@ def fingerprint(groups: Iterable[RankedGroup]) -> str:
     """16 hexadecimal digits of the SHA-256 of groups in their order, as canonical JSON lines."""
     digest = hashlib.sha256()
     for group in groups:
-        digest.update(_canonical(to_record(group)) + b"\n")
+        digest.update(_canonical(_record(group, len(group.prompt) == 1)) + b"\n")
     return digest.hexdigest()[:16]
 
 

@@ -7,12 +7,10 @@ because the rows lost with it cannot be counted.
 
 import gzip
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from posttrain.data.conversations import printable
 from posttrain.data.formats import (
     WRITTEN,
     BadFile,
@@ -22,18 +20,19 @@ from posttrain.data.formats import (
     write_lines,
     write_parquet,
 )
-from posttrain.data.preferences import COLUMNS, BadRecord, RankedGroup, from_record
+from posttrain.data.notes import Notes
+from posttrain.data.preferences import BadRecord, RankedGroup, from_record
 from posttrain.errors import UserError
 from posttrain.storage.files import whole_path
 
 
 @dataclass
 class ReadResult:
-    """What reading files gave: groups, bad records, and how many rows have each ignored column."""
+    """What reading files gave: groups, bad records, and what was noted about the rows."""
 
     groups: list[RankedGroup] = field(default_factory=list)
     refused: list[BadRecord] = field(default_factory=list)
-    ignored_columns: Counter[str] = field(default_factory=Counter)
+    notes: Notes = field(default_factory=Notes)
 
 
 def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
@@ -48,7 +47,7 @@ def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
         BadRecord: A row breaks the data contract; the message names file, line and field.
         BadFile: The file cannot be read to its end, or has no rows.
     """
-    for item in scan(Path(path), Counter()):
+    for item in scan(Path(path), Notes()):
         if isinstance(item, BadRecord):
             raise item
         yield item
@@ -74,7 +73,7 @@ def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = Fa
         raise UserError("no files to read")
     result = ReadResult()
     for path in files:
-        for item in scan(Path(path), result.ignored_columns):
+        for item in scan(Path(path), result.notes):
             if not isinstance(item, BadRecord):
                 result.groups.append(item)
             elif skip_bad:
@@ -84,12 +83,10 @@ def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = Fa
     return result
 
 
-def inspect_file(
-    path: str | Path, ignored_columns: Counter[str] | None = None
-) -> Iterator[RankedGroup | BadRecord]:
+def inspect_file(path: str | Path, notes: Notes | None = None) -> Iterator[RankedGroup | BadRecord]:
     """As :func:`scan`, but a :class:`BadFile` comes last instead of being raised."""
     try:
-        yield from scan(Path(path), Counter() if ignored_columns is None else ignored_columns)
+        yield from scan(Path(path), Notes() if notes is None else notes)
     except BadFile as error:
         yield error
 
@@ -117,10 +114,10 @@ def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
                 write_lines(compressed, distinct)
 
 
-def scan(path: Path, ignored_columns: Counter[str]) -> Iterator[RankedGroup | BadRecord]:
+def scan(path: Path, notes: Notes) -> Iterator[RankedGroup | BadRecord]:
     """Read a file row by row: a group, or the bad record that stands there instead.
 
-    `ignored_columns` counts the rows with each column that is no part of the data contract.
+    `notes` is filled while rows are drawn (see :func:`.preferences.from_record`).
 
     Raises:
         BadFile: The file cannot be read to its end, or has no rows.
@@ -129,16 +126,14 @@ def scan(path: Path, ignored_columns: Counter[str]) -> Iterator[RankedGroup | Ba
     row_name = "row" if suffix == ".parquet" else "line"
     seen: set[bytes] = set()
     empty = True
-    for line, record in rows(path, suffix, ignored_columns):
+    for line, record in rows(path, suffix, notes.columns):
         empty = False
         where = f"{path}, {row_name} {line}"
         try:
             if isinstance(record, BadRecord):
                 record.where = where
                 raise record
-            if isinstance(record, Mapping):
-                ignored_columns.update(printable(name) for name in record if name not in COLUMNS)
-            group = from_record(record, where=where, default_id=f"{stem}-{line}")
+            group = from_record(record, where=where, default_id=f"{stem}-{line}", notes=notes)
             # Digests, because the ids of a large file would take more memory than its batch.
             digest = hashlib.blake2b(group.id.encode(), digest_size=16).digest()
             if digest in seen:

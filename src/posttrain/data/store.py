@@ -3,9 +3,11 @@
 import hashlib
 import itertools
 import json
+import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,15 +18,18 @@ import pyarrow.compute
 from datasets import Dataset
 
 from posttrain.data.mixing import mix_codes
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.sources import named
 from posttrain.data.splits import Indices, split_codes
 from posttrain.errors import UserError
 from posttrain.storage import cache
 
+logger = logging.getLogger(__name__)
+
 #: Raise when what is stored of the same source changes: how files and records become groups
-#: (:mod:`.formats`, :mod:`.reading`, :mod:`.conversations`, :mod:`.preferences`), or the columns.
-VERSION = 1
+#: (:mod:`.formats`, :mod:`.reading`, :mod:`.conversations` and what they use), or the columns.
+VERSION = 2
 ROWS_PER_BATCH = 1000
 
 _TEXT = pyarrow.string()
@@ -45,13 +50,14 @@ _SCHEMA = pyarrow.schema(
 class Stored:
     """Groups on disk, one row a group.
 
-    `counts` says what was left out while reading, by reason; `fingerprint` is a hash of the groups,
-    whatever code has read them.
+    `counts` says what was left out while reading, by reason, and `notes` what was not used, or read
+    otherwise than it stands; `fingerprint` is a hash of the groups, whatever code has read them.
     """
 
     rows: Dataset
     counts: dict[str, int]
     fingerprint: str
+    notes: Notes = field(default_factory=Notes)
 
     def __iter__(self) -> Iterator[RankedGroup]:
         return map(group_of, self.rows)
@@ -59,7 +65,7 @@ class Stored:
     def select(self, indices: Indices) -> "Stored":
         """Some of the groups."""
         name = hashlib.sha256(self.fingerprint.encode() + indices.tobytes()).hexdigest()[:16]
-        return Stored(self.rows.select(indices), self.counts, name)
+        return Stored(self.rows.select(indices), self.counts, name, self.notes)
 
     def split(self, *, test_fraction: float, seed: int) -> tuple["Stored", "Stored"]:
         """Training and test groups, as of :func:`.data.splits.split` but from less memory."""
@@ -102,6 +108,8 @@ class Stored:
 def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
     """Read groups from sources, named as in :mod:`.sources.named`, and store them.
 
+    What was noted while they were read is logged as one warning, also when they are stored already.
+
     Raises:
         UserError: If a source is unknown or unreadable, no record is left, or one is bad; with
             `skip_bad`, bad records are counted and left out instead.
@@ -112,8 +120,10 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
 
     def make(folder: Path) -> None:
         counts: Counter[str] = Counter()
+        notes = Notes()
         groups = itertools.chain.from_iterable(
-            named.iterate(source, counts=counts, skip_bad=skip_bad) for source in sources
+            named.iterate(source, counts=counts, skip_bad=skip_bad, notes=notes)
+            for source in sources
         )
         with pyarrow.ipc.new_stream(folder / "groups.arrow", _SCHEMA) as file:
             while batch := list(itertools.islice(groups, ROWS_PER_BATCH)):
@@ -121,7 +131,7 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
                 file.write_batch(pyarrow.RecordBatch.from_pylist(rows, schema=_SCHEMA))
         with (folder / "groups.arrow").open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        account = {"counts": counts, "sha256": content}
+        account = {"counts": counts, "notes": notes.to_json(), "sha256": content}
         (folder / "account.json").write_text(json.dumps(account), encoding="utf-8")
 
     folder = cache.get_or_create(f"data/{name}", make)
@@ -130,7 +140,10 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
     counts = account["counts"]
     if not len(rows):
         raise UserError(f"{', '.join(sources)}: no record is left to work with; left out: {counts}")
-    return Stored(rows, counts, account["sha256"][:16])
+    notes = Notes.from_json(account["notes"])
+    if os.environ.get("RANK", "0") == "0":  # other processes of a run read the same
+        notes.warn(logger, sources)
+    return Stored(rows, counts, account["sha256"][:16], notes)
 
 
 def _row(group: RankedGroup) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +13,12 @@ from posttrain.rows.rendering import altered_counts
 from posttrain.rows.tokenization import Limits, TooLongError, tokenize_apart
 
 LISTED = 20
+UNREADABLE = "records that cannot be read"
 
 
 @dataclass
 class TokenFigures:
-    """Figures of the records that went through :meth:`watch`, of which numbers stay in memory.
+    """Figures of the records that were added, of which numbers stay in memory.
 
     Attributes:
         lengths: Tokens of each response with its whole prompt.
@@ -30,23 +30,20 @@ class TokenFigures:
     counts: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
 
-    def watch(
-        self, items: Iterable[object], tokenizer: PreTrainedTokenizerBase, limits: Limits
-    ) -> Iterator[object]:
-        """Hand on items one by one; those that are groups are tokenised and counted."""
-        for item in items:
-            if isinstance(item, RankedGroup):
-                self._add(item, tokenizer, limits)
-            yield item
+    @property
+    def unreadable(self) -> int:
+        """How many records cannot be read at all."""
+        return self.counts[UNREADABLE]
 
-    def _add(self, group: RankedGroup, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
+    def add(self, group: RankedGroup, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
+        """Tokenise a record and count what would be cut, is equal, or left out."""
         try:
             parts = tokenize_apart(tokenizer, group, limits)
         except TooLongError:
             self.counts["records with a response that is too long"] += 1
             return
         except UserError as error:
-            self.counts["records that cannot be read"] += 1
+            self.counts[UNREADABLE] += 1
             if len(self.refused) < LISTED:
                 self.refused.append(str(error))
             return

@@ -53,7 +53,10 @@ def merge(model: Any, *, precision: torch.dtype | None = None) -> PreTrainedMode
     from peft.utils import AuxiliaryTrainingWrapper
 
     model.to(torch.promote_types(model.dtype, torch.float32))
+    within = "\n"  # no module's name
     for name, module in list(model.named_modules()):
+        if name.startswith(within):
+            continue
         owner, _, own = name.rpartition(".")
         try:
             if isinstance(module, AuxiliaryTrainingWrapper):  # trained and saved whole
@@ -71,8 +74,11 @@ def merge(model: Any, *, precision: torch.dtype | None = None) -> PreTrainedMode
                 f"({error}); merge it where it was made, and start from the result"
             ) from error
         setattr(model.get_submodule(owner), own, merged)
+        within = f"{name}."
     del model.peft_config
     model._hf_peft_config_loaded = False
+    # Saving would undo the renaming with which an adapter's weights were loaded.
+    model._weight_conversions = None
     if precision is not None:
         model.to(precision)
         # A score head is float32 at least.

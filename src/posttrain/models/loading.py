@@ -17,8 +17,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -112,6 +114,20 @@ def _load(
             "a head with several labels; take a language model, or a reward model (num_labels=1)"
         ) from None
     return model, Report(sorted(found["missing_keys"]), sorted(found["unexpected_keys"]))
+
+
+def load_config(checkpoint: str | Path) -> PreTrainedConfig:
+    """A checkpoint's configuration, for an adapter that of its base; no weights are read.
+
+    Raises:
+        UserError: If there is no such checkpoint, or it needs code.
+    """
+    source = base_of(checkpoint) or checkpoint
+    _refuse_code(source)
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from None
 
 
 def load_tokenizer(

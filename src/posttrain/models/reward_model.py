@@ -85,6 +85,10 @@ def load(
             f"{pad_token_id}, and the model embeddings for ids below {size} only; set --pad_token "
             "to a token that the model knows and that never ends a response"
         )
+    if hasattr(model.score, "get_base_layer"):
+        # An adapter of the head itself: scores are read with one matrix.
+        model.score.float().merge(safe_merge=True)
+        model.score = model.score.get_base_layer()
     model.has_fresh_head = bool(report.lacking)
     if Path(checkpoint).is_dir():
         # A run's adapters name it as their base: from everywhere, and not what an adapter adapts.

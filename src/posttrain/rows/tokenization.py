@@ -85,8 +85,6 @@ class Limits:
             first one is an error.
         vocabulary: How many ids the model has an embedding for.
         skipped_end: Id that stock classes skip at the end of a row (see :func:`.read_responses`).
-        boundary: Length of a row beyond which the model computes positions otherwise (see
-            :func:`.rope_boundary`); rows on both sides of it cannot share a prompt.
     """
 
     max_tokens: int | None = None
@@ -94,7 +92,6 @@ class Limits:
     skip_too_long: bool = False
     vocabulary: int | None = None
     skipped_end: int | None = None
-    boundary: int | None = None
 
 
 def tokenize_group(
@@ -150,13 +147,11 @@ def tokenize_apart(
     reading = _read(tokenizer, group, limits)
     room = limits.max_row_tokens
     longest = min((limit for limit in (limits.max_tokens, room) if limit is not None), default=None)
-    alike: dict[tuple[int, bool], list[int]] = {}
+    alike: dict[int, list[int]] = {}
     for place, (row, end) in enumerate(zip(reading.rows, reading.ends, strict=True)):
-        trimmed = _over(group, end, len(row) - end, longest, "max_tokens")
-        beyond = limits.boundary is not None and len(row) - trimmed > limits.boundary
-        alike.setdefault((trimmed, beyond), []).append(place)
+        alike.setdefault(_over(group, end, len(row) - end, longest, "max_tokens"), []).append(place)
     apart: list[TokenizedGroup] = []
-    for (trimmed, _), places in alike.items():
+    for trimmed, places in alike.items():
         shared = _trim(_split(reading, places), trimmed)
         if room is None or shared.total <= room:
             apart.append(shared)

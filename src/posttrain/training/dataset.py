@@ -35,11 +35,13 @@ logger = logging.getLogger(__name__)
 #: :mod:`.losses` (margins).
 VERSION = 2
 #: Beside each tokenised group: prompt tokens cut off, responses dropped because they equal others
-#: in tokens, parts that the chat template leaves out, and why the group is left out.
+#: in tokens, parts that the chat template leaves out, whether its own margin has no say, and why
+#: the group is left out.
 _ACCOUNT = {
     "trimmed": Value("int32"),
     "dropped": Value("int32"),
     "altered": List(Value("string")),
+    "margin_unused": Value("bool"),
     "problem": Value("string"),
 }
 
@@ -111,6 +113,13 @@ def tokenized(
             ", ".join(f"{number:,} {what}" for what, number in altered.items()),
         )
     counts += altered
+    unused = pyarrow.compute.sum(table["margin_unused"][:]).as_py()
+    if unused:
+        logger.warning(
+            "margins of %s records have no say, because margins are %r; --margins record takes "
+            "them, as TRL does", f"{unused:,}", pairs.margins,
+        )  # fmt: skip
+        counts["margins of records that have no say"] = unused
     pair_counts = np.asarray(table["pair_count"][:])
     kept = np.flatnonzero(pair_counts)
     if not len(kept):
@@ -160,7 +169,13 @@ def _training_row(
     if problem:
         counted = ("length", "total", "response_count", "pair_count", "label_count")
         empty = dict.fromkeys(counted, 0)
-        account = {"trimmed": 0, "dropped": 0, "altered": [], "problem": problem}
+        account = {
+            "trimmed": 0,
+            "dropped": 0,
+            "altered": [],
+            "margin_unused": False,
+            "problem": problem,
+        }
         return {name: empty.get(name, []) for name in FEATURES} | account
     record = training_record(pairs.apply(group, tokens))
     if not record["pair_count"]:
@@ -170,5 +185,6 @@ def _training_row(
         "trimmed": tokens.trimmed,
         "dropped": dropped,
         "altered": tokens.altered,
+        "margin_unused": pairs.leaves_margin(group),
         "problem": problem,
     }

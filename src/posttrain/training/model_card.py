@@ -94,6 +94,7 @@ def _data(counts: Mapping[str, Any]) -> str:
     if counts["read"]:
         found = ", ".join(f"{number:,} {what}" for what, number in counts["read"].items())
         lines.append(f"- left out while reading: {found}")
+    lines += [f"- {note}" for note in counts.get("notes", ())]
     return "\n".join(lines)
 
 

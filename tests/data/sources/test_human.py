@@ -6,9 +6,10 @@ import json
 import pytest
 from ukp_original import write_original
 
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import fingerprint
 from posttrain.data.reading import read_groups
-from posttrain.data.sources import human
+from posttrain.data.sources import human, named
 from posttrain.data.sources.originals.registry import ORIGINALS
 
 RECORD = {
@@ -65,6 +66,13 @@ def test_a_converted_file_is_read(base, suffix):
     assert groups == read_groups(path).groups
     assert [group.chosen for group in groups] == ["Converted."]
     assert source == {"file": path.name, "groups": 1, "fingerprint": fingerprint(groups)}
+
+
+def test_what_is_not_used_of_a_converted_file_is_noted(base):
+    write_jsonl(base / "mine.jsonl", RECORD | {"votes": 3})
+    notes = Notes()
+    assert len(list(named.iterate("mine", notes=notes))) == 1
+    assert notes == Notes(columns={"votes": 1})
 
 
 def test_a_bad_record_is_named(base):

@@ -119,7 +119,12 @@ def asked(monkeypatch):
     seen = []
 
     def fake(name, **options):
-        seen.append((name, {key: value for key, value in options.items() if key != "dropped"}))
+        seen.append(
+            (
+                name,
+                {key: value for key, value in options.items() if key not in ("dropped", "notes")},
+            )
+        )
         options["dropped"]["some"] += 1
         return iter(["a group", "another"])
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from posttrain.models import reward_model
+from posttrain.models.float64 import compute_in_double
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.packing import distance as packing_distance
 from posttrain.studies.packing.distance import distances
@@ -123,6 +124,7 @@ def test_the_first_slot_is_a_separate_row(table):
 @pytest.mark.parametrize("layout", INEXACT)
 def test_distances_are_those_of_separate_forward_passes(layout, tiny_checkpoint, table, groups):
     model, _ = reward_model.load(tiny_checkpoint)
+    compute_in_double(model)
     by_slot, by_preceding, apart = directly(model, groups, layout)
     for by, expected in (("slot", by_slot), ("preceding tokens", by_preceding)):
         assert set(table.loc[table["by"] == by, "value"]) == set(expected)
@@ -142,6 +144,7 @@ def test_a_single_group_has_no_interval(tiny_checkpoint, groups):
         count = len(group.responses)
         assert slots["responses"].tolist() == [count] * 3 * count
         model, _ = reward_model.load(tiny_checkpoint)
+        compute_in_double(model)
         by_slot, _, apart = directly(model, [group], "causal")
         row = value(table, layout="causal", by="slot", value="2")
         distance = math.sqrt(mean(by_slot["2"]) / mean(apart))

@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from posttrain.evidence import records
 from posttrain.models import reward_model
+from posttrain.models.float64 import compute_in_double
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.common import groups as study_groups
@@ -81,6 +82,7 @@ def test_differences_of_a_causal_row_are_those_of_direct_computation(
     tiny_checkpoint, table, groups
 ):
     model, tokenizer = reward_model.load(tiny_checkpoint)
+    compute_in_double(model)
     found = {}
     for name, layout in (("separate", LAYOUTS["separate"]), ("causal", WAYS["causal row"][0])):
         by_group = [

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import RankedGroup, fingerprint, from_record
 from posttrain.data.reading import read_groups
 from posttrain.data.sources.originals.registry import ORIGINALS
@@ -37,13 +38,14 @@ def folder() -> Path:
     return Path(value)
 
 
-def load(name: str) -> tuple[list[RankedGroup], dict[str, Any]]:
+def load(name: str, notes: Notes | None = None) -> tuple[list[RankedGroup], dict[str, Any]]:
     """Ranked groups of one data set, and where they came from.
 
     The name is a key of :data:`.originals.registry.ORIGINALS`, or the stem of a file. An untouched
     original under ``raw/`` is converted on the fly and wins over a converted file, so that a
     correction of a converter reaches every later run. With the groups come
     ``{"file", "groups", "fingerprint"}``, and ``dropped`` where the converter left judgements out.
+    ``notes`` is filled with what of a file was not used, or read otherwise than it stands.
 
     Raises:
         UserError: If there is no such data, or a record is bad.
@@ -61,7 +63,10 @@ def load(name: str) -> tuple[list[RankedGroup], dict[str, Any]]:
     for suffix in (".jsonl.gz", ".jsonl", ".parquet"):
         path = base / f"{name}{suffix}"
         if path.exists():
-            groups = read_groups(path).groups
+            result = read_groups(path)
+            groups = result.groups
+            if notes is not None:
+                notes.add(result.notes)
             return groups, _describe(path.name, groups)
     raise UserError(
         f"{VARIABLE} names {base}, which holds no {name}.jsonl.gz, {name}.jsonl or {name}.parquet, "

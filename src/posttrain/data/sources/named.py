@@ -19,6 +19,7 @@ from typing import Any
 from huggingface_hub import dataset_info
 
 from posttrain.data.formats import SUFFIXES
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import BadRecord, RankedGroup
 from posttrain.data.reading import scan
 from posttrain.data.sources import human
@@ -36,19 +37,26 @@ ON_HUB = re.compile(
 
 
 def iterate(
-    source: str, *, counts: Counter[str] | None = None, skip_bad: bool = False
+    source: str,
+    *,
+    counts: Counter[str] | None = None,
+    skip_bad: bool = False,
+    notes: Notes | None = None,
 ) -> Iterator[RankedGroup]:
     """Groups of a source, one after the other; `counts` gets what was left out, by reason.
+
+    `notes` gets what was not used, or read otherwise than it stands.
 
     Raises:
         UserError: If a source is unknown or unreadable, or, unless `skip_bad`, a record is bad.
     """
     counts = Counter() if counts is None else counts
+    notes = Notes() if notes is None else notes
     if match := SIMULATED.fullmatch(source):
         for group in stream(int(match[1]), seed=int(match[2] or 0)):
             yield group.ranked
     elif _is_file(source):
-        yield from _of_file(Path(source), counts, skip_bad)
+        yield from _of_file(Path(source), counts, skip_bad, notes)
     elif match := ON_HUB.fullmatch(source):
         at = match["at"]
         folder = at if at and Path(at).is_dir() else None
@@ -60,9 +68,10 @@ def iterate(
             revision=None if folder else at,
             skip_bad=skip_bad,
             dropped=counts,
+            notes=notes,
         )
     else:
-        groups, description = _human(source)
+        groups, description = _human(source, notes)
         counts.update(description.get("dropped", {}))
         yield from groups
 
@@ -121,8 +130,10 @@ def _hash(path: Path) -> str:
         ) from None
 
 
-def _of_file(path: Path, counts: Counter[str], skip_bad: bool) -> Iterator[RankedGroup]:
-    for item in scan(path, Counter()):
+def _of_file(
+    path: Path, counts: Counter[str], skip_bad: bool, notes: Notes
+) -> Iterator[RankedGroup]:
+    for item in scan(path, notes):
         if not isinstance(item, BadRecord):
             yield item
         elif skip_bad:
@@ -131,9 +142,9 @@ def _of_file(path: Path, counts: Counter[str], skip_bad: bool) -> Iterator[Ranke
             raise item
 
 
-def _human(source: str) -> tuple[list[RankedGroup], dict[str, Any]]:
+def _human(source: str, notes: Notes | None = None) -> tuple[list[RankedGroup], dict[str, Any]]:
     try:
-        return human.load(source)
+        return human.load(source, notes)
     except BadRecord:
         raise
     except ValueError as error:

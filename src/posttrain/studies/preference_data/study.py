@@ -38,7 +38,9 @@ def measure(source: str, settings: DataSettings, cache_dir: Path | None) -> Meas
 
 def summary(groups: Sequence[RankedGroup]) -> pd.DataFrame:
     """One row of counts, medians and shares; see :func:`measure`."""
-    table = check.summarise(groups, "").table.drop(columns=["refused", "ignored_columns"])
+    # A data set's own repeats and contradictions are counted where it is checked.
+    apart = ["refused", "ignored_columns", *check.REPEATS]
+    table = check.summarise(groups, "").table.drop(columns=apart)
     edits = [(len(g.edited or ""), len(g.chosen)) for g in groups if g.has_edit]
     longer = [(edit > chosen) + (edit == chosen) / 2 for edit, chosen in edits]
     texts = {response for group in groups for response in group.responses}

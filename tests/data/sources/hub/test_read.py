@@ -19,7 +19,8 @@ from datasets.exceptions import DatasetNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from posttrain.data.conversations import BadRecord, Message
+from posttrain.data.messages import BadRecord, Message
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import STRENGTHS, fingerprint
 from posttrain.data.sources.hub import read as hub
 from posttrain.data.sources.hub.converters import convert_helpsteer3_preference, strength_of
@@ -419,6 +420,20 @@ def test_a_trl_set_is_read_as_it_is(tmp_path):
     ]
     assert groups[0].prompt == (Message("user", "Why?"),)
     assert dropped == {}
+
+
+def test_what_a_trl_set_has_beside_its_format_is_noted_and_columns_of_known_sets_are_not(tmp_path):
+    messages = [{"role": "assistant", "content": text, "tool_calls": ["x"]} for text in "ab"]
+    row = {"prompt": "Why?", "chosen": messages[:1], "rejected": messages[1:], "score_chosen": 3}
+    write(tmp_path / "trl", "train.jsonl", row, row | {"prompt": "How?"})
+    notes = Notes()
+    list(iterate(TRL, path=tmp_path / "trl", notes=notes))
+    assert notes == Notes(columns={"score_chosen": 2}, fields={"tool_calls": 2})
+    fields = {"split": "train", "prompt": "Why?", "response_1": "a", "response_2": "b"}
+    write(tmp_path / "known", "preference/preference.jsonl.gz", fields | {"preference_strength": 1})
+    notes = Notes()
+    assert len(list(iterate(HELPSTEER2, path=tmp_path / "known", notes=notes))) == 1
+    assert notes == Notes()
 
 
 def test_configurations_of_a_trl_set(tmp_path):

@@ -24,7 +24,7 @@ def test_record_in_full(tmp_path):
     assert [list(record.items()) for record in convert(path)] == [
         [
             ("id", "hh_harmless-00000"),
-            ("prompt", OPENING.strip()),
+            ("prompt", [{"role": "user", "content": OPENING.strip()}]),
             ("chosen", "Please do."),
             ("rejected", "No way."),
             ("edited", None),
@@ -90,5 +90,6 @@ def test_public_original_gives_the_reference():
     dropped = Counter()
     records = list(convert(data / "raw" / "hh_harmless_base_test.jsonl.gz", dropped))
     assert list(map(list, records)) == list(map(list, reference))
-    assert records == reference
+    texts = [record | {"prompt": record["prompt"][0]["content"]} for record in records]
+    assert texts == reference
     assert dropped == {"empty response": 4}

@@ -13,7 +13,7 @@ Rules that hold for all of them but :func:`convert_contract`:
 
 Dropped, and counted by reason: `empty response`, `identical responses` (equal apart from outer
 white space), and what the functions below name. A row that breaks its schema is a
-:class:`.data.conversations.BadRecord`, which names the original's field.
+:class:`.data.messages.BadRecord`, which names the original's field.
 """
 
 import re
@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from posttrain.data.conversations import (
-    MARKER,
+from posttrain.data.messages import (
     BadRecord,
     Message,
     check_prompt,
@@ -32,6 +31,7 @@ from posttrain.data.conversations import (
 from posttrain.data.preferences import RankedGroup, from_record
 from posttrain.data.sources.hub.rows import REMEDY, Place, messages, ranked, text, whole_number
 from posttrain.data.sources.originals.hh_rlhf import ASSISTANT_TURN, shared_prompt
+from posttrain.data.transcripts import MARKER
 
 Convert = Callable[[Mapping[str, Any], Place], Iterator[RankedGroup]]
 
@@ -194,7 +194,7 @@ def convert_contract(row: Mapping[str, Any], place: Place) -> Iterator[RankedGro
 
     The row's own `id` gives way to its place, because nothing says that it is unique.
     """
-    yield from_record({**row, "id": place.id}, where="")
+    yield from_record({**row, "id": place.id}, where="", notes=place.notes)
 
 
 def _compared(

@@ -21,7 +21,8 @@ from typing import Any
 from datasets import Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
-from posttrain.data.conversations import BadRecord
+from posttrain.data.messages import BadRecord
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import RankedGroup, fingerprint
 from posttrain.data.sources.hub.converters import convert_contract
 from posttrain.data.sources.hub.registry import HUB, HubSource, Subset
@@ -41,6 +42,7 @@ def iterate(
     streaming: bool = False,
     skip_bad: bool = False,
     dropped: Counter[str] | None = None,
+    notes: Notes | None = None,
 ) -> Iterator[RankedGroup]:
     """Read one split of a data set on the hub as ranked groups, in the order of subsets and rows.
 
@@ -64,6 +66,8 @@ def iterate(
         streaming: Read rows as they arrive instead of from a memory-mapped cache on disk.
         skip_bad: Count bad rows in `dropped` instead of raising the first.
         dropped: Filled, while groups are drawn, with the number of dropped comparisons per reason.
+        notes: Filled with what was not used, or read otherwise than it stands, in rows of sets
+            outside :data:`HUB`, whose columns no converter knows.
 
     Raises:
         UserError: Unknown name, subset or split, at once; data that cannot be reached or read.
@@ -96,7 +100,7 @@ def iterate(
     edits = load(source.edits, streaming=False) if source.edits else None
     rows = {part: load(part, streaming) for part in source.default}
     dropped = Counter() if dropped is None else dropped
-    return _convert(source, split, rows, edits, explained, skip_bad, dropped)
+    return _convert(source, split, rows, edits, explained, skip_bad, dropped, notes)
 
 
 def _find(name: str, subset: str | None) -> HubSource:
@@ -127,6 +131,7 @@ def _convert(
     explained: Callable[[], AbstractContextManager[None]],
     skip_bad: bool,
     dropped: Counter[str],
+    notes: Notes | None,
 ) -> Iterator[RankedGroup]:
     edits = None if edit_rows is None else Edits(edit_rows)
     seen: set[str] = set()
@@ -140,7 +145,7 @@ def _convert(
         for number, row in enumerate(_drawn(data, where, explained)):
             first = number * subset.rows
             try:
-                place = Place(f"{where}-{first}", split, dropped, edits)
+                place = Place(f"{where}-{first}", split, dropped, edits, notes)
                 groups = list(subset.convert(row, place))
             except BadRecord as error:
                 error.where = f"{where}, row {first} (counted from 0)"

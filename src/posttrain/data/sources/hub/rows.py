@@ -9,7 +9,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from posttrain.data.conversations import BadRecord, Message, check_prompt, name_kind, show_value
+from posttrain.data.messages import BadRecord, Message, check_prompt, name_kind, show_value
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import RankedGroup
 
 REMEDY = "check that the file is the one that the authors publish"
@@ -27,6 +28,7 @@ class Place:
     split: str
     dropped: Counter[str]
     edits: "Edits | None" = None
+    notes: Notes | None = None
 
 
 def ranked(

@@ -70,7 +70,8 @@ def convert(path: Path, dropped: Counter[str] | None = None) -> Iterator[dict[st
         else:
             yield {
                 "id": f"hh_harmless-{number:05d}",
-                "prompt": prompt.strip(),
+                # As one message: the studies' numbers are of prompts that are not cut into turns.
+                "prompt": [{"role": "user", "content": prompt.strip()}],
                 "chosen": chosen,
                 "rejected": rejected,
                 "edited": None,
