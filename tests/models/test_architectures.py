@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import transformers
-from architectures import ARCHITECTURES, REFUSALS, ROWS, cells, line
+from architectures import ARCHITECTURES
+from matrix import REFUSALS, ROWS, cells, line
 
 PAGE = Path(__file__).parents[2] / "book/architectures.md"
 LINES = PAGE.read_text(encoding="utf-8").splitlines()

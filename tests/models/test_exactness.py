@@ -1,6 +1,7 @@
 """A model that lets responses in one row see each other must not pass for one that does not."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,12 @@ from small_llama import SMALL, WORDS
 from transformers import (
     BloomConfig,
     BloomForSequenceClassification,
+    Gemma3TextConfig,
+    Gemma3TextForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForSequenceClassification,
     MptConfig,
     MptForSequenceClassification,
 )
@@ -20,7 +25,9 @@ from posttrain.models import exactness, reward_model
 from posttrain.models.exactness import check_exact
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import response_states
-from posttrain.rows.attention import mask_for
+from posttrain.rows import attention
+from posttrain.rows.attention import dense_mask, mask_for
+from posttrain.rows.layout import LAYOUTS
 
 
 @pytest.fixture
@@ -175,3 +182,66 @@ class TestCheckExact:
         torch.nn.init.constant_(own_model.model.norm.weight, torch.nan)
         with pytest.raises(ValueError, match="off by nan"):
             check_exact(own_model, pad_token_id=0)
+
+    @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+    def test_attention_to_both_sides_is_refused_in_every_layout(self, layout):
+        config = Gemma3TextConfig(**SMALL, head_dim=16, use_bidirectional_attention=True)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = Gemma3TextForSequenceClassification(config).eval()
+        with pytest.raises(ValueError, match=r"Gemma3Text.* reads tokens that follow a response"):
+            check_exact(model, layout, pad_token_id=0)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_padding_that_changes_earlier_states_is_refused(self, load, dtype):
+        model = load("trained", dtype)
+        check_exact(model, LAYOUTS["separate"], pad_token_id=0)
+
+        def mix(_module, _inputs, output):
+            output.last_hidden_state += output.last_hidden_state.mean(1, keepdim=True)
+
+        model.model.register_forward_hook(mix)
+        with pytest.raises(ValueError, match="reads tokens that follow a response, also padding"):
+            check_exact(model, LAYOUTS["separate"], pad_token_id=0)
+
+    def test_neighbours_in_a_batch_that_change_states_are_refused(self, own_model):
+        def mix(_module, _inputs, output):
+            output.last_hidden_state += output.last_hidden_state[:, :1].mean(0, keepdim=True)
+
+        own_model.model.register_forward_hook(mix)
+        with pytest.raises(ValueError, match="scores a response otherwise alone than beside"):
+            check_exact(own_model, LAYOUTS["separate"], pad_token_id=0)
+
+    @pytest.mark.parametrize("counted", ["positions", "along the row"])
+    def test_a_window_that_counts_along_the_row_is_refused(self, monkeypatch, counted):
+        """The window is longer than the check's rows, and the model's own is restored."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = MistralForSequenceClassification(MistralConfig(**SMALL, sliding_window=500))
+        if counted == "along the row":
+
+            def dense(batch, window):
+                index = torch.arange(batch.input_ids.shape[1])
+                return dense_mask(batch) & (index[:, None] - index < window)
+
+            monkeypatch.setattr(attention, "dense_mask", dense)
+        with (
+            pytest.raises(ValueError, match="does not keep responses in one row apart")
+            if counted == "along the row"
+            else nullcontext()
+        ):
+            check_exact(model.eval(), pad_token_id=0)
+        assert model.config.sliding_window == 500
+
+    def test_shared_rows_are_checked_whatever_the_layout(self, own_model):
+        own_model.model.register_forward_pre_hook(
+            lambda _module, arguments, named: (
+                arguments,
+                named | {"attention_mask": None, "position_ids": None},
+            ),
+            with_kwargs=True,
+        )
+        for layout in (LAYOUTS["separate"], LAYOUTS["causal"]):
+            check_exact(own_model, layout, pad_token_id=0)
+            with pytest.raises(ValueError, match="does not keep responses in one row apart"):
+                check_exact(own_model, layout, pad_token_id=0, shared_rows=True)
