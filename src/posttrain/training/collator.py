@@ -174,11 +174,6 @@ class GroupCollator:
         self.layout = layout
         self.pack_length = pack_length
 
-    @property
-    def needs_mask(self) -> bool:
-        """See :meth:`.rows.layout.Layout.needs_mask`."""
-        return self.layout.needs_mask(shared_rows=self.pack_length is not None)
-
     def tokens(self, item: Mapping[str, Any]) -> int:
         """Tokens that a row of the data set takes, padding aside."""
         return self.layout.tokens(TokenizedGroup(item["prompt"], item["responses"]))
