@@ -234,5 +234,5 @@ def _check_finite(scorer: Scorer, group: RankedGroup, scores: Sequence[float]) -
             raise UserError(
                 f"{scorer.tokenizer.name_or_path} scores a response of record {group.id!r} as "
                 f"{value}: its training has diverged or its precision overflows; take an earlier "
-                "checkpoint of it, or score in float32 (dtype)"
+                "checkpoint of it, or score in float32 (--dtype float32)"
             )
