@@ -202,7 +202,10 @@ def test_an_error_that_nobody_expected_keeps_its_traceback(monkeypatch):
     ("content", "message"),
     [
         (b"\n{% for %}", "template.jinja, line 2: no Jinja template (Expected an expression"),
-        (b"{{ raise_exception('no system, please') }}", "conversation: no system, please"),
+        (
+            b"{{ raise_exception('no system, please') }}",
+            "cannot write a conversation of user: no system, please",
+        ),
         (b"\xff\xfe", r"template.jinja: cannot be read (not UTF-8 text)"),
     ],
 )

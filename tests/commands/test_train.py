@@ -157,7 +157,7 @@ def test_a_folder_with_a_run_is_not_overwritten(trained, tiny_checkpoint, capsys
         ({"min_strength": 5}, "unknown min_strength 5"),
         ({"margins": "huge"}, "unknown margins 'huge'"),
         ({"layout": "spiral"}, "unknown layout 'spiral'"),
-        ({"max_tokens": 12}, "raise max_tokens or leave the group out"),
+        ({"max_tokens": 12}, "leave such groups out (--skip_too_long)"),
         ({"learning_rate": 1e30}, "training has diverged; lower learning_rate"),
         # In its only step, after which no loss is computed.
         (

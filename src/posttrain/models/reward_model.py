@@ -146,7 +146,7 @@ def stock_model(model: nn.Module) -> PreTrainedModel:
 
 
 def score_head(model: PreTrainedModel) -> nn.Linear:
-    """The scalar head of a reward model, called ``score`` in every stock Llama-like class.
+    """The scalar head of a reward model, called ``score`` in stock classes with a decoder.
 
     Raises:
         UserError: If the model is not a sequence classifier with one label.

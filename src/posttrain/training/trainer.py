@@ -30,7 +30,7 @@ from transformers import EvalPrediction, Trainer
 
 from posttrain.errors import UserError
 from posttrain.models.exactness import check_exact
-from posttrain.models.float64 import computing_in_double
+from posttrain.models.float64 import compute_in_double, computing_in_double
 from posttrain.models.reward_model import accept_rows, forward_scores, stock_model
 from posttrain.rows.layout import RowBatch
 from posttrain.training.checkpoints import BackgroundManifests, discard
@@ -119,8 +119,12 @@ class RankingTrainer(Trainer):
             shared_rows=self.collator.pack_length is not None,
         )
         self._recent = RecentSteps()
+        stock = stock_model(self.model)  # type: ignore[arg-type]
+        if self.is_fsdp_enabled:
+            # It gathers weights for the modules that it has wrapped, which therefore have to stay.
+            compute_in_double(stock)
         try:
-            with computing_in_double(stock_model(self.model)):  # type: ignore[arg-type]
+            with nullcontext() if self.is_fsdp_enabled else computing_in_double(stock):
                 result = super().train(*args, **kwargs)
         finally:
             self._manifests.wait()

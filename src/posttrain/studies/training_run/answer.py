@@ -18,7 +18,7 @@ def answer(records: Sequence[Record]) -> str:
     table = expectations().set_index(["model", "trained"])
     lora, whole = (table.loc[(LLAMA, f"{way}, checkpointed")] for way in ("LoRA", "all weights"))
     takes = (
-        "**One command, and any model with a Llama-like body**: `posttrain train --model … --data "
+        "**One command, and any model with a decoder**: `posttrain train --model … --data "
         "mine.jsonl --output_dir mine` makes a folder that transformers and TRL load and score "
         f"alike. By count, not yet by measurement, {LLAMA} takes one GPU of 80 GB with LoRA "
         f"({lora['weights and optimiser']:.0f} GB of weights and optimiser, "
