@@ -59,8 +59,8 @@ def pairs(model, groups):
 def test_the_calibration_is_that_of_chosen_and_rejected_beside_the_model(model, data, capsys):
     assert run(model, data) == 0
     winners, losers = pairs(model, GROUPS)
-    loaded, _ = reward_model.load(model)
-    found = calibration.load(model / "calibration.json", loaded)
+    loaded, tokenizer = reward_model.load(model)
+    found = calibration.load(model / "calibration.json", loaded, tokenizer)
     expected = calibration.fit(winners, losers)
     assert found.scale == pytest.approx(expected.scale, rel=1e-6)
     assert found.centre == pytest.approx(expected.centre, rel=1e-6)

@@ -545,3 +545,11 @@ def test_help_says_what_an_evaluation_of_two_models_means(capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "With a safety_model it is about the combined score" in out
     assert "its log-likelihood and calibration mean little" in out
+
+
+@pytest.mark.parametrize("command", ["score", "evaluate"])
+def test_no_output_replaces_a_file_of_the_model(model, data, capsys, command):
+    before = (model / "config.json").read_text()
+    assert run(command, model, data, model / "config.json") == 1
+    assert "is read and would be overwritten" in capsys.readouterr().err
+    assert (model / "config.json").read_text() == before

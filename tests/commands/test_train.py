@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -440,6 +441,22 @@ def test_a_checkpoint_is_scored_by_itself(tiny_checkpoint, tmp_path, changes):
     assert {"tokenizer.json", "chat_template.jinja"} <= listed.keys()
 
 
+@pytest.mark.parametrize("top_layers", [0, 1])
+def test_all_weights_of_what_was_an_adapter_are_trained(tiny_checkpoint, tmp_path, top_layers):
+    first = tmp_path / "first"
+    assert train(tiny_checkpoint, first, lora_rank=2, max_steps=3, save_steps=3) == 0
+    moved = {}
+    # The finished model is the adapter, merged.
+    for name, start in (("merged", first), ("adapter", first / "checkpoint-3")):
+        run = tmp_path / name
+        assert train(start, run, max_steps=3, min_warmup_steps=0, top_layers=top_layers) == 0
+        before = weights(first)
+        moved[name] = {key for key, weight in weights(run).items() if (weight != before[key]).any()}
+    assert "score.weight" in moved["adapter"]
+    assert len(moved["adapter"]) == len(weights(first)) or top_layers
+    assert moved["adapter"] == moved["merged"]
+
+
 def test_training_goes_on_from_adapters(tiny_checkpoint, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert train(tiny_checkpoint, first, lora_rank=4, save_steps=9, max_steps=9) == 0
@@ -480,3 +497,31 @@ def test_other_classes_are_trained_in_part_and_give_stock_scores(
     }
     assert any(".h.0." in name for name in still)
     assert not any(".h.1." in name or "ln_f.weight" in name for name in still)
+
+
+def test_of_several_templates_the_default_one_is_read_and_all_are_kept(tiny_checkpoint, tmp_path):
+    model, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_checkpoint, model)
+    template = (model / "chat_template.jinja").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = {"default": template, "rag": "{{ strftime_now(x) }}"}
+    (model / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(model)
+    assert train(model, run, max_steps=1) == 0
+    assert AutoTokenizer.from_pretrained(run).chat_template == tokenizer.chat_template
+
+
+def test_a_run_that_ends_within_its_warm_up_says_so(tiny_checkpoint, tmp_path, caplog):
+    assert train(tiny_checkpoint, tmp_path / "run", max_steps=2) == 0
+    assert "all 2 steps were warm-up" in caplog.text
+
+
+def test_padding_goes_to_the_right_of_what_is_saved(tiny_checkpoint, tmp_path):
+    # Some classes count positions from the beginning of a row, padding included.
+    model, run = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_checkpoint, model)
+    AutoTokenizer.from_pretrained(model, padding_side="left").save_pretrained(model)
+    assert AutoTokenizer.from_pretrained(model).padding_side == "left"
+    assert train(model, run, max_steps=1, save_steps=1) == 0
+    for folder in (run, run / "checkpoint-1"):
+        assert AutoTokenizer.from_pretrained(folder).padding_side == "right"

@@ -20,6 +20,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from forked import die, forked
+from safetensors.torch import load_file, save_file
 from tiny_runs import assert_equal_weights, options, refusal, train
 from transformers import AutoTokenizer, Trainer
 
@@ -273,6 +274,19 @@ def test_a_date_in_a_template_stays_that_of_the_day_on_which_a_run_was_started(
     other = tmp_path / "other"
     assert train(model, other, max_steps=1) == 0
     assert "'05 Apr 2027'" in (other / "chat_template.jinja").read_text()
+
+
+def test_a_run_is_not_resumed_on_another_model_of_the_same_name(tiny_checkpoint, tmp_path, capsys):
+    model, folder = tmp_path / "model", tmp_path / "run"
+    shutil.copytree(tiny_checkpoint, model)
+    assert train(model, folder, max_steps=2, save_steps=2, lora_rank=2) == 0
+    content = load_file(model / "model.safetensors")
+    save_file({name: 1.5 * weight for name, weight in content.items()}, model / "model.safetensors")
+    message = refusal(
+        capsys, train(model, folder, "--resume", max_steps=2, save_steps=2, lora_rank=2)
+    )
+    assert "model of the run in" in message
+    assert "other contents" in message
 
 
 def test_there_must_be_a_run_to_resume(tiny_checkpoint, tmp_path, capsys):

@@ -14,11 +14,15 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from posttrain.evaluation import calibration
 from posttrain.evaluation.calibration import Calibration, fit, head_hash, load, log_likelihood, read
+from posttrain.models import embedded
 from posttrain.models.reward_model import score_head
+from posttrain.rows.rendering import tokenizer_hash
 
 #: Sums and differences of such numbers are exact.
 EXACT = st.integers(-512, 512).map(lambda number: number / 64)
 PAIRS = st.lists(st.tuples(EXACT, EXACT), min_size=2, max_size=12)
+
+TOKENIZER = embedded.train_tokenizer(["a b"])
 
 
 def fitted(difference, **options):
@@ -178,7 +182,7 @@ def test_a_saved_calibration_is_loaded_as_it_was(reward_model, tmp_path):
     saved = fitted([1.0, 1.0, -1.0], data=["a.jsonl", "ü"], head=head_hash(reward_model))
     path = tmp_path / "new" / calibration.FILE
     saved.save(path)
-    assert load(path, reward_model) == saved == read(path)
+    assert load(path, reward_model, TOKENIZER) == saved == read(path)
     assert saved.data == ("a.jsonl", "ü")
     assert [one.name for one in path.parent.iterdir()] == ["calibration.json"]
     assert json.loads(path.read_text(encoding="utf-8"))["pairs"] == 3
@@ -188,14 +192,27 @@ def test_a_calibration_of_another_head_is_refused(reward_model, tmp_path):
     path = tmp_path / calibration.FILE
     other = model()
     fitted([1.0, 1.0, -1.0], head=head_hash(other)).save(path)
-    assert load(path, reward_model)
+    assert load(path, reward_model, TOKENIZER)
     with torch.no_grad():
         score_head(other).weight[0, 3] *= 1.01
     with pytest.raises(ValueError, match=r"calibration.json was fitted for a model with another"):
-        load(path, other)
+        load(path, other, TOKENIZER)
     fitted([1.0, 1.0, -1.0]).save(path)
     with pytest.raises(ValueError, match=r"another score head.*posttrain calibrate"):
-        load(path, reward_model)
+        load(path, reward_model, TOKENIZER)
+
+
+def test_a_calibration_of_another_chat_template_is_refused(reward_model, tmp_path):
+    path = tmp_path / calibration.FILE
+    reader = tokenizer_hash(TOKENIZER)
+    fitted([1.0, 1.0, -1.0], head=head_hash(reward_model), tokenizer=reader).save(path)
+    assert load(path, reward_model, TOKENIZER)
+    other = embedded.train_tokenizer(["a b"])
+    other.chat_template += " "
+    with pytest.raises(
+        ValueError, match=r"another tokenizer or chat template.*posttrain calibrate"
+    ):
+        load(path, reward_model, other)
 
 
 def test_a_head_is_the_same_in_every_precision(reward_model):
@@ -213,7 +230,7 @@ def test_a_missing_calibration_is_explained(reward_model, tmp_path):
         match=r"calibration.json: there is no calibration. Only differences.*a threshold, or a "
         r"sum.*; fit one on held-out pairs: posttrain calibrate",
     ):
-        load(tmp_path / calibration.FILE, reward_model)
+        load(tmp_path / calibration.FILE, reward_model, TOKENIZER)
 
 
 GOOD = {"scale": 1.0, "centre": 0.0, "pairs": 3, "data": [], "head": ""}

@@ -14,7 +14,13 @@ from posttrain.evaluation.scoring import Scorer, limits_for, score_groups, score
 from posttrain.models import reward_model
 from posttrain.models.reward_model import score, score_head
 from posttrain.rows.layout import LAYOUTS, Layout
-from posttrain.rows.tokenization import Limits, TokenizedGroup, TooLongError, tokenize_group
+from posttrain.rows.tokenization import (
+    Limits,
+    TokenizedGroup,
+    TooLongError,
+    UnreadableError,
+    tokenize_group,
+)
 
 SEPARATE, EXACT = LAYOUTS["separate"], LAYOUTS["exact"]
 CAUSAL = Layout("single", "causal", "running")
@@ -344,3 +350,21 @@ def test_a_score_depends_on_nothing_beside_its_prompt_and_response(loaded, layou
             for found in beside.values():
                 assert found[place].scores[name] == pytest.approx(expected, abs=1e-5)
                 assert found[place].trimmed[name] == max(0, len(ids) - 100)
+
+
+def test_records_that_a_template_refuses_are_errors_or_counted(loaded, tiny_checkpoint):
+    model, _ = loaded
+    tokenizer = reward_model.load(tiny_checkpoint)[1]
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    plain, system = group_with("sure", "sorry"), group_with("sure", "sorry")
+    system = replace(system, id="s", prompt=(Message("system", "Be brief."), *system.prompt))
+    with pytest.raises(UnreadableError, match=r"record 's': .*no system role.*--skip_bad"):
+        list(score_groups(model, tokenizer, [plain, system], EXACT, NONE))
+    counts = Counter()
+    limits = Limits(skip_unreadable=True)
+    found = list(score_groups(model, tokenizer, [plain, system], EXACT, limits, counts=counts))
+    assert [one.group.id for one in found] == ["equal"]
+    assert +counts == {"records that the model cannot read": 1}

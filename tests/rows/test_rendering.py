@@ -154,11 +154,30 @@ def test_a_date_is_written_into_a_template():
     )
 
 
-def test_a_date_that_cannot_be_written_into_a_template_is_refused():
-    template = "{% set form = '%Y' %}{{ strftime_now(form) }}"
+@pytest.mark.parametrize(
+    "call",
+    [
+        "{% set form = '%Y' %}{{ strftime_now(form) }}",
+        "{{ strftime_now('%Y' ~ '-%m') }}",
+        r"{{ strftime_now('%d\n%b') }}",
+        r"{{ strftime_now('%d o\'clock') }}",
+        "{% set now = strftime_now %}{{ now('%Y') }}",
+    ],
+)
+def test_a_date_that_cannot_be_written_into_a_template_is_refused(call):
     with pytest.raises(UserError, match="scores would change with the day"):
-        pin_date(template, datetime.date(2024, 7, 26))
-    assert pin_date(CHATML, datetime.date(2024, 7, 26)) == CHATML
+        pin_date(call, datetime.date(2024, 7, 26))
+
+
+def test_a_template_that_asks_for_no_date_stays_as_it_is():
+    for template in (CHATML, "{# no strftime_now('%Y') here #}" + CHATML):
+        assert render_with(pin_date(template, datetime.date(2024, 7, 26))) == render_with(template)
+
+
+def render_with(template):
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = template
+    return render(tokenizer, [{"role": "user", "content": "Why?"}])
 
 
 def changed(change):

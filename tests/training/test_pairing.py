@@ -27,6 +27,10 @@ def pairs(pairing, group=EDITED, tokens=TOKENS):
     return [(places[pair.winner], places[pair.loser]) for pair in found.pairs]
 
 
+def leaves_margin(pairing, group, tokens=TOKENS):
+    return pairing.leaves_margin(group, pairing.apply(group, tokens))
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -88,11 +92,16 @@ def test_a_record_says_its_own_margin_unless_margins_go_by_strength():
     assert set(margins(silent).values()) == {0.0}
     for table in ("none", "small", {3: 0.5}):
         assert margins(said, margins=table) == margins(silent, margins=table)
-        assert Pairing(margins=table).leaves_margin(said)
-        assert not Pairing(margins=table).leaves_margin(silent)
+        assert leaves_margin(Pairing(margins=table), said)
+        assert not leaves_margin(Pairing(margins=table), silent)
         # Nothing is lost with a margin of nought.
-        assert not Pairing(margins=table).leaves_margin(replace(EDITED, margin=0.0))
-    assert not Pairing().leaves_margin(said)
+        assert not leaves_margin(Pairing(margins=table), replace(EDITED, margin=0.0))
+    assert not leaves_margin(Pairing(), said)
+    # Nor has it one where no pair that would take it is trained on.
+    assert leaves_margin(Pairing("edited over chosen"), said)
+    assert leaves_margin(Pairing("best", edit_margins="none"), said)
+    assert not leaves_margin(Pairing("best"), said)
+    assert leaves_margin(Pairing("rated", min_strength=4), replace(said, strength=3))
 
 
 def test_a_margin_beyond_the_precision_of_the_loss_is_refused():

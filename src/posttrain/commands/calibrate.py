@@ -18,6 +18,7 @@ from posttrain.evaluation import calibration
 from posttrain.evaluation.calibration import Calibration
 from posttrain.evaluation.scoring import score_with
 from posttrain.models import reward_model
+from posttrain.rows.rendering import tokenizer_hash
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class CalibrateSettings(ScoringSettings):
                 f"{self.model} is no folder, so its calibration cannot stand beside it; say where "
                 "to write it (--output PATH)"
             )
+        if self.output == "-":
+            raise UserError("a calibration is a file; give its path as --output, or leave it out")
         refuse_overwriting(self.path, self.inputs())
 
     @property
@@ -132,6 +135,7 @@ def run(settings: CalibrateSettings) -> Account:
             for source in settings.data
         ],
         head=calibration.head_hash(scorer.model),
+        tokenizer=tokenizer_hash(scorer.tokenizer),
     )
     found.save(settings.path)
     difference = np.array(winners) - np.array(losers)

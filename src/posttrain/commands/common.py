@@ -24,8 +24,10 @@ from trl import TrlParser
 from posttrain.config import yaml
 from posttrain.config.fields import at_least_one, setting
 from posttrain.errors import UserError
+from posttrain.evaluation.calibration import FILE
 from posttrain.evaluation.scoring import limits_for
 from posttrain.models import embedded, reward_model
+from posttrain.models.loading import load_tokenizer
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.rows.rendering import pin_date
 from posttrain.rows.tokenization import Limits
@@ -129,6 +131,14 @@ def folder_of(model: str) -> Path | None:
     return Path(model) if model not in EMBEDDED and Path(model).is_dir() else None
 
 
+def files_of(model: str | None) -> list[str]:
+    """The files in a model's folder, but for a calibration, which may be made anew."""
+    folder = None if model is None else folder_of(model)
+    if folder is None:
+        return []
+    return [str(path) for path in folder.iterdir() if path.is_file() and path.name != FILE]
+
+
 def refuse_repeated(name: str, sources: Sequence[str]) -> None:
     """Refuse sources of which one is named twice, also by another path."""
     seen: dict[str, str] = {}
@@ -214,12 +224,24 @@ def load_model(
     return model, tokenizer
 
 
+def load_reader(settings: ModelSettings) -> PreTrainedTokenizerBase:
+    """The tokenizer of some settings, with the chat template that :func:`load_model` would use."""
+    template = None if settings.chat_template is None else _template(settings.chat_template)
+    tokenizer = load_tokenizer(embedded.find(settings.model), settings.pad_token, template)
+    _pin_date(tokenizer, None)
+    return tokenizer
+
+
 def _pin_date(tokenizer: PreTrainedTokenizerBase, day: datetime.date | None) -> None:
+    """Write a day into the template that is used: the only one, or of several the default one."""
     written = day or datetime.date.today()
-    pinned = pin_date(str(tokenizer.chat_template or ""), written)
-    if pinned == (tokenizer.chat_template or ""):
+    several = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else None
+    template = tokenizer.chat_template if several is None else several.get("default")
+    pinned = pin_date(template or "", written)
+    if pinned == (template or ""):
         return
-    tokenizer.chat_template = pinned
+    tokenizer.chat_template = pinned if several is None else several | {"default": pinned}
+    tokenizer.pinned_day = written
     if day is None:
         logger.warning(
             "the chat template of %s writes today's date, so scores change with the day; these "

@@ -34,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
         help="also say what this model would read: how long texts are in tokens, what is cut, and "
         "what its chat template leaves out",
     )
+    check.add_argument("--chat_template", help="as for posttrain train; with --model")
+    check.add_argument("--pad_token", help="as for posttrain train; with --model")
     check.set_defaults(run=_check)
 
     convert = kinds.add_parser("convert", help="convert a public original to preference records")
@@ -63,15 +65,20 @@ def _check(known: argparse.Namespace) -> int:
 def _check_tokens(known: argparse.Namespace) -> int:
     """Print what a model would read of each file; 1 if there are records that it cannot read."""
     # They import torch, which takes seconds that the other commands here do not need.
+    from posttrain.commands.common import ModelSettings, load_reader
     from posttrain.evaluation.tokens import TokenFigures
     from posttrain.models import embedded
     from posttrain.models.architecture import context_length
-    from posttrain.models.loading import load_config, load_tokenizer
+    from posttrain.models.loading import load_config
     from posttrain.rows.tokenization import Limits
 
-    model = embedded.find(known.model)
-    tokenizer = load_tokenizer(model)
-    limits = Limits(context_length(load_config(model)))
+    settings = ModelSettings(
+        model=known.model, pad_token=known.pad_token, chat_template=known.chat_template
+    )
+    tokenizer = load_reader(settings)
+    config = load_config(embedded.find(known.model))
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    limits = Limits(context_length(config), vocabulary=vocabulary)
     failed = False
     for path in known.files:
         figures = TokenFigures()

@@ -18,6 +18,7 @@ from posttrain.commands.common import (
     LAYOUT_HELP,
     ModelSettings,
     RowSettings,
+    files_of,
     find_device,
     folder_of,
     load_model,
@@ -76,7 +77,8 @@ class ScoringSettings(RowSettings, ModelSettings):
 
     def inputs(self) -> list[str]:
         """Files that are read, and other sources; no output may replace them."""
-        return [*self.data, *([self.chat_template] if self.chat_template else [])]
+        given = [*self.data, *([self.chat_template] if self.chat_template else [])]
+        return given + files_of(self.model)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ class ScoreSettings(ScoringSettings):
     def inputs(self) -> list[str]:
         """See :meth:`ScoringSettings.inputs`."""
         calibrations = (self.calibration, self.safety_calibration)
-        return super().inputs() + [path for path in calibrations if path is not None]
+        given = [path for path in calibrations if path is not None]
+        return super().inputs() + given + files_of(self.safety_model)
 
     def combination(self) -> Rule:
         """How two scores become one."""
@@ -222,7 +225,7 @@ def scored_groups(settings: ScoreSettings, counts: Counter[str]) -> Iterator[Sco
         calibration.read(path)  # refused before models are loaded, which may take minutes
     scorers = [load_scorer(replace(settings, model=name)) for name, _, _ in models]
     calibrations = [
-        calibration.load(path, scorer.model)
+        calibration.load(path, scorer.model, scorer.tokenizer)
         for path, scorer in zip(paths, scorers, strict=bool(paths))
     ]
     groups = groups_of(settings, counts)
@@ -250,7 +253,7 @@ def load_scorer(settings: ScoringSettings) -> Scorer:
         model,
         tokenizer,
         settings.rows,
-        settings.limits(model),
+        replace(settings.limits(model), skip_unreadable=settings.skip_bad),
         batch_tokens=settings.batch_tokens,
         pack_length=settings.pack_length,
     )

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.commands.common import (
@@ -22,6 +21,7 @@ from posttrain.commands.common import (
     refuse_repeated,
 )
 from posttrain.commands.run_folder import claim, claim_data
+from posttrain.commands.starting_point import trainable
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.mixing import parse_mix
 from posttrain.data.store import Stored, stored
@@ -29,8 +29,8 @@ from posttrain.errors import UserError
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
-from posttrain.models import adapters, reward_model
-from posttrain.models.architecture import freeze_below
+from posttrain.models import adapters, embedded, reward_model
+from posttrain.models.loading import contents as contents_of
 from posttrain.models.rotary import within_boundary
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.rendering import tokenizer_hash
@@ -165,16 +165,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     day = claim(folder, described, resume=settings.resume, main=main)
     gpu = config.device.type == "cuda"
     model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu, day=day)
-    if getattr(model, "is_quantized", False):
-        raise UserError(
-            f"the weights of {settings.model} are quantised, so they can be scored with but not "
-            "trained; take the model of which they were made"
-        )
-    model = adapters.merge(model, precision=None if settings.dtype == "auto" else model.dtype)
-    if not settings.lora_rank:
-        _use_trainable_precision(model, settings.dtype)
-    reward_model.check_padding(tokenizer)
-    freeze_below(model, settings.top_layers)
+    model = trainable(model, settings, lora_rank=settings.lora_rank, top_layers=settings.top_layers)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
         training, held_out, counts, contents = _data(settings, model, tokenizer)
@@ -209,6 +200,11 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         check_launcher(checkpoint, sharded=_sharded(trainer))
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
+    if result.global_step <= config.get_warmup_steps(result.global_step):
+        logger.warning(
+            "all %d steps were warm-up, so the learning rate was hardly reached; give more data or "
+            "epochs, a smaller --groups_per_step, or --min_warmup_steps 0", result.global_step,
+        )  # fmt: skip
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _sharded(trainer) else None
     found: dict[str, Any] = {}
     if held_out and _sharded(trainer):
@@ -240,19 +236,6 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     return account if trainer.is_world_process_zero() else {}
 
 
-def _use_trainable_precision(model: Any, chosen: str) -> None:
-    """AdamW moves a weight by about the learning rate; half precision has eight bits to show it."""
-    precision = torch.promote_types(model.dtype, torch.float32)
-    if model.dtype != precision and chosen == "auto":
-        model.to(precision)
-    elif model.dtype != precision:
-        logger.warning(
-            "weights are trained in %s, in which updates below a 256th of a weight are lost; "
-            "with --dtype float32 --bf16 only products are computed in half precision",
-            chosen,
-        )
-
-
 def _described(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     """All settings as JSON has them."""
     plain = {"settings": asdict(settings), "training": config.to_dict()}
@@ -271,6 +254,7 @@ def _data(
         groups, held_out = groups.split(
             test_fraction=settings.eval_fraction, seed=settings.split_seed
         )
+    reward_model.check_padding(tokenizer, next(iter(groups)))
     read, left_out = groups.counts, dict[str, int]()
     if settings.mix is not None:
         available = groups.domains()
@@ -282,7 +266,11 @@ def _data(
             if count > taken.get(name, 0)
         }
     # Stock classes will read what is saved with this padding token.
-    limits = replace(settings.limits(model), skipped_end=tokenizer.pad_token_id)
+    limits = replace(
+        settings.limits(model),
+        skipped_end=tokenizer.pad_token_id,
+        skip_unreadable=settings.skip_bad,
+    )
     if settings.max_tokens is None:
         limits = within_boundary(model.config, limits, settings.rows)
 
@@ -298,10 +286,17 @@ def _data(
         "training data": groups.fingerprint,
         "evaluation data": None if held_out is None else held_out.fingerprint,
         "tokenizer and chat template": tokenizer_hash(tokenizer),
+        "model": contents_of(embedded.find(settings.model)),
     }
     training, found = prepared(groups)
     counts: dict[str, Any] = {"sources": settings.data, "read": read}
     counts["notes"] = groups.notes.lines()
+    if settings.eval_data and held_out is not None:
+        counts["notes"] += [f"evaluation data: {note}" for note in held_out.notes.lines()]
+    if getattr(tokenizer, "pinned_day", None):
+        counts["notes"].append(
+            f"the chat template writes today's date, which is fixed to {tokenizer.pinned_day}"
+        )
     counts |= {"training": found | left_out, "fingerprint": groups.fingerprint}
     if held_out is None:
         return training, None, counts, contents
@@ -339,7 +334,7 @@ def _evaluate(
         max_tokens=settings.max_tokens,
         skip_too_long=True,
     )
-    limits = replace(limits, skipped_end=tokenizer.pad_token_id)
+    limits = replace(limits, skipped_end=tokenizer.pad_token_id, skip_unreadable=settings.skip_bad)
     tokens = max_tokens_per_device or sys.maxsize
     scored = score_groups(
         model, tokenizer, held_out, LAYOUTS["separate"], limits, batch_tokens=tokens

@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.errors import UserError
 from posttrain.models.reward_model import score_head
+from posttrain.rows.rendering import tokenizer_hash
 from posttrain.storage.files import whole_file
 
 #: Where a calibration stands beside the model that it belongs to.
@@ -51,6 +52,7 @@ class Calibration:
         pairs: Number of held-out pairs it was fitted on.
         data: Names of the sources they came from.
         head: Which model it belongs to (see :func:`head_hash`).
+        tokenizer: How it reads (see :func:`.tokenizer_hash`); empty in files of an earlier version.
     """
 
     scale: float
@@ -58,6 +60,7 @@ class Calibration:
     pairs: int
     data: tuple[str, ...] = ()
     head: str = ""
+    tokenizer: str = ""
 
     def apply(self, scores: np.ndarray) -> np.ndarray:
         """Calibrated scores, in nats, of the shape of ``scores``."""
@@ -70,7 +73,12 @@ class Calibration:
 
 
 def fit(
-    winners: np.ndarray, losers: np.ndarray, *, data: Sequence[str] = (), head: str = ""
+    winners: np.ndarray,
+    losers: np.ndarray,
+    *,
+    data: Sequence[str] = (),
+    head: str = "",
+    tokenizer: str = "",
 ) -> Calibration:
     """Fit scale and zero on the scores of held-out pairs, two arrays of shape ``[pairs]``.
 
@@ -121,7 +129,7 @@ def fit(
         high += 2
     scale = math.exp(float(brentq(slope, low, high, xtol=1e-12))) / unit
     centre = float((winners.mean() + losers.mean()) / 2)
-    return Calibration(scale, centre, len(difference), tuple(data), head)
+    return Calibration(scale, centre, len(difference), tuple(data), head, tokenizer)
 
 
 def log_likelihood(difference: np.ndarray) -> float:
@@ -156,9 +164,14 @@ def read(path: Path) -> Calibration:
     return found
 
 
-def load(path: Path, model: PreTrainedModel) -> Calibration:
-    """Read a calibration and refuse one of another model."""
+def load(path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Calibration:
+    """Read a calibration and refuse one of another model, tokenizer or chat template."""
     found = read(path)
+    if found.tokenizer and found.tokenizer != tokenizer_hash(tokenizer):
+        raise UserError(
+            f"{path} was fitted with another tokenizer or chat template, so it says nothing of "
+            f"these scores; {REMEDY}"
+        )
     if found.head != head_hash(model):
         raise UserError(
             f"{path} was fitted for a model with another score head, so it says nothing of this "

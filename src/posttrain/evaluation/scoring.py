@@ -20,6 +20,7 @@ from posttrain.rows.tokenization import (
     Limits,
     TokenizedGroup,
     TooLongError,
+    UnreadableError,
     tokenize_apart,
     tokenize_group,
 )
@@ -63,8 +64,8 @@ class Scorer:
     batch_tokens: int = 8192
     pack_length: int | None = None
 
-    def tokenize(self, group: RankedGroup) -> tuple[TokenizedGroup, ...] | None:
-        """A group as this model reads it; None if it is too long and such groups are skipped.
+    def tokenize(self, group: RankedGroup) -> tuple[TokenizedGroup, ...] | str:
+        """A group as this model reads it; or what it is, if the limits say to leave it out.
 
         Where responses do not see each other, none depends on how long another is.
         """
@@ -74,8 +75,12 @@ class Scorer:
             return (tokenize_group(self.tokenizer, group, self.limits, keep_equal=True),)
         except TooLongError as error:
             if self.limits.skip_too_long:
-                return None
+                return "groups that are too long"
             raise TooLongError(f"{self.tokenizer.name_or_path}: {error}") from None
+        except UnreadableError:
+            if self.limits.skip_unreadable:
+                return "records that the model cannot read"
+            raise
 
     def score(self, groups: Sequence[Sequence[TokenizedGroup]]) -> list[list[float]]:
         """Scores by group, and then by rank, of what :meth:`tokenize` has returned."""
@@ -178,8 +183,8 @@ def score_with(
 
     Yields each group with the number of tokens that the prompt of each response lost (for the model
     that needs more room), and the scores by response of every model. Groups are read once, come in
-    their order, and a thousand at a time are in memory. A group that is too long for one of the
-    models is left out, and counted once. See :func:`score_groups`.
+    their order, and a thousand at a time are in memory. A group that one of the models cannot read
+    is left out, and counted once. See :func:`score_groups`.
     """
     counts = Counter() if counts is None else counts
     remaining = iter(groups)
@@ -188,9 +193,9 @@ def score_with(
         tokens: list[tuple[tuple[TokenizedGroup, ...], ...]] = []
         for group in chunk:
             by_scorer = [scorer.tokenize(group) for scorer in scorers]
-            tokenized = tuple(parts for parts in by_scorer if parts is not None)
+            tokenized = tuple(parts for parts in by_scorer if not isinstance(parts, str))
             if len(tokenized) < len(scorers):
-                counts["groups that are too long"] += 1
+                counts[next(reason for reason in by_scorer if isinstance(reason, str))] += 1
                 continue
             counts["trimmed prompts"] += any(part.trimmed for parts in tokenized for part in parts)
             _count_altered(counts, group, tokenized)

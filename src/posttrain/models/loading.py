@@ -145,6 +145,12 @@ def load_tokenizer(
     except ImportError:
         raise  # its message names the package that is missing
     except Exception as error:  # what tokenizers raises for a broken file has no class of its own
+        if _lacks_tokenizer(checkpoint):
+            raise UserError(
+                f"the folder {str(checkpoint)!r} holds no tokenizer; copy tokenizer.json, "
+                "tokenizer_config.json and chat_template.jinja into it: those of a checkpoint are "
+                "in the folder of its run, those of an adapter in its base's"
+            ) from None
         if isinstance(error, OSError | ValueError):
             raise _unreadable(checkpoint, error) from None
         raise UserError(
@@ -184,8 +190,9 @@ def contents(checkpoint: str | Path) -> str:
         except OSError as error:
             raise _unreadable(checkpoint, error) from None
     _refuse_pickles(checkpoint)
-    folder = Path(checkpoint)
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors*"))]
+    folder, base = Path(checkpoint), base_of(checkpoint)
+    config = "config.json" if base is None else "adapter_config.json"
+    files = [folder / config, *sorted(folder.glob("*.safetensors*"))]
     try:
         stats = [path.stat() for path in files]
         hashes = [
@@ -194,6 +201,8 @@ def contents(checkpoint: str | Path) -> str:
         ]
     except OSError as error:
         raise _unreadable(checkpoint, error) from None
+    if base is not None:
+        hashes.append(["base", contents(base)])
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
@@ -234,6 +243,12 @@ def _refuse_code(checkpoint: str | Path) -> None:
                 "run; take a model of a class that transformers has. If transformers has one that "
                 "computes the same, load a copy of the folder without auto_map in its JSON files"
             )
+
+
+def _lacks_tokenizer(checkpoint: str | Path) -> bool:
+    folder = Path(checkpoint)
+    names = ("tokenizer*", "vocab*", "*.model", "spiece*", "merges.txt")
+    return folder.is_dir() and not any(any(folder.glob(name)) for name in names)
 
 
 def _refuse_pickles(checkpoint: str | Path) -> None:

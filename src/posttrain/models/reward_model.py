@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from posttrain.data.preferences import Message, RankedGroup
+from posttrain.data.preferences import RankedGroup
 from posttrain.errors import UserError
 from posttrain.models.architecture import check_decoder, vocabulary_size
 from posttrain.models.loading import load_classifier, load_tokenizer
 from posttrain.models.rotary import rope_side
 from posttrain.rows.attention import kernel_options, mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, RowBatch, lay_out
-from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
+from posttrain.rows.tokenization import TokenizedGroup, UnreadableError, tokenize_group
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,8 @@ def as_reward_model(model: Any, tokenizer: PreTrainedTokenizerBase) -> PreTraine
     text = model.config.get_text_config()
     model.stored_pad_token_id = getattr(text, "pad_token_id", None)
     model.config.pad_token_id = text.pad_token_id = tokenizer.pad_token_id
+    # Some classes count positions from the beginning of a row, padding included.
+    tokenizer.padding_side = "right"
     # Otherwise pipeline("text-classification") passes a single label through a sigmoid.
     model.config.problem_type = "regression"
     if model.dtype == torch.float64 and model.config._experts_implementation == "grouped_mm":
@@ -119,14 +121,16 @@ def has_fresh_head(model: PreTrainedModel) -> bool:
     return getattr(model, "has_fresh_head", False)
 
 
-def check_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a padding token that ends responses.
+def check_padding(tokenizer: PreTrainedTokenizerBase, group: RankedGroup) -> None:
+    """Refuse a padding token that ends responses, as those of a group.
 
     Scores here are read at places computed from lengths. But stock classes, which are to give the
     same scores, read the last token that is not padding.
     """
-    group = RankedGroup("check", (Message("user", "Why?"),), ("Because.", "No."))
-    tokens = tokenize_group(tokenizer, group, keep_equal=True)
+    try:
+        tokens = tokenize_group(tokenizer, group, keep_equal=True)
+    except UnreadableError:
+        return  # whoever trains on the group says so, or leaves it out
     if any(response[-1] == tokenizer.pad_token_id for response in tokens.responses):
         raise UserError(
             f"responses of {tokenizer.name_or_path!r} end with its padding token "

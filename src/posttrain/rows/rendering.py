@@ -21,10 +21,10 @@ from posttrain.errors import UserError
 
 #: How Jinja calls today's date, with a format that stands in the template.
 _TODAY = re.compile(
-    r"""strftime_now\s*\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)"""
+    r"""strftime_now\s*\(\s*(?:format\s*=\s*)?(?P<quote>['"])(?P<format>[^'"\\]*)(?P=quote)\s*\)"""
 )
-#: Templates ask first whether there is such a function.
-_ASKS_FOR_TODAY = re.compile(r"strftime_now\s+is\s+(not\s+)?defined")
+#: Templates ask first whether there is such a function; comments do not call it.
+_ASKS_FOR_TODAY = re.compile(r"strftime_now\s+is\s+(not\s+)?defined|\{#.*?#\}", re.DOTALL)
 #: Parts of a conversation whose text a chat template may leave out, as counts call them.
 _PARTS = {
     "system": "system messages",

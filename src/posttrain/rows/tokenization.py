@@ -70,6 +70,10 @@ class TooLongError(UserError):
     """A group fits into a limit only with no token left of its prompt."""
 
 
+class UnreadableError(UserError):
+    """A record that a model cannot read, such as one that its chat template refuses."""
+
+
 class NoPairError(UserError):
     """Two responses became equal in tokens, and no pair is left."""
 
@@ -84,6 +88,8 @@ class Limits:
         skip_too_long: Groups whose responses exceed a limit are left out and counted; otherwise the
             first one is an error.
         vocabulary: How many ids the model has an embedding for.
+        skip_unreadable: Records that the model cannot read are left out and counted; otherwise the
+            first one is an error.
         skipped_end: Id that stock classes skip at the end of a row (see :func:`.read_responses`).
     """
 
@@ -92,6 +98,7 @@ class Limits:
     skip_too_long: bool = False
     vocabulary: int | None = None
     skipped_end: int | None = None
+    skip_unreadable: bool = False
 
 
 def tokenize_group(
@@ -110,7 +117,7 @@ def tokenize_group(
     rated one stays: chosen, then rejected, then edited; with ``keep_equal`` all do.
 
     Raises:
-        UserError: See :func:`.read_responses`.
+        UnreadableError: See :func:`.read_responses`.
         TooLongError: If a limit leaves no token of the prompt.
         NoPairError: If fewer than two different responses are left.
     """
@@ -142,7 +149,7 @@ def tokenize_apart(
         Groups whose ``places`` together are those of all responses.
 
     Raises:
-        UserError, TooLongError: As for :func:`tokenize_group`.
+        UnreadableError, TooLongError: As for :func:`tokenize_group`.
     """
     reading = _read(tokenizer, group, limits)
     room = limits.max_row_tokens
@@ -226,7 +233,9 @@ def _read(tokenizer: PreTrainedTokenizerBase, group: RankedGroup, limits: Limits
             vocabulary=limits.vocabulary,
         )
     except UserError as error:
-        raise UserError(f"record {group.id!r}: {error}") from error
+        raise UnreadableError(
+            f"record {group.id!r}: {error}; or leave such records out (--skip_bad)"
+        ) from error
 
 
 def _split(reading: Reading, places: Sequence[int]) -> TokenizedGroup:

@@ -154,7 +154,12 @@ class RankingConfig(TrainingArguments):
             )
         if not math.isfinite(self.auxiliary_weight):
             raise UserError(f"auxiliary_weight must be finite, not {self.auxiliary_weight}")
-        for name in ("center_rewards_coefficient", "auxiliary_weight", "min_warmup_steps"):
+        for name in (
+            "learning_rate",
+            "center_rewards_coefficient",
+            "auxiliary_weight",
+            "min_warmup_steps",
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
         sizes = (self.per_device_train_batch_size, self.per_device_eval_batch_size)

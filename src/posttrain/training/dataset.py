@@ -23,7 +23,13 @@ from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import ROWS_PER_BATCH, Stored, group_of
 from posttrain.errors import UserError
 from posttrain.rows.rendering import altered_counts, tokenizer_hash
-from posttrain.rows.tokenization import Limits, NoPairError, TooLongError, tokenize_group
+from posttrain.rows.tokenization import (
+    Limits,
+    NoPairError,
+    TooLongError,
+    UnreadableError,
+    tokenize_group,
+)
 from posttrain.storage import cache
 from posttrain.training.collator import FEATURES, training_record
 from posttrain.training.pairing import Pairing
@@ -116,8 +122,9 @@ def tokenized(
     unused = pyarrow.compute.sum(table["margin_unused"][:]).as_py()
     if unused:
         logger.warning(
-            "margins of %s records have no say, because margins are %r; --margins record takes "
-            "them, as TRL does", f"{unused:,}", pairs.margins,
+            "margins of %s records have no say, because margins are %r and pairs %r; --margins "
+            "record takes those of rated pairs, as TRL does",
+            f"{unused:,}", pairs.margins, pairs.pairs,
         )  # fmt: skip
         counts["margins of records that have no say"] = unused
     pair_counts = np.asarray(table["pair_count"][:])
@@ -166,6 +173,10 @@ def _training_row(
         if not limits.skip_too_long:
             raise
         problem = "groups that are too long"
+    except UnreadableError:
+        if not limits.skip_unreadable:
+            raise
+        problem = "records that the model cannot read"
     if problem:
         counted = ("length", "total", "response_count", "pair_count", "label_count")
         empty = dict.fromkeys(counted, 0)
@@ -177,7 +188,8 @@ def _training_row(
             "problem": problem,
         }
         return {name: empty.get(name, []) for name in FEATURES} | account
-    record = training_record(pairs.apply(group, tokens))
+    applied = pairs.apply(group, tokens)
+    record = training_record(applied)
     if not record["pair_count"]:
         problem = "groups of which the pairing takes no pair"
     dropped = len(group.responses) - len(tokens.responses)
@@ -185,6 +197,6 @@ def _training_row(
         "trimmed": tokens.trimmed,
         "dropped": dropped,
         "altered": tokens.altered,
-        "margin_unused": pairs.leaves_margin(group),
+        "margin_unused": pairs.leaves_margin(group, applied),
         "problem": problem,
     }

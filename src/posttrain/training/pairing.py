@@ -115,15 +115,21 @@ class Pairing:
         )
         return TrainingGroup(tokens.in_order(used), tuple(pairs))
 
-    def leaves_margin(self, group: RankedGroup) -> bool:
-        """Whether the record's own margin has no say, because margins go by strength or are none.
+    def leaves_margin(self, group: RankedGroup, applied: TrainingGroup) -> bool:
+        """Whether the record's own margin has no say in the comparisons of :meth:`apply`.
+
+        Margins go by strength or are none, or no pair that would take it is trained on.
 
         >>> from posttrain.data.preferences import Message
         >>> group = RankedGroup("a", (Message("user", "Why?"),), ("good", "bad"), margin=0.5)
-        >>> Pairing().leaves_margin(group), Pairing(margins="none").leaves_margin(group)
-        (False, True)
+        >>> tokens = TokenizedGroup(prompt=(1, 2), responses=((3,), (4,)))
+        >>> for pairs in Pairing(), Pairing(margins="none"):
+        ...     print(pairs.leaves_margin(group, pairs.apply(group, tokens)))
+        False
+        True
         """
-        return bool(group.margin) and self.margins != "record"
+        taken = any(pair.margin == group.margin for pair in applied.pairs)
+        return bool(group.margin) and not (self.margins == "record" and taken)
 
     def _is_strong(self, group: RankedGroup) -> bool:
         if self.min_strength == 1:
