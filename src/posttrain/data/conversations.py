@@ -160,9 +160,9 @@ def _pairs(messages: tuple[Message, ...]) -> list[tuple[str, str]]:
 
 def _begin_with_prompt(pair: tuple[str, str], prompt: tuple[Message, ...]) -> bool:
     """Whether both begin with the last user turn, or one with all turns as a transcript."""
-    asked = prompt[-1].content
-    return all(_begins_with(text, asked) for text in pair) or any(
-        transcripts.after_prompt(text, _pairs(prompt)) is not None for text in pair
+    asked = _pairs(prompt)
+    return all(_begins_with(text, asked[-1][1]) for text in pair) or any(
+        transcripts.after_prompt(text, asked) is not None for text in pair
     )
 
 

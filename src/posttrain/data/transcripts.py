@@ -25,8 +25,7 @@ _ASKS = {*_PERSON.split("|"), "q", "question", "instruction"}
 _LABELS = {*_ASKS, *_MODEL.split("|"), "system", "model", "response", "a", "answer"}
 _CAPITAL = {"USER", "User", "HUMAN", "Human", "ASSISTANT", "Assistant", "AI"}
 _LONGEST = 40  # characters of a label with what stands around it
-_TOKEN = re.compile(r"<[|｜][\w▁]+[|｜]>|\[INST\]|<start_of_turn>")
-_TOKENS = ("<|", "<｜", "[INST]", "<start_of_turn>")
+_TOKEN = re.compile(r"<[|｜][^\W\d][\w▁]*[|｜]>|\[INST\]|<start_of_turn>")
 _LABELLED = re.compile(rf"\s*(?:[^\w\s]*\s?(?i:{_PERSON}|{_MODEL})[^\w\r\n:]*:|{_TOKEN.pattern})")
 
 Turns = list[tuple[str, str]]
@@ -46,10 +45,10 @@ def looks_like_one(text: str) -> bool:
 
     >>> looks_like_one("USER: Hi ASSISTANT:"), looks_like_one("### Human: Hi")
     (True, True)
-    >>> looks_like_one("Which is right: Human: or User:?")
+    >>> looks_like_one("Why, Human: or not?")
     False
     """
-    if any(token in text for token in _TOKENS) and _TOKEN.search(text):
+    if ("<" in text or "[INST]" in text) and _TOKEN.search(text):
         return True
     # From colon to colon, as most texts have few of them.
     labels, end = set(), text.find(":")
