@@ -92,6 +92,8 @@ def test_a_prompt_that_only_starts_like_a_transcript_stays_and_is_pointed_out(pr
         "Human : Why?",
         "<human>: Why?\n<bot>:",
         "Q: Why?\r\nA:",
+        "Customer: Why?\nAgent:",
+        "### User\nWhy?\n### Assistant\n",
         "Below is a task.\n\n### Instruction:\nWhy?\n\n### Response:\n",
         "Be kind.\n\nHuman: Why?\n\nAssistant:",
         "System: Be kind.\n\nHuman: Why?",
@@ -177,6 +179,7 @@ def test_a_marker_with_nothing_after_it_is_refused():
         "\n\nHuman: Hello\n\nAssistant: Hi\n\nHuman: Why?\n\nAssistant: ",
         "**AI:** ",
         "### assistant: ",
+        "### Assistant\n",
         "<|im_start|>assistant\n",
     ],
 )

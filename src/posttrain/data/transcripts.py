@@ -21,11 +21,13 @@ ROLES = {"Human": "user", "Assistant": "assistant"}
 # that people and models have in whatever dress, and the tokens of chat formats.
 _PERSON = "human|user|prompter"
 _MODEL = "assistant|ai|bot|chatbot|gpt|chatgpt"
-_ASKS = {*_PERSON.split("|"), "q", "question", "instruction"}
-_LABELS = {*_ASKS, *_MODEL.split("|"), "system", "model", "response", "a", "answer"}
+_ASKS = {*_PERSON.split("|"), "customer", "prompt", "instruction", "q", "question"}
+_LABELS = {*_ASKS, *_MODEL.split("|"), "agent", "system", "model", "response", "a", "answer"}
 _CAPITAL = {"USER", "User", "HUMAN", "Human", "ASSISTANT", "Assistant", "AI"}
 _LONGEST = 40  # characters of a label with what stands around it
-_TOKEN = re.compile(r"<[|｜][^\W\d][\w▁]*[|｜]>|\[INST\]|<start_of_turn>")
+_TOKEN = re.compile(
+    r"<[|｜][^\W\d][\w▁]*[|｜]>|\[INST\]|<start_of_turn>|##+ ?(?i:user|human|assistant)[ \t]*[\r\n]"
+)
 _LABELLED = re.compile(rf"\s*(?:[^\w\s]*\s?(?i:{_PERSON}|{_MODEL})[^\w\r\n:]*:|{_TOKEN.pattern})")
 
 Turns = list[tuple[str, str]]
@@ -48,7 +50,7 @@ def looks_like_one(text: str) -> bool:
     >>> looks_like_one("Why, Human: or not?")
     False
     """
-    if ("<" in text or "[INST]" in text) and _TOKEN.search(text):
+    if ("<" in text or "[INST]" in text or "##" in text) and _TOKEN.search(text):
         return True
     # From colon to colon, as most texts have few of them.
     labels, end = set(), text.find(":")
