@@ -168,7 +168,7 @@ def _begin_with_prompt(pair: tuple[str, str], prompt: tuple[Message, ...]) -> bo
 
 def _begins_with(response: str, asked: str) -> bool:
     # By words, as white space may differ; the first one tells most texts apart.
-    if not response.lstrip().startswith(asked.split(maxsplit=1)[0]):
+    if not response.lstrip().startswith(asked[:40].split(maxsplit=1)[0]):
         return False
     *words, last = asked.split()
     found = response.split(maxsplit=len(words) + 1)[: len(words) + 1]

@@ -44,7 +44,7 @@ def messages_in(text: str) -> Any:
     True
     """
     # Most texts end here: parsing is for the few that may be messages.
-    if not _names_fields(text) or not _BRACKET.match(text):
+    if not _BRACKET.match(text) or not _names_fields(text):
         return None
     for parse in (_json, _python, _numpy):
         try:
@@ -69,13 +69,13 @@ def looks_like_messages(text: str) -> bool:
     >>> looks_like_messages("array([{'role': 'user', 'content': 'Why?'}], dtype=object)")
     True
     """
-    if not _names_fields(text) or not _LOOK.match(text):
+    if not _LOOK.match(text) or not _names_fields(text):
         return False
     return any(all(name.search(text) for name in names) for names in _FIELDS)
 
 
 def _names_fields(text: str) -> bool:
-    # A loop over NAMES would take as long as all else that most texts need here.
+    # Not a loop over NAMES, which takes longer.
     return ("content" in text and "role" in text) or ("value" in text and "from" in text)
 
 
