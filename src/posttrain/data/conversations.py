@@ -160,10 +160,11 @@ def _pairs(messages: tuple[Message, ...]) -> list[tuple[str, str]]:
 
 def _begin_with_prompt(pair: tuple[str, str], prompt: tuple[Message, ...]) -> bool:
     """Whether both begin with the last user turn, or one with all turns as a transcript."""
-    asked = _pairs(prompt)
-    return all(_begins_with(text, asked[-1][1]) for text in pair) or any(
-        transcripts.after_prompt(text, asked) is not None for text in pair
-    )
+    asked = prompt[-1].content.strip()
+    if _begins_with(pair[0], asked) and _begins_with(pair[1], asked):
+        return True
+    transcribed = [text for text in pair if transcripts.START.match(text)]
+    return any(transcripts.after_prompt(text, _pairs(prompt)) is not None for text in transcribed)
 
 
 def _begins_with(response: str, asked: str) -> bool:
