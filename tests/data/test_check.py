@@ -171,6 +171,31 @@ def test_repeats_and_contradictions_are_counted_in_a_file_and_across_files(tmp_p
     assert "2 (2)" in printed
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "duplicates", "contradictions"),
+    [
+        (("best", "good", "bad"), ("good", "best"), 0, 1),
+        (("best", "good", "bad"), ("bad", "good"), 0, 1),
+        (("best", "good", "bad"), ("good", "best", "bad"), 0, 1),
+        (("best", "good", "bad"), ("bad", "good", "best"), 0, 1),
+        (("best", "good", "bad"), ("best", "bad"), 1, 0),
+        (("good", "bad"), ("best", "good", "bad"), 0, 0),
+        (("a b", "a"), ("a", "a\n b "), 0, 1),
+        (("a b", "a"), ("a  b", "a"), 1, 0),
+        (("a b", "a  b"), ("a b", "a  b"), 1, 0),
+    ],
+)
+def test_all_pairs_of_a_row_may_repeat_or_contradict(first, second, duplicates, contradictions):
+    prompts = [(Message("user", text),) for text in ("one two", " one\n\ntwo")]
+    groups = [RankedGroup("a", *both) for both in zip(prompts, (first, second), strict=True)]
+    earlier = set()
+    tables = [summarise(part, "a.jsonl", None, earlier).table for part in (groups[:1], groups[1:])]
+    across = tables[1].iloc[0]
+    within = summarise(groups, "a.jsonl").table.iloc[0]
+    assert [within[name] for name in REPEATS] == [duplicates, 0, contradictions, 0]
+    assert [across[name] for name in REPEATS] == [0, duplicates, 0, contradictions]
+
+
 def test_what_was_read_otherwise_goes_to_standard_error_with_its_count(tmp_path, capsys):
     called = [{"role": "assistant", "content": "good", "tool_calls": [1]}]
     transcript = {"prompt": "\n\nHuman: Why?\n\nAssistant:", "chosen": "a", "rejected": "b"}

@@ -79,7 +79,50 @@ def test_a_prompt_that_only_starts_like_a_transcript_stays_and_is_pointed_out(pr
     assert notes.readings == {conversations.LIKE_TURNS: 1}
 
 
-@pytest.mark.parametrize("prompt", ["Why, Human: or not?", "He said:\n\nHuman: x\n\nAssistant:"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "\n\nUser: Why?\n\nAssistant:",
+        "User: Why?\nAI:",
+        "A chat of a user and a model. USER: Why? ASSISTANT:",
+        "HUMAN: Why?\n\nASSISTANT:",
+        "human: Why?\nassistant:",
+        "### Human: Why?",
+        "**Human:** Why?\n**Assistant:**",
+        "Human : Why?",
+        "<human>: Why?\n<bot>:",
+        "Q: Why?\r\nA:",
+        "Customer: Why?\nAgent:",
+        "### User\nWhy?\n### Assistant\n",
+        "Below is a task.\n\n### Instruction:\nWhy?\n\n### Response:\n",
+        "Be kind.\n\nHuman: Why?\n\nAssistant:",
+        "System: Be kind.\n\nHuman: Why?",
+        "<|im_start|>user\nWhy?<|im_end|>\n",
+        "<|prompter|>Why?<|endoftext|>",
+        "<｜User｜>Why?",
+        "<s>[INST] Why? [/INST]",
+        "<|start_header_id|>user<|end_header_id|>\n\nWhy?",
+        "<bos><start_of_turn>user\nWhy?",
+    ],
+)
+@pytest.mark.parametrize("form", [str, lambda text: [QUESTION | {"content": text}]])
+def test_a_prompt_that_looks_like_a_transcript_of_another_kind_is_pointed_out(prompt, form):
+    group, notes = read(prompt=form(prompt))
+    assert group.prompt == (Message("user", prompt),)
+    assert notes.readings == {conversations.LIKE_TURNS: 1}
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Why, Human: or not?",
+        "Question: why?",
+        "Is 3 <4|5> 2? Note: the user: is asked, and the answer: is free.",
+        "Model: X\nSystem: Y\nTime: 12:30:15",
+        ": or :",
+        "Let f = g <| x in F#, where a<b|c>d",
+    ],
+)
 def test_a_prompt_that_mentions_turns_stays(prompt):
     group, notes = read(prompt=prompt)
     assert (group.prompt, notes) == ((Message("user", prompt),), Notes())
@@ -101,6 +144,66 @@ def test_a_prompt_at_the_head_of_all_responses_is_removed(prompt, start):
     assert notes.readings[conversations.REMOVED] == 1
     edited, _ = read(prompt=prompt, chosen=f"{start} good", rejected=f"{start} bad", edited="best")
     assert edited.responses == ("best", "good", "bad")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "start"),
+    [
+        ("\n\nHuman: Hi  there\n\nAssistant:", "\n\nHuman: Hi there\n\nAssistant:"),
+        ([{"role": "system", "content": "Be kind."}, *MESSAGES], TRANSCRIPT),
+        (TRANSCRIPT, "\n\nAssistant:"),
+        (TRANSCRIPT.removesuffix("\n\nAssistant:"), "Assistant:"),
+    ],
+)
+def test_a_prompt_or_marker_that_stands_again_in_another_way_is_removed(prompt, start):
+    group, notes = read(prompt=prompt, chosen=f"{start} good", rejected=f"{start} bad")
+    assert group.responses == ("good", "bad")
+    assert {conversations.REMOVED, conversations.MARKED} & notes.readings.keys()
+    edited, _ = read(
+        prompt=prompt, chosen=f"{start} good", rejected=f"{start} bad", edited=f"{start} best"
+    )
+    assert edited.responses == ("best", "good", "bad")
+
+
+def test_a_marker_with_nothing_after_it_is_refused():
+    error = refused(prompt=TRANSCRIPT, chosen="Assistant: good", rejected="Assistant:")
+    assert error.field == "rejected"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "User: Why?\nAssistant: ",
+        "Assistant: ",
+        "\n\nAssistant: ",
+        "\n\nHuman: Hello\n\nAssistant: Hi\n\nHuman: Why?\n\nAssistant: ",
+        "**AI:** ",
+        "### assistant: ",
+        "### Assistant\n",
+        "<|im_start|>assistant\n",
+    ],
+)
+def test_responses_that_begin_with_a_label_are_left_and_pointed_out(start):
+    group, notes = read(chosen=f"{start}good", rejected=f"{start}bad")
+    assert group.responses == (f"{start}good", f"{start}bad")
+    assert notes.readings == {conversations.LABELLED: 1}
+    # A single one may be what a model wrote, and was judged for.
+    assert read(chosen=f"{start}good")[1] == Notes()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n\n", "\n"),
+        lambda text: text.replace("\n\n", "\r\n").strip(),
+    ],
+)
+def test_whole_conversations_have_the_line_ends_of_their_system(form):
+    group, _ = read(
+        prompt=None, chosen=form(f"{TRANSCRIPT} good"), rejected=form(f"{TRANSCRIPT} bad")
+    )
+    assert group == PLAIN
 
 
 def test_what_follows_the_response_in_a_transcript_stays():
@@ -142,6 +245,8 @@ def test_conversations_beside_the_prompt_that_they_repeat():
         ("What is 2 + 2?", "What is 2 + 2? 4", "5", 0),
         ("Hi", "History", "Hiking", 0),
         ("Hi", "Hi!", "Hi you", 1),
+        ("Why  is\nit?", "Why is it? Because.", "Why\tis it?", 1),
+        ("Why is it?", "Why is he?", "Why is", 0),
         ([*MESSAGES[:2], QUESTION], "Why? Because.", "Why? No.", 1),
     ],
 )
@@ -232,8 +337,56 @@ def test_a_table_of_arrays_as_pandas_writes_it(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "form",
+    [
+        lambda turns: json.dumps(json.dumps(turns)),
+        lambda turns: repr(json.dumps(turns)),
+        lambda turns: str(tuple(turns)),
+        lambda turns: "\n".join(map(json.dumps, turns)),
+    ],
+)
+def test_other_ways_to_spell_out_messages(form):
+    turns = [QUESTION, assistant("good")]
+    group, notes = read(chosen=form(turns))
+    assert group.chosen == "good"
+    assert notes.readings[conversations.SPELLED_OUT] == 1
+    written = RankedGroup("here", (Message("user", "Why?"),), (form(turns), "bad"))
+    assert from_record(to_record(written), where="here") == written
+
+
+@pytest.mark.parametrize(
     "text",
-    ["[1] shows it", '[{"answer": 4}]', "[] and content and role", '{"role": "a king"}', "[{", "["],
+    [
+        "array([{'role': 'user', 'content': 'Why?'}], dtype=object)",
+        "[array([{'role': 'user', 'content': 'Why?'}], dtype=object)]",
+        "[{'w': nan, 'role': 'user', 'content': 'Why?'}]",
+        "[{'ts': datetime.datetime(2024, 1, 1), 'role': 'user', 'content': 'Why?'}]",
+        "[{'ok': true, 'role': 'user', 'content': 'Why?'}]",
+        "[OrderedDict([('role', 'user'), ('content', 'Why?')])]",
+        "dict_values([[{'role': 'user', 'content': 'Why?'}]])",
+        '{"role": "user", "content": "Why?"}\n{"role": "assistant", "content": null}',
+        '{"messages": [{"role": "user", "content": "Why?"}]}',
+        '{"conversations": [{"from": "human", "value": "Why?"}]}',
+    ],
+)
+def test_a_text_that_only_looks_like_messages_is_pointed_out(text):
+    group, notes = read(chosen=text)
+    assert group.chosen == text
+    assert notes.readings == {conversations.LIKE_MESSAGES: 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1] shows it",
+        "The list [{'role': 'user', 'content': 'x'}] is one",
+        '"My role" in content',
+        '[{"answer": 4}]',
+        "[] and content and role",
+        '{"role": "a king"}',
+        "[{",
+        "[",
+    ],
 )
 def test_other_texts_with_brackets_stay(text):
     group, notes = read(chosen=text)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from posttrain.cli import main
-from posttrain.data.formats import BadFile
+from posttrain.data.formats import MISSING, MISSING_CELLS, OPTIONAL, BadFile
 from posttrain.data.preferences import BadRecord, Message, RankedGroup
 from posttrain.data.reading import inspect_file, iterate_groups, read_groups, write_groups
 
@@ -109,7 +109,21 @@ def test_bad_rows_are_named_and_the_others_are_kept(tmp_path, row, line, field, 
     assert problem in str(error)
 
 
-@pytest.mark.parametrize("value", ["strong", "3.5", "7", "nan"])
+@pytest.mark.parametrize("cell", MISSING)
+def test_cells_that_say_that_nothing_is_known(tmp_path, cell):
+    names = ",".join(("prompt", "chosen", "rejected", *OPTIONAL))
+    row = ",".join([cell] * len(OPTIONAL))
+    path = write(
+        tmp_path / "mine.csv",
+        f"{names}\nWhy?,{cell},No.,{row}\nHow?,So.,Or so.{',' * len(OPTIONAL)}\n",
+    )
+    result = read_groups(path)
+    question = (Message("user", "Why?"),)
+    assert result.groups[0] == RankedGroup("mine-2", question, (cell, "No."))
+    assert result.notes.readings == {MISSING_CELLS: 1}
+
+
+@pytest.mark.parametrize("value", ["strong", "3.5", "7", "inf"])
 def test_a_strength_that_is_none_is_refused(tmp_path, value):
     path = write(tmp_path / "mine.csv", f"prompt,chosen,rejected,strength\nWhy?,Yes.,No.,{value}\n")
     with pytest.raises(BadRecord, match=r"line 2, field 'strength': .* is not one of 1, 2, 3, 4"):
@@ -121,7 +135,9 @@ def test_a_strength_that_is_none_is_refused(tmp_path, value):
     [
         ("", "the file has no rows"),
         ("prompt,chosen,rejected\n", "the file has no rows"),
-        ("prompt;chosen;rejected\na;b;c\n", "no column chosen and no column rejected"),
+        ("prompt;chosen;rejected\na;b;c\n", "separated by semicolons.*write it with commas"),
+        ('"prompt"\t"chosen"\t"rejected"\n"a"\t"b"\t"c"\n', "separated by tabs"),
+        ("prompt,better,worse\na,b,c\n", "no column chosen and no column rejected"),
         ("prompt,chosen,rejected,chosen\na,b,c,d\n", "two columns have the same name"),
         ('prompt,chosen,rejected\na,b,c\nd,"e,f\ng,h,i\n', "invalid CSV after line 2"),
         ('prompt,chosen,rejected\na,b,c\nd,"e"f,g\n', "invalid CSV after line 2"),

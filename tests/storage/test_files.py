@@ -2,6 +2,7 @@
 
 import pytest
 
+from posttrain.errors import UserError
 from posttrain.storage.files import whole_file, whole_path
 
 
@@ -55,8 +56,12 @@ def test_a_failure_leaves_the_old_file_and_a_success_replaces_it(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"), whole_file(tmp_path / "file" / "x"):
-        pytest.fail("too late")
+    for below in ("x", "deep/x"):
+        with (
+            pytest.raises(UserError, match="is a file and no folder"),
+            whole_file(tmp_path / "file" / below),
+        ):
+            pytest.fail("too late")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"), whole_file(tmp_path / "folder") as file:
         file.write("x")

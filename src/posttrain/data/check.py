@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from array import array
@@ -60,10 +61,11 @@ def summarise(
     more characters than the rejected, ties counted half; `refused` counts the bad file too. Medians
     and shares are NaN for a file with no accepted row.
 
-    `duplicates` are rows whose prompt, chosen, rejected and domain occurred before, apart from
-    outer white space, and `contradictions` those that occurred with chosen and rejected the other
-    way round. Those that occurred not in this file but in `earlier` ones, a set of digests to which
-    this file's are added, are counted apart: `duplicates_across` and `contradictions_across`.
+    `duplicates` are rows of which each pair of responses, edited ones included, occurred before
+    for the same prompt and domain, apart from white space, and `contradictions` those of which a
+    pair occurred the other way round. Rows that are so not by this file but by `earlier` ones, a
+    set of digests to which this file's are added, are counted apart: `duplicates_across` and
+    `contradictions_across`.
 
     `notes` may fill while `items` are drawn.
     """
@@ -87,12 +89,14 @@ def summarise(
             continue
         counts["rows"] += 1
         counts["edited"] += item.has_edit
-        pair = (item.chosen, item.rejected)
-        for kind, responses in (("duplicates", pair), ("contradictions", pair[::-1])):
-            digest = _digest(item, responses)
-            counts[kind] += digest in own
-            counts[f"{kind}_across"] += digest in earlier and digest not in own
-        own.add(_digest(item, pair))
+        pairs, turned = _digests(item)
+        repeats, repeats_across = pairs <= own, all(one in own or one in earlier for one in pairs)
+        against, against_across = turned & own, turned & earlier
+        counts["duplicates"] += repeats
+        counts["duplicates_across"] += repeats_across and not repeats
+        counts["contradictions"] += bool(against)
+        counts["contradictions_across"] += bool(against_across and not against)
+        own |= pairs
         strengths[item.strength] += 1
         if item.domain is not None:
             domains[item.domain] += 1
@@ -174,10 +178,25 @@ def _median(numbers: array[int]) -> float:
     return float(np.median(numbers)) if numbers else float("nan")
 
 
-def _digest(group: RankedGroup, responses: tuple[str, str]) -> bytes:
-    prompt = [(turn.role, turn.content.strip()) for turn in group.prompt]
-    key = json.dumps([group.domain, prompt, [response.strip() for response in responses]])
-    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+def _digests(group: RankedGroup) -> tuple[set[bytes], set[bytes]]:
+    """Digests of the group's pairs, apart from white space, and of the same turned round."""
+
+    def digest(*parts: str | None) -> str:
+        words = [part and " ".join(part.split()) for part in parts]
+        return hashlib.blake2b(json.dumps(words).encode(), digest_size=16).hexdigest()
+
+    turns = itertools.chain.from_iterable((turn.role, turn.content) for turn in group.prompt)
+    prompt = digest(group.domain, *turns)
+    responses = [digest(response) for response in group.responses]
+
+    def key(first: int, second: int) -> bytes:
+        return hashlib.blake2b(
+            (prompt + responses[first] + responses[second]).encode(), digest_size=16
+        ).digest()
+
+    pairs = {key(pair.winner, pair.loser) for pair in group.pairs()}
+    # Responses that differ in white space alone contradict nothing.
+    return pairs, {key(pair.loser, pair.winner) for pair in group.pairs()} - pairs
 
 
 def _with_across(table: pd.DataFrame, kind: str) -> list[str]:

@@ -22,20 +22,20 @@ from posttrain.data.messages import (
     unused_fields,
 )
 from posttrain.data.notes import Notes
-from posttrain.data.serialised import UnreadableError, messages_in
+from posttrain.data.serialised import UnreadableError, looks_like_messages, messages_in
 
 # What is noted (see :class:`.notes.Notes`); each is one row's property.
 SPELLED_OUT = "a text spells out a list of messages: read as messages"
+LIKE_MESSAGES = "a text looks like messages written out, and is read as text"
 TURNS = "the prompt is a transcript (Human:, Assistant:): read as turns"
-LIKE_TURNS = (
-    "the prompt starts like a transcript (Human:) but does not end with a person's turn: left as "
-    "one user turn"
-)
+LIKE_TURNS = "the prompt looks like a transcript that is not read as turns"
+MARKED = "the responses begin with Assistant: after a prompt that is a transcript: removed"
+LABELLED = "responses begin with the label of a turn: left there"
 REMOVED = "the prompt stands in the responses again: removed from them"
 # Not removed: "2 + 2 = 4" answers "2 + 2 =" in full, and nothing tells it from a repeated prompt.
 LEFT = (
-    "the responses begin with the prompt's text: left there, as answers may repeat their "
-    "question; remove it if it is no part of them"
+    "the responses begin with the prompt's text, apart from white space: left there, as answers "
+    "may repeat their question; remove it if it is no part of them"
 )
 
 
@@ -59,8 +59,12 @@ def read_prompt_and_responses(
     else:
         messages, responses = _read_text_prompt(check_text(prompt, "prompt"), values, notes)
     _check_differences(values, responses)
+    if transcripts.looks_like_one(messages[-1].content):
+        notes.readings[LIKE_TURNS] += 1
     if _begin_with_prompt((responses["chosen"], responses["rejected"]), messages):
         notes.readings[LEFT] += 1
+    elif all(transcripts.starts_with_a_label(responses[name]) for name in ("chosen", "rejected")):
+        notes.readings[LABELLED] += 1
     return messages, tuple(responses[name] for name in names)
 
 
@@ -98,13 +102,17 @@ def _read_text_prompt(
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
     turns = transcripts.prompt_turns(prompt)
     if turns is None:
-        if transcripts.starts_like_one(prompt):
-            notes.readings[LIKE_TURNS] += 1
         question = (Message("user", prompt),)
         return question, _read_responses(values, question, notes)
     notes.readings[TURNS] += 1
     messages = tuple(Message(role, content) for role, content in turns)
     responses = _read_responses(values, messages, notes)
+    markers = {name: transcripts.ANSWER.match(text) for name, text in responses.items()}
+    if markers["chosen"] and markers["rejected"]:
+        notes.readings[MARKED] += 1
+        for name, marker in markers.items():
+            if marker:
+                responses[name] = check_text(responses[name][marker.end() :], name)
     # As if they stood in the transcript, where white space separates a turn from its marker.
     return messages, {name: text.strip() for name, text in responses.items()}
 
@@ -153,15 +161,22 @@ def _pairs(messages: tuple[Message, ...]) -> list[tuple[str, str]]:
 def _begin_with_prompt(pair: tuple[str, str], prompt: tuple[Message, ...]) -> bool:
     """Whether both begin with the last user turn, or one with all turns as a transcript."""
     asked = prompt[-1].content.strip()
-    return all(_begins_with(text.lstrip(), asked) for text in pair) or any(
-        transcripts.after_prompt(text, _pairs(prompt)) is not None for text in pair
-    )
+    if _begins_with(pair[0], asked) and _begins_with(pair[1], asked):
+        return True
+    transcribed = [text for text in pair if transcripts.START.match(text)]
+    return any(transcripts.after_prompt(text, _pairs(prompt)) is not None for text in transcribed)
 
 
 def _begins_with(response: str, asked: str) -> bool:
+    # By words, as white space may differ; the first one tells most texts apart.
+    if not response.lstrip().startswith(asked[:40].split(maxsplit=1)[0]):
+        return False
+    *words, last = asked.split()
+    found = response.split(maxsplit=len(words) + 1)[: len(words) + 1]
+    if found[:-1] != words or not found[-1].startswith(last):
+        return False
     # "Hi" is not repeated by "History".
-    after = response[len(asked) : len(asked) + 1]
-    return response.startswith(asked) and not (asked[-1:].isalnum() and after.isalnum())
+    return not (last[-1].isalnum() and found[-1][len(last) :][:1].isalnum())
 
 
 def _check_differences(values: Mapping[str, Any], responses: Mapping[str, str]) -> None:
@@ -198,6 +213,8 @@ def _spelled_out(value: Any, field: str, notes: Notes) -> Any:
             "lists",
         ) from None
     if messages is None:
+        if looks_like_messages(value):
+            notes.readings[LIKE_MESSAGES] += 1
         return value
     notes.readings[SPELLED_OUT] += 1
     return messages
@@ -251,6 +268,8 @@ def _read_conversation(value: Any, field: str, notes: Notes) -> tuple[tuple[Mess
 def _read_transcript(text: str, field: str) -> tuple[Message, ...]:
     """Read turns in the style of Anthropic's hh-rlhf files."""
     turns = transcripts.turns(text)
+    if turns is not None and len(turns) == 1:  # alone it is no conversation
+        turns = transcripts.turns(text, transcripts.LINE_MARKER)
     if turns is None:
         raise BadRecord(
             "without a prompt a text must start with '\\n\\nHuman:' and mark its turns with "

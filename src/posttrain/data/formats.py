@@ -22,6 +22,7 @@ import pyarrow
 from pyarrow import parquet
 
 from posttrain.data.messages import BadRecord, printable
+from posttrain.data.notes import Notes
 from posttrain.data.preferences import COLUMNS, RESPONSES, RankedGroup, to_record
 
 #: What is written. Whole conversations do not fit into the cells of `.csv`, which is read only.
@@ -30,7 +31,11 @@ SUFFIXES = (*WRITTEN, ".csv")
 ROWS_PER_BATCH = 1024
 #: Columns of texts, which an empty cell leaves blank; in other columns it means nothing is known.
 REQUIRED = ("prompt", "chosen", "rejected")
+OPTIONAL = tuple(name for name in COLUMNS if name not in REQUIRED)
 NUMBERS = ("strength", "margin")
+#: Cells in which tables write, beside nothing at all, that nothing is known.
+MISSING = ("nan", "NaN", "None", "null", "<NA>")
+MISSING_CELLS = f"optional columns hold {', '.join(MISSING)}: read as missing"
 
 
 class BadFile(BadRecord):
@@ -45,19 +50,19 @@ def split_suffix(path: Path, known: Sequence[str] = SUFFIXES) -> tuple[str, str]
     raise bad_file(path, "its suffix names no known format", f"use one of {', '.join(known)}")
 
 
-def rows(path: Path, suffix: str, ignored_columns: Counter[str]) -> Iterator[tuple[int, Any]]:
+def rows(path: Path, suffix: str, notes: Notes) -> Iterator[tuple[int, Any]]:
     """Rows of a file with their line or row number from 1: mappings of columns, or a BadRecord.
 
-    `ignored_columns` is filled with columns that are no part of the data contract, where a format
-    names its columns once.
+    `notes` takes columns that are no part of the data contract, where a format names its columns
+    once, and rows with cells that were read as missing.
 
     Raises:
         BadFile: The file cannot be read to its end, or lacks a column.
     """
     if suffix == ".parquet":
-        return _parquet_rows(path, ignored_columns)
+        return _parquet_rows(path, notes.columns)
     if suffix == ".csv":
-        return _csv_rows(path)
+        return _csv_rows(path, notes)
     return _json_rows(path, suffix)
 
 
@@ -112,12 +117,14 @@ def _object_without_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(items)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def _csv_rows(path: Path, notes: Notes) -> Iterator[tuple[int, Any]]:
     # By default no cell may hold more than 128 KiB; the limit is one for all readers.
     csv.field_size_limit(2**31 - 1)
     line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
+            _check_separator(path, file.readline())
+            file.seek(0)
             reader = csv.reader(file, strict=True)
             names = next(reader, [])
             if names:
@@ -127,7 +134,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
                 # A cell may hold line breaks, so a row is named by the line on which it starts.
                 first, line = line + 1, reader.line_num
                 if cells:
-                    yield first, _csv_record(names, cells)
+                    yield first, _csv_record(names, cells, notes)
     except csv.Error as error:
         raise bad_file(
             path,
@@ -142,14 +149,29 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
         raise _unreadable(path, error) from None
 
 
-def _csv_record(names: Sequence[str], cells: Sequence[str]) -> Any:
+def _check_separator(path: Path, first: str) -> None:
+    for separator, name in {";": "semicolons", "\t": "tabs", "|": "vertical bars"}.items():
+        if {"chosen", "rejected"} <= {cell.strip(' "\r\n') for cell in first.split(separator)}:
+            raise bad_file(
+                path,
+                f"its columns are separated by {name}",
+                "write it with commas, in pandas by to_csv(path, index=False)",
+            )
+
+
+def _csv_record(names: Sequence[str], cells: Sequence[str], notes: Notes) -> Any:
     if len(cells) != len(names):
         return BadRecord(
             f"the row has {len(cells)} cells and the first line {len(names)} columns",
             None,
             "put texts with commas or line breaks in quotes",
         )
-    return {name: _csv_value(name, cell) for name, cell in zip(names, cells, strict=True)}
+    record = dict(zip(names, cells, strict=True))
+    missing = [name for name in OPTIONAL if record.get(name) in MISSING]
+    if missing:
+        notes.readings[MISSING_CELLS] += 1
+        record |= dict.fromkeys(missing, "")
+    return {name: _csv_value(name, cell) for name, cell in record.items()}
 
 
 def _csv_value(name: str, cell: str) -> Any:

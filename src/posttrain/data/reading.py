@@ -126,7 +126,7 @@ def scan(path: Path, notes: Notes) -> Iterator[RankedGroup | BadRecord]:
     row_name = "row" if suffix == ".parquet" else "line"
     seen: set[bytes] = set()
     empty = True
-    for line, record in rows(path, suffix, notes.columns):
+    for line, record in rows(path, suffix, notes):
         empty = False
         where = f"{path}, {row_name} {line}"
         try:

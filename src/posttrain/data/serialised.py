@@ -17,9 +17,12 @@ from typing import Any
 
 # ShareGPT's names are refused as lists are, and must not pass as text.
 NAMES = (("role", "content"), ("from", "value"))
-_BRACKET = re.compile(r"\s*[\[{]")
+_BRACKET = re.compile(r"\s*[\[{(\"']")
 # From where a text must be messages, or be refused; a text about something else does not start so.
 _START = re.compile(r"\s*\[\s*\{\s*(['\"])(?:role|content)\1\s*:")
+# What only looks like messages: brackets, perhaps after a name, as in array([…]), and field names.
+_LOOK = re.compile(r"\s*['\"]?[\w.]*+\s*[\[{(]")
+_FIELDS = [[re.compile(rf"['\"]{name}\\*['\"]\s*[:,]") for name in names] for names in NAMES]
 
 
 class UnreadableError(ValueError):
@@ -41,9 +44,7 @@ def messages_in(text: str) -> Any:
     True
     """
     # Most texts end here: parsing is for the few that may be messages.
-    if not _BRACKET.match(text):
-        return None
-    if not any(role in text and content in text for role, content in NAMES):
+    if not _BRACKET.match(text) or not _names_fields(text):
         return None
     for parse in (_json, _python, _numpy):
         try:
@@ -51,11 +52,31 @@ def messages_in(text: str) -> Any:
         # Literals may be too deep, too large, or hold what no set or key can be.
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
+        if isinstance(value, str):  # encoded twice
+            return messages_in(value)
+        if isinstance(value, tuple):
+            value = list(value)
         if _are_messages(value):
             return value
     if _START.match(text):
         raise UnreadableError
     return None
+
+
+def looks_like_messages(text: str) -> bool:
+    """Whether a text looks like messages written out, though in no form that is read as them.
+
+    >>> looks_like_messages("array([{'role': 'user', 'content': 'Why?'}], dtype=object)")
+    True
+    """
+    if not _LOOK.match(text) or not _names_fields(text):
+        return False
+    return any(all(name.search(text) for name in names) for names in _FIELDS)
+
+
+def _names_fields(text: str) -> bool:
+    # Not a loop over NAMES, which takes longer.
+    return ("content" in text and "role" in text) or ("value" in text and "from" in text)
 
 
 def _are_messages(value: Any) -> bool:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 #: Raise when what is stored of the same source changes: how files and records become groups
 #: (:mod:`.formats`, :mod:`.reading`, :mod:`.conversations` and what they use), or the columns.
-VERSION = 2
+VERSION = 3
 ROWS_PER_BATCH = 1000
 
 _TEXT = pyarrow.string()

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from posttrain.errors import UserError
+
 
 @contextmanager
 def whole_path(path: str | Path) -> Iterator[Path]:
@@ -13,9 +15,18 @@ def whole_path(path: str | Path) -> Iterator[Path]:
 
     It has the same suffix and folder, which is made if there is none; a file of the name is
     replaced. What an error leaves there is removed.
+
+    Raises:
+        UserError: A file stands where a folder would have to be.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"{path}: cannot be written, as what stands above it is a file and no folder; remedy: "
+            "name a place in a folder"
+        ) from None
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial
