@@ -365,7 +365,7 @@ def test_a_run_that_has_not_noted_its_data_does_so_when_it_goes_on(
     folder = interrupted(trained, tmp_path)
     settings = json.loads((folder / "settings.json").read_text())
     assert set(settings["data"]) == {
-        "training data", "evaluation data", "tokenizer and chat template",
+        "training data", "evaluation data", "tokenizer and chat template", "model",
     }  # fmt: skip
     bare = {name: part for name, part in settings.items() if name != "data"}
     (folder / "settings.json").write_text(json.dumps(bare))
