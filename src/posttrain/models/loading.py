@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
@@ -74,6 +75,13 @@ def load_classifier(
             f"adapter_config.json) cannot be loaded: {error}"
         ) from error
     model, own = _load(checkpoint, seed, settings)
+    whole = [name for name in own.lacking if ".modules_to_save." in name or ".token_ad" in name]
+    if whole:
+        raise UserError(
+            f"{str(checkpoint)!r} is an adapter that holds {whole[0]} whole, which transformers "
+            f"{transformers.__version__} does not load; install a newer one (5.23 does), or merge "
+            "the adapter where it was made and take the result"
+        )
     lacking = [
         name
         for name in of_base.lacking
