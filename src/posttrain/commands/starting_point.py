@@ -28,8 +28,6 @@ def trainable(model: Any, settings: ModelSettings, *, lora_rank: int, top_layers
             "trained; take the model of which they were made"
         )
     merged = adapters.merge(model, precision=None if settings.dtype == "auto" else model.dtype)
-    # An adapter had frozen what it adapts.
-    merged.requires_grad_(True)
     if not lora_rank:
         _use_trainable_precision(merged, settings.dtype)
     architecture.freeze_below(merged, top_layers)

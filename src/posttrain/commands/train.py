@@ -169,6 +169,8 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
         training, held_out, counts, contents = _data(settings, model, tokenizer)
+    if settings.resume or main:  # others compare nothing, and weights take long to read
+        contents["model"] = contents_of(embedded.find(settings.model))
     claim_data(folder, contents, resume=settings.resume, main=main)
     collator = GroupCollator(
         tokenizer.pad_token_id,
@@ -286,7 +288,6 @@ def _data(
         "training data": groups.fingerprint,
         "evaluation data": None if held_out is None else held_out.fingerprint,
         "tokenizer and chat template": tokenizer_hash(tokenizer),
-        "model": contents_of(embedded.find(settings.model)),
     }
     training, found = prepared(groups)
     counts: dict[str, Any] = {"sources": settings.data, "read": read}

@@ -22,7 +22,7 @@ from posttrain.data.messages import (
     unused_fields,
 )
 from posttrain.data.notes import Notes
-from posttrain.data.serialised import UnreadableError, looks_like_messages, messages_in
+from posttrain.data.serialised import BrokenMessagesError, looks_like_messages, messages_in
 
 # What is noted (see :class:`.notes.Notes`); each is one row's property.
 SPELLED_OUT = "a text spells out a list of messages: read as messages"
@@ -205,7 +205,7 @@ def _spelled_out(value: Any, field: str, notes: Notes) -> Any:
         return value
     try:
         messages = messages_in(value)
-    except UnreadableError:
+    except BrokenMessagesError:
         raise BadRecord(
             "it starts as a list of messages does and cannot be read as one",
             field,
@@ -223,7 +223,7 @@ def _spelled_out(value: Any, field: str, notes: Notes) -> Any:
 def _may_spell_out(text: str) -> bool:
     try:
         return messages_in(text) is not None
-    except UnreadableError:
+    except BrokenMessagesError:
         return True
 
 

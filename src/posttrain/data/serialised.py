@@ -25,7 +25,7 @@ _LOOK = re.compile(r"\s*['\"]?[\w.]*+\s*[\[{(]")
 _FIELDS = [[re.compile(rf"['\"]{name}\\*['\"]\s*[:,]") for name in names] for names in NAMES]
 
 
-class UnreadableError(ValueError):
+class BrokenMessagesError(ValueError):
     """A text starts as a list of messages does and cannot be read as one."""
 
 
@@ -36,7 +36,7 @@ def messages_in(text: str) -> Any:
     braces also begin an answer that is code.
 
     Raises:
-        UnreadableError: It starts with a message's role or content, and cannot be read.
+        BrokenMessagesError: It starts with a message's role or content, and cannot be read.
 
     >>> messages_in("[{'role': 'user', 'content': 'Why?'}]")
     [{'role': 'user', 'content': 'Why?'}]
@@ -59,7 +59,7 @@ def messages_in(text: str) -> Any:
         if _are_messages(value):
             return value
     if _START.match(text):
-        raise UnreadableError
+        raise BrokenMessagesError
     return None
 
 

@@ -41,8 +41,8 @@ def base_of(checkpoint: str | Path) -> str | None:
 def merge(model: Any, *, precision: torch.dtype | None = None) -> PreTrainedModel:
     """Merge a stock model's adapters into its weights, in place, in float32 at least.
 
-    Its precision is then that in which it was merged, or the one given. A model without adapters
-    stays as it is.
+    Its precision is then that in which it was merged, or the one given, and all weights can be
+    trained. A model without adapters stays as it is.
 
     Raises:
         UserError: If adapters are of a kind that cannot be merged.
@@ -77,6 +77,8 @@ def merge(model: Any, *, precision: torch.dtype | None = None) -> PreTrainedMode
         within = f"{name}."
     del model.peft_config
     model._hf_peft_config_loaded = False
+    # It had frozen what it adapts.
+    model.requires_grad_(True)
     # Saving would undo the renaming with which an adapter's weights were loaded.
     model._weight_conversions = None
     if precision is not None:
