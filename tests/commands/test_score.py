@@ -6,6 +6,7 @@ import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
+import matrix
 import numpy as np
 import pytest
 import torch
@@ -553,3 +554,17 @@ def test_no_output_replaces_a_file_of_the_model(model, data, capsys, command):
     assert run(command, model, data, model / "config.json") == 1
     assert "is read and would be overwritten" in capsys.readouterr().err
     assert (model / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "problem"),
+    [
+        ("MPT", ("--layout", "exact"), "does not keep responses in one row apart"),
+        ("Gemma 3, both sides", (), "reads tokens that follow a response"),
+    ],
+)
+def test_a_model_is_checked_before_it_scores(data, tmp_path, capsys, name, options, problem):
+    matrix.build(name, tmp_path / "other")
+    assert run("score", tmp_path / "other", data, tmp_path / "scores.jsonl", *options) == 1
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "scores.jsonl").exists()
