@@ -7,7 +7,7 @@ import pytest
 import yaml
 from trl import TrlParser
 
-from posttrain.commands.train import TrainSettings
+from posttrain.commands.train_settings import TrainSettings
 from posttrain.data.sources.hub.read import HUB
 from posttrain.data.sources.named import ON_HUB
 from posttrain.models import embedded

@@ -19,7 +19,7 @@ from posttrain.commands.common import (
     refuse_repeated,
 )
 from posttrain.commands.evaluate import EvaluateSettings
-from posttrain.commands.train import TrainSettings
+from posttrain.commands.train_settings import TrainSettings
 from posttrain.data.sources import named
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.errors import UserError

@@ -364,7 +364,8 @@ def test_without_a_mix_all_data_are_trained_on_and_counted_by_domain(
     two_domains, tiny_checkpoint, trained, tmp_path
 ):
     folder = tmp_path / "joint"
-    assert train(tiny_checkpoint, folder, data=two_domains, eval_fraction=0, max_steps=1) == 0
+    settings = {"data": two_domains, "eval_fraction": 0, "max_steps": 1, "merge_prompts": False}
+    assert train(tiny_checkpoint, folder, **settings) == 0
     account = json.loads((folder / "run.json").read_text())
     assert account["data"]["training"] == {
         "groups": 260,

@@ -6,7 +6,7 @@ import pytest
 from trl import TrlParser
 
 from posttrain.commands.score import ScoreSettings
-from posttrain.commands.train import TrainSettings
+from posttrain.commands.train_settings import TrainSettings
 from posttrain.config.fields import setting
 from posttrain.config.yaml import parse
 from posttrain.errors import UserError

@@ -40,6 +40,8 @@ def test_a_training_set_has_the_ids_the_pairs_and_the_longest_separate_row():
         "response_count": 2,
         "pair_count": 1,
         "label_count": 0,
+        "records": 1,
+        "part": 0,
     }
     assert records[1] == {
         "prompt": [9, 10],
@@ -56,6 +58,8 @@ def test_a_training_set_has_the_ids_the_pairs_and_the_longest_separate_row():
         "response_count": 3,
         "pair_count": 3,
         "label_count": 0,
+        "records": 1,
+        "part": 0,
     }
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import posttrain_with_fsdp
@@ -41,7 +42,7 @@ def run(arguments, cache):
 
 
 def options(checkpoint, data, folder):
-    """Nine steps; the last has one group, which leaves the second process without any."""
+    """Nine steps; the last has what is left, which can leave the second process without any."""
     settings = {
         "model": checkpoint,
         "data": data,
@@ -67,10 +68,13 @@ def options(checkpoint, data, folder):
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_checkpoint):
-    """A cache, data of pairs and triples, and the folder of a run in one process."""
+    """A cache, data of pairs and triples, some of one prompt, and a run in one process."""
     folder = tmp_path_factory.mktemp("distributed")
-    groups = [group.ranked for group in simulate(49, seed=5, edited_share=0.5)]
+    groups = [group.ranked for group in simulate(43, seed=5, edited_share=0.5)]
     assert {len(group.responses) for group in groups} == {2, 3}
+    # Contradictions, which are merged with what they contradict.
+    groups += [replace(g, id=f"{g.id}'", responses=g.responses[::-1]) for g in groups[::8]]
+    assert len(groups) == 49
     write_groups(folder / "data.jsonl", groups)
     single = options(tiny_checkpoint, folder / "data.jsonl", folder / "one")
     run(["-m", "posttrain", *single], folder / "cache")

@@ -2,128 +2,36 @@
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from posttrain.commands.common import (
-    ModelSettings,
-    RowSettings,
-    check_packages,
-    load_model,
-    parse,
-    refuse_repeated,
-)
+from posttrain.commands.common import check_packages, load_model, parse
 from posttrain.commands.run_folder import claim, claim_data
 from posttrain.commands.starting_point import trainable
-from posttrain.config.fields import at_least_one, setting
-from posttrain.data.mixing import parse_mix
-from posttrain.data.store import Stored, stored
+from posttrain.commands.train_settings import TrainSettings
+from posttrain.commands.training_data import prepare
+from posttrain.data.store import Stored
 from posttrain.errors import UserError
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
-from posttrain.models import adapters, embedded, reward_model
+from posttrain.models import adapters, embedded
 from posttrain.models.loading import contents as contents_of
-from posttrain.models.rotary import within_boundary
 from posttrain.rows.layout import LAYOUTS
-from posttrain.rows.rendering import tokenizer_hash
 from posttrain.training import saving
 from posttrain.training.checkpoints import check_launcher, last_whole_checkpoint
 from posttrain.training.collator import GroupCollator
 from posttrain.training.config import RankingConfig
-from posttrain.training.dataset import Tokenized, tokenized
 from posttrain.training.model_card import model_card
-from posttrain.training.pairing import Pairing
 from posttrain.training.trainer import RankingTrainer
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainSettings(RowSettings, ModelSettings):
-    """Settings of ``posttrain train`` beside those of :class:`.training.config.RankingConfig`."""
-
-    dtype: str = setting(
-        "auto",
-        "Precision of the weights: float32, bfloat16, float64, or auto: as they are stored with "
-        "LoRA, otherwise at least float32, because in bfloat16 small updates round to nothing.",
-    )
-    data: list[str] = setting(
-        [],
-        "What to train on: files (.jsonl, .jsonl.gz, .csv, .parquet), data sets of the hub "
-        "(owner/name), human data by name, or simulator:COUNT.",
-    )
-    eval_data: list[str] = setting([], "What to evaluate on; by default part of the data.")
-    eval_fraction: float = setting(
-        0.05, "Share of the data's groups kept for evaluation where there is no eval_data; 0: none."
-    )
-    split_seed: int = setting(0, "Seeds which groups those are, and which a mix takes.")
-    mix: str | None = setting(
-        None,
-        "Shares of the training groups by domain, such as helpfulness:0.7,safety:0.3, or one of "
-        "Llama 2's: helpfulness (half and half), safety (90 %% safety). As many groups are taken "
-        "as the scarcest domain allows. Evaluation keeps all domains. By default all groups.",
-    )
-    pairs: str = setting("all", "Which pairs of edited, chosen and rejected are trained on.")
-    weighting: str = setting("pair", "All pairs weigh the same (pair), or all groups (prompt).")
-    margins: str = setting(
-        "record",
-        "Margin of chosen over rejected: that of the record, if it has one (record), none at all "
-        "(none; Llama 3), or by strength (small, large; Llama 2).",
-    )
-    edit_margins: str = setting(
-        "transitive",
-        "Margins of pairs with an edit: that of chosen over rejected for edited over rejected "
-        "(transitive), or none.",
-    )
-    min_strength: int = setting(
-        1,
-        "Least strength of chosen over rejected to train on. Llama 3 takes 3, which needs data "
-        "with strengths.",
-    )
-    top_layers: int = setting(0, "Train only so many of the last layers, and the head; 0: all.")
-    lora_rank: int = setting(0, "Rank of LoRA adapters on all linear layers; 0: none.")
-    lora_alpha: int = setting(32, "LoRA's alpha.")
-    lora_dropout: float = setting(0.0, "LoRA's dropout.")
-    skip_bad: bool = setting(False, "Leave out, and count, bad records of files.")
-    processes: int = setting(os.cpu_count() or 1, "Processes that tokenise.")
-    resamples: int = setting(1000, "Bootstrap replicates of the final evaluation.")
-    resume: bool = setting(
-        False, "Go on with the run in output_dir from its last whole checkpoint."
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        ModelSettings.__post_init__(self)
-        self.pairing()
-        if not self.data:
-            raise UserError("give data to train on: files or other sources")
-        refuse_repeated("data", self.data)
-        refuse_repeated("eval_data", self.eval_data)
-        at_least_one(self, "processes", "resamples")
-        if self.mix is not None:
-            parse_mix(self.mix)
-        if not 0 <= self.eval_fraction < 1:
-            raise UserError(f"eval_fraction must be at least 0 and below 1: {self.eval_fraction}")
-        if self.lora_rank and self.top_layers:
-            raise UserError("lora_rank and top_layers exclude each other; set one of them to 0")
-
-    def pairing(self) -> Pairing:
-        """How groups become comparisons."""
-        return Pairing(
-            self.pairs,
-            self.weighting,  # type: ignore[arg-type]
-            self.margins,
-            self.edit_margins,  # type: ignore[arg-type]
-            self.min_strength,
-        )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -168,7 +76,9 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     model = trainable(model, settings, lora_rank=settings.lora_rank, top_layers=settings.top_layers)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
-        training, held_out, counts, contents = _data(settings, model, tokenizer)
+        training, held_out, counts, contents = prepare(
+            settings, settings.merging(config), model, tokenizer
+        )
     if settings.resume or main:  # others compare nothing, and weights take long to read
         contents["model"] = contents_of(embedded.find(settings.model))
     claim_data(folder, contents, resume=settings.resume, main=main)
@@ -205,7 +115,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     if result.global_step <= config.get_warmup_steps(result.global_step):
         logger.warning(
             "all %d steps were warm-up, so the learning rate was hardly reached; give more data or "
-            "epochs, a smaller --groups_per_step, or --min_warmup_steps 0", result.global_step,
+            "epochs, a smaller --pairs_per_step, or --min_warmup_steps 0", result.global_step,
         )  # fmt: skip
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _sharded(trainer) else None
     found: dict[str, Any] = {}
@@ -242,67 +152,6 @@ def _described(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]
     """All settings as JSON has them."""
     plain = {"settings": asdict(settings), "training": config.to_dict()}
     return json.loads(json.dumps(plain, default=str))
-
-
-def _data(
-    settings: TrainSettings, model: Any, tokenizer: Any
-) -> tuple[Tokenized, tuple[Stored, Tokenized] | None, dict[str, Any], dict[str, str | None]]:
-    """Training data, data to evaluate on, an account of both, and hashes of their contents."""
-    groups = stored(settings.data, skip_bad=settings.skip_bad)
-    held_out = None
-    if settings.eval_data:
-        held_out = stored(settings.eval_data, skip_bad=settings.skip_bad)
-    elif settings.eval_fraction:
-        groups, held_out = groups.split(
-            test_fraction=settings.eval_fraction, seed=settings.split_seed
-        )
-    reward_model.check_padding(tokenizer, next(iter(groups)))
-    read, left_out = groups.counts, dict[str, int]()
-    if settings.mix is not None:
-        available = groups.domains()
-        groups = groups.mixed(parse_mix(settings.mix), seed=settings.split_seed)
-        taken = groups.domains()
-        left_out = {
-            f"groups in {name} left out by the mix": count - taken.get(name, 0)
-            for name, count in available.items()
-            if count > taken.get(name, 0)
-        }
-    # Stock classes will read what is saved with this padding token.
-    limits = replace(
-        settings.limits(model),
-        skipped_end=tokenizer.pad_token_id,
-        skip_unreadable=settings.skip_bad,
-    )
-    if settings.max_tokens is None:
-        limits = within_boundary(model.config, limits, settings.rows)
-
-    def prepared(part: Stored) -> tuple[Tokenized, dict[str, int]]:
-        made = tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)
-        by_domain = made.domains if len(made.domains) > 1 or settings.mix is not None else {}
-        return made, made.counts | {
-            "groups without a domain" if name is None else f"groups in {name}": count
-            for name, count in by_domain.items()
-        }
-
-    contents = {
-        "training data": groups.fingerprint,
-        "evaluation data": None if held_out is None else held_out.fingerprint,
-        "tokenizer and chat template": tokenizer_hash(tokenizer),
-    }
-    training, found = prepared(groups)
-    counts: dict[str, Any] = {"sources": settings.data, "read": read}
-    counts["notes"] = groups.notes.lines()
-    if settings.eval_data and held_out is not None:
-        counts["notes"] += [f"evaluation data: {note}" for note in held_out.notes.lines()]
-    if getattr(tokenizer, "pinned_day", None):
-        counts["notes"].append(
-            f"the chat template writes today's date, which is fixed to {tokenizer.pinned_day}"
-        )
-    counts |= {"training": found | left_out, "fingerprint": groups.fingerprint}
-    if held_out is None:
-        return training, None, counts, contents
-    evaluation, found = prepared(held_out)
-    return training, (held_out, evaluation), counts | {"evaluation": found}, contents
 
 
 def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:

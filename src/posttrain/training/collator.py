@@ -14,6 +14,7 @@ from torch import Tensor
 from posttrain.errors import UserError
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
+from posttrain.training.merging import Merging, by_prompt, sizes
 
 #: What is maximised: the likelihood of each of a group's pairs, or that of its whole ranking.
 LossType = Literal["pairs", "plackett-luce"]
@@ -94,16 +95,19 @@ FEATURES = Features(
         "response_count": Value("int32"),
         "pair_count": Value("int32"),
         "label_count": Value("int32"),
+        "records": Value("int32"),
+        "part": Value("int32"),
     }
 )
 
 
-def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
+def training_set(groups: Sequence[TrainingGroup], merging: Merging | None = None) -> Dataset:
     """Groups as a data set for :class:`.trainer.RankingTrainer`, in memory.
 
     Columns: those of :func:`training_record`, with weights scaled to mean 1 over the set, so that
     they change the emphasis but not the size of the loss. Groups without pairs are left out, with
-    their labels.
+    their labels. With ``merging``, those of one prompt become one, so that each response is
+    computed once.
     """
     records = [record for group in groups if (record := training_record(group))["pair_count"]]
     if not records:
@@ -112,6 +116,8 @@ def training_set(groups: Sequence[TrainingGroup]) -> Dataset:
     mean_weight = sum(weights) / len(weights)
     for record in records:
         record["weights"] = [weight / mean_weight for weight in record["weights"]]
+    if merging is not None:
+        records = [part for alike in by_prompt(records) for part in merging.apply(alike)]
     return Dataset.from_list(records, features=FEATURES)
 
 
@@ -122,12 +128,13 @@ def training_record(group: TrainingGroup) -> dict[str, Any]:
     ``margins``, ``weights`` and ``strengths``, without pairs of weight 0; one entry a labelled
     response of ``labelled`` (its index) and ``acceptable``; and what :mod:`.sampler` needs to know
     without reading tokens: ``length`` (tokens of the longest separate row), ``total`` (those of the
-    single row), ``response_count``, ``pair_count``, ``label_count``.
+    single row), ``response_count``, ``pair_count``, ``label_count``; ``records`` and ``part`` (see
+    :meth:`.Merging.apply`).
     """
     tokens = group.tokens
     pairs = [pair for pair in group.pairs if pair.weight != 0]
     labels = {place: label for place, label in enumerate(group.labels) if label is not None}
-    return {
+    record = {
         "prompt": tokens.prompt,
         "responses": tokens.responses,
         "winners": [pair.winner for pair in pairs],
@@ -137,12 +144,8 @@ def training_record(group: TrainingGroup) -> dict[str, Any]:
         "strengths": [pair.strength for pair in pairs],
         "labelled": list(labels),
         "acceptable": list(labels.values()),
-        "length": tokens.longest,
-        "total": tokens.total,
-        "response_count": len(tokens.responses),
-        "pair_count": len(pairs),
-        "label_count": len(labels),
     }
+    return record | sizes(record) | {"records": 1, "part": 0}
 
 
 class GroupCollator:

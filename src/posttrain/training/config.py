@@ -23,8 +23,7 @@ WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "label_smoothing_factor": (0, "the ranking loss has no labels to smooth; see margins"),
     "dataloader_drop_last": (
         False,
-        "the last step of an epoch takes what is left, and its loss is the mean over that; where "
-        "groups_per_step divides the number of groups, all steps are equal",
+        "the last step of an epoch takes what is left, and its loss is the mean over that",
     ),
     "auto_find_batch_size": (False, "max_tokens_per_device limits memory; lower it"),
     "average_tokens_across_devices": (True, "the loss is the mean over a step's pairs anyway"),
@@ -70,7 +69,7 @@ class RankingConfig(TrainingArguments):
     """Settings of :class:`.trainer.RankingTrainer`.
 
     All of ``transformers.TrainingArguments``, some of which have no say here: a step takes
-    ``groups_per_step`` groups on all devices together, computed in micro-batches of
+    ``pairs_per_step`` pairs on all devices together, computed in micro-batches of
     ``max_tokens_per_device`` tokens, so neither batch sizes nor accumulation are to be set, nor
     :data:`WITHOUT_EFFECT` and :data:`NOT_SUPPORTED`. Where Llama 2 gives a number (section 3.2.2),
     it is the default; Llama 3 gives none.
@@ -80,9 +79,15 @@ class RankingConfig(TrainingArguments):
     (1e-05, 16384)
     """
 
-    groups_per_step: int = setting(
-        512,
-        "Ranked groups of one optimiser step, over all devices. Llama 2 takes 512 pairs.",
+    pairs_per_step: int | None = setting(
+        None,
+        "Pairs of one optimiser step, over all devices, on average. By default 512, as Llama 2 "
+        "has it.",
+    )
+    groups_per_step: int | None = setting(
+        None,
+        "In place of pairs_per_step: ranked groups of a step, before those of one prompt are "
+        "merged.",
     )
     max_tokens_per_device: int | None = setting(
         16384,
@@ -127,7 +132,7 @@ class RankingConfig(TrainingArguments):
     adam_epsilon: float = setting(1e-5, "AdamW's epsilon (Llama 2: 1e-5).")
     per_device_train_batch_size: int | None = field(  # type: ignore[assignment]
         default=None,
-        metadata={"help": "Not to be set; see groups_per_step and max_tokens_per_device."},
+        metadata={"help": "Not to be set; see pairs_per_step and max_tokens_per_device."},
     )
     per_device_eval_batch_size: int | None = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Not to be set; see max_tokens_per_device."}
@@ -142,7 +147,14 @@ class RankingConfig(TrainingArguments):
                 "center_rewards_coefficient is defined on pairs; use loss_type 'pairs', or set "
                 "it to 0"
             )
-        at_least_one(self, "groups_per_step", "max_tokens_per_device")
+        at_least_one(self, "pairs_per_step", "groups_per_step", "max_tokens_per_device")
+        if self.pairs_per_step is None and self.groups_per_step is None:
+            self.pairs_per_step = 512
+        elif self.pairs_per_step is not None and self.groups_per_step is not None:
+            raise UserError(
+                f"pairs_per_step={self.pairs_per_step} and groups_per_step={self.groups_per_step} "
+                "both say how large a step is; leave one of them out"
+            )
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise UserError(
                 f"num_train_epochs must be above 0, not {self.num_train_epochs}: nothing would be "
@@ -166,7 +178,7 @@ class RankingConfig(TrainingArguments):
         if sizes != (None, None) or self.gradient_accumulation_steps != 1:
             raise UserError(
                 "per_device_train_batch_size, per_device_eval_batch_size and "
-                "gradient_accumulation_steps have no say here: set groups_per_step (groups of an "
+                "gradient_accumulation_steps have no say here: set pairs_per_step (pairs of an "
                 "optimiser step, on all devices together) and max_tokens_per_device (tokens that a "
                 "device computes at once, also in evaluation)"
             )
@@ -179,10 +191,10 @@ class RankingConfig(TrainingArguments):
         if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
             self.lr_scheduler_kwargs = {"min_lr_rate": self.min_learning_rate_share}
         # transformers reads it for its account of a run, and nothing else.
-        self.per_device_train_batch_size = self.per_device_eval_batch_size = self.groups_per_step
+        self.per_device_train_batch_size = self.per_device_eval_batch_size = self.step_size
         super().__post_init__()
-        groups = math.ceil(self.groups_per_step / self.world_size)
-        self.per_device_train_batch_size = self.per_device_eval_batch_size = groups
+        own = math.ceil(self.step_size / self.world_size)
+        self.per_device_train_batch_size = self.per_device_eval_batch_size = own
         # The model's forward takes none of the columns of a training set; the collator does.
         self.remove_unused_columns = False
 
@@ -204,6 +216,13 @@ class RankingConfig(TrainingArguments):
                 raise UserError(
                     f"optim={optimizer!r} is not supported here: {reason}; take another"
                 )
+
+    @property
+    def step_size(self) -> int:
+        """Pairs of a step, or groups before merging where these are given."""
+        size = self.groups_per_step or self.pairs_per_step
+        assert size is not None
+        return size
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Steps of warm-up: at least ``min_warmup_steps`` where they are given as a share."""

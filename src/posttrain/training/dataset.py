@@ -3,14 +3,19 @@
 Groups are read once from where they are and stored as Arrow (:func:`.store.stored`); then prompts
 and responses are turned into token ids by several processes (:func:`tokenized`). Both results are
 kept in the cache, under names that change with data, settings and code, and are mapped into memory
-when they are read. What stays in memory is a few numbers a group.
+when they are read. So are the groups into which those of one prompt are merged (:mod:`.merging`).
+What stays in memory is a few numbers a group.
 """
 
+import hashlib
+import json
 import logging
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +37,7 @@ from posttrain.rows.tokenization import (
 )
 from posttrain.storage import cache
 from posttrain.training.collator import FEATURES, training_record
+from posttrain.training.merging import Merging, Record, by_prompt, merge_records
 from posttrain.training.pairing import Pairing
 
 logger = logging.getLogger(__name__)
@@ -39,11 +45,13 @@ logger = logging.getLogger(__name__)
 #: Raise when groups become other rows of training data: here, in :mod:`.rows.tokenization`,
 #: :mod:`.rows.rendering`, :mod:`.pairing`, :mod:`.collator` (``training_record``) or
 #: :mod:`.losses` (margins).
-VERSION = 2
-#: Beside each tokenised group: prompt tokens cut off, responses dropped because they equal others
-#: in tokens, parts that the chat template leaves out, whether its own margin has no say, and why
-#: the group is left out.
+VERSION = 3
+#: Beside each tokenised group: hashes of its prompt, as it stands and as the model reads it, prompt
+#: tokens cut off, responses dropped because they equal others in tokens, parts that the chat
+#: template leaves out, whether its own margin has no say, and why the group is left out.
 _ACCOUNT = {
+    "prompt_text": Value("int64"),
+    "prompt_tokens": Value("int64"),
     "trimmed": Value("int32"),
     "dropped": Value("int32"),
     "altered": List(Value("string")),
@@ -75,15 +83,24 @@ def tokenized(
     pairs: Pairing,
     limits: Limits,
     *,
+    merging: Merging | None = None,
     processes: int = 1,
 ) -> Tokenized:
     """Turn stored groups into token ids and the comparisons to train on.
+
+    With ``merging``, those whose prompts have the same tokens become one. Where limits cut the
+    prompt of one record more than that of another, they stay apart.
 
     Raises:
         UserError: As for :func:`.tokenize_group` and :meth:`.Pairing.apply`, or if no pair is left.
     """
     many = processes > 1 and len(groups.rows) >= 2 * ROWS_PER_BATCH
     settings = asdict(pairs) | asdict(limits) | {"tokenizer": tokenizer_hash(tokenizer)}
+    name = cache.key(
+        settings | {"groups": groups.fingerprint},
+        *("tokenizers", "transformers"),
+        version=VERSION,
+    )
     rows = groups.rows.map(
         _training_rows,
         batched=True,
@@ -98,11 +115,7 @@ def tokenized(
         features=Features(FEATURES | _ACCOUNT),
         # A process needs some work to be worth its start; None is this one.
         num_proc=min(processes, len(groups.rows) // ROWS_PER_BATCH) if many else None,
-        new_fingerprint=cache.key(
-            settings | {"groups": groups.fingerprint},
-            *("tokenizers", "transformers"),
-            version=VERSION,
-        ),
+        new_fingerprint=name,
         desc="tokenising",
     )
     table = rows.with_format("arrow")
@@ -133,14 +146,78 @@ def tokenized(
         raise UserError(f"there is no pair to train on; left out: {dict(+counts)}")
     if len(kept) < len(rows):
         rows = rows.select(kept)
+    found = {"groups": len(kept), "pairs": int(pair_counts.sum())}
+    prompts = rows.with_format("numpy")
+    texts, tokens = (np.asarray(prompts[name][:]) for name in ("prompt_text", "prompt_tokens"))
     rows = rows.remove_columns(list(_ACCOUNT))
+    if merging is not None and len(np.unique(tokens)) < len(rows):
+        rows, account = _merged(rows, tokens, merging, name)
+        counts |= account
+        counts["pairs apart from others of their prompt, which is cut otherwise"] = _apart(
+            texts, tokens, pair_counts[kept]
+        )
     parts = rows.select_columns("weights").with_format("arrow").iter(batch_size=ROWS_PER_BATCH)
     weight = sum(
         pyarrow.compute.sum(pyarrow.compute.list_flatten(part["weights"])).as_py() for part in parts
     )
-    found = {"groups": len(kept), "pairs": int(pair_counts.sum())}
     domains = groups.domains(kept)
     return Tokenized(rows, found | dict(+counts), weight / found["pairs"], domains)
+
+
+def _merged(
+    rows: Dataset, prompts: np.ndarray, merging: Merging, name: str
+) -> tuple[Dataset, dict[str, int]]:
+    """Rows of the same prompt merged, in order of their first, and an account of tokens."""
+    settings = asdict(merging) | {"rows": name}
+
+    def make(folder: Path) -> None:
+        account: Counter[str] = Counter()
+        schema = FEATURES.arrow_schema
+        with pyarrow.ipc.new_stream(folder / "groups.arrow", schema) as file:
+            for alike in _alike(rows, prompts):
+                made = []
+                for records in alike:
+                    parts = merging.apply(records)
+                    made += parts
+                    whole = merging.tokens(merge_records(records))
+                    account["tokens"] += sum(map(merging.tokens, parts))
+                    account["tokens without merging"] += sum(map(merging.tokens, records))
+                    account["groups after merging"] += 1
+                    account["tokens computed again in other parts of a group"] -= whole
+                file.write_batch(pyarrow.RecordBatch.from_pylist(made, schema=schema))
+        account["tokens computed again in other parts of a group"] += account["tokens"]
+        (folder / "account.json").write_text(json.dumps(account), encoding="utf-8")
+
+    folder = cache.get_or_create(f"merged/{cache.key(settings, version=VERSION)}", make)
+    account = json.loads((folder / "account.json").read_text(encoding="utf-8"))
+    return Dataset.from_file(str(folder / "groups.arrow")), account
+
+
+def _alike(rows: Dataset, prompts: np.ndarray) -> Iterator[list[list[Record]]]:
+    """Records by prompt, in order of their first, some thousand at a time."""
+    _, first, prompt = np.unique(prompts, return_index=True, return_inverse=True)
+    place = first[prompt]
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    begin = 0
+    for end in (*starts[1:].tolist(), len(order)):
+        if end - begin < ROWS_PER_BATCH and end < len(order):
+            continue
+        batch = rows[order[begin:end].tolist()]
+        records = [
+            dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)
+        ]
+        # By tokens, not by their hash, which different prompts may share.
+        yield by_prompt(records)
+        begin = end
+
+
+def _apart(texts: np.ndarray, tokens: np.ndarray, pairs: np.ndarray) -> int:
+    """Pairs outside the largest group of their prompt, whose tokens are not the same for all."""
+    by_text: dict[int, Counter[int]] = {}
+    for text, ids, count in zip(texts.tolist(), tokens.tolist(), pairs.tolist(), strict=True):
+        by_text.setdefault(text, Counter())[ids] += count
+    return sum(found.total() - max(found.values()) for found in by_text.values())
 
 
 def _training_rows(
@@ -180,7 +257,10 @@ def _training_row(
     if problem:
         counted = ("length", "total", "response_count", "pair_count", "label_count")
         empty = dict.fromkeys(counted, 0)
+        empty |= {"records": 1, "part": 0}
         account = {
+            "prompt_text": 0,
+            "prompt_tokens": 0,
             "trimmed": 0,
             "dropped": 0,
             "altered": [],
@@ -194,9 +274,16 @@ def _training_row(
         problem = "groups of which the pairing takes no pair"
     dropped = len(group.responses) - len(tokens.responses)
     return record | {
+        "prompt_text": _hash([(turn.role, turn.content) for turn in group.prompt]),
+        "prompt_tokens": _hash(tokens.prompt),
         "trimmed": tokens.trimmed,
         "dropped": dropped,
         "altered": tokens.altered,
         "margin_unused": pairs.leaves_margin(group, applied),
         "problem": problem,
     }
+
+
+def _hash(value: Sequence[Any]) -> int:
+    digest = hashlib.blake2b(json.dumps(value).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)

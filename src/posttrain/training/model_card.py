@@ -62,8 +62,8 @@ The whole account, with every setting and version, is in `run.json`.
 SHOWN = (
     "mix", "layout", "pairs", "weighting", "margins", "min_strength", "max_tokens", "lora_rank",
     "top_layers", "dtype", "loss_type", "center_rewards_coefficient", "learning_rate",
-    "lr_scheduler_type", "num_train_epochs", "max_steps", "groups_per_step",
-    "weight_decay", "bf16", "seed",
+    "lr_scheduler_type", "num_train_epochs", "max_steps", "pairs_per_step", "groups_per_step",
+    "merge_prompts", "weight_decay", "bf16", "seed",
 )  # fmt: skip
 
 

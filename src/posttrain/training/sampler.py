@@ -1,11 +1,11 @@
 """Steps: which groups an optimiser step takes, and in which micro-batches they are computed.
 
-The recipe says how many groups a step takes; memory says how many tokens a forward pass may hold.
-Here the second never changes the first. A step's groups are cut into *micro-batches* of a limited
-number of tokens, which are dealt to the processes, and the loss of the step is the mean over all
-its pairs (see :class:`.trainer.RankingTrainer`). So a run optimises the same thing in the same
-order on a laptop and on many GPUs. Every process plans every step by itself, from lengths that all
-of them know, so that nothing needs to be agreed upon.
+The recipe says how many pairs or groups a step takes; memory says how many tokens a forward pass
+may hold. Here the second never changes the first. A step's groups are cut into *micro-batches* of a
+limited number of tokens, which are dealt to the processes, and the loss of the step is the mean
+over all its pairs (see :class:`.trainer.RankingTrainer`). So a run optimises the same thing in the
+same order on a laptop and on many GPUs. Every process plans every step by itself, from lengths that
+all of them know, so that nothing needs to be agreed upon.
 """
 
 import math
@@ -62,6 +62,8 @@ class Sizes:
         padded: Whether rows are padded to the longest of a micro-batch. Rows that several groups
             share are filled instead, and tokens simply add up.
         labels: Its number of labelled responses; None if no group has any.
+        records: How many records were merged into it (see :mod:`.merging`); None: one each.
+        part: Its number in its unit, whose parts are in one step; None: each is a unit.
     """
 
     rows: np.ndarray
@@ -69,19 +71,29 @@ class Sizes:
     pairs: np.ndarray
     padded: bool = True
     labels: np.ndarray | None = None
+    records: np.ndarray | None = None
+    part: np.ndarray | None = None
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, layout: Layout, *, shared_rows: bool) -> "Sizes":
         """Sizes of the groups of a data set (see :data:`.collator.FEATURES`) in a layout."""
         columns = ["length", "total", "response_count", "pair_count", "label_count"]
+        columns += ["records", "part"]
         table = dataset.select_columns(columns).with_format("numpy")
-        length, total, responses, pairs, labels = (np.asarray(table[name][:]) for name in columns)
+        length, total, responses, *counts = (np.asarray(table[name][:]) for name in columns)
+        pairs, *others = counts
         if layout.rows == "single":
-            return cls(np.ones_like(total), total, pairs, not shared_rows, labels)
+            return cls(np.ones_like(total), total, pairs, not shared_rows, *others)
         if shared_rows:
             # At most; how long the shorter responses are is not among the numbers.
-            return cls(np.ones_like(total), responses * length, pairs, False, labels)
-        return cls(responses, length, pairs, labels=labels)
+            return cls(np.ones_like(total), responses * length, pairs, False, *others)
+        return cls(responses, length, pairs, True, *others)
+
+    def units(self) -> np.ndarray:
+        """Where each unit begins, and behind them the number of groups."""
+        count = len(self.pairs)
+        starts = np.arange(count) if self.part is None else np.flatnonzero(self.part == 0)
+        return np.append(starts, count)
 
     def tokens(self, groups: Sequence[int] | np.ndarray) -> int:
         """Tokens that a micro-batch with these groups takes, padding included."""
@@ -94,12 +106,17 @@ class Sizes:
 class StepSampler(Sampler[Step]):
     """The steps of one epoch, for one process; ``epoch`` is the next one's number, from 0.
 
+    A step takes the units, in their order, whose middles lie in its share of the pairs: so it has
+    ``pairs_per_step`` on average, however many a unit has, and the last one takes what is left.
+
     Args:
         sizes: Sizes of the groups.
-        groups_per_step: Groups of a step; the last one of an epoch takes what is left.
+        pairs_per_step: Pairs of a step.
+        groups_per_step: In place of that, groups of a step, before merging; where groups were
+            merged, as many pairs as these have on average.
         max_tokens_per_device: Most tokens of a micro-batch, padding included, unless a single group
             has more; None gives each process one micro-batch.
-        shuffle: Whether groups come in a new random order each epoch, which ``seed`` seeds.
+        shuffle: Whether units come in a new random order each epoch, which ``seed`` seeds.
         processes: Number of processes, of which this is number ``process``.
     """
 
@@ -107,34 +124,48 @@ class StepSampler(Sampler[Step]):
         self,
         sizes: Sizes,
         *,
-        groups_per_step: int,
+        pairs_per_step: int | None = None,
+        groups_per_step: int | None = None,
         max_tokens_per_device: int | None = None,
         shuffle: bool = True,
         seed: int = 0,
         processes: int = 1,
         process: int = 0,
     ) -> None:
+        if (pairs_per_step is None) == (groups_per_step is None):
+            raise ValueError("give one of pairs_per_step and groups_per_step")
         self.sizes = sizes
-        self.groups_per_step = groups_per_step
         self.max_tokens_per_device = max_tokens_per_device
         self.shuffle = shuffle
         self.seed = seed
         self.processes = processes
         self.process = process
         self.epoch = 0
+        self._bounds = sizes.units()
+        merged = sizes.records is not None and (sizes.records != 1).any()
+        if groups_per_step is not None and not merged:
+            self._counts = np.ones(len(self._bounds) - 1)
+            self._per_step = float(groups_per_step)
+            return
+        self._counts = np.add.reduceat(sizes.pairs, self._bounds[:-1]).astype(float)
+        self._per_step = float(pairs_per_step or 0)
+        if groups_per_step is not None and sizes.records is not None:
+            self._per_step = groups_per_step * self._counts.sum() / sizes.records.sum()
 
     def __len__(self) -> int:
         """Steps of an epoch."""
-        return math.ceil(len(self.sizes.pairs) / self.groups_per_step)
+        steps = math.ceil(round(self._counts.sum() / self._per_step, 9))
+        return max(1, min(steps, len(self._counts)))
 
     def __iter__(self) -> Iterator[Step]:
         """Plan one step after another."""
-        count = len(self.sizes.pairs)
-        order = np.arange(count)
+        order = np.arange(len(self._counts))
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
-        for first in range(0, count, self.groups_per_step):
-            groups = order[first : first + self.groups_per_step]
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(order))
+        for units in self._steps(order):
+            groups = np.concatenate(
+                [np.arange(*self._bounds[unit : unit + 2]) for unit in units.tolist()]
+            )
             micro_batches = cut(groups, self.sizes, self.max_tokens_per_device, self.processes)
             yield Step(
                 # In order of size, so that processes compute those of like size at the same time.
@@ -144,6 +175,17 @@ class StepSampler(Sampler[Step]):
                 seed=(self.seed, self.epoch),
                 labels=0 if self.sizes.labels is None else int(self.sizes.labels[groups].sum()),
             )
+
+    def _steps(self, order: np.ndarray) -> list[np.ndarray]:
+        """The units of each step, at least one in each."""
+        counts = self._counts[order]
+        middles = counts.cumsum() - counts / 2
+        steps = np.arange(1, len(self))
+        ends = np.searchsorted(middles, steps * self._per_step)
+        # A unit of more pairs than a step would leave the next one empty.
+        ends = np.maximum.accumulate(np.maximum(ends, steps) - steps) + steps
+        ends = np.minimum(ends, len(order) - len(self) + steps)
+        return np.split(order, ends)
 
 
 class EpochCounter(TrainerCallback):

@@ -1,7 +1,7 @@
 """The batches of a planned step: what each process computes of it, laid out in rows."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,11 +67,11 @@ class TrainingBatches:
 class EvaluationBatches:
     """Rows of a step's micro-batches, with the place of each group among those of the step.
 
-    All steps but the last hold ``groups_per_step`` groups, in the data's order.
+    All steps but the last hold ``step_size`` groups, in the data's order.
     """
 
     collator: GroupCollator
-    groups_per_step: int
+    step_size: int
 
     def __call__(self, planned: StepRows) -> dict[str, Any]:
         """``micro_batches``: what the collator makes, with ``places``, none in a dummy.
@@ -86,7 +86,7 @@ class EvaluationBatches:
                 [(*step.seed, k) for k in micro_batch.groups],
             )
             places = () if micro_batch.is_dummy else micro_batch.groups
-            batch["places"] = [k % self.groups_per_step for k in places]
+            batch["places"] = [k % self.step_size for k in places]
             micro_batches.append(batch)
         # Trainer takes the length of a batch's first tensor for the number of its items.
         return {"sizes": torch.ones(step.groups), "micro_batches": micro_batches}
@@ -99,11 +99,25 @@ def step_sampler(
     accelerator: Any,
     *,
     shuffle: bool,
+    evaluation: bool = False,
 ) -> StepSampler:
-    """The steps of a data set, for one process, as the settings have them."""
+    """The steps of a data set, for one process, as the settings have them.
+
+    Those of an ``evaluation`` take as many groups each, merged or not.
+    """
+    sizes = Sizes.from_dataset(
+        dataset, collator.layout, shared_rows=collator.pack_length is not None
+    )
+    per_step: dict[str, int | None] = {
+        "pairs_per_step": config.pairs_per_step,
+        "groups_per_step": config.groups_per_step,
+    }
+    if evaluation:
+        sizes = replace(sizes, records=None, part=None)
+        per_step = {"groups_per_step": config.step_size}
     return StepSampler(
-        Sizes.from_dataset(dataset, collator.layout, shared_rows=collator.pack_length is not None),
-        groups_per_step=config.groups_per_step,
+        sizes,
+        **per_step,
         max_tokens_per_device=config.max_tokens_per_device,
         shuffle=shuffle,
         seed=config.seed if config.data_seed is None else config.data_seed,

@@ -166,8 +166,10 @@ class RankingTrainer(Trainer):
         if dataset is None:
             raise UserError("there is no data set to evaluate on; give an eval_dataset")
         check_lengths(self.model, dataset, self.collator.layout)
-        sampler = step_sampler(dataset, self.collator, self.config, self.accelerator, shuffle=False)
-        batches = EvaluationBatches(self.collator, self.config.groups_per_step)
+        sampler = step_sampler(
+            dataset, self.collator, self.config, self.accelerator, shuffle=False, evaluation=True
+        )
+        batches = EvaluationBatches(self.collator, self.config.step_size)
         return step_loader(dataset, sampler, batches, self.config)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
