@@ -14,6 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.commands.common import (
     ModelSettings,
+    ReadingSettings,
     RowSettings,
     check_packages,
     load_model,
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainSettings(RowSettings, ModelSettings):
+class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
     """Settings of ``posttrain train`` beside those of :class:`.training.config.RankingConfig`."""
 
     dtype: str = setting(
@@ -92,7 +93,6 @@ class TrainSettings(RowSettings, ModelSettings):
     lora_rank: int = setting(0, "Rank of LoRA adapters on all linear layers; 0: none.")
     lora_alpha: int = setting(32, "LoRA's alpha.")
     lora_dropout: float = setting(0.0, "LoRA's dropout.")
-    skip_bad: bool = setting(False, "Leave out, and count, bad records of files.")
     processes: int = setting(os.cpu_count() or 1, "Processes that tokenise.")
     resamples: int = setting(1000, "Bootstrap replicates of the final evaluation.")
     resume: bool = setting(
@@ -101,6 +101,7 @@ class TrainSettings(RowSettings, ModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ReadingSettings.__post_init__(self)
         ModelSettings.__post_init__(self)
         self.pairing()
         if not self.data:
@@ -248,10 +249,10 @@ def _data(
     settings: TrainSettings, model: Any, tokenizer: Any
 ) -> tuple[Tokenized, tuple[Stored, Tokenized] | None, dict[str, Any], dict[str, str | None]]:
     """Training data, data to evaluate on, an account of both, and hashes of their contents."""
-    groups = stored(settings.data, skip_bad=settings.skip_bad)
+    groups = stored(settings.data, **settings.reading)
     held_out = None
     if settings.eval_data:
-        held_out = stored(settings.eval_data, skip_bad=settings.skip_bad)
+        held_out = stored(settings.eval_data, **settings.reading)
     elif settings.eval_fraction:
         groups, held_out = groups.split(
             test_fraction=settings.eval_fraction, seed=settings.split_seed
