@@ -236,6 +236,7 @@ def test_a_pair_keeps_its_unused_columns():
         ({"margin": 1.0}, "margin", "about one pair"),
         ({"answers": NECTAR["answers"]}, "answers", "also has 'responses'"),
         ({"scores": ...}, "scores", "missing"),
+        ({"responses": ..., "candidates": ["5", "4"]}, "responses", "it is missing"),
         ({"ranks": [1, 2, 3, 4]}, "scores", "also has 'ranks'"),
         ({"scores": [1, 2, 3]}, "scores", "3 numbers for 4 responses"),
         ({"scores": 3}, "scores", "must be a list, not a number"),
@@ -295,6 +296,34 @@ def test_a_least_difference_is_a_number_of_at_least_0(tmp_path, least):
     path = write(tmp_path / "mine.jsonl", RECORD)
     with pytest.raises(UserError, match="min_difference must be a number of at least 0"):
         read_groups(path, min_difference=least)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    start=st.sampled_from([RECORD, ULTRA, NECTAR]),
+    changes=st.dictionaries(
+        st.sampled_from(["prompt", "id", "group", *ratings.LIST_COLUMNS]),
+        anything | st.lists(anything, min_size=4, max_size=4),
+        max_size=2,
+    ),
+)
+def test_whatever_stands_in_a_record_it_is_read_or_refused(start, changes):
+    error = None
+    try:
+        groups = read_record(start | changes, where="here")
+    except BadRecord as caught:
+        error = caught
+    if error is None:
+        assert all(len(group.responses) == 2 for group in groups)
+    else:
+        assert error.field
+        assert error.remedy
 
 
 # Files

@@ -30,7 +30,7 @@ from posttrain.errors import UserError
 #: What responses were given: a higher score is better, and a lower rank.
 RATINGS = ("scores", "ranks")
 #: Columns of objects in which public sets keep a response and its rating together: where its text
-#: is, where the rating, and of which kind that is.
+#: is, where the rating, and of which kind that is. Read from cards and public code, not the data.
 NESTED = {
     "completions": ("response", "overall_score", "scores"),  # openbmb/UltraFeedback
     "answers": ("answer", "rank", "ranks"),  # berkeley-nest/Nectar
@@ -122,6 +122,13 @@ def _list_column(record: Any) -> str | None:
         return None
     if len(given) > 1:
         raise BadRecord(f"the record also has '{given[0]}'", given[1], "keep one of the two")
+    ratings = [name for name in RATINGS if isinstance(record.get(name), list | tuple)]
+    if ratings and not given:
+        raise BadRecord(
+            f"it is missing, and there are '{ratings[0]}'",
+            "responses",
+            "name the list of what they are about 'responses'",
+        )
     return given[0] if given else None
 
 
