@@ -23,6 +23,7 @@ from trl import TrlParser
 
 from posttrain.config import yaml
 from posttrain.config.fields import at_least_one, setting
+from posttrain.data.ratings import check_min_difference
 from posttrain.errors import UserError
 from posttrain.evaluation.calibration import FILE
 from posttrain.evaluation.scoring import limits_for
@@ -84,6 +85,26 @@ class ModelSettings:
             raise UserError("give a model: a folder, a name on the hub, or smollm2 or tiny")
         if self.dtype not in PRECISIONS:
             raise UserError(f"unknown dtype {self.dtype!r}; known: {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class ReadingSettings:
+    """How records are read."""
+
+    skip_bad: bool = setting(False, "Leave out, and count, bad records.")
+    min_difference: float = setting(
+        0.0,
+        "Least difference of two scores, or ranks, that makes a pair, where records have lists of "
+        "responses with scores or ranks. By default any difference does.",
+    )
+
+    def __post_init__(self) -> None:
+        check_min_difference(self.min_difference)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What functions that read sources are given."""
+        return {"skip_bad": self.skip_bad, "min_difference": self.min_difference}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from posttrain.data.check import check
 from posttrain.data.preferences import RankedGroup, from_record
+from posttrain.data.ratings import check_min_difference
 from posttrain.data.reading import inspect_file, write_groups
 from posttrain.data.sources.originals.registry import ORIGINALS
 from posttrain.data.sources.simulator.annotators import simulate
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     check = kinds.add_parser("check", help="summarise files and list their bad records")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
     check.add_argument("--skip-bad", action="store_true", help="list bad records, but succeed")
+    check.add_argument("--min_difference", type=float, default=0.0, help="as for posttrain train")
     check.add_argument(
         "--model",
         help="also say what this model would read: how long texts are in tokens, what is cut, and "
@@ -58,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(known: argparse.Namespace) -> int:
-    failed = check(known.files, skip_bad=known.skip_bad)
+    check_min_difference(known.min_difference)
+    failed = check(known.files, skip_bad=known.skip_bad, min_difference=known.min_difference)
     return max(failed, _check_tokens(known)) if known.model else failed
 
 
@@ -82,7 +85,8 @@ def _check_tokens(known: argparse.Namespace) -> int:
     failed = False
     for path in known.files:
         figures = TokenFigures()
-        groups = (item for item in inspect_file(path) if isinstance(item, RankedGroup))
+        items = inspect_file(path, min_difference=known.min_difference)
+        groups = (item for item in items if isinstance(item, RankedGroup))
         for group in groups:
             figures.add(group, tokenizer, limits)
         for reason in figures.refused:

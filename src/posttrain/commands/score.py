@@ -17,6 +17,7 @@ import torch
 from posttrain.commands.common import (
     LAYOUT_HELP,
     ModelSettings,
+    ReadingSettings,
     RowSettings,
     files_of,
     find_device,
@@ -52,7 +53,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class ScoringSettings(RowSettings, ModelSettings):
+class ScoringSettings(RowSettings, ReadingSettings, ModelSettings):
     """What is scored, with which model, and how."""
 
     layout: str = setting("separate", LAYOUT_HELP)
@@ -61,7 +62,6 @@ class ScoringSettings(RowSettings, ModelSettings):
         8192,
         "Most tokens computed at once, padding included (in rows that groups share: aside).",
     )
-    skip_bad: bool = setting(False, "Leave out, and count, bad records.")
     seed: int = setting(
         0, "Seeds the score head where the checkpoint has none, and the order of shuffled rows."
     )
@@ -69,6 +69,7 @@ class ScoringSettings(RowSettings, ModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ReadingSettings.__post_init__(self)
         ModelSettings.__post_init__(self)
         if not self.data:
             raise UserError("give data to score: files or other sources")
@@ -270,7 +271,7 @@ def groups_of(settings: ScoringSettings, counts: Counter[str]) -> Iterator[Ranke
     # Digests, because the ids of large files would take more memory than a batch.
     seen: set[bytes] = set()
     for source in settings.data:
-        for group in named.iterate(source, counts=counts, skip_bad=settings.skip_bad, notes=notes):
+        for group in named.iterate(source, counts=counts, notes=notes, **settings.reading):
             if several:
                 name = group.id
                 while (digest := _digest(name)) in seen:

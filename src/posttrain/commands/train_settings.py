@@ -3,7 +3,12 @@
 import os
 from dataclasses import dataclass
 
-from posttrain.commands.common import ModelSettings, RowSettings, refuse_repeated
+from posttrain.commands.common import (
+    ModelSettings,
+    ReadingSettings,
+    RowSettings,
+    refuse_repeated,
+)
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.mixing import parse_mix
 from posttrain.errors import UserError
@@ -13,7 +18,7 @@ from posttrain.training.pairing import Pairing
 
 
 @dataclass(frozen=True)
-class TrainSettings(RowSettings, ModelSettings):
+class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
     """Settings of ``posttrain train`` beside those of :class:`.training.config.RankingConfig`."""
 
     dtype: str = setting(
@@ -64,7 +69,6 @@ class TrainSettings(RowSettings, ModelSettings):
     lora_rank: int = setting(0, "Rank of LoRA adapters on all linear layers; 0: none.")
     lora_alpha: int = setting(32, "LoRA's alpha.")
     lora_dropout: float = setting(0.0, "LoRA's dropout.")
-    skip_bad: bool = setting(False, "Leave out, and count, bad records of files.")
     processes: int = setting(os.cpu_count() or 1, "Processes that tokenise.")
     resamples: int = setting(1000, "Bootstrap replicates of the final evaluation.")
     resume: bool = setting(
@@ -73,6 +77,7 @@ class TrainSettings(RowSettings, ModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ReadingSettings.__post_init__(self)
         ModelSettings.__post_init__(self)
         self.pairing()
         if not self.data:

@@ -17,10 +17,10 @@ def prepare(
     settings: TrainSettings, merging: Merging | None, model: Any, tokenizer: Any
 ) -> tuple[Tokenized, tuple[Stored, Tokenized] | None, dict[str, Any], dict[str, str | None]]:
     """Training data, data to evaluate on, an account of both, and hashes of their contents."""
-    groups = stored(settings.data, skip_bad=settings.skip_bad)
+    groups = stored(settings.data, **settings.reading)
     held_out = None
     if settings.eval_data:
-        held_out = stored(settings.eval_data, skip_bad=settings.skip_bad)
+        held_out = stored(settings.eval_data, **settings.reading)
     elif settings.eval_fraction:
         groups, held_out = groups.split(
             test_fraction=settings.eval_fraction, seed=settings.split_seed

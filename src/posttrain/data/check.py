@@ -42,10 +42,12 @@ class Summary:
         return bool(self.refused) and isinstance(self.refused[0], BadFile)
 
 
-def summarise_file(path: str | Path, earlier: set[bytes] | None = None) -> Summary:
+def summarise_file(
+    path: str | Path, earlier: set[bytes] | None = None, min_difference: float = 0.0
+) -> Summary:
     """Summarise what can be read of one file; see :func:`summarise`."""
     notes = Notes()
-    return summarise(inspect_file(path, notes), str(path), notes, earlier)
+    return summarise(inspect_file(path, notes, min_difference), str(path), notes, earlier)
 
 
 def summarise(
@@ -56,8 +58,9 @@ def summarise(
 ) -> Summary:
     """Summarise groups and refused records, of which a few numbers each stay in memory.
 
-    In the table, `groups` counts distinct `group` values; `prompt_words` and `response_words` are
-    medians of words separated by white space; `chosen_longer` is the share of chosen responses with
+    In the table, `rows` counts records, those with `responses` once a pair, and `groups` distinct
+    `group` values; `prompt_words` and `response_words` are medians of words separated by white
+    space; `chosen_longer` is the share of chosen responses with
     more characters than the rejected, ties counted half; `refused` counts the bad file too. Medians
     and shares are NaN for a file with no accepted row.
 
@@ -147,7 +150,9 @@ def format_report(table: pd.DataFrame) -> str:
     return shown.to_string()
 
 
-def check(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -> int:
+def check(
+    paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False, min_difference: float = 0.0
+) -> int:
     """Print the summary of files, list bad records on standard error, and return the exit code.
 
     What was read otherwise than it stands, and message fields that are not used, follow there.
@@ -159,7 +164,7 @@ def check(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -
     tables, failed = [], False
     earlier: set[bytes] = set()
     for path in files:
-        summary = summarise_file(path, earlier)
+        summary = summarise_file(path, earlier, min_difference)
         tables.append(summary.table)
         failed = failed or summary.is_cut_short or bool(summary.refused and not skip_bad)
         for error in summary.refused:

@@ -7,7 +7,7 @@ end with the response. Each becomes the same messages here, or a :class:`BadReco
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from posttrain.data import transcripts
@@ -46,11 +46,24 @@ def read_prompt_and_responses(
     names = ["chosen", "rejected"]
     if record.get("edited") is not None:
         names.insert(0, "edited")
-    values = {name: _spelled_out(record.get(name), name, notes) for name in ("prompt", *names)}
-    prompt = values.pop("prompt")
+    values = {name: _spelled_out(record.get(name), name, notes) for name in names}
+    messages, responses = read_shared_prompt(record.get("prompt"), values, notes)
+    _check_differences(values, responses)
+    return messages, tuple(responses.values())
+
+
+def read_shared_prompt(
+    prompt: Any, values: Mapping[str, Any], notes: Notes
+) -> tuple[tuple[Message, ...], dict[str, str]]:
+    """A prompt and any number of responses by field, each in any shape that `chosen` may have.
+
+    What annotators judged, which is all but `edited`, decides how a record is read.
+    """
+    prompt = _spelled_out(prompt, "prompt", notes)
+    values = {name: _spelled_out(value, name, notes) for name, value in values.items()}
     if prompt is None:
         messages, responses = _read_conversations(values, notes)
-    elif all(_repeats_a_turn(prompt, values[name]) for name in ("chosen", "rejected")):
+    elif all(_repeats_a_turn(prompt, values[name]) for name in _judged(values)):
         notes.readings[REMOVED] += 1
         messages, responses = _read_conversations(values, notes)
     elif isinstance(prompt, list | tuple):
@@ -58,14 +71,18 @@ def read_prompt_and_responses(
         responses = _read_responses(values, messages, notes)
     else:
         messages, responses = _read_text_prompt(check_text(prompt, "prompt"), values, notes)
-    _check_differences(values, responses)
     if transcripts.looks_like_one(messages[-1].content):
         notes.readings[LIKE_TURNS] += 1
-    if _begin_with_prompt((responses["chosen"], responses["rejected"]), messages):
+    judged = [responses[name] for name in _judged(responses)]
+    if _begin_with_prompt(judged, messages):
         notes.readings[LEFT] += 1
-    elif all(transcripts.starts_with_a_label(responses[name]) for name in ("chosen", "rejected")):
+    elif all(map(transcripts.starts_with_a_label, judged)):
         notes.readings[LABELLED] += 1
-    return messages, tuple(responses[name] for name in names)
+    return messages, {name: responses[name] for name in values}
+
+
+def _judged(fields: Iterable[str]) -> list[str]:
+    return [name for name in fields if name != "edited"]
 
 
 def stands_as_it_is(prompt: str, responses: Sequence[str]) -> bool:
@@ -81,16 +98,17 @@ def _read_conversations(
     values: Mapping[str, Any], notes: Notes
 ) -> tuple[tuple[Message, ...], dict[str, str]]:
     """Read responses that stand at the end of whole conversations, which must be the same."""
-    shared, chosen = _read_conversation(values["chosen"], "chosen", notes)
-    responses = {"chosen": chosen}
+    first = _judged(values)[0]
+    shared, response = _read_conversation(values[first], first, notes)
+    responses = {first: response}
     for name, value in values.items():
         if name == "edited" and _is_only_a_response(value):
             responses |= _read_responses({name: value}, shared, notes)
-        elif name != "chosen":
+        elif name != first:
             before, responses[name] = _read_conversation(value, name, notes)
             if before != shared:
                 raise BadRecord(
-                    "its turns before the last assistant turn differ from those of 'chosen'",
+                    f"its turns before the last assistant turn differ from those of '{first}'",
                     name,
                     "make the earlier turns identical, or give the prompt in a field 'prompt'",
                 )
@@ -108,7 +126,7 @@ def _read_text_prompt(
     messages = tuple(Message(role, content) for role, content in turns)
     responses = _read_responses(values, messages, notes)
     markers = {name: transcripts.ANSWER.match(text) for name, text in responses.items()}
-    if markers["chosen"] and markers["rejected"]:
+    if all(markers[name] for name in _judged(markers)):
         notes.readings[MARKED] += 1
         for name, marker in markers.items():
             if marker:
@@ -135,7 +153,7 @@ def _read_responses(
             if rest is not None:
                 after[name] = check_text(rest, name)
     # In one response alone it may be what a model wrote, and was judged for.
-    if after and all(name in after for name in responses if name != "edited"):
+    if after and all(name in after for name in _judged(responses)):
         notes.readings[REMOVED] += 1
         responses |= after
     return responses
@@ -158,12 +176,12 @@ def _pairs(messages: tuple[Message, ...]) -> list[tuple[str, str]]:
     return [(message.role, message.content.strip()) for message in messages]
 
 
-def _begin_with_prompt(pair: tuple[str, str], prompt: tuple[Message, ...]) -> bool:
-    """Whether both begin with the last user turn, or one with all turns as a transcript."""
+def _begin_with_prompt(responses: Sequence[str], prompt: tuple[Message, ...]) -> bool:
+    """Whether all begin with the last user turn, or one with all turns as a transcript."""
     asked = prompt[-1].content.strip()
-    if _begins_with(pair[0], asked) and _begins_with(pair[1], asked):
+    if all(_begins_with(response, asked) for response in responses):
         return True
-    transcribed = [text for text in pair if transcripts.START.match(text)]
+    transcribed = [text for text in responses if transcripts.START.match(text)]
     return any(transcripts.after_prompt(text, _pairs(prompt)) is not None for text in transcribed)
 
 

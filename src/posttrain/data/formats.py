@@ -24,6 +24,7 @@ from pyarrow import parquet
 from posttrain.data.messages import BadRecord, printable
 from posttrain.data.notes import Notes
 from posttrain.data.preferences import COLUMNS, RESPONSES, RankedGroup, to_record
+from posttrain.data.ratings import LIST_COLUMNS, LISTS
 
 #: What is written. Whole conversations do not fit into the cells of `.csv`, which is read only.
 WRITTEN = (".jsonl.gz", ".jsonl", ".parquet")
@@ -190,10 +191,10 @@ def _parquet_rows(path: Path, ignored_columns: Counter[str]) -> Iterator[tuple[i
         # Opened by Python, because its errors say more plainly what is wrong with a path.
         with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
             names = file.schema_arrow.names
-            _check_columns(path, names)
+            _check_columns(path, names, may_hold_lists=True)
             row = 0
-            known = [name for name in names if name in COLUMNS]
-            extra = (printable(name) for name in names if name not in COLUMNS)
+            known = [name for name in names if name in (*COLUMNS, *LIST_COLUMNS)]
+            extra = (printable(name) for name in names if name not in known)
             ignored_columns.update(dict.fromkeys(extra, file.metadata.num_rows))
             for batch in file.iter_batches(ROWS_PER_BATCH, columns=known):
                 for index in range(batch.num_rows):
@@ -222,8 +223,16 @@ def _parquet_record(row: pyarrow.RecordBatch) -> Any:
     }
 
 
-def _check_columns(path: Path, names: Sequence[str]) -> None:
+def _check_columns(path: Path, names: Sequence[str], *, may_hold_lists: bool = False) -> None:
     missing = [name for name in ("chosen", "rejected") if name not in names]
+    lists = [name for name in LISTS if name in names]
+    if lists and missing and not may_hold_lists:
+        raise bad_file(
+            path,
+            f"column {lists[0]} is a list in every record, which no cell can hold",
+            "write .jsonl, in pandas by to_json(path, lines=True, orient='records'), or .parquet",
+        )
+    missing = [] if lists else missing
     if missing or len(set(names)) < len(names):
         raise bad_file(
             path,

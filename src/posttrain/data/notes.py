@@ -19,6 +19,8 @@ class Notes:
         columns: By column that is no part of the data contract.
         fields: By field of a chat message, beside role and content, that holds something.
         readings: By what was read otherwise than it stands, or looks as if it should be.
+        comparisons: Not of rows: numbers of comparisons in records with `responses`, by what became
+            of them.
 
     >>> notes = Notes()
     >>> notes.add_row(Notes(fields=Counter(["tool_calls", "tool_calls"])))
@@ -30,17 +32,20 @@ class Notes:
     columns: Counter[str] = field(default_factory=Counter)
     fields: Counter[str] = field(default_factory=Counter)
     readings: Counter[str] = field(default_factory=Counter)
+    comparisons: Counter[str] = field(default_factory=Counter)
 
     def add_row(self, row: Notes) -> None:
-        """Count a row, in which each thing counts once."""
+        """Count a row, in which each thing but a comparison counts once."""
         for counts, found in self._beside(row):
             if found:  # of most rows there is nothing to say
                 counts.update(set(found))
+        self.comparisons.update(row.comparisons)
 
     def add(self, other: Notes) -> None:
         """Count what was noted elsewhere."""
         for counts, found in self._beside(other):
             counts.update(found)
+        self.comparisons.update(other.comparisons)
 
     def _beside(self, other: Notes) -> list[tuple[Counter[str], Counter[str]]]:
         return [
@@ -50,13 +55,16 @@ class Notes:
         ]
 
     def lines(self, *, columns: bool = True) -> list[str]:
-        """A line for all columns, if wanted, one for all fields, and one for each reading."""
+        """Lines for all columns, if wanted, all fields, each reading, and all comparisons."""
         found = []
         if columns and self.columns:
             found.append(f"columns that are not used: {listed(self.columns, LISTED)}")
         if self.fields:
             found.append(f"message fields that are not used: {listed(self.fields, LISTED)}")
-        return found + [f"{what}: {count:,}" for what, count in _ordered(self.readings)]
+        found += [f"{what}: {count:,}" for what, count in _ordered(self.readings)]
+        if self.comparisons:
+            found.append(f"comparisons in records with responses: {listed(self.comparisons)}")
+        return found
 
     def warn(self, logger: Logger, sources: Sequence[str]) -> None:
         """Log one warning, if there is anything to say, with numbers of rows."""

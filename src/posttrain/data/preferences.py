@@ -196,6 +196,8 @@ def from_record(
 ) -> RankedGroup:
     """Read a group from a dictionary in TRL's preference format.
 
+    What else a record may be, a list of responses, :func:`.ratings.read_record` reads.
+
     With a `prompt`, `chosen`, `rejected` and `edited` are responses: strings, or lists with one
     assistant message, alone or after the prompt's turns. Without one they are whole conversations,
     split at the last assistant turn: lists of chat messages, or transcripts of `Human:` and
@@ -235,12 +237,12 @@ def from_record(
         prompt, responses = read_prompt_and_responses(record, row)
         name = record.get("id")
         group = RankedGroup(
-            id=(default_id or where) if name is None else _as_name(name),
+            id=(default_id or where) if name is None else as_name(name),
             prompt=prompt,
             responses=responses,
-            strength=_as_whole_number(record.get("strength")),
+            strength=as_whole_number(record.get("strength")),
             margin=record.get("margin"),
-            cluster_id=_as_group(record.get("group")),
+            cluster_id=as_group(record.get("group")),
             domain=record.get("domain"),
         )
         notes.add_row(row)
@@ -277,19 +279,20 @@ def _check_responses(responses: tuple[str, ...]) -> None:
         seen[stripped] = name
 
 
-def _as_name(value: Any) -> Any:
+def as_name(value: Any) -> Any:
     """Turn a numbered id or group into text; anything else is left for the checks to judge."""
     return str(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
-def _as_group(value: Any) -> Any:
+def as_group(value: Any) -> Any:
+    """A record's group as text; empty where it has none."""
     if value is None:
         return ""
     # An empty group in a file is a mistake, not a request for the default.
-    return check_text(_as_name(value), "group")
+    return check_text(as_name(value), "group")
 
 
-def _as_whole_number(value: Any) -> Any:
+def as_whole_number(value: Any) -> Any:
     """Turn 3.0 into 3: tables with missing values store whole numbers as floats."""
     if isinstance(value, Integral) and not isinstance(value, bool):
         return int(value)

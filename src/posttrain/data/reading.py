@@ -21,7 +21,8 @@ from posttrain.data.formats import (
     write_parquet,
 )
 from posttrain.data.notes import Notes
-from posttrain.data.preferences import BadRecord, RankedGroup, from_record
+from posttrain.data.preferences import BadRecord, RankedGroup
+from posttrain.data.ratings import check_min_difference, read_record
 from posttrain.errors import UserError
 from posttrain.storage.files import whole_path
 
@@ -35,26 +36,30 @@ class ReadResult:
     notes: Notes = field(default_factory=Notes)
 
 
-def iterate_groups(path: str | Path) -> Iterator[RankedGroup]:
+def iterate_groups(path: str | Path, *, min_difference: float = 0.0) -> Iterator[RankedGroup]:
     """Stream the groups of one file, which may be larger than memory.
 
-    Its rows are in TRL's preference format, its suffix is `.jsonl`, `.jsonl.gz`, `.csv` or
-    `.parquet`. Memory holds one line (of Parquet: one row group) and some 100 bytes for every id
-    seen so far. Blank lines are skipped. A record without an id is named
-    `<file stem>-<line number>`.
+    Its rows are in TRL's preference format, or lists of responses with scores or ranks
+    (:func:`.read_record`); its suffix is `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet`. Memory holds
+    one line (of Parquet: one row group) and some 100 bytes for every id seen so far. Blank lines
+    are skipped. A record without an id is named `<file stem>-<line number>`.
 
     Raises:
         BadRecord: A row breaks the data contract; the message names file, line and field.
         BadFile: The file cannot be read to its end, or has no rows.
     """
-    for item in scan(Path(path), Notes()):
+    for item in scan(Path(path), Notes(), min_difference):
         if isinstance(item, BadRecord):
             raise item
         yield item
 
 
-def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False) -> ReadResult:
+def read_groups(
+    paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False, min_difference: float = 0.0
+) -> ReadResult:
     r"""Read all groups of one or more files into memory, in the order of files and rows.
+
+    Of records with `responses`, two that differ by less than `min_difference` make no group.
 
     Raises:
         BadRecord: The first bad record; with `skip_bad`, the result lists them instead.
@@ -73,7 +78,7 @@ def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = Fa
         raise UserError("no files to read")
     result = ReadResult()
     for path in files:
-        for item in scan(Path(path), result.notes):
+        for item in scan(Path(path), result.notes, min_difference):
             if not isinstance(item, BadRecord):
                 result.groups.append(item)
             elif skip_bad:
@@ -83,10 +88,12 @@ def read_groups(paths: str | Path | Sequence[str | Path], *, skip_bad: bool = Fa
     return result
 
 
-def inspect_file(path: str | Path, notes: Notes | None = None) -> Iterator[RankedGroup | BadRecord]:
+def inspect_file(
+    path: str | Path, notes: Notes | None = None, min_difference: float = 0.0
+) -> Iterator[RankedGroup | BadRecord]:
     """As :func:`scan`, but a :class:`BadFile` comes last instead of being raised."""
     try:
-        yield from scan(Path(path), Notes() if notes is None else notes)
+        yield from scan(Path(path), Notes() if notes is None else notes, min_difference)
     except BadFile as error:
         yield error
 
@@ -114,14 +121,18 @@ def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
                 write_lines(compressed, distinct)
 
 
-def scan(path: Path, notes: Notes) -> Iterator[RankedGroup | BadRecord]:
-    """Read a file row by row: a group, or the bad record that stands there instead.
+def scan(
+    path: Path, notes: Notes, min_difference: float = 0.0
+) -> Iterator[RankedGroup | BadRecord]:
+    """Read a file row by row: its groups, or the bad record that stands there instead.
 
-    `notes` is filled while rows are drawn (see :func:`.preferences.from_record`).
+    A row gives one group, or with `responses` any number (see :func:`.ratings.read_record`).
+    `notes` is filled while rows are drawn.
 
     Raises:
         BadFile: The file cannot be read to its end, or has no rows.
     """
+    check_min_difference(min_difference)
     suffix, stem = split_suffix(path)
     row_name = "row" if suffix == ".parquet" else "line"
     seen: set[bytes] = set()
@@ -133,20 +144,29 @@ def scan(path: Path, notes: Notes) -> Iterator[RankedGroup | BadRecord]:
             if isinstance(record, BadRecord):
                 record.where = where
                 raise record
-            group = from_record(record, where=where, default_id=f"{stem}-{line}", notes=notes)
+            groups = read_record(
+                record,
+                where=where,
+                default_id=f"{stem}-{line}",
+                notes=notes,
+                min_difference=min_difference,
+            )
+            names = {group.id for group in groups}
+            if names and record.get("id") is not None:
+                names.add(str(record["id"]))  # of which those of a list of responses are made
             # Digests, because the ids of a large file would take more memory than its batch.
-            digest = hashlib.blake2b(group.id.encode(), digest_size=16).digest()
-            if digest in seen:
+            digests = {hashlib.blake2b(name.encode(), digest_size=16).digest() for name in names}
+            if not seen.isdisjoint(digests):
                 raise BadRecord(
                     f"an earlier {row_name} has the same id", "id", "make it unique", where
                 )
-            seen.add(digest)
+            seen |= digests
         except BadRecord as error:
             error.path, error.line = path, line
             # Without its traceback, which would keep the record itself in memory.
             yield error.with_traceback(None)
         else:
-            yield group
+            yield from groups
     if empty:
         raise bad_file(path, "the file has no rows", "check how it was written")
 

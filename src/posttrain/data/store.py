@@ -28,8 +28,9 @@ from posttrain.storage import cache
 logger = logging.getLogger(__name__)
 
 #: Raise when what is stored of the same source changes: how files and records become groups
-#: (:mod:`.formats`, :mod:`.reading`, :mod:`.conversations` and what they use), or the columns.
-VERSION = 3
+#: (:mod:`.formats`, :mod:`.reading`, :mod:`.ratings`, :mod:`.conversations` and what they use), or
+#: the columns.
+VERSION = 4
 ROWS_PER_BATCH = 1000
 
 _TEXT = pyarrow.string()
@@ -105,8 +106,12 @@ class Stored:
         return np.array(places, dtype=np.intp)[codes], known
 
 
-def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
+def stored(
+    sources: Sequence[str], *, skip_bad: bool = False, min_difference: float = 0.0
+) -> Stored:
     """Read groups from sources, named as in :mod:`.sources.named`, and store them.
+
+    Of records with `responses`, two that differ by less than `min_difference` make no group.
 
     What was noted while they were read is logged as one warning, also when they are stored already.
 
@@ -115,14 +120,20 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
             `skip_bad`, bad records are counted and left out instead.
     """
     identities = [named.identity(source) for source in sources]
-    settings = {"sources": identities, "skip_bad": skip_bad}
+    settings = {"sources": identities, "skip_bad": skip_bad, "min_difference": min_difference}
     name = cache.key(settings, version=VERSION)
 
     def make(folder: Path) -> None:
         counts: Counter[str] = Counter()
         notes = Notes()
         groups = itertools.chain.from_iterable(
-            named.iterate(source, counts=counts, skip_bad=skip_bad, notes=notes)
+            named.iterate(
+                source,
+                counts=counts,
+                skip_bad=skip_bad,
+                notes=notes,
+                min_difference=min_difference,
+            )
             for source in sources
         )
         with pyarrow.ipc.new_stream(folder / "groups.arrow", _SCHEMA) as file:
@@ -138,9 +149,12 @@ def stored(sources: Sequence[str], *, skip_bad: bool = False) -> Stored:
     rows = Dataset.from_file(str(folder / "groups.arrow"))
     account = json.loads((folder / "account.json").read_text(encoding="utf-8"))
     counts = account["counts"]
-    if not len(rows):
-        raise UserError(f"{', '.join(sources)}: no record is left to work with; left out: {counts}")
     notes = Notes.from_json(account["notes"])
+    if not len(rows):
+        noted = "".join(f"; {line}" for line in notes.lines())
+        raise UserError(
+            f"{', '.join(sources)}: no record is left to work with; left out: {counts}{noted}"
+        )
     if os.environ.get("RANK", "0") == "0":  # other processes of a run read the same
         notes.warn(logger, sources)
     return Stored(rows, counts, account["sha256"][:16], notes)

@@ -122,7 +122,7 @@ def asked(monkeypatch):
         seen.append(
             (
                 name,
-                {key: value for key, value in options.items() if key not in ("dropped", "notes")},
+                {key: value for key, value in options.items() if key in PLAIN},
             )
         )
         options["dropped"]["some"] += 1

@@ -38,7 +38,9 @@ def folder() -> Path:
     return Path(value)
 
 
-def load(name: str, notes: Notes | None = None) -> tuple[list[RankedGroup], dict[str, Any]]:
+def load(
+    name: str, notes: Notes | None = None, min_difference: float = 0.0
+) -> tuple[list[RankedGroup], dict[str, Any]]:
     """Ranked groups of one data set, and where they came from.
 
     The name is a key of :data:`.originals.registry.ORIGINALS`, or the stem of a file. An untouched
@@ -63,7 +65,7 @@ def load(name: str, notes: Notes | None = None) -> tuple[list[RankedGroup], dict
     for suffix in (".jsonl.gz", ".jsonl", ".parquet"):
         path = base / f"{name}{suffix}"
         if path.exists():
-            result = read_groups(path)
+            result = read_groups(path, min_difference=min_difference)
             groups = result.groups
             if notes is not None:
                 notes.add(result.notes)

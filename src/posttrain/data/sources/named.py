@@ -1,7 +1,7 @@
 """Sources by name, as settings and the command line know them.
 
 - ``mine.jsonl``, ``mine.jsonl.gz``, ``mine.csv``, ``mine.parquet``: a file in the project's record
-  format;
+  format, or with lists of responses (:mod:`.ratings`);
 - ``ukpconvarg`` and the like: human data in the folder that ``POSTTRAIN_DATA`` names;
 - ``simulator:2000`` or ``simulator:2000:7``: so many simulated groups, drawn with a seed;
 - ``owner/name``: a data set of the Hugging Face hub (see :mod:`.hub.read`). A subset may follow
@@ -42,10 +42,12 @@ def iterate(
     counts: Counter[str] | None = None,
     skip_bad: bool = False,
     notes: Notes | None = None,
+    min_difference: float = 0.0,
 ) -> Iterator[RankedGroup]:
     """Groups of a source, one after the other; `counts` gets what was left out, by reason.
 
-    `notes` gets what was not used, or read otherwise than it stands.
+    `notes` gets what was not used, or read otherwise than it stands. Of records with `responses`,
+    two that differ by less than `min_difference` make no group.
 
     Raises:
         UserError: If a source is unknown or unreadable, or, unless `skip_bad`, a record is bad.
@@ -56,7 +58,7 @@ def iterate(
         for group in stream(int(match[1]), seed=int(match[2] or 0)):
             yield group.ranked
     elif _is_file(source):
-        yield from _of_file(Path(source), counts, skip_bad, notes)
+        yield from _of_file(Path(source), counts, skip_bad, notes, min_difference)
     elif match := ON_HUB.fullmatch(source):
         at = match["at"]
         folder = at if at and Path(at).is_dir() else None
@@ -69,9 +71,10 @@ def iterate(
             skip_bad=skip_bad,
             dropped=counts,
             notes=notes,
+            min_difference=min_difference,
         )
     else:
-        groups, description = _human(source, notes)
+        groups, description = _human(source, notes, min_difference)
         counts.update(description.get("dropped", {}))
         yield from groups
 
@@ -131,9 +134,9 @@ def _hash(path: Path) -> str:
 
 
 def _of_file(
-    path: Path, counts: Counter[str], skip_bad: bool, notes: Notes
+    path: Path, counts: Counter[str], skip_bad: bool, notes: Notes, min_difference: float
 ) -> Iterator[RankedGroup]:
-    for item in scan(path, notes):
+    for item in scan(path, notes, min_difference):
         if not isinstance(item, BadRecord):
             yield item
         elif skip_bad:
@@ -142,9 +145,11 @@ def _of_file(
             raise item
 
 
-def _human(source: str, notes: Notes | None = None) -> tuple[list[RankedGroup], dict[str, Any]]:
+def _human(
+    source: str, notes: Notes | None = None, min_difference: float = 0.0
+) -> tuple[list[RankedGroup], dict[str, Any]]:
     try:
-        return human.load(source, notes)
+        return human.load(source, notes, min_difference)
     except BadRecord:
         raise
     except ValueError as error:

@@ -142,9 +142,11 @@ def _check_reproduced(measured: float, reported: dict[str, Any], folder: Path) -
 
 def _groups(chosen: dict[str, Any], folder: Path) -> tuple[Stored, Stored]:
     """What the run trained on and what it held out, as :mod:`posttrain.commands.train` has it."""
-    training = stored(chosen["data"], skip_bad=chosen["skip_bad"])
+    # Records of earlier versions know no least difference.
+    read_by = {name: chosen[name] for name in ("skip_bad", "min_difference") if name in chosen}
+    training = stored(chosen["data"], **read_by)
     if chosen["eval_data"]:
-        held_out = stored(chosen["eval_data"], skip_bad=chosen["skip_bad"])
+        held_out = stored(chosen["eval_data"], **read_by)
     elif chosen["eval_fraction"]:
         training, held_out = training.split(
             test_fraction=chosen["eval_fraction"], seed=chosen["split_seed"]

@@ -19,6 +19,7 @@ from datasets.exceptions import DatasetNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posttrain.data import ratings
 from posttrain.data.messages import BadRecord, Message
 from posttrain.data.notes import Notes
 from posttrain.data.preferences import STRENGTHS, fingerprint
@@ -420,6 +421,18 @@ def test_a_trl_set_is_read_as_it_is(tmp_path):
     ]
     assert groups[0].prompt == (Message("user", "Why?"),)
     assert dropped == {}
+
+
+def test_a_set_that_lists_responses_gives_their_comparisons(tmp_path):
+    prompt = "\n\nHuman: Why?\n\nAssistant: "
+    answers = [{"answer": text, "model": "m", "rank": rank} for rank, text in enumerate("abc", 1)]
+    write(tmp_path, "train.jsonl", {"prompt": prompt, "answers": answers, "turns": 1})
+    notes = Notes()
+    options = {"path": tmp_path, "notes": notes, "min_difference": 2}
+    (group,) = iterate("berkeley-nest/Nectar", **options)
+    assert (group.id, group.responses) == ("berkeley-nest/Nectar/train-0#1>3", ("a", "c"))
+    assert notes.comparisons == {ratings.PAIRS: 1, ratings.TOO_CLOSE: 2}
+    assert notes.columns == {"answers.model": 1, "turns": 1}
 
 
 def test_what_a_trl_set_has_beside_its_format_is_noted_and_columns_of_known_sets_are_not(tmp_path):

@@ -28,7 +28,8 @@ from posttrain.data.messages import (
     check_text,
     show_value,
 )
-from posttrain.data.preferences import RankedGroup, from_record
+from posttrain.data.preferences import RankedGroup
+from posttrain.data.ratings import read_record
 from posttrain.data.sources.hub.rows import REMEDY, Place, messages, ranked, text, whole_number
 from posttrain.data.sources.originals.hh_rlhf import ASSISTANT_TURN, shared_prompt
 from posttrain.data.transcripts import MARKER
@@ -190,11 +191,13 @@ def convert_pku_saferlhf(row: Mapping[str, Any], place: Place) -> Iterator[Ranke
 
 
 def convert_contract(row: Mapping[str, Any], place: Place) -> Iterator[RankedGroup]:
-    """Read a row that is in TRL's preference format already, under the rules for files.
+    """Read a row in TRL's preference format, or of a list of responses, by the rules for files.
 
     The row's own `id` gives way to its place, because nothing says that it is unique.
     """
-    yield from_record({**row, "id": place.id}, where="", notes=place.notes)
+    yield from read_record(
+        {**row, "id": place.id}, where="", notes=place.notes, min_difference=place.min_difference
+    )
 
 
 def _compared(

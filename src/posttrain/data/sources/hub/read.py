@@ -1,7 +1,8 @@
 """Preference data from the Hugging Face hub, as a stream of ranked groups.
 
 The four data sets of :data:`HUB` are converted by :mod:`.hub.converters`; the rows of any other
-must be in TRL's preference format already (for instance `trl-lib/ultrafeedback_binarized`).
+must be in TRL's preference format already (for instance `trl-lib/ultrafeedback_binarized`), or
+lists of responses with scores or ranks (:mod:`.ratings`; `berkeley-nest/Nectar`).
 `datasets` loads them, into a memory-mapped cache on disk or as a stream; no set is ever wholly in
 memory, and no code of a data set is run.
 
@@ -43,6 +44,7 @@ def iterate(
     skip_bad: bool = False,
     dropped: Counter[str] | None = None,
     notes: Notes | None = None,
+    min_difference: float = 0.0,
 ) -> Iterator[RankedGroup]:
     """Read one split of a data set on the hub as ranked groups, in the order of subsets and rows.
 
@@ -68,6 +70,7 @@ def iterate(
         dropped: Filled, while groups are drawn, with the number of dropped comparisons per reason.
         notes: Filled with what was not used, or read otherwise than it stands, in rows of sets
             outside :data:`HUB`, whose columns no converter knows.
+        min_difference: In rows that list responses, two that differ by less make no group.
 
     Raises:
         UserError: Unknown name, subset or split, at once; data that cannot be reached or read.
@@ -100,7 +103,7 @@ def iterate(
     edits = load(source.edits, streaming=False) if source.edits else None
     rows = {part: load(part, streaming) for part in source.default}
     dropped = Counter() if dropped is None else dropped
-    return _convert(source, split, rows, edits, explained, skip_bad, dropped, notes)
+    return _convert(source, split, rows, edits, explained, skip_bad, dropped, notes, min_difference)
 
 
 def _find(name: str, subset: str | None) -> HubSource:
@@ -132,6 +135,7 @@ def _convert(
     skip_bad: bool,
     dropped: Counter[str],
     notes: Notes | None,
+    min_difference: float,
 ) -> Iterator[RankedGroup]:
     edits = None if edit_rows is None else Edits(edit_rows)
     seen: set[str] = set()
@@ -145,7 +149,7 @@ def _convert(
         for number, row in enumerate(_drawn(data, where, explained)):
             first = number * subset.rows
             try:
-                place = Place(f"{where}-{first}", split, dropped, edits, notes)
+                place = Place(f"{where}-{first}", split, dropped, edits, notes, min_difference)
                 groups = list(subset.convert(row, place))
             except BadRecord as error:
                 error.where = f"{where}, row {first} (counted from 0)"

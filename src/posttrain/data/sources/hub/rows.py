@@ -21,7 +21,8 @@ class Place:
     """What a converter knows beside the fields of a row.
 
     `id` names the row among all rows of all data sets, `dropped` counts comparisons that are left
-    out by reason, `edits` finds edited responses to join to the rows.
+    out by reason, `edits` finds edited responses to join to the rows, `min_difference` is the least
+    difference of two responses that make a pair, in rows that list responses.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Place:
     dropped: Counter[str]
     edits: "Edits | None" = None
     notes: Notes | None = None
+    min_difference: float = 0.0
 
 
 def ranked(
