@@ -45,6 +45,7 @@ class Recipe:
     top_layers: int = setting(0, "Last layers to train; 0 trains the whole model.")
     gpu: bool = setting(False, "Train on a GPU.")
     bf16: bool = setting(False, "Compute in bfloat16; weights, score head and loss in float32.")
+    processes: int = setting(1, "Trainings at a time, each in a process of its own.")
 
 
 @contextmanager

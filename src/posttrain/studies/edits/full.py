@@ -36,7 +36,6 @@ class FullSettings(RateSettings, Recipe, CellSettings):
     edited_share: float = setting(1.0, "Share of simulated groups that may carry an edit.")
     test_size: int = setting(1500, "Test groups, at most.")
     tuning_seeds: int = setting(4, "Repetitions over which each learning rate is chosen.")
-    processes: int = setting(1, "Cells trained at a time, each in a process of its own.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

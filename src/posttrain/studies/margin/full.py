@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.sources.simulator.annotators import reachable_accuracy
@@ -91,32 +92,39 @@ def run(
         ignore=["checkpoint", "prepared", "settings"],
     )  # fmt: skip
     test = RatedPairs.from_groups([prepared.ranked[i] for i in prepared.test])
-    grid = len(settings.learning_rates)
+    rates = settings.learning_rates
     shape = (len(ARMS), len(settings.sizes), settings.seeds)
-    sums = np.zeros((*shape, grid, test.group_count, COLUMNS))
+    sums = np.zeros((*shape, len(rates), test.group_count, COLUMNS))
     tuned = np.zeros((*shape, test.group_count), dtype=int)
-    examples = np.zeros((len(ARMS), grid, 2, len(test.groups)))
-    for seed in range(settings.seeds):
+    examples = np.zeros((len(ARMS), len(rates), 2, len(test.groups)))
+
+    def cell(a: int, s: int, seed: int) -> tuple[int, list[np.ndarray]]:
+        """Index of the tuned learning rate, and the test scores at each."""
         order = np.random.default_rng(seed).permutation(prepared.training)
-        for s, size in enumerate(settings.sizes):
-            subset = order[:size]
-            for a, arm in enumerate(ARMS):
-                best = _tune(checkpoint, prepared, arm, subset, seed, settings, scores)
-                tuned[a, s, seed] = best
-                for g in range(grid):
-                    scored = scores(
-                        checkpoint, prepared, arm, subset, prepared.test,
-                        settings.learning_rates[g], seed, settings,
-                    )  # fmt: skip
-                    sums[a, s, seed, g] = sufficient_statistics(
-                        scored[0], scored[1], test.strengths, test.codes, test.group_count
-                    )
-                    if seed == 0 and size == settings.sizes[-1]:
-                        examples[a, g] = scored
+        subset = order[: settings.sizes[s]]
+        best = _tune(checkpoint, prepared, ARMS[a], subset, seed, settings, scores)
+        return best, [
+            scores(checkpoint, prepared, ARMS[a], subset, prepared.test, rate, seed, settings)
+            for rate in rates
+        ]
+
+    cells = list(np.ndindex(*shape))
+    parallel = Parallel(n_jobs=settings.processes)
+    for place, (best, scored) in zip(
+        cells, parallel(delayed(cell)(*place) for place in cells), strict=True
+    ):
+        tuned[place] = best
+        for g, (winners, losers) in enumerate(scored):
+            sums[(*place, g)] = sufficient_statistics(
+                winners, losers, test.strengths, test.codes, test.group_count
+            )
+        a, s, seed = place
+        if seed == 0 and s == len(settings.sizes) - 1:
+            examples[a] = scored
     return Outcome(
-        grid=tuple(settings.learning_rates),
+        grid=tuple(rates),
         grid_name="learning rate",
-        shared=settings.learning_rates.index(settings.shared_learning_rate),
+        shared=rates.index(settings.shared_learning_rate),
         sizes=tuple(settings.sizes),
         sums=sums,
         tuned=tuned,

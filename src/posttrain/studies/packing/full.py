@@ -8,10 +8,12 @@ the top layers of SmolLM2. What rows are like before training is the subject of
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from transformers import PreTrainedModel
 
 from posttrain.config.fields import at_least_one, setting
@@ -154,30 +156,32 @@ def tune(
         Columns ``trained``, ``learning rate``, ``accuracy`` (mean over tuning seeds; NaN where
         there is only one learning rate and nothing to choose).
     """
-    rows = []
-    for arm in settings.arms:
-        for rate in settings.learning_rates:
-            accuracies = []
-            for seed in range(settings.tuning_seeds if len(settings.learning_rates) > 1 else 0):
-                subset = _subset(prepared, seed, settings)
-                fitting, validation = split(
-                    [prepared.ranked[i] for i in subset],
-                    test_fraction=settings.validation_share,
-                    seed=seed,
-                )
-                differences = scores(
-                    checkpoint,
-                    prepared,
-                    settings,
-                    arm=arm,
-                    learning_rate=rate,
-                    seed=seed,
-                    training=subset[fitting],
-                    judged=subset[validation],
-                    tests=[own_test(arm)],
-                )
-                accuracies.append(np.mean((differences > 0) + 0.5 * (differences == 0)))
-            rows.append((arm, rate, float(np.mean(accuracies)) if accuracies else float("nan")))
+
+    def judge(arm: str, rate: float, seed: int) -> float:
+        subset = _subset(prepared, seed, settings)
+        fitting, validation = split(
+            [prepared.ranked[i] for i in subset], test_fraction=settings.validation_share, seed=seed
+        )
+        differences = scores(
+            checkpoint,
+            prepared,
+            settings,
+            arm=arm,
+            learning_rate=rate,
+            seed=seed,
+            training=subset[fitting],
+            judged=subset[validation],
+            tests=[own_test(arm)],
+        )
+        return np.mean((differences > 0) + 0.5 * (differences == 0))
+
+    cells = list(product(settings.arms, settings.learning_rates))
+    seeds = range(settings.tuning_seeds if len(settings.learning_rates) > 1 else 0)
+    parallel = Parallel(n_jobs=settings.processes)
+    found = parallel(delayed(judge)(*cell, seed) for cell in cells for seed in seeds)
+    accuracies = np.reshape(found, (len(cells), len(seeds)))
+    means = accuracies.mean(axis=1) if len(seeds) else np.full(len(cells), np.nan)
+    rows = [(*cell, float(mean)) for cell, mean in zip(cells, means, strict=True)]
     return pd.DataFrame(rows, columns=["trained", "learning rate", "accuracy"])
 
 
@@ -197,23 +201,27 @@ def train_and_test(
     group_count = int(codes.max()) + 1
     shape = (len(settings.arms), len(settings.tests), settings.seeds, group_count, COLUMNS)
     sums = np.zeros(shape)
-    for seed in range(settings.seeds):
-        subset = _subset(prepared, seed, settings)
-        for a, arm in enumerate(settings.arms):
-            differences = scores(
-                checkpoint,
-                prepared,
-                settings,
-                arm=arm,
-                learning_rate=rates[arm],
-                seed=seed,
-                training=subset,
-                judged=prepared.test,
-                tests=settings.tests,
-            )
-            alone = differences[settings.tests.index(RowName.SEPARATE), 0]
-            for t, (first, last) in enumerate(differences):
-                sums[a, t, seed] = order_sums(first, last, alone, codes, group_count)
+
+    def trained(seed: int, arm: str) -> np.ndarray:
+        return scores(
+            checkpoint,
+            prepared,
+            settings,
+            arm=arm,
+            learning_rate=rates[arm],
+            seed=seed,
+            training=_subset(prepared, seed, settings),
+            judged=prepared.test,
+            tests=settings.tests,
+        )
+
+    cells = list(product(range(settings.seeds), range(len(settings.arms))))
+    parallel = Parallel(n_jobs=settings.processes)
+    found = parallel(delayed(trained)(seed, settings.arms[a]) for seed, a in cells)
+    for (seed, a), differences in zip(cells, found, strict=True):
+        alone = differences[settings.tests.index(RowName.SEPARATE), 0]
+        for t, (first, last) in enumerate(differences):
+            sums[a, t, seed] = order_sums(first, last, alone, codes, group_count)
     return Outcome(tuple(settings.arms), tuple(settings.tests), sums)
 
 
