@@ -6,9 +6,7 @@ from itertools import accumulate, combinations
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.compute
 import torch
-from datasets import Dataset, Features, List, Value
 from torch import Tensor
 
 from posttrain.errors import UserError
@@ -78,30 +76,42 @@ class TrainingGroup:
         return cls(tokens, tuple(TrainingPair(*pair) for pair in combinations(places, 2)))
 
 
-#: Columns of a data set that :class:`.trainer.RankingTrainer` trains on.
-FEATURES = Features(
-    {
-        "prompt": List(Value("int32")),
-        "responses": List(List(Value("int32"))),
-        "winners": List(Value("int32")),
-        "losers": List(Value("int32")),
-        "margins": List(Value("float64")),
-        "weights": List(Value("float64")),
-        "strengths": List(Value("int8")),
-        "labelled": List(Value("int32")),
-        "acceptable": List(Value("bool")),
-        "length": Value("int32"),
-        "total": Value("int32"),
-        "response_count": Value("int32"),
-        "pair_count": Value("int32"),
-        "label_count": Value("int32"),
-        "records": Value("int32"),
-        "part": Value("int32"),
-    }
-)
+class TrainingRows(Sequence[Mapping[str, Any]]):
+    """Rows of :func:`training_record` in memory; rows on disk are a ``datasets.Dataset``.
+
+    >>> rows = training_set([TrainingGroup.with_all_pairs(TokenizedGroup((1,), ((2,), (3, 4))))])
+    >>> len(rows), rows[0]["responses"], column(rows, "length")
+    (1, [[2], [3, 4]], array([3]))
+    """
+
+    def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self.records = [
+            {**row, "prompt": [*row["prompt"]], "responses": [[*ids] for ids in row["responses"]]}
+            for row in records
+        ]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: Any) -> Any:
+        """A row by its number or a column by its name, as of a ``datasets.Dataset``."""
+        if isinstance(index, str):
+            return [row[index] for row in self.records]
+        return self.records[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Mapping[str, Any]]:
+        """Some rows, as ``torch.utils.data`` asks for them."""
+        return [self.records[index] for index in indices]
 
 
-def training_set(groups: Sequence[TrainingGroup], merging: Merging | None = None) -> Dataset:
+def column(rows: Any, name: str) -> np.ndarray:
+    """A column of numbers of rows in memory or on disk, ``[rows]``."""
+    if isinstance(rows, TrainingRows):
+        return np.array(rows[name])
+    return np.asarray(rows.select_columns(name).with_format("numpy")[name][:])
+
+
+def training_set(groups: Sequence[TrainingGroup], merging: Merging | None = None) -> TrainingRows:
     """Groups as a data set for :class:`.trainer.RankingTrainer`, in memory.
 
     Columns: those of :func:`training_record`, with weights scaled to mean 1 over the set, so that
@@ -118,11 +128,11 @@ def training_set(groups: Sequence[TrainingGroup], merging: Merging | None = None
         record["weights"] = [weight / mean_weight for weight in record["weights"]]
     if merging is not None:
         records = [part for alike in by_prompt(records) for part in merging.apply(alike)]
-    return Dataset.from_list(records, features=FEATURES)
+    return TrainingRows(records)
 
 
 def training_record(group: TrainingGroup) -> dict[str, Any]:
-    """One row of a data set to train on (see :data:`FEATURES`).
+    """One row of a data set to train on (its columns are :data:`.dataset.FEATURES`).
 
     ``prompt`` and ``responses`` (token ids); one entry a pair of ``winners``, ``losers``,
     ``margins``, ``weights`` and ``strengths``, without pairs of weight 0; one entry a labelled
@@ -220,13 +230,11 @@ class GroupCollator:
         } | batch.tensors()
 
 
-def refuse_margins(rows: Dataset) -> None:
+def refuse_margins(rows: Any) -> None:
     """Refuse a data set with a margin for Plackett–Luce, before a step would meet it."""
-    parts = rows.select_columns("margins").with_format("arrow").iter(batch_size=10_000)
-    count = sum(
-        np.count_nonzero(np.asarray(pyarrow.compute.list_flatten(part["margins"])))
-        for part in parts
-    )
+    # Of rows on disk, tokens need not be read.
+    read = rows if isinstance(rows, TrainingRows) else rows.select_columns("margins")
+    count = sum(margin != 0 for row in read for margin in row["margins"])
     if count:
         raise UserError(
             f"loss_type plackett-luce has no place for margins, and {count} pairs have one; leave "

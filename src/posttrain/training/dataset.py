@@ -36,7 +36,7 @@ from posttrain.rows.tokenization import (
     tokenize_group,
 )
 from posttrain.storage import cache
-from posttrain.training.collator import FEATURES, training_record
+from posttrain.training.collator import training_record
 from posttrain.training.merging import Merging, Record, by_prompt, merge_records
 from posttrain.training.pairing import Pairing
 
@@ -46,6 +46,27 @@ logger = logging.getLogger(__name__)
 #: :mod:`.rows.rendering`, :mod:`.pairing`, :mod:`.collator` (``training_record``) or
 #: :mod:`.losses` (margins).
 VERSION = 3
+#: Columns of a data set that :class:`.trainer.RankingTrainer` trains on.
+FEATURES = Features(
+    {
+        "prompt": List(Value("int32")),
+        "responses": List(List(Value("int32"))),
+        "winners": List(Value("int32")),
+        "losers": List(Value("int32")),
+        "margins": List(Value("float64")),
+        "weights": List(Value("float64")),
+        "strengths": List(Value("int8")),
+        "labelled": List(Value("int32")),
+        "acceptable": List(Value("bool")),
+        "length": Value("int32"),
+        "total": Value("int32"),
+        "response_count": Value("int32"),
+        "pair_count": Value("int32"),
+        "label_count": Value("int32"),
+        "records": Value("int32"),
+        "part": Value("int32"),
+    }
+)
 #: Beside each tokenised group: hashes of its prompt, as it stands and as the model reads it, prompt
 #: tokens cut off, responses dropped because they equal others in tokens, parts that the chat
 #: template leaves out, whether its own margin has no say, and why the group is left out.

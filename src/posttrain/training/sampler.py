@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
 
 from posttrain.rows.layout import Layout
+from posttrain.training.collator import column
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,12 @@ class Sizes:
     part: np.ndarray | None = None
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset, layout: Layout, *, shared_rows: bool) -> "Sizes":
-        """Sizes of the groups of a data set (see :data:`.collator.FEATURES`) in a layout."""
-        columns = ["length", "total", "response_count", "pair_count", "label_count"]
-        columns += ["records", "part"]
-        table = dataset.select_columns(columns).with_format("numpy")
-        length, total, responses, *counts = (np.asarray(table[name][:]) for name in columns)
-        pairs, *others = counts
+    def from_dataset(cls, dataset: Any, layout: Layout, *, shared_rows: bool) -> "Sizes":
+        """Sizes of the groups of a data set (see :func:`.collator.training_record`) in a layout."""
+        length, total, responses, pairs = (
+            column(dataset, name) for name in ("length", "total", "response_count", "pair_count")
+        )
+        others = (column(dataset, name) for name in ("label_count", "records", "part"))
         if layout.rows == "single":
             return cls(np.ones_like(total), total, pairs, not shared_rows, *others)
         if shared_rows:

@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from posttrain.errors import UserError
 from posttrain.models.rotary import rope_boundary
 from posttrain.rows.layout import Layout
-from posttrain.training.collator import GroupCollator, check_ranking
+from posttrain.training.collator import GroupCollator, check_ranking, column
 from posttrain.training.config import RankingConfig
 from posttrain.training.sampler import Sizes, Step, StepSampler, label_factor, share
 
@@ -22,7 +21,7 @@ StepRows = tuple[Step, dict[int, Mapping[str, Any]]]
 class StepItems:
     """A data set whose items are planned steps, each with the rows of its groups by index."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -136,7 +135,7 @@ def check_lengths(model: Any, dataset: Any, layout: Layout) -> None:
     if boundary is None:
         return
     running = layout.rows == "single" and layout.positions == "running"
-    longest = max(dataset["total" if running else "length"])
+    longest = column(dataset, "total" if running else "length").max()
     if longest > boundary:
         raise UserError(
             f"the longest row takes {longest} tokens, and beyond {boundary} this model has other "

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -81,7 +80,7 @@ class RankingTrainer(Trainer):
         args: RankingConfig,
         *,
         data_collator: GroupCollator,
-        train_dataset: Dataset | None = None,
+        train_dataset: Any = None,
         **kwargs: Any,
     ) -> None:
         if args.n_gpu > 1:
