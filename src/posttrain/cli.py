@@ -8,7 +8,8 @@ from importlib import import_module
 
 from posttrain.errors import UserError
 
-#: What each command does; its module, of the same name, has ``main(arguments) -> exit code``.
+#: What each command does; its module, of the same name with _ for -, has
+#: ``main(arguments) -> exit code``.
 #: Modules are imported when they are called, so that --help answers at once.
 COMMANDS = {
     "data": "check, convert or simulate preference data",
@@ -17,6 +18,7 @@ COMMANDS = {
     "score": "score the responses of files",
     "evaluate": "report how well a reward model ranks held-out responses",
     "study": "run a study and write its run record",
+    "gpu-study": "measure what a GPU can in some minutes, and keep the records",
     "claims": "say which claims hold up, and on what rows of which records that rests",
 }
 
@@ -39,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="its own arguments")
     known = parser.parse_args(arguments)
     try:
-        code = import_module(f"posttrain.commands.{known.command}").main(known.rest)
+        module = known.command.replace("-", "_")
+        code = import_module(f"posttrain.commands.{module}").main(known.rest)
         sys.stdout.flush()
         return code
     except BrokenPipeError:

@@ -6,12 +6,13 @@ by the notebook that shows it.
 
 import json
 import math
+import os
 import platform
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def machine() -> dict[str, Any]:
     import torch
 
     return {
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: _version(package) for package in PACKAGES},
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "threads": torch.get_num_threads(),
@@ -70,12 +71,23 @@ def machine() -> dict[str, Any]:
     }
 
 
+def _version(package: str) -> str | None:
+    """A package's version; None of this one in a checkout that is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def _commit() -> str | None:
-    """The checkout's commit, with ``+`` where files differ from it; None outside a checkout."""
+    """The checkout's commit, with ``+`` where files differ from it.
+
+    Outside a checkout, as in a copy without git, it is what ``POSTTRAIN_COMMIT`` says, or None.
+    """
     here = Path(__file__).parents[1]
     commit = _git(here, "rev-parse", "--short=12", "HEAD")
     if commit is None:
-        return None
+        return os.environ.get("POSTTRAIN_COMMIT")
     # Only the code decides what a run computes; notebooks and pages may be in the making.
     changed = _git(here, "status", "--porcelain", "--", str(here))
     return f"{commit}+" if changed else commit

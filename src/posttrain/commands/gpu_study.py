@@ -1,0 +1,217 @@
+"""``posttrain gpu-study``: what a few minutes on a GPU can measure, in order of worth.
+
+A GPU may be at hand for minutes only. This works through :data:`JOBS`, keeps the record of each as
+soon as it is finished, and stops in time. Finished trainings of a study that is interrupted are
+kept, too, so a second call with the same output goes on. It runs from a checkout without an
+installation (``PYTHONPATH=src python -m posttrain gpu-study``) and without network; what lacks a
+package is skipped and says so.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import UserError
+from posttrain.storage.files import whole_file
+
+#: Left for ending processes and packing up.
+SPARE_SECONDS = 10
+SUMMARY = "summary.json"
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work: a run of a study, or tests.
+
+    Attributes:
+        name: Of the job.
+        study: A study's name; empty for tests.
+        source: The study's source.
+        settings: Its settings.
+    """
+
+    name: str
+    study: str
+    source: str
+    settings: Mapping[str, Any]
+
+    def run(self, folder: Path) -> str:
+        """Do the work and keep what comes out in a folder; returns its outcome in a word."""
+        if not self.study:
+            return _cuda_tests(folder)
+        from posttrain.evidence import records
+        from posttrain.studies import STUDIES
+
+        study = STUDIES[self.study]
+        ((source, settings),) = study.parse_runs({self.source: dict(self.settings)})
+        kept = folder / "finished" if study.memoizes else None
+        records.save(study.run(source, settings, profile="gpu", cache_dir=kept), folder)
+        return "finished"
+
+
+def _whole(**settings: Any) -> dict[str, Any]:
+    """Settings of whole models: three seeds, two learning rates, eight trainings at a time."""
+    return {
+        "gpu": True,
+        "bf16": True,
+        "top_layers": 0,
+        "batch_size": 32,
+        "seeds": 3,
+        "learning_rates": [3e-5, 1e-4],
+        "processes": 8,
+    } | settings
+
+
+_MARGIN = _whole(sizes=[1000], test_size=1000, shared_learning_rate=1e-4)
+_PACKING = _whole(
+    arms=["separate", "exact", "causal", "causal, ranked"],
+    tests=["separate", "causal"],
+    size=1500,
+    test_size=800,
+    tuning_seeds=1,
+)
+_EDITS = _whole(
+    arms=[
+        "edits ignored", "all pairs", "one more pair", "two more pairs", "adding edited > chosen",
+        "adding edited > rejected",
+    ],
+    sizes=[600],
+    shares=[1.0],
+    test_size=800,
+    tuning_seeds=1,
+    shared_learning_rate=1e-4,
+)  # fmt: skip
+_SPEED = {
+    "responses": [2, 3],
+    "ratios": [2.67],
+    "groups_per_step": 32,
+    "max_tokens_per_device": 32768,
+    "warmup_steps": 2,
+    "steps": 4,
+    "rounds": 3,
+    "memory": False,
+}
+#: What is measured, the most worth first; speed before trainings, because it needs the GPU alone.
+JOBS = (
+    Job("attention", "", "", {}),
+    Job("speed-1b", "throughput", "simulator", _SPEED | {"checkpoint": "llama-1b"}),
+    Job("speed-135m", "throughput", "simulator", _SPEED | {"checkpoint": "smollm2"}),
+    Job("margin-ukpconvarg", "margin", "ukpconvarg-full", _MARGIN),
+    Job("packing-seeda", "packing", "seeda", _PACKING),
+    Job("edits-seeda", "edits", "seeda-full", _EDITS),
+    Job("margin-seeda", "margin", "seeda-full", _MARGIN),
+    Job("packing-ukpconvarg", "packing", "ukpconvarg", _PACKING),
+    Job("edits-finegrained", "edits", "finegrained_rlhf-full", _EDITS | {"test_size": 600}),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``posttrain gpu-study`` and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="posttrain gpu-study",
+        description="Measure what a GPU can in some minutes: attention against float64, speed, and "
+        "SmolLM2 trained in full for the studies. Data: the folder that POSTTRAIN_DATA names.",
+    )
+    parser.add_argument("--minutes", type=float, default=8, help="most minutes that it takes")
+    parser.add_argument("--output", type=Path, required=True, help="folder for what comes out")
+    parser.add_argument("--jobs", nargs="+", metavar="JOB", help="some of the jobs, in this order")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    known = parser.parse_args(arguments)
+    names = known.jobs or [job.name for job in JOBS]
+    by_name = {job.name: job for job in JOBS}
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        raise UserError(f"unknown job {unknown[0]!r}; known: {', '.join(by_name)}")
+    known.output.mkdir(parents=True, exist_ok=True)
+    if known.worker:
+        work([by_name[name] for name in names], known.output)
+        return 0
+    started = time.monotonic()
+    rest = ["--output", str(known.output), "--jobs", *names]
+    in_time = run_in_time(
+        [sys.executable, "-m", "posttrain", "gpu-study", "--worker", *rest],
+        seconds=60 * known.minutes - SPARE_SECONDS,
+    )
+    for name, (state, seconds) in read_summary(known.output).items():
+        print(f"{name:24} {state:12} {seconds:6.0f} s")
+    print(f"{'in time' if in_time else 'ended'} after {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def run_in_time(command: Sequence[str], *, seconds: float) -> bool:
+    """Run a command; after so many seconds end it, and all that it has started.
+
+    Returns whether it ended by itself.
+    """
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        process.wait(max(seconds, 0))
+        return True
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def work(jobs: Sequence[Job], folder: Path, run: Callable[[Job, Path], str] = Job.run) -> None:
+    """Do jobs that are not finished yet, one after another; none keeps others from being done."""
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("posttrain").setLevel(logging.INFO)
+    for job in jobs:
+        summary = read_summary(folder)
+        if summary.get(job.name, ("", 0))[0] in ("finished", "passed"):
+            continue
+        started = time.monotonic()
+        print(f"{job.name} …", flush=True)
+        _note(folder, job.name, "started", 0)
+        try:
+            state = run(job, folder)
+        except ImportError as error:
+            state = f"skipped: {error}"
+        except (UserError, OSError) as error:
+            state = f"refused: {error}"
+        except Exception as error:
+            # The next may well do; the minutes are few.
+            logging.exception(job.name)
+            state = f"failed: {type(error).__name__}: {error}"
+        seconds = time.monotonic() - started
+        print(f"{job.name}: {state}, {seconds:.0f} s", flush=True)
+        _note(folder, job.name, state, seconds)
+
+
+def read_summary(folder: Path) -> dict[str, tuple[str, float]]:
+    """State and seconds of each job that was started, by name."""
+    path = folder / SUMMARY
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _note(folder: Path, name: str, state: str, seconds: float) -> None:
+    found = read_summary(folder) | {name: (state, round(seconds, 1))}
+    with whole_file(folder / SUMMARY) as file:
+        file.write(json.dumps(found, indent=1) + "\n")
+
+
+def _cuda_tests(folder: Path) -> str:
+    """The tests of attention that need a GPU, in a process of their own."""
+    files = sorted(str(path) for path in (ROOT / "tests" / "rows").glob("test_*.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda", "-p", "no:cacheprovider"]
+    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, timeout=150)
+    text = done.stdout + done.stderr
+    with whole_file(folder / "attention.txt") as file:
+        file.write(text)
+    print(text[-3000:], flush=True)
+    return "passed" if done.returncode == 0 else "failed"
