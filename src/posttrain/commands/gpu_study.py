@@ -91,6 +91,7 @@ _EDITS = _whole(
     tuning_seeds=1,
     shared_learning_rate=1e-4,
 )  # fmt: skip
+_MERGING = _whole(size=2000, test_size=800, pairs_per_step=64, passes=[1, 3], tuning_seeds=1)
 _SPEED = {
     "responses": [2, 3],
     "ratios": [2.67],
@@ -110,6 +111,8 @@ JOBS = (
     Job("packing-seeda", "packing", "seeda", _PACKING),
     Job("edits-seeda", "edits", "seeda-full", _EDITS),
     Job("margin-seeda", "margin", "seeda-full", _MARGIN),
+    Job("merging-seeda", "merging", "seeda", _MERGING),
+    Job("merging-ukpconvarg", "merging", "ukpconvarg", _MERGING),
     Job("packing-ukpconvarg", "packing", "ukpconvarg", _PACKING),
     Job("edits-finegrained", "edits", "finegrained_rlhf-full", _EDITS | {"test_size": 600}),
 )

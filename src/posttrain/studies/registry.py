@@ -4,6 +4,7 @@ from posttrain.studies.common.study import Study
 from posttrain.studies.edits import examples
 from posttrain.studies.edits import study as edits
 from posttrain.studies.margin import study as margin
+from posttrain.studies.merging import study as merging
 from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing
 from posttrain.studies.preference_data import study as preference_data
@@ -14,6 +15,7 @@ from posttrain.studies.training_run import study as training_run
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
-        preference_data, margin, rows, packing, throughput, edits, examples, tradeoff, training_run,
+        preference_data, margin, rows, packing, merging, throughput, edits, examples, tradeoff,
+        training_run,
     )
 }  # fmt: skip

@@ -24,6 +24,7 @@ from posttrain.rows.layout import Layout
 from posttrain.storage import cache
 from posttrain.training.collator import GroupCollator, LossType, TrainingGroup, training_set
 from posttrain.training.config import PLAIN_ADAMW, RankingConfig
+from posttrain.training.merging import Merging
 from posttrain.training.trainer import RankingTrainer
 
 #: Raise when what is kept of a run changes; what a run computes goes by the commit.
@@ -72,13 +73,17 @@ def train(
     learning_rate: float,
     seed: int,
     steps: int | None = None,
+    epochs: int | None = None,
     auxiliary_weight: float = 0.0,
+    merging: Merging | None = None,
+    pairs_per_step: int | None = None,
 ) -> tuple[PreTrainedModel, int]:
     """Train a reward model: AdamW, five steps of warm-up to the learning rate, cosine to zero.
 
-    ``seed`` decides the score head, the order of groups and that of responses; ``steps`` of the
-    optimiser take the place of the recipe's epochs. For ``loss_type`` and ``auxiliary_weight`` see
-    :class:`.training.config.RankingConfig`.
+    ``seed`` decides the score head, the order of groups and that of responses; ``epochs`` or
+    ``steps`` of the optimiser take the place of the recipe's epochs, and ``pairs_per_step`` that of
+    its groups. For ``loss_type`` and ``auxiliary_weight`` see
+    :class:`.training.config.RankingConfig`, for ``merging`` :func:`.collator.training_set`.
 
     Returns:
         The trained model, and the id of its padding token.
@@ -99,12 +104,13 @@ def train(
     with tempfile.TemporaryDirectory() as scratch:
         arguments = RankingConfig(
             scratch,
-            groups_per_step=recipe.batch_size,
+            groups_per_step=None if pairs_per_step else recipe.batch_size,
+            pairs_per_step=pairs_per_step,
             # A CPU gains nothing from larger ones, and smaller ones of like length save padding.
             max_tokens_per_device=16384 if recipe.gpu else 1024,
             loss_type=loss_type,
             auxiliary_weight=auxiliary_weight,
-            num_train_epochs=recipe.epochs,
+            num_train_epochs=epochs or recipe.epochs,
             max_steps=-1 if steps is None else steps,
             learning_rate=learning_rate,
             lr_scheduler_type="cosine",
@@ -121,7 +127,7 @@ def train(
         trainer = RankingTrainer(
             model,
             arguments,
-            train_dataset=training_set(groups),
+            train_dataset=training_set(groups, merging),
             data_collator=GroupCollator(pad_token_id, layout),
         )
         trainer.remove_callback(PrinterCallback)

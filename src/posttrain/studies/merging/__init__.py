@@ -1,0 +1,1 @@
+"""Does training on all comparisons of a prompt at once learn as well as on shuffled pairs?"""
