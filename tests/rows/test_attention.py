@@ -22,10 +22,10 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from posttrain.models import reward_model
+from posttrain.rows import attention
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import forward_scores, score, score_head
-from posttrain.rows.attention import block_mask, dense_mask, kernel_options, mask_for
+from posttrain.rows.attention import block_mask, dense_mask, mask_arguments, mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.packing import pack_sequences
 from posttrain.rows.tokenization import TokenizedGroup
@@ -62,10 +62,17 @@ PAIR = TokenizedGroup((5, 6), ((7,), (8, 9)))
 DRAWN = [PAIR, TokenizedGroup((1,), ((2,),)), TokenizedGroup((1, 2), ((3, 4), (5,), (6, 7, 8)))]
 
 
-@pytest.fixture(scope="module", params=["trained", "grouped"])
+@pytest.fixture(
+    scope="module",
+    params=[("trained", "shared_prefix"), ("grouped", "shared_prefix"), ("grouped", "sdpa")],
+    ids="-".join,
+)
 def model(request, load):
     """A model in float64 that no test changes."""
-    return load(request.param)
+    name, implementation = request.param
+    model = load(name)
+    model.set_attn_implementation(implementation)
+    return model
 
 
 @pytest.fixture
@@ -224,19 +231,27 @@ class TestMasks:
 
 
 class TestMaskForAModel:
-    def test_only_flex_attention_is_told_which_kernel_to_take(self):
+    @torch.no_grad()
+    def test_only_flex_attention_is_told_which_kernel_to_take(self, own_model):
         """Its kernel for decoding, which short rows would get, cannot be compiled for all heads."""
         batch = lay_out([PAIR], EXACT, pad_token_id=0)
-        forced = {"kernel_options": {"FORCE_USE_FLEX_ATTENTION": True}}
-        assert kernel_options(block_mask(batch)) == forced
-        assert kernel_options(dense_mask(batch)) == kernel_options(None) == {}
+        told = {
+            "flex_attention": {"attention_mask", "kernel_options"},
+            "sdpa": {"attention_mask"},
+            "shared_prefix": {"attention_mask", "shared_prefix"},
+        }
+        for implementation, names in told.items():
+            own_model.set_attn_implementation(implementation)
+            assert mask_arguments(own_model, batch).keys() == names
+        plain = lay_out([PAIR], SEPARATE, pad_token_id=0)
+        assert mask_arguments(own_model, plain) == {"attention_mask": None}
 
     @pytest.fixture
     def batch(self):
         return lay_out(DRAWN, EXACT, pad_token_id=0, pack_length=8)
 
     def test_sdpa_gets_a_boolean_mask(self, own_model, batch):
-        assert own_model.config._attn_implementation == "sdpa"
+        own_model.set_attn_implementation("sdpa")
         assert torch.equal(mask_for(own_model, batch), dense_mask(batch))
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -347,6 +362,7 @@ class TestSlidingWindows:
         batch = lay_out([PAIR], EXACT, pad_token_id=0)
         model = Qwen2ForSequenceClassification(Qwen2Config(**SMALL, sliding_window=2))
         assert torch.equal(mask_for(model, batch), dense_mask(batch))
+        own_model.set_attn_implementation("sdpa")
         own_model.config.sliding_window = 2
         own_model.config.use_sliding_window = False
         assert torch.equal(mask_for(own_model, batch), dense_mask(batch))
@@ -434,7 +450,7 @@ class TestExactScores:
 
     @pytest.mark.parametrize("pack_length", [None, 120])
     def test_positions_without_a_mask_are_far_off(self, model, monkeypatch, pack_length):
-        monkeypatch.setattr(reward_model, "mask_for", lambda model, batch: None)
+        monkeypatch.setattr(attention, "mask_for", lambda model, batch: None)
         groups = many_groups(12, seed=0)
         scores = score(model, groups, pad_token_id=0, layout=EXACT, pack_length=pack_length)
         assert (scores - alone(model, groups)).abs().max() > 1e-3
@@ -450,7 +466,7 @@ class TestExactScores:
 
     def test_a_boolean_mask_hides_nothing_from_eager_attention(self, own_model, monkeypatch):
         own_model.set_attn_implementation("eager")
-        monkeypatch.setattr(reward_model, "mask_for", lambda model, batch: dense_mask(batch))
+        monkeypatch.setattr(attention, "mask_for", lambda model, batch: dense_mask(batch))
         groups = many_groups(12, seed=0)
         scores = score(own_model, groups, pad_token_id=0, layout=EXACT)
         assert (scores - alone(own_model, groups)).abs().max() > 1e-3
