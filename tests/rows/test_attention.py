@@ -22,9 +22,9 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from posttrain.rows import attention
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import forward_scores, score, score_head
+from posttrain.rows import attention
 from posttrain.rows.attention import block_mask, dense_mask, mask_arguments, mask_for
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.packing import pack_sequences

@@ -34,6 +34,8 @@ KEYS = 1 << 15
 #: Sequences are padded to one length while that adds less than this share to what is computed,
 #: or less than a call of a kernel costs, in pairs of query and key.
 PADDING, CALL = 0.15, 1 << 15
+#: Prompts of different lengths need a mask each; these have at most so many entries in a piece.
+MASKED = 1 << 18
 
 
 class SharedPrefix:
@@ -49,6 +51,7 @@ class SharedPrefix:
         self.device = document_id.device
         # On a GPU this is where the CPU waits for it, once a forward.
         self.shape, self._segments = document_id.shape, _segments(document_id, segment_id)
+        self._causal: dict[torch.dtype, Tensor] = {}
 
     @property
     def placeholder(self) -> Tensor:
@@ -66,6 +69,15 @@ class SharedPrefix:
             for some in (prompts, responses)
             for members in _similar(some)
         ]
+
+    def causal(self, dtype: torch.dtype) -> Tensor:
+        """Zeros, and on the right a causal mask of :data:`QUERIES`; every block's mask is in it."""
+        if dtype not in self._causal:
+            longest = max((piece.prompt + piece.longest for piece in self.pieces), default=0)
+            shape = (QUERIES, longest + QUERIES)
+            hidden = torch.full(shape, -torch.inf, dtype=dtype, device=self.device)
+            self._causal[dtype] = hidden.triu_(longest + 1)
+        return self._causal[dtype]
 
     @cached_property
     def places(self) -> Tensor:
@@ -145,7 +157,9 @@ def _similar(found: _Segments) -> Iterator[_Segments]:
         new_exact = exact + length * (prompt_length + length)
         count = len(members) + 1
         padded = count * new_longest * (new_prompt + new_longest)
-        fits = count * (new_prompt + new_longest) <= KEYS
+        fits = count * (new_prompt + new_longest) <= KEYS and (
+            prompt == prompt_length or padded <= MASKED
+        )
         if members and not (fits and padded <= (1 + PADDING) * new_exact + CALL):
             yield found.take(np.array(members))
             members, new_longest, new_prompt = [], length, prompt_length
@@ -177,7 +191,9 @@ class _Piece:
         keys = np.concatenate((seen, own), axis=1)
         self.keys = torch.from_numpy(keys.ravel()).to(self.device) if self.prompt else self.queries
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, causal: Tensor
+    ) -> Tensor:
         """Outputs for all queries of the piece, ``[segments × longest, heads, head size]``."""
         count = len(self.members.start)
         queries = _gather(query, self.queries).unflatten(0, (count, -1)).transpose(1, 2)
@@ -204,26 +220,26 @@ class _Piece:
                     queries[:, :, start:stop],
                     keys[:, :, : self.prompt + stop],
                     values[:, :, : self.prompt + stop],
-                    attn_mask=self._mask(start, stop, query.dtype),
+                    attn_mask=self._mask(start, stop, causal),
                     scale=scale,
                     enable_gqa=grouped,
                 )
             )
         return torch.cat(parts, dim=2).transpose(1, 2).flatten(0, 1)
 
-    def _mask(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    def _mask(self, start: int, stop: int, causal: Tensor) -> Tensor:
         """What is added to the logits of some queries; the same for all layers of a forward."""
-        if (start, dtype) not in self._masks:
-            key = torch.arange(self.prompt + stop, device=self.device)
-            query = torch.arange(start, stop, device=self.device)
-            hidden = key > self.prompt + query[:, None]
-            lengths = torch.from_numpy(self.members.prompt_length).to(self.device)
-            if (self.members.prompt_length < self.prompt).any():
-                padding = (key >= lengths[:, None]) & (key < self.prompt)
-                hidden = hidden | padding[:, None, None]
-            mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
-            self._masks[start, dtype] = mask.masked_fill_(hidden, -torch.inf)
-        return self._masks[start, dtype]
+        right = causal.shape[1] - len(causal) + stop - start
+        mask = causal[: stop - start, right - self.prompt - stop : right]
+        lengths = self.members.prompt_length
+        if (lengths == self.prompt).all():
+            return mask
+        if (start, mask.dtype) not in self._masks:
+            key = np.arange(self.prompt + stop)
+            padding = (key >= lengths[:, None]) & (key < self.prompt)
+            hidden = torch.from_numpy(padding).to(self.device)[:, None, None]
+            self._masks[start, mask.dtype] = mask.masked_fill(hidden, -torch.inf)
+        return self._masks[start, mask.dtype]
 
 
 def _padded(start: np.ndarray, length: np.ndarray, longest: int) -> np.ndarray:
@@ -276,7 +292,8 @@ def attend(
         outputs = _attend_sequences(query, key, value, layout, scale)
     else:
         nothing = value.new_zeros((1, query.shape[1], value.shape[2]))
-        pieces = [piece.attend(query, key, value, scale) for piece in layout.pieces]
+        causal = layout.causal(query.dtype)
+        pieces = [piece.attend(query, key, value, scale, causal) for piece in layout.pieces]
         outputs = _gather(torch.cat([nothing, *pieces]), layout.places)
     return outputs.unflatten(0, layout.shape)
 
