@@ -179,6 +179,35 @@ class TestArgumentsOfVarlen:
         real = batch.document_id >= 0
         assert torch.equal(seen.view(*real.shape, longest)[real], dense_mask(batch)[:, 0][real])
 
+    @settings(deadline=None, max_examples=20)
+    @given(LENGTHS, st.none() | st.integers(84, 200), st.sampled_from([1, 2, 4]))
+    def test_one_call_with_them_gives_what_the_mask_gives(self, lengths, pack_length, key_heads):
+        """With what torch documents of its kernel, which computes on a GPU alone."""
+
+        def documented(
+            query, key, value, query_bounds, key_bounds, longest_query, longest_key,
+            *, scale, window_size, enable_gqa=False,
+        ):  # fmt: skip
+            assert window_size == (-1, 0)
+            assert enable_gqa == (query.shape[1] != key.shape[1])
+            outputs = []
+            bounds = (itertools.pairwise(b.tolist()) for b in (query_bounds, key_bounds))
+            for (start, stop), (first, last) in zip(*bounds, strict=True):
+                mask = torch.ones(stop - start, last - first).tril(last - first - stop + start)
+                parts = (query[start:stop], key[first:last], value[first:last])
+                outputs.append(
+                    scaled_dot_product_attention(
+                        *(part.transpose(0, 1)[None] for part in parts),
+                        attn_mask=mask.bool(), scale=scale, enable_gqa=enable_gqa,
+                    )[0].transpose(0, 1)
+                )  # fmt: skip
+            return torch.cat(outputs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shared_prefix, "varlen_attn", documented)
+            patch.setattr(shared_prefix, "_takes_sequences", lambda query, value: True)
+            assert_same(rows_of([(4, [3, 2]), *lengths], pack_length), key_heads=key_heads)
+
 
 class TestInAModel:
     def test_it_reaches_every_layer_once(self, monkeypatch):
