@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from small_llama import SMALL, WORDS
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 from transformers import (
@@ -22,10 +23,17 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
+from posttrain.models import reward_model
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import forward_scores, score, score_head
 from posttrain.rows import attention
-from posttrain.rows.attention import block_mask, dense_mask, mask_arguments, mask_for
+from posttrain.rows.attention import (
+    block_mask,
+    dense_mask,
+    mask_arguments,
+    mask_for,
+    share_prefixes,
+)
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.packing import pack_sequences
 from posttrain.rows.tokenization import TokenizedGroup
@@ -305,6 +313,76 @@ def test_local_attention_that_counts_along_the_row_is_refused():
         ValueError, match=r"GPTNeoFor.* has layers of type local.*--layout separate"
     ):
         mask_for(model, batch)
+
+
+class TestSharingPrefixes:
+    def test_it_is_the_default_of_a_llama_and_others_are_as_asked_for(self, grouped_checkpoint):
+        for asked_for, expected in (
+            (None, "shared_prefix"),
+            ("shared_prefix", "shared_prefix"),
+            ("sdpa", "sdpa"),
+            ("eager", "eager"),
+        ):
+            model, _ = reward_model.load(grouped_checkpoint, attention=asked_for)
+            assert model.config._attn_implementation == expected
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"sliding_window": 8}, "sliding window"),
+            ({"attention_dropout": 0.1}, "dropout"),
+            ({"attn_logit_softcapping": 50.0}, "caps logits"),
+            ({"layer_types": ["chunked_attention"] * 2}, "layers of type chunked_attention"),
+        ],
+        ids=str,
+    )
+    def test_other_rules_keep_their_mask(self, own_model, caplog, change, reason):
+        own_model.set_attn_implementation("sdpa")
+        for name, value in change.items():
+            setattr(own_model.config, name, value)
+        with caplog.at_level("INFO", "posttrain"):
+            share_prefixes(own_model)
+        assert reason in caplog.text
+        assert own_model.config._attn_implementation == "sdpa"
+        with pytest.raises(ValueError, match=f"shared_prefix' is not for Llama.*{reason}"):
+            share_prefixes(own_model, asked_for=True)
+
+    def test_a_model_that_is_changed_later_gets_a_mask(self, own_model):
+        batch = lay_out([PAIR], EXACT, pad_token_id=0)
+        own_model.config.attention_dropout = 0.1
+        assert torch.equal(mask_for(own_model, batch), dense_mask(batch))
+
+    @pytest.mark.parametrize("name", ["Mistral", "Gemma2", "Qwen2"])
+    def test_models_with_a_window_keep_theirs(self, name):
+        model = sliding(name)
+        before = model.config._attn_implementation
+        share_prefixes(model)
+        assert model.config._attn_implementation == before
+
+    def test_code_of_its_own_is_kept(self):
+        model = GPTNeoForSequenceClassification(
+            GPTNeoConfig(
+                vocab_size=WORDS, hidden_size=32, num_layers=2, num_heads=2, num_labels=1,
+                pad_token_id=0, attention_types=[[["global"], 2]],
+            )
+        )  # fmt: skip
+        model._supports_attention_backend = False
+        with pytest.raises(ValueError, match="attention with code of its own"):
+            share_prefixes(model, asked_for=True)
+
+    def test_an_adapted_model_scores_as_in_separate_rows(self, own_model):
+        adapted = get_peft_model(own_model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+        torch.manual_seed(0)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter)
+        groups = many_groups(12, seed=0)
+        with torch.no_grad():
+            exact, separate = (
+                forward_scores(adapted, lay_out(groups, layout, pad_token_id=0))
+                for layout in (EXACT, SEPARATE)
+            )
+        torch.testing.assert_close(exact, separate, rtol=0, atol=1e-10)
 
 
 def sliding(name):

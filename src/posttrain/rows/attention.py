@@ -180,8 +180,8 @@ def share_prefixes(model: PreTrainedModel, *, asked_for: bool = False) -> None:
     name = type(model).__name__
     try:
         reason = why_dense(model)
-    except UserError:
-        reason = "it has layers that follow no mask"
+    except UserError as error:
+        reason = str(error)
     if reason is None and not asked_for and _implementation(model) != "sdpa":
         reason = f"its attention is {_implementation(model)}"
     if reason is None:
