@@ -21,12 +21,12 @@ from transformers import (
     MptForSequenceClassification,
 )
 
-from posttrain.models import exactness, reward_model
+from posttrain.models import exactness
 from posttrain.models.exactness import check_exact
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import response_states
 from posttrain.rows import attention
-from posttrain.rows.attention import dense_mask, mask_for
+from posttrain.rows.attention import dense_mask, mask_arguments
 from posttrain.rows.layout import LAYOUTS
 
 
@@ -61,11 +61,11 @@ def without(*names):
     """``response_states`` of a model that ignores the mask or the positions."""
 
     def ignoring(model, batch):
-        mask = mask_for(model, batch)
+        arguments = mask_arguments(model, batch)
         hidden = model.model(
             input_ids=batch.input_ids,
-            attention_mask=None if "mask" in names else mask,
             position_ids=None if "positions" in names else batch.position_ids,
+            **({} if "mask" in names else arguments),
         ).last_hidden_state
         return hidden.flatten(0, 1)[batch.score_index]
 
@@ -114,7 +114,7 @@ def leaking(monkeypatch):
 
 
 class TestCheckExact:
-    @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+    @pytest.mark.parametrize("implementation", ["shared_prefix", "sdpa", "eager"])
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("name", ["trained", "grouped"])
     def test_a_llama_passes(self, load, name, dtype, implementation):
@@ -128,10 +128,24 @@ class TestCheckExact:
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_a_model_that_ignores_the_mask_is_refused(self, load, monkeypatch, dtype):
-        monkeypatch.setattr(reward_model, "mask_for", lambda model, batch: None)
+        monkeypatch.setattr(attention, "mask_for", lambda model, batch: None)
         expected = "LlamaForSequenceClassification does not keep responses in one row apart"
         with pytest.raises(ValueError, match=expected):
             check_exact(load("trained", dtype), pad_token_id=0)
+
+    @pytest.mark.parametrize("number", [0, 1])
+    def test_one_layer_that_ignores_what_lies_where_is_refused(self, own_model, number):
+        """Attention in two pieces has to reach every layer."""
+        check_exact(own_model, pad_token_id=0)
+        layer = own_model.model.layers[number].self_attn
+
+        def ignore(_module, arguments, named):
+            named.pop("shared_prefix", None)
+            return arguments, named | {"attention_mask": None}
+
+        layer.register_forward_pre_hook(ignore, with_kwargs=True)
+        with pytest.raises(ValueError, match="does not keep responses in one row apart"):
+            check_exact(own_model, pad_token_id=0)
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_a_model_that_ignores_positions_is_refused(self, load, dtype):
@@ -237,7 +251,7 @@ class TestCheckExact:
         own_model.model.register_forward_pre_hook(
             lambda _module, arguments, named: (
                 arguments,
-                named | {"attention_mask": None, "position_ids": None},
+                named | dict.fromkeys(("attention_mask", "position_ids", "shared_prefix")),
             ),
             with_kwargs=True,
         )

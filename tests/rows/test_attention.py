@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from small_llama import SMALL, WORDS
 from torch.nn.attention.flex_attention import BlockMask, create_mask
 from transformers import (
@@ -25,7 +26,14 @@ from transformers import (
 from posttrain.models import reward_model
 from posttrain.models.float64 import compute_in_double
 from posttrain.models.reward_model import forward_scores, score, score_head
-from posttrain.rows.attention import block_mask, dense_mask, kernel_options, mask_for
+from posttrain.rows import attention
+from posttrain.rows.attention import (
+    block_mask,
+    dense_mask,
+    mask_arguments,
+    mask_for,
+    share_prefixes,
+)
 from posttrain.rows.layout import LAYOUTS, Layout, lay_out
 from posttrain.rows.packing import pack_sequences
 from posttrain.rows.tokenization import TokenizedGroup
@@ -62,10 +70,17 @@ PAIR = TokenizedGroup((5, 6), ((7,), (8, 9)))
 DRAWN = [PAIR, TokenizedGroup((1,), ((2,),)), TokenizedGroup((1, 2), ((3, 4), (5,), (6, 7, 8)))]
 
 
-@pytest.fixture(scope="module", params=["trained", "grouped"])
+@pytest.fixture(
+    scope="module",
+    params=[("trained", "shared_prefix"), ("grouped", "shared_prefix"), ("grouped", "sdpa")],
+    ids="-".join,
+)
 def model(request, load):
     """A model in float64 that no test changes."""
-    return load(request.param)
+    name, implementation = request.param
+    model = load(name)
+    model.set_attn_implementation(implementation)
+    return model
 
 
 @pytest.fixture
@@ -224,19 +239,27 @@ class TestMasks:
 
 
 class TestMaskForAModel:
-    def test_only_flex_attention_is_told_which_kernel_to_take(self):
+    @torch.no_grad()
+    def test_only_flex_attention_is_told_which_kernel_to_take(self, own_model):
         """Its kernel for decoding, which short rows would get, cannot be compiled for all heads."""
         batch = lay_out([PAIR], EXACT, pad_token_id=0)
-        forced = {"kernel_options": {"FORCE_USE_FLEX_ATTENTION": True}}
-        assert kernel_options(block_mask(batch)) == forced
-        assert kernel_options(dense_mask(batch)) == kernel_options(None) == {}
+        told = {
+            "flex_attention": {"attention_mask", "kernel_options"},
+            "sdpa": {"attention_mask"},
+            "shared_prefix": {"attention_mask", "shared_prefix"},
+        }
+        for implementation, names in told.items():
+            own_model.set_attn_implementation(implementation)
+            assert mask_arguments(own_model, batch).keys() == names
+        plain = lay_out([PAIR], SEPARATE, pad_token_id=0)
+        assert mask_arguments(own_model, plain) == {"attention_mask": None}
 
     @pytest.fixture
     def batch(self):
         return lay_out(DRAWN, EXACT, pad_token_id=0, pack_length=8)
 
     def test_sdpa_gets_a_boolean_mask(self, own_model, batch):
-        assert own_model.config._attn_implementation == "sdpa"
+        own_model.set_attn_implementation("sdpa")
         assert torch.equal(mask_for(own_model, batch), dense_mask(batch))
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -290,6 +313,76 @@ def test_local_attention_that_counts_along_the_row_is_refused():
         ValueError, match=r"GPTNeoFor.* has layers of type local.*--layout separate"
     ):
         mask_for(model, batch)
+
+
+class TestSharingPrefixes:
+    def test_it_is_the_default_of_a_llama_and_others_are_as_asked_for(self, grouped_checkpoint):
+        for asked_for, expected in (
+            (None, "shared_prefix"),
+            ("shared_prefix", "shared_prefix"),
+            ("sdpa", "sdpa"),
+            ("eager", "eager"),
+        ):
+            model, _ = reward_model.load(grouped_checkpoint, attention=asked_for)
+            assert model.config._attn_implementation == expected
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"sliding_window": 8}, "sliding window"),
+            ({"attention_dropout": 0.1}, "dropout"),
+            ({"attn_logit_softcapping": 50.0}, "caps logits"),
+            ({"layer_types": ["chunked_attention"] * 2}, "layers of type chunked_attention"),
+        ],
+        ids=str,
+    )
+    def test_other_rules_keep_their_mask(self, own_model, caplog, change, reason):
+        own_model.set_attn_implementation("sdpa")
+        for name, value in change.items():
+            setattr(own_model.config, name, value)
+        with caplog.at_level("INFO", "posttrain"):
+            share_prefixes(own_model)
+        assert reason in caplog.text
+        assert own_model.config._attn_implementation == "sdpa"
+        with pytest.raises(ValueError, match=f"shared_prefix' is not for Llama.*{reason}"):
+            share_prefixes(own_model, asked_for=True)
+
+    def test_a_model_that_is_changed_later_gets_a_mask(self, own_model):
+        batch = lay_out([PAIR], EXACT, pad_token_id=0)
+        own_model.config.attention_dropout = 0.1
+        assert torch.equal(mask_for(own_model, batch), dense_mask(batch))
+
+    @pytest.mark.parametrize("name", ["Mistral", "Gemma2", "Qwen2"])
+    def test_models_with_a_window_keep_theirs(self, name):
+        model = sliding(name)
+        before = model.config._attn_implementation
+        share_prefixes(model)
+        assert model.config._attn_implementation == before
+
+    def test_code_of_its_own_is_kept(self):
+        model = GPTNeoForSequenceClassification(
+            GPTNeoConfig(
+                vocab_size=WORDS, hidden_size=32, num_layers=2, num_heads=2, num_labels=1,
+                pad_token_id=0, attention_types=[[["global"], 2]],
+            )
+        )  # fmt: skip
+        model._supports_attention_backend = False
+        with pytest.raises(ValueError, match="attention with code of its own"):
+            share_prefixes(model, asked_for=True)
+
+    def test_an_adapted_model_scores_as_in_separate_rows(self, own_model):
+        adapted = get_peft_model(own_model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+        torch.manual_seed(0)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter)
+        groups = many_groups(12, seed=0)
+        with torch.no_grad():
+            exact, separate = (
+                forward_scores(adapted, lay_out(groups, layout, pad_token_id=0))
+                for layout in (EXACT, SEPARATE)
+            )
+        torch.testing.assert_close(exact, separate, rtol=0, atol=1e-10)
 
 
 def sliding(name):
@@ -347,6 +440,7 @@ class TestSlidingWindows:
         batch = lay_out([PAIR], EXACT, pad_token_id=0)
         model = Qwen2ForSequenceClassification(Qwen2Config(**SMALL, sliding_window=2))
         assert torch.equal(mask_for(model, batch), dense_mask(batch))
+        own_model.set_attn_implementation("sdpa")
         own_model.config.sliding_window = 2
         own_model.config.use_sliding_window = False
         assert torch.equal(mask_for(own_model, batch), dense_mask(batch))
@@ -434,7 +528,7 @@ class TestExactScores:
 
     @pytest.mark.parametrize("pack_length", [None, 120])
     def test_positions_without_a_mask_are_far_off(self, model, monkeypatch, pack_length):
-        monkeypatch.setattr(reward_model, "mask_for", lambda model, batch: None)
+        monkeypatch.setattr(attention, "mask_for", lambda model, batch: None)
         groups = many_groups(12, seed=0)
         scores = score(model, groups, pad_token_id=0, layout=EXACT, pack_length=pack_length)
         assert (scores - alone(model, groups)).abs().max() > 1e-3
@@ -450,7 +544,7 @@ class TestExactScores:
 
     def test_a_boolean_mask_hides_nothing_from_eager_attention(self, own_model, monkeypatch):
         own_model.set_attn_implementation("eager")
-        monkeypatch.setattr(reward_model, "mask_for", lambda model, batch: dense_mask(batch))
+        monkeypatch.setattr(attention, "mask_for", lambda model, batch: dense_mask(batch))
         groups = many_groups(12, seed=0)
         scores = score(own_model, groups, pad_token_id=0, layout=EXACT)
         assert (scores - alone(own_model, groups)).abs().max() > 1e-3

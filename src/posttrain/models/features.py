@@ -15,7 +15,7 @@ from transformers import AutoModel, PreTrainedModel
 from posttrain.errors import UserError
 from posttrain.models.architecture import after_layers, layers_of
 from posttrain.models.loading import contents
-from posttrain.rows.attention import mask_for
+from posttrain.rows.attention import mask_arguments, share_prefixes
 from posttrain.rows.layout import LAYOUTS, lay_out
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.storage import cache
@@ -105,6 +105,7 @@ def _compute_features(
     checkpoint: Path, rows: Sequence[TokenizedGroup], settings: FeatureSettings, batch_tokens: int
 ) -> Tensor:
     model = AutoModel.from_pretrained(checkpoint).eval()
+    share_prefixes(model)
     owner, name = layers_of(model)
     layers: Any = getattr(owner, name)
     if not 1 <= settings.layer <= len(layers):
@@ -136,9 +137,9 @@ def _pool(model: PreTrainedModel, rows: Sequence[TokenizedGroup], pooling: Pooli
     batch = lay_out(rows, LAYOUTS["exact"], pad_token_id=0)
     hidden = model(
         input_ids=batch.input_ids,
-        attention_mask=mask_for(model, batch),
         position_ids=batch.position_ids,
         use_cache=False,
+        **mask_arguments(model, batch),
     ).last_hidden_state.float()
     if pooling == "last":
         return hidden.flatten(0, 1)[batch.score_index]

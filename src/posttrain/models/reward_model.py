@@ -18,8 +18,9 @@ from posttrain.errors import UserError
 from posttrain.models.architecture import check_decoder, vocabulary_size
 from posttrain.models.loading import load_classifier, load_tokenizer
 from posttrain.models.rotary import rope_side
-from posttrain.rows.attention import kernel_options, mask_for
+from posttrain.rows.attention import mask_arguments, share_prefixes
 from posttrain.rows.layout import LAYOUTS, Layout, RowBatch, lay_out
+from posttrain.rows.shared_prefix import NAME as SHARED_PREFIX
 from posttrain.rows.tokenization import TokenizedGroup, UnreadableError, tokenize_group
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def load(
             has, with weights in safetensors (see :mod:`.models.loading`).
         seed: Seeds the score head.
         dtype: Precision of the weights; default as stored. The score head is at least float32.
-        attention: Attention implementation, by transformers' names; default transformers' own.
+        attention: Attention implementation, by transformers' names; default ``shared_prefix``
+            where the model can (:func:`.rows.attention.share_prefixes`), else transformers' own.
         pad_token: Padding token, for a tokenizer that has none or one that ends responses. The
             model's ``stored_pad_token_id`` is the one that its checkpoint names, or None.
         chat_template: Chat template, for a tokenizer that has none.
@@ -59,10 +61,16 @@ def load(
     """
     tokenizer = load_tokenizer(checkpoint, pad_token, chat_template)
     model: Any
+    shared = attention == SHARED_PREFIX
     model, report = load_classifier(
-        checkpoint, seed=seed, dtype=dtype or "auto", attn_implementation=attention
+        checkpoint,
+        seed=seed,
+        dtype=dtype or "auto",
+        attn_implementation=None if shared else attention,
     )
     check_decoder(model)
+    if shared or attention is None:
+        share_prefixes(model, asked_for=shared)
     missing = [name for name in report.lacking if not name.startswith("score.")]
     if missing:
         raise UserError(
@@ -216,13 +224,11 @@ def forward_scores(model: Any, batch: RowBatch) -> Tensor:
         UserError: As for :func:`score_head` and :func:`.rows.attention.mask_for`.
     """
     inner = extract_model_from_parallel(model, keep_torch_compile=False)
-    mask = mask_for(stock_model(accept_rows(inner)), batch)
     return model(
         input_ids=batch.input_ids,
-        attention_mask=mask,
         position_ids=batch.position_ids,
         score_index=batch.score_index,
-        **kernel_options(mask),
+        **mask_arguments(stock_model(accept_rows(inner)), batch),
     )
 
 
@@ -236,13 +242,11 @@ def response_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
         UserError: As for :func:`.rows.attention.mask_for`.
     """
     stock = stock_model(model)
-    mask = mask_for(stock, batch)
     states = stock.base_model(
         input_ids=batch.input_ids,
-        attention_mask=mask,
         position_ids=batch.position_ids,
         use_cache=False,
-        **kernel_options(mask),
+        **mask_arguments(stock, batch),
     ).last_hidden_state
     return states.flatten(0, 1)[batch.score_index]
 

@@ -1,5 +1,6 @@
 """Who sees whom in a row, given to a model in the form that its attention understands."""
 
+import logging
 from typing import Any
 
 import torch
@@ -8,10 +9,16 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import PreTrainedModel
 
 from posttrain.errors import UserError
+from posttrain.rows import shared_prefix
 from posttrain.rows.layout import RowBatch
+from posttrain.rows.shared_prefix import SharedPrefix
+
+logger = logging.getLogger(__name__)
 
 #: What to do where a model cannot keep apart what shares a row.
 REMEDY = "use --layout separate without --pack_length"
+#: Where a model cannot take attention in two pieces.
+OTHERS = "take --attention sdpa or eager"
 
 
 def sees(
@@ -79,27 +86,36 @@ def _structure(batch: RowBatch) -> tuple[Tensor, Tensor, Tensor]:
     return batch.document_id, batch.segment_id, batch.position_ids
 
 
-#: What a model takes as ``attention_mask``; with two kinds of layers a mask for each, by its name.
-Mask = Tensor | BlockMask | dict[str, Any] | None
+#: What :func:`mask_for` gives; with two kinds of layers a mask for each, by its name.
+Mask = Tensor | BlockMask | SharedPrefix | dict[str, Any] | None
 
 
-def kernel_options(mask: Mask) -> dict[str, Any]:
-    """What to pass to a model beside a mask of :func:`mask_for`, so that it can be computed."""
+def mask_arguments(model: PreTrainedModel, batch: RowBatch) -> dict[str, Any]:
+    """Arguments of a model's forward, by name, that make it follow the rule (:func:`mask_for`).
+
+    Raises:
+        UserError: As for :func:`mask_for`.
+    """
+    mask = mask_for(model, batch)
+    if isinstance(mask, SharedPrefix):
+        return {"attention_mask": mask.placeholder, "shared_prefix": mask}
+    arguments: dict[str, Any] = {"attention_mask": mask}
     # For rows of fewer than 128 tokens without gradients, FlexAttention would take its kernel for
     # decoding, which on a GPU cannot be compiled for every model (not for Llama-3.2-1B's heads).
     masks = mask.values() if isinstance(mask, dict) else (mask,)
     if any(isinstance(one, BlockMask) for one in masks):
-        return {"kernel_options": {"FORCE_USE_FLEX_ATTENTION": True}}
-    return {}
+        arguments["kernel_options"] = {"FORCE_USE_FLEX_ATTENTION": True}
+    return arguments
 
 
 def mask_for(model: PreTrainedModel, batch: RowBatch) -> Mask:
-    """The mask to pass as ``attention_mask`` so that ``model`` follows the rule.
+    """The mask with which ``model`` follows the rule.
 
     None for plain sequences: causal attention alone is right for them, and right padding is seen by
-    no other token. Otherwise a boolean mask for ``sdpa``, an additive one for ``eager``, or a
-    ``BlockMask`` for ``flex_attention``. Layers with a sliding window get a mask with that window,
-    in positions; a model that has such layers beside full ones gets both, by the kind of layer.
+    no other token. Otherwise a boolean mask for ``sdpa``, an additive one for ``eager``, a
+    ``BlockMask`` for ``flex_attention``, or for ``shared_prefix`` what lies where. Layers with a
+    sliding window get a mask with that window, in positions; a model that has such layers beside
+    full ones gets both, by the kind of layer.
 
     Raises:
         UserError: If the model's attention cannot follow the rule, as flash attention and other
@@ -111,9 +127,14 @@ def mask_for(model: PreTrainedModel, batch: RowBatch) -> Mask:
     return masks if len(masks) > 1 else masks.popitem()[1]
 
 
-def _mask(model: PreTrainedModel, batch: RowBatch, window: int | None) -> Tensor | BlockMask:
-    implementation = model.config.get_text_config()._attn_implementation
-    if implementation == "sdpa":
+def _mask(
+    model: PreTrainedModel, batch: RowBatch, window: int | None
+) -> Tensor | BlockMask | SharedPrefix:
+    implementation = _implementation(model)
+    if implementation == shared_prefix.NAME and why_dense(model) is None:
+        document, segment, _ = _structure(batch)
+        return SharedPrefix(document, segment)
+    if implementation in ("sdpa", shared_prefix.NAME):
         return dense_mask(batch, window)
     if implementation == "eager":
         # A boolean mask would be added to the logits as 0 and 1, and hide nothing.
@@ -130,6 +151,51 @@ def _mask(model: PreTrainedModel, batch: RowBatch, window: int | None) -> Tensor
         f"attention implementation {implementation!r} cannot keep responses or groups in one row "
         f"apart; take --attention sdpa, eager or flex_attention, or {REMEDY}"
     )
+
+
+def why_dense(model: PreTrainedModel) -> str | None:
+    """Why a model cannot take attention in two pieces (:mod:`.shared_prefix`); None: it can."""
+    config: Any = model.config.get_text_config()
+    if not model._supports_attention_backend:
+        return "it computes attention with code of its own"
+    if any(window is not None for window in _windows(model).values()):
+        return "its attention has a sliding window"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "its attention caps logits"
+    names = [name for name in vars(config) if "att" in name and "drop" in name]
+    if any(getattr(config, name) for name in names):
+        return "its attention has dropout"
+    return None
+
+
+def share_prefixes(model: PreTrainedModel, *, asked_for: bool = False) -> None:
+    """Let a model compute shared rows as :mod:`.shared_prefix` does, where it can.
+
+    Plain sequences, and what is saved, stay as with transformers' ``sdpa``. A model that cannot
+    keeps its attention, which one line says.
+
+    Raises:
+        UserError: If it cannot, and is ``asked_for``.
+    """
+    name = type(model).__name__
+    try:
+        reason = why_dense(model)
+    except UserError as error:
+        reason = str(error)
+    if reason is None and not asked_for and _implementation(model) != "sdpa":
+        reason = f"its attention is {_implementation(model)}"
+    if reason is None:
+        model.set_attn_implementation(shared_prefix.NAME)
+    elif asked_for:
+        raise UserError(f"attention {shared_prefix.NAME!r} is not for {name}: {reason}; {OTHERS}")
+    else:
+        logger.info(
+            "rows that responses share get a mask for every two tokens, for %s: %s", name, reason
+        )
+
+
+def _implementation(model: PreTrainedModel) -> str:
+    return model.config.get_text_config()._attn_implementation
 
 
 def _windows(model: PreTrainedModel) -> dict[str, int | None]:
