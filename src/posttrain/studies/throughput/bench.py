@@ -32,13 +32,13 @@ CPU_DEFAULTS = {
     "response_tokens": 48,
     "pack_length": 1024,
     "dtype": "float32",
-    "attention": "sdpa",
+    "attention": "shared_prefix",
 }
 CUDA_DEFAULTS = {
     "response_tokens": 284,
     "pack_length": 8192,
     "dtype": "bfloat16",
-    "attention": "flex_attention",
+    "attention": "shared_prefix",
 }
 #: A checkpoint of this name is no checkpoint: it stands for :func:`random_llama`.
 RANDOM_LLAMA = "llama-1b"
@@ -76,9 +76,8 @@ class ThroughputSettings:
     dtype: Literal["float32", "bfloat16"] = setting(
         None, "Precision of the weights; default float32, on CUDA bfloat16."
     )
-    attention: Literal["sdpa", "flex_attention"] = setting(
-        None,
-        "Attention of rows with a mask, default sdpa, on CUDA flex_attention; others use sdpa.",
+    attention: Literal["sdpa", "flex_attention", "shared_prefix"] = setting(
+        None, "Attention of rows with a mask, default shared_prefix; others use sdpa."
     )
     memory: bool = setting(True, "Measure peak memory too.")
     memory_ratio: float = setting(2.67, "The ratio at which to measure it.")
