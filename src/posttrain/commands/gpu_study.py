@@ -223,12 +223,12 @@ def _cuda_tests(folder: Path) -> str:
     """The tests of attention that need a GPU, in a process of their own."""
     # Without what other tests need: fixtures, and the options of the whole suite.
     command = [sys.executable, "-m", "pytest", "--noconftest", "-o", "addopts=", "-q"]
-    file = ROOT / "tests" / "rows" / "test_shared_prefix_cuda.py"
+    tests = ROOT / "tests" / "rows" / "test_shared_prefix_cuda.py"
     path = os.pathsep.join(
         filter(None, [str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH")])
     )
     done = subprocess.run(
-        [*command, str(file)], cwd=ROOT, capture_output=True, text=True, timeout=150,
+        [*command, str(tests)], cwd=ROOT, capture_output=True, text=True, timeout=150,
         env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
     text = done.stdout + done.stderr
