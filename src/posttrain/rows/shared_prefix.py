@@ -231,6 +231,9 @@ class _Piece:
         """What is added to the logits of some queries; the same for all layers of a forward."""
         right = causal.shape[1] - len(causal) + stop - start
         mask = causal[: stop - start, right - self.prompt - stop : right]
+        if mask.is_cuda:
+            # Kernels there read masks from aligned addresses.
+            mask = mask.clone()
         lengths = self.members.prompt_length
         if (lengths == self.prompt).all():
             return mask
