@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from posttrain.evidence.style import WIDTH, interval_line, panels
-from posttrain.studies.packing.keys import OrderMetric, RowName
+from posttrain.studies.packing.keys import OrderMetric, RowName, Speed, Way
 from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
 from posttrain.studies.packing.pictures import Picture
-from posttrain.studies.throughput.keys import Speed
 
 #: What a cell of a mask picture says, and its colour.
 SEEN = {
