@@ -53,7 +53,7 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         f"responses decides the ranking of {listing(flips)}. Without shuffling, the model reads "
         f"the answer off the slot: trained so, accuracy over both orders falls to "
         f"{listing(ranked)}. What large models learn from much more data is not measured here.\n\n"
-        f"**What does it cost and save?** {in_words(ordered(speed)[0])}"
+        f"**What does it cost and save?** {' '.join(map(in_words, ordered(speed)))}"
     )
 
 

@@ -2,54 +2,41 @@
 
 import pandas as pd
 
-from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
-from posttrain.evidence.verdicts import PERCENT
+from posttrain.evidence.verdicts import PERCENT, listing
 from posttrain.studies.packing.keys import Speed, Way
-
-#: Name of the records' study.
-STUDY = "throughput"
-#: Workloads at Llama 3's lengths, and their words.
-AT_LLAMA3 = {"pairs": "pairs", "triples": "triples", "five": "all ten pairs of five responses"}
 
 
 def in_words(record: Record) -> str:
-    """What is saved at Llama 3's lengths and on sets of human preferences, in a few sentences."""
-    table, workloads = record.tables["speed"], record.tables["workloads"].set_index("workload")
-
-    def factor(workload: str, method: str, metric: str) -> str:
-        where = {"workload": workload, "method": method, "metric": metric}
-        return f"{estimate(table, **where)[0]:.2f}"
-
-    given = [name for name in AT_LLAMA3 if name in workloads.index]
-    best = {name: Way.MERGED if _has(table, name, Way.MERGED) else Way.DENSE for name in given}
-    fixed = "; ".join(
-        f"{AT_LLAMA3[name]} {factor(name, best[name], Speed.OVER_SEPARATE)} and "
-        f"{factor(name, best[name], Speed.OVER_TRL)} times"
-        for name in given
-    )
-    size = workloads.loc[given[0]]
+    """How many times as fast as others merged exact rows train, in a sentence or two."""
+    table = record.tables["speed"]
+    merged = table[table["method"] == Way.MERGED].set_index(["workload", "metric"])["estimate"]
+    kinds = record.tables["workloads"].set_index("workload")["kind"]
+    of_trl = {
+        name: f"{merged[name, Speed.OVER_TRL]:.2f}"
+        for name in kinds.index
+        if (name, Speed.OVER_TRL) in merged.index
+    }
+    told = [
+        f"{words} ({of_trl[name]} times as fast as TRL's RewardTrainer, "
+        f"{merged[name, Speed.OVER_SEPARATE]:.2f} times as fast as separate rows)"
+        for name, words in AT_LLAMA3.items()
+        if name in of_trl and (name, Speed.OVER_SEPARATE) in merged.index
+    ]
     words = (
-        f"With prompts of {size['prompt tokens']:.0f} tokens and responses of "
-        f"{size['response tokens']:.0f}, on a {record.environment['device']} with "
-        f"`{record.settings['checkpoint']}`, exact rows train as many times as fast as separate "
-        "rows, and as TRL's RewardTrainer, which computes two full rows for each pair: "
-        f"{fixed} (medians of {size['rounds']} rounds)."
+        f"On a {record.environment['device']} with `{record.settings['checkpoint']}`, exact rows "
+        "with each response of a prompt once train"
     )
-    sets = [name for name in workloads.index if workloads["kind"][name] == "data set"]
+    found = f"{words} at Llama 3's lengths {listing(told)}." if told else ""
+    sets = [f"{of_trl[name]} times on `{name}`" for name in of_trl if kinds[name] == "data set"]
     if sets:
-        told = ", ".join(
-            f"{factor(name, Way.MERGED, Speed.OVER_TRL)} times on `{name}`" for name in sets
+        start = (
+            "On sets of human preferences they are as much faster than TRL's:"
+            if told
+            else (f"{words} faster than TRL's RewardTrainer:")
         )
-        words += (
-            " On human preferences, where the same responses are compared again and again, "
-            f"computing each once is faster than TRL by far: {told}."
-        )
-    return words
-
-
-def _has(table: pd.DataFrame, workload: str, method: str) -> bool:
-    return bool(((table["workload"] == workload) & (table["method"] == method)).any())
+        found += f" {start} {listing(sets)}."
+    return found.strip()
 
 
 def conditions(record: Record) -> str:
