@@ -231,11 +231,19 @@ def gptj(tiny_checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_without_a_setting_attention_is_one_that_the_class_has(gptj, tiny_checkpoint, gpu):
+def test_without_a_setting_attention_is_one_that_the_class_has(
+    gptj, tiny_checkpoint, tmp_path, gpu
+):
     rows = RowSettings(layout="exact")
+    # Attention with dropout cannot be computed in two pieces.
+    model, tokenizer = load_model(ModelSettings(model=str(tiny_checkpoint)), rows, seed=0, gpu=gpu)
+    model.config.attention_dropout = 0.1
+    model.save_pretrained(tmp_path / "dropout")
+    tokenizer.save_pretrained(tmp_path / "dropout")
     for folder, expected in (
         (gptj, "eager"),
-        (tiny_checkpoint, "flex_attention" if gpu else "sdpa"),
+        (tiny_checkpoint, "shared_prefix"),
+        (tmp_path / "dropout", "flex_attention" if gpu else "sdpa"),
     ):
         model, _ = load_model(ModelSettings(model=str(folder)), rows, seed=0, gpu=gpu)
         assert model.config._attn_implementation == expected

@@ -22,7 +22,7 @@ from two_pieces import (
     with_gradients,
 )
 
-from posttrain.rows import shared_prefix
+from posttrain.rows import segments, shared_prefix
 from posttrain.rows.attention import dense_mask, mask_arguments
 from posttrain.rows.layout import lay_out
 from posttrain.rows.shared_prefix import attend
@@ -63,7 +63,7 @@ class TestAttention:
     @pytest.mark.parametrize("keys", [1, 100, 1 << 20])
     def test_pieces_of_any_size_give_the_same(self, monkeypatch, keys, padding, call):
         for name, value in (("KEYS", keys), ("PADDING", padding), ("CALL", call)):
-            monkeypatch.setattr(shared_prefix, name, value)
+            monkeypatch.setattr(segments, name, value)
         assert_same(rows_of(MANY[1:], 120))
 
     def test_rows_of_prompts_alone_are_causal(self):
@@ -110,7 +110,7 @@ class TestPieces:
             for piece in parts(batch).pieces
         )
         seen = dense_mask(batch)[:, 0][batch.document_id >= 0].sum().item()
-        assert computed < 2 * seen + len(parts(batch).pieces) * shared_prefix.CALL
+        assert computed < 2 * seen + len(parts(batch).pieces) * segments.CALL
 
     def test_memory_is_linear_in_prompts_times_responses_and_responses(self):
         """What a forward keeps for its gradient, against a mask of as many bytes for the row."""
@@ -142,11 +142,11 @@ class TestPieces:
         def watched(query, key, value, **options):
             mask = options.get("attn_mask")
             shapes.append((query.shape[2], None if mask is None else tuple(mask.shape)))
-            assert query.shape[0] == 1 or query.shape[0] * key.shape[2] <= shared_prefix.KEYS
+            assert query.shape[0] == 1 or query.shape[0] * key.shape[2] <= segments.KEYS
             return scaled_dot_product_attention(query, key, value, **options)
 
         monkeypatch.setattr(shared_prefix, "scaled_dot_product_attention", watched)
-        monkeypatch.setattr(shared_prefix, "KEYS", 2000)
+        monkeypatch.setattr(segments, "KEYS", 2000)
         batch = rows_of([(300, [600] * 7)])
         assert_same(batch, heads=1, key_heads=1)
         masked = [(queries, mask) for queries, mask in shapes if mask is not None]

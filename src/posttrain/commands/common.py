@@ -31,6 +31,7 @@ from posttrain.models import embedded, reward_model
 from posttrain.models.loading import load_tokenizer
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.rows.rendering import pin_date
+from posttrain.rows.shared_prefix import NAME as SHARED_PREFIX
 from posttrain.rows.tokenization import Limits
 
 logger = logging.getLogger(__name__)
@@ -70,8 +71,9 @@ class ModelSettings:
     )
     attention: str | None = setting(
         None,
-        "Attention implementation: sdpa, eager or flex_attention. By default, of those that the "
-        "model has, flex_attention on a GPU where rows need a mask, otherwise sdpa, else eager.",
+        "Attention implementation: shared_prefix, sdpa, eager or flex_attention. By default the "
+        "first that the model can take: shared_prefix, which computes nothing that rows hide; on a "
+        "GPU, where rows need a mask, flex_attention; sdpa; eager.",
     )
     pad_token: str | None = setting(
         None, "Padding token, for a tokenizer that has none or one that ends responses."
@@ -239,7 +241,14 @@ def load_model(
         chat_template=template,
     )
     needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)
-    if settings.attention is None and gpu and needs_mask and model._supports_flex_attn:
+    shares = model.config.get_text_config()._attn_implementation == SHARED_PREFIX
+    if (
+        settings.attention is None
+        and gpu
+        and needs_mask
+        and model._supports_flex_attn
+        and not shares
+    ):
         model.set_attn_implementation("flex_attention")
     _pin_date(tokenizer, day)
     return model, tokenizer

@@ -7,8 +7,6 @@ is registered with transformers as :data:`NAME`. Where a forward is not given a
 """
 
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from posttrain.errors import UserError
+from posttrain.rows.segments import Segments, padded, segments_of, similar
 
 #: Name of the implementation, as transformers' ``attn_implementation``.
 NAME = "shared_prefix"
@@ -29,13 +28,6 @@ NAME = "shared_prefix"
 _VARLEN = inspect.signature(varlen_attn).parameters
 #: Most queries of a response that are computed at once, so that a mask is linear in their keys.
 QUERIES = 256
-#: Most keys that are gathered at once, over all responses of a piece.
-KEYS = 1 << 15
-#: Sequences are padded to one length while that adds less than this share to what is computed,
-#: or less than a call of a kernel costs, in pairs of query and key.
-PADDING, CALL = 0.15, 1 << 15
-#: Prompts of different lengths need a mask each; these have at most so many entries in a piece.
-MASKED = 1 << 18
 
 
 class SharedPrefix:
@@ -50,7 +42,7 @@ class SharedPrefix:
     def __init__(self, document_id: Tensor, segment_id: Tensor) -> None:
         self.device = document_id.device
         # On a GPU this is where the CPU waits for it, once a forward.
-        self.shape, self._segments = document_id.shape, _segments(document_id, segment_id)
+        self.shape, self._segments = document_id.shape, segments_of(document_id, segment_id)
         self._causal: dict[torch.dtype, Tensor] = {}
 
     @property
@@ -67,7 +59,7 @@ class SharedPrefix:
         return [
             _Piece(members, self.device)
             for some in (prompts, responses)
-            for members in _similar(some)
+            for members in similar(some)
         ]
 
     def causal(self, dtype: torch.dtype) -> Tensor:
@@ -114,82 +106,18 @@ class SharedPrefix:
         return index, query_bounds, key_bounds, int(found.length.max()), int(lengths.max())
 
 
-@dataclass(frozen=True)
-class _Segments:
-    """Segments of a batch in the order of its flattened tokens; arrays of shape ``[segments]``."""
-
-    start: np.ndarray
-    length: np.ndarray
-    prompt: np.ndarray  # where the prompt starts that a response sees
-    prompt_length: np.ndarray  # 0 for what is no response
-    is_padding: np.ndarray
-    is_response: np.ndarray
-
-    def take(self, which: np.ndarray) -> "_Segments":
-        return _Segments(*(values[which] for values in vars(self).values()))
-
-
-def _segments(document_id: Tensor, segment_id: Tensor) -> _Segments:
-    rows, longest = document_id.shape
-    ids = torch.stack((document_id, segment_id), dim=-1).cpu().numpy()
-    changes = np.ones((rows, longest), dtype=bool)
-    changes[:, 1:] = (ids[:, 1:] != ids[:, :-1]).any(axis=-1)
-    start = np.flatnonzero(changes)
-    length = np.diff(start, append=rows * longest)
-    row = start // longest
-    document, segment = ids.reshape(-1, 2)[start].T
-    # The last prompt before a segment is its own, if it is of the same document.
-    before = np.maximum.accumulate(np.where(segment == 0, np.arange(len(start)), 0))
-    own = (row[before] == row) & (document[before] == document) & (segment[before] == 0)
-    is_response = (segment > 0) & (document >= 0)
-    prompt_length = np.where(own & is_response, length[before], 0)
-    return _Segments(start, length, start[before], prompt_length, document < 0, is_response)
-
-
-def _similar(found: _Segments) -> Iterator[_Segments]:
-    """The segments in parts that are padded to one length of prompts and one of their own."""
-    order = np.lexsort((found.length, found.prompt_length))
-    members: list[int] = []
-    longest = prompt = exact = 0
-    for k in order.tolist():
-        length, prompt_length = int(found.length[k]), int(found.prompt_length[k])
-        new_longest, new_prompt = max(longest, length), max(prompt, prompt_length)
-        new_exact = exact + length * (prompt_length + length)
-        count = len(members) + 1
-        padded = count * new_longest * (new_prompt + new_longest)
-        fits = count * (new_prompt + new_longest) <= KEYS and (
-            prompt == prompt_length or padded <= MASKED
-        )
-        if members and not (fits and padded <= (1 + PADDING) * new_exact + CALL):
-            yield found.take(np.array(members))
-            members, new_longest, new_prompt = [], length, prompt_length
-            new_exact = length * (prompt_length + length)
-        members.append(k)
-        longest, prompt, exact = new_longest, new_prompt, new_exact
-    if members:
-        yield found.take(np.array(members))
-
-
-@dataclass
 class _Piece:
     """Segments that are computed together, each as a row: its prompt, if any, and itself."""
 
-    members: _Segments
-    device: torch.device
-    longest: int = field(init=False)
-    prompt: int = field(init=False)
-    queries: Tensor = field(init=False)
-    keys: Tensor = field(init=False)
-    _masks: dict[Any, Tensor] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        found = self.members
-        self.longest, self.prompt = int(found.length.max()), int(found.prompt_length.max())
-        own = _padded(found.start, found.length, self.longest)
-        seen = _padded(found.prompt, found.prompt_length, self.prompt)
-        self.queries = torch.from_numpy(own.ravel()).to(self.device)
-        keys = np.concatenate((seen, own), axis=1)
-        self.keys = torch.from_numpy(keys.ravel()).to(self.device) if self.prompt else self.queries
+    def __init__(self, members: Segments, device: torch.device) -> None:
+        self.members, self.device = members, device
+        self.longest, self.prompt = int(members.length.max()), int(members.prompt_length.max())
+        own = padded(members.start, members.length, self.longest)
+        seen = padded(members.prompt, members.prompt_length, self.prompt)
+        self.queries = torch.from_numpy(own.ravel()).to(device)
+        keys = np.concatenate((seen, own), axis=1).ravel()
+        self.keys = torch.from_numpy(keys).to(device) if self.prompt else self.queries
+        self._masks: dict[Any, Tensor] = {}
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, scale: float | None, causal: Tensor
@@ -201,12 +129,8 @@ class _Piece:
             _gather(states, self.keys).unflatten(0, (count, -1)).transpose(1, 2)
             for states in (key, value)
         )
-        grouped = queries.shape[1] != keys.shape[1]
-        if grouped and query.is_cuda:
-            # There, kernels for grouped queries take no mask.
-            times = queries.shape[1] // keys.shape[1]
-            keys, values = (part.repeat_interleave(times, dim=1) for part in (keys, values))
-            grouped = False
+        # On a GPU, kernels for grouped queries take no mask.
+        keys, values, grouped = _repeated(queries, keys, values, repeat=query.is_cuda)
         if self.prompt == 0:
             outputs = scaled_dot_product_attention(
                 queries, keys, values, is_causal=True, scale=scale, enable_gqa=grouped
@@ -245,12 +169,6 @@ class _Piece:
         return self._masks[start, mask.dtype]
 
 
-def _padded(start: np.ndarray, length: np.ndarray, longest: int) -> np.ndarray:
-    """Indices of tokens, ``[segments, longest]``; a shorter segment repeats its last token."""
-    last = np.maximum(length - 1, 0)
-    return start[:, None] + np.minimum(np.arange(longest), last[:, None])
-
-
 class _Gather(torch.autograd.Function):
     """``states[index]``, whose gradient is summed in float32 at least: a prompt is read often."""
 
@@ -270,6 +188,16 @@ class _Gather(torch.autograd.Function):
 
 def _gather(states: Tensor, index: Tensor) -> Tensor:
     return _Gather.apply(states, index)
+
+
+def _repeated(
+    query: Tensor, keys: Tensor, values: Tensor, *, repeat: bool
+) -> tuple[Tensor, Tensor, bool]:
+    """Keys and values (heads in dimension 1), and whether a kernel has to group queries."""
+    times = query.shape[1] // keys.shape[1]
+    if times > 1 and repeat:
+        return keys.repeat_interleave(times, dim=1), values.repeat_interleave(times, dim=1), False
+    return keys, values, times > 1
 
 
 def attend(
@@ -324,13 +252,8 @@ def _attend_sequences(
     """
     index, query_bounds, key_bounds, longest_query, longest_key = layout.sequences
     keys, values = _gather(key, index), _gather(value, index)
-    more: dict[str, Any] = {}
-    if query.shape[1] != key.shape[1]:
-        if "enable_gqa" in _VARLEN:
-            more["enable_gqa"] = True
-        else:
-            times = query.shape[1] // key.shape[1]
-            keys, values = (part.repeat_interleave(times, dim=1) for part in (keys, values))
+    keys, values, grouped = _repeated(query, keys, values, repeat="enable_gqa" not in _VARLEN)
+    more: dict[str, Any] = {"enable_gqa": True} if grouped else {}
     outputs: Any = varlen_attn(
         query, keys, values, query_bounds, key_bounds, longest_query, longest_key,
         scale=scale, window_size=(-1, 0), **more,
