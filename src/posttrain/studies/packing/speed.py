@@ -6,6 +6,9 @@ from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, listing
 from posttrain.studies.packing.keys import Speed, Way
 
+#: Workloads at Llama 3's lengths, and their words.
+AT_LLAMA3 = {"pairs": "pairs", "triples": "triples", "five": "all ten pairs of five responses"}
+
 
 def in_words(record: Record) -> str:
     """How many times as fast as others merged exact rows train, in a sentence or two."""
@@ -30,13 +33,10 @@ def in_words(record: Record) -> str:
     found = f"{words} at Llama 3's lengths {listing(told)}." if told else ""
     sets = [f"{of_trl[name]} times on `{name}`" for name in of_trl if kinds[name] == "data set"]
     if sets:
-        start = (
-            "On sets of human preferences they are as much faster than TRL's:"
-            if told
-            else (f"{words} faster than TRL's RewardTrainer:")
-        )
-        found += f" {start} {listing(sets)}."
-    return found.strip()
+        start = "On human preferences they are as much faster than TRL's:"
+        found = f"{found} {start}" if told else f"{words} faster than TRL's RewardTrainer"
+        found += f" {listing(sets)}."
+    return found
 
 
 def conditions(record: Record) -> str:
