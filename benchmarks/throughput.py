@@ -16,7 +16,7 @@ responses of so many. Others are sets of human preferences in the folder that PO
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,18 @@ class Plan:
     memory: bool = True
 
 
-def measure(
-    workload: Workload, plan: Plan, bench: Bench, tell: Callable[[str], None] = print
-) -> dict[str, pd.DataFrame]:
-    """Measure one workload.
+def warm_up(methods: Sequence[str], bench: Bench) -> float:
+    """Set kernels up with a few pairs; how many of TRL's tokens the first method does a second."""
+    prompts = Workload.named("pairs@512x128").prompts(bench.model, bench.tokenizer, seed=0)
+    few = sum(prompts[: 16 if torch.cuda.is_available() else 1], [])
+    rows = {name: METHODS[name].rows(few, bench.setting.max_tokens_per_device) for name in methods}
+    for name in methods[::-1]:
+        bench.turn(METHODS[name], rows[name])
+    return trl_tokens(few) / bench.turn(METHODS[methods[0]], rows[methods[0]]).seconds
+
+
+def measure(workload: Workload, plan: Plan, bench: Bench, rate: float) -> dict[str, pd.DataFrame]:
+    """Measure one workload, given what :func:`warm_up` returns.
 
     Returns:
         Tables ``turns``, a row for each; ``speed``, tidy, of :func:`summarise`; ``workloads``, one
@@ -67,19 +75,15 @@ def measure(
     prompts = workload.prompts(bench.model, bench.tokenizer, bench.setting.seed)
     everything = [group for groups in prompts for group in groups]
     names = [name for name in plan.methods if METHODS[name].is_exact or workload.lengths]
+    if not names:
+        raise UserError(f"{workload.name}: causal rows are timed on random tokens only")
     most_tokens, setting = bench.setting.max_tokens_per_device, bench.setting
-    # A few records set kernels up and say how fast the first method is, which is TRL's if there.
-    few = everything[:1]
-    while trl_tokens(few) < 2048 and len(few) < len(everything):
-        few = everything[: len(few) + 1]
-    for name in names[::-1]:
-        bench.turn(METHODS[name], METHODS[name].rows(few, most_tokens))
-    first = METHODS[names[0]]
-    rate = trl_tokens(few) / bench.turn(first, first.rows(few, most_tokens)).seconds
     groups = sample(prompts, rate * (plan.seconds or SECONDS[workload.kind]))
     rows = {name: METHODS[name].rows(groups, most_tokens) for name in names}
     pairs = sum(rows[names[0]]["pair_count"])
-    tell(f"{workload.name}: {pairs:,} pairs, {trl_tokens(groups):,} tokens in TRL's rows")
+    print(
+        f"{workload.name}: {pairs:,} pairs, {trl_tokens(groups):,} tokens in TRL's rows", flush=True
+    )
     if torch.cuda.is_available():
         # There, kernels are made for the shapes that they meet.
         for name in names:
@@ -91,9 +95,8 @@ def measure(
         for name in names[:: -1 if number % 2 else 1]:
             turn = bench.turn(METHODS[name], rows[name])
             turns.append({"method": name, "round": number} | asdict(turn))
-        tell(f"  round {number}: " + ", ".join(
-            f"{turn['method']} {turn['seconds']:.1f} s" for turn in turns[-len(names):]
-        ))  # fmt: skip
+        times = [f"{turn['method']} {turn['seconds']:.1f} s" for turn in turns[-len(names) :]]
+        print(f"  round {number}: {', '.join(times)}", flush=True)
     table = pd.DataFrame(turns)
     memory = {}
     for name in names if plan.memory else ():
@@ -226,7 +229,7 @@ def run(
         if here != there:
             raise UserError(f"{path} holds other measurements; name another folder with --output")
         record = old
-    benches: dict[int | None, Bench] = {}
+    benches: dict[int | None, tuple[Bench, float]] = {}
     for workload in workloads:
         if workload.name in set(record.tables.get("workloads", {"workload": ()})["workload"]):
             print(f"{workload.name}: measured before")
@@ -234,8 +237,9 @@ def run(
         layers = LONG_LAYERS if workload.is_long else None
         if layers not in benches:
             benches.clear()  # One model at a time has room.
-            benches[layers] = Bench(replace(setting, layers=layers))
-        tables = measure(workload, plan, benches[layers])
+            bench = Bench(replace(setting, layers=layers))
+            benches[layers] = bench, warm_up(plan.methods, bench)
+        tables = measure(workload, plan, *benches[layers])
         seconds = record.environment["seconds"] + time.time() - started
         started = time.time()
         record = replace(
