@@ -58,7 +58,7 @@ class Plan:
 def warm_up(methods: Sequence[str], bench: Bench) -> float:
     """Set kernels up with a few pairs; how many of TRL's tokens the first method does a second."""
     prompts = Workload.named("pairs@512x128").prompts(bench.model, bench.tokenizer, seed=0)
-    few = sum(prompts[: 16 if torch.cuda.is_available() else 1], [])
+    few = [group for (group,) in prompts[: 16 if torch.cuda.is_available() else 1]]
     rows = {name: METHODS[name].rows(few, bench.setting.max_tokens_per_device) for name in methods}
     for name in methods[::-1]:
         bench.turn(METHODS[name], rows[name])
