@@ -241,21 +241,26 @@ def test_order_effect_draws_both_orders_of_every_arm_in_its_own_layout():
     } == {"chosen first": "#0072b2", "chosen last": "#d55e00"}
 
 
-def speed_table(shift):
-    """Rows of an exact row's speed have values of their own, every other row a decoy."""
+def speed_tables(shift):
+    """Two-piece rows of pairs and triples have values of their own, every other row a decoy."""
     metrics = ("speed-up over separate rows", "speed-up over TRL", "relative tokens per second")
+    # Beyond the curves nothing is drawn.
+    lengths = {"pairs": 2.67, "pairs@284": 1.0, "triples": 2.67, "triples@9": 7.0, "five": 2.67}
     rows = []
-    for number, (ratio, count, method, metric) in enumerate(
-        itertools.product(
-            (1.0, 2.67), (2, 3), ("separate rows", "exact row", "exact, shared rows"), metrics
-        )
+    for number, (workload, method, metric) in enumerate(
+        itertools.product(lengths, ("separate", "dense", "two-piece"), metrics)
     ):
         value = 1 + number / 20 + shift
-        drawn = method == "exact row" and metric != "relative tokens per second"
+        drawn = method == "two-piece" and metric != "relative tokens per second"
+        drawn &= workload not in ("five", "triples@9")
         values = (value, value - 0.2, value + 0.1) if drawn else DECOY
-        rows.append((ratio, count, method, metric, *values))
-    columns = ["ratio", "responses", "method", "metric", "estimate", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+        rows.append((workload, method, metric, *values))
+    columns = ["workload", "method", "metric", "estimate", "low", "high"]
+    workloads = pd.DataFrame(
+        [(name, 10 * ratio, 10.0) for name, ratio in lengths.items()],
+        columns=["workload", "prompt tokens", "response tokens"],
+    )
+    return {"speed": pd.DataFrame(rows, columns=columns), "workloads": workloads}
 
 
 def test_savings_draw_the_closed_form_and_what_was_measured():
@@ -268,7 +273,7 @@ def test_savings_draw_the_closed_form_and_what_was_measured():
         ],
         columns=["K", "P/R", "separate rows", "pair rows"],
     )
-    tables = {"CPU": speed_table(0.0), "GPU": speed_table(2.0)}
+    tables = {"CPU": speed_tables(0.0), "GPU": speed_tables(2.0)}
     figure = packing_figures.savings(closed, tables)
     assert titles(figure) == ["over our separate rows", "over TRL's pair rows"]
     metrics = ("speed-up over separate rows", "speed-up over TRL")
@@ -279,19 +284,16 @@ def test_savings_draw_the_closed_form_and_what_was_measured():
             np.testing.assert_allclose(x, grid)
             np.testing.assert_allclose(y, count * grid + offset)
         expected = [
-            table[
-                (table["responses"] == count)
-                & (table["method"] == "exact row")
-                & (table["metric"] == metric)
-            ]
-            for count in (2, 3)
-            for table in tables.values()
+            (found["speed"].set_index(["workload", "method", "metric"]), names)
+            for names in (["pairs", "pairs@284"], ["triples"])
+            for found in tables.values()
         ]
         assert len(axis.containers) == 4
-        for container, part in zip(axis.containers, expected, strict=True):
+        for container, (table, names) in zip(axis.containers, expected, strict=True):
             line, _, (bars,) = container.lines
             x, y = (values.astype(float) for values in line.get_data())
-            np.testing.assert_allclose(x, part["ratio"])
+            part = table.loc[[(name, "two-piece", metric) for name in names]]
+            np.testing.assert_allclose(x, [2.67, 1.0][: len(names)])
             np.testing.assert_allclose(y, part["estimate"])
             ends = [segment[:, 1] for segment in bars.get_segments()]
             np.testing.assert_allclose(ends, part[["low", "high"]])

@@ -19,7 +19,6 @@ from posttrain.studies.margin import study as margin
 from posttrain.studies.packing import claims as packing_claims
 from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing_study
-from posttrain.studies.throughput import study as throughput
 from posttrain.studies.tradeoff import claims as tradeoff_claims
 from posttrain.studies.tradeoff import study as tradeoff
 from posttrain.studies.tradeoff.data import CONFLICTS, DOMAINS, HUMAN_SOURCES
@@ -36,10 +35,6 @@ MARGIN, PACKING, EDITS, TRADEOFF = (
 SMALL = {
     "gpu": False, "bf16": False, "seeds": 1, "resamples": 10, "batch_size": 16, "test_size": 16,
     "learning_rates": [1e-3],
-}  # fmt: skip
-SPEED = {
-    "checkpoint": "tiny", "groups_per_step": 2, "warmup_steps": 1, "steps": 1, "rounds": 1,
-    "response_tokens": 4, "pack_length": 64, "memory": False,
 }  # fmt: skip
 
 
@@ -65,7 +60,7 @@ def found(tmp_path_factory, tiny_checkpoint):
         patch.setenv("POSTTRAIN_CACHE", str(folder / "cache"))
         for name in ("tiny", "smollm2"):
             patch.setattr(embedded, name, lambda: tiny_checkpoint)
-        made = [*_margin(), *_packing(), *_edits(), *_tradeoff(), *_speed()]
+        made = [*_margin(), *_packing(), *_edits(), *_tradeoff()]
         for record in made:
             records.save(record, folder / "results")
         return {
@@ -106,12 +101,6 @@ def _tradeoff():
         yield tradeoff.STUDY.run(source, profile=TRADEOFF["profile"], settings=settings)
 
 
-def _speed():
-    for given in PACKING["speed"]:
-        settings = throughput.ThroughputSettings(**given | SPEED)
-        yield throughput.STUDY.run("simulator", settings, profile=PACKING["profile"])
-
-
 def test_every_run_is_recorded_as_the_gpus(found):
     names = {record.name for study in found.values() for record in study}
     assert {
@@ -126,11 +115,11 @@ def test_every_run_is_recorded_as_the_gpus(found):
 def test_the_gpu_column_is_filled(found):
     committed = {
         study: records.load_all(ROOT / "book" / "results", study)
-        for study in ("margin", "packing", "edits", "throughput", "tradeoff")
+        for study in ("margin", "packing", "edits", "tradeoff")
     }
     margins = verdicts.verdict_table(margin_claims.CLAIMS, committed["margin"] + found["margin"])
     assert (margins["GPU"] != "not run").any()
-    trained = committed["packing"] + committed["throughput"] + found["packing"]
+    trained = committed["packing"] + found["packing"]
     claims = [claim for claim in packing_claims.CLAIMS if claim.study == "packing"]
     (packed,) = verdicts.verdict_tables(claims, trained)
     assert (packed["GPU"] != "not run").all()
@@ -149,7 +138,6 @@ def test_all_of_it_is_trained_in_full_on_a_gpu_with_several_seeds():
         assert given["bf16"]
         assert given["top_layers"] == 0
         assert given["seeds"] >= 3
-    assert [given["checkpoint"] for given in PACKING["speed"]] == ["smollm2", "llama-1b"]
     for given in studies:
         assert (given["profile"], given["save"]) == ("gpu", True)
         assert given["cache_dir"], "hours of training can be interrupted"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from datasets import Dataset
-from trl import RewardConfig
+from trl import RewardConfig, RewardTrainer
 
 from posttrain.data.preferences import to_record
 from posttrain.data.sources.simulator.annotators import simulate
@@ -14,7 +14,6 @@ from posttrain.data.store import stored
 from posttrain.models.float64 import compute_in_double
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.tokenization import Limits
-from posttrain.studies.throughput.methods import PairTrainer
 from posttrain.training.collator import GroupCollator
 from posttrain.training.config import RankingConfig
 from posttrain.training.dataset import tokenized
@@ -81,7 +80,7 @@ def gradient_of_trl(model, tokenizer, groups, folder):
     """The same of TRL's trainer, which reads the records as they are."""
     records = [to_record(group, as_messages=True) for group in groups]
     columns = ("prompt", "chosen", "rejected", "margin")
-    trainer = PairTrainer(
+    trainer = RewardTrainer(
         model,
         RewardConfig(
             str(folder), per_device_train_batch_size=len(groups), max_length=None, bf16=False,

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,26 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work: a run of a study, or tests.
+    """A piece of work: a run of a study, the benchmark of speed, or tests.
 
     Attributes:
         name: Of the job.
-        study: A study's name; empty for tests.
+        study: A study's name; empty for others.
         source: The study's source.
         settings: Its settings.
+        speed: Arguments of the benchmark; empty for others.
     """
 
     name: str
-    study: str
-    source: str
-    settings: Mapping[str, Any]
+    study: str = ""
+    source: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    speed: tuple[str, ...] = ()
 
     def run(self, folder: Path) -> str:
         """Do the work and keep what comes out in a folder; returns its outcome in a word."""
+        if self.speed:
+            return _measure_speed(folder / self.name, self.speed)
         if not self.study:
             return _cuda_tests(folder)
         from posttrain.evidence import records
@@ -92,32 +96,14 @@ _EDITS = _whole(
     shared_learning_rate=1e-4,
 )  # fmt: skip
 _MERGING = _whole(size=2000, test_size=800, pairs_per_step=64, passes=[1, 3], tuning_seeds=1)
-_SPEED = {
-    "responses": [2, 3],
-    "ratios": [2.67],
-    "groups_per_step": 16,
-    "max_tokens_per_device": 32768,
-    "warmup_steps": 1,
-    "steps": 2,
-    "rounds": 3,
-    "memory": False,
-}
+_SPEED = ("--seconds", "3", "--workloads", "pairs", "triples")
+_FLEX = ("--methods", "separate", "two-piece", "flex")
 #: What is measured, the most worth first; speed before trainings, because it needs the GPU alone.
 JOBS = (
-    Job("attention", "", "", {}),
-    Job("speed-1b", "throughput", "simulator", _SPEED | {"checkpoint": "llama-1b"}),
-    Job(
-        "speed-1b-flex",
-        "throughput",
-        "flex",
-        _SPEED | {"checkpoint": "llama-1b", "attention": "flex_attention"},
-    ),
-    Job(
-        "speed-135m",
-        "throughput",
-        "simulator",
-        _SPEED | {"checkpoint": "smollm2", "responses": [2, 3, 5]},
-    ),
+    Job("attention"),
+    Job("speed-1b", speed=(*_SPEED, "five", "--checkpoint", "llama-1b")),
+    Job("speed-1b-flex", speed=(*_SPEED, "--checkpoint", "llama-1b", *_FLEX)),
+    Job("speed-135m", speed=(*_SPEED, "five", "many", "seeda", "ukpconvarg")),
     Job("margin-ukpconvarg", "margin", "ukpconvarg-full", _MARGIN),
     Job("packing-seeda", "packing", "seeda", _PACKING),
     Job("edits-seeda", "edits", "seeda-full", _EDITS),
@@ -217,6 +203,14 @@ def _note(folder: Path, name: str, state: str, seconds: float) -> None:
     found = read_summary(folder) | {name: (state, round(seconds, 1))}
     with whole_file(folder / SUMMARY) as file:
         file.write(json.dumps(found, indent=1) + "\n")
+
+
+def _measure_speed(folder: Path, arguments: Sequence[str]) -> str:
+    """Run ``benchmarks/throughput.py``, which leaves its record in the folder."""
+    script = ROOT / "benchmarks" / "throughput.py"
+    output = ("--output", str(folder.resolve()))
+    done = subprocess.run([sys.executable, str(script), *arguments, *output], cwd=ROOT)
+    return "finished" if done.returncode == 0 else "failed"
 
 
 def _cuda_tests(folder: Path) -> str:

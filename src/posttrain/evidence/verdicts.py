@@ -35,10 +35,8 @@ TITLES = {
     ("tradeoff", "human"): "human data (frozen features)",
     ("tradeoff", "human-full"): "human data (SmolLM2, trained)",
     ("training", "smollm2_cpu"): "ukpconvarg (top layers)",
-    ("throughput", "smollm2-cpu"): "SmolLM2, speed on a CPU",
-    ("throughput", "smollm2-triples-cpu"): "SmolLM2, speed on a CPU, triples",
-    ("throughput", "smollm2-cuda"): "SmolLM2, speed on a GPU",
-    ("throughput", "llama-1b-cuda"): "1B Llama, speed on a GPU",
+    ("throughput", "smollm2"): "SmolLM2, speed",
+    ("throughput", "llama-1b"): "1B Llama, speed",
 }
 PERCENT = 100.0
 #: Columns of sources that a table of verdicts has room for.

@@ -8,14 +8,13 @@ from posttrain.studies.merging import study as merging
 from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing
 from posttrain.studies.preference_data import study as preference_data
-from posttrain.studies.throughput import study as throughput
 from posttrain.studies.tradeoff import study as tradeoff
 from posttrain.studies.training_run import study as training_run
 
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
-        preference_data, margin, rows, packing, merging, throughput, edits, examples, tradeoff,
+        preference_data, margin, rows, packing, merging, edits, examples, tradeoff,
         training_run,
     )
 }  # fmt: skip

@@ -5,14 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from posttrain.config.fields import settings_from
 from posttrain.errors import UserError
 from posttrain.studies.edits import examples
 from posttrain.studies.edits import study as edits
 from posttrain.studies.margin import study as margin
 from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing
-from posttrain.studies.throughput.bench import ThroughputSettings
 from posttrain.studies.tradeoff import study as tradeoff
 
 PARAMS = Path(__file__).parents[3] / "notebooks" / "params"
@@ -58,5 +56,3 @@ def test_settings_of_every_run_replace_its_own_where_they_are_given():
 def test_the_profiles_hold_runs_that_can_be(profile, notebook, parameter, study):
     values = yaml.safe_load((PARAMS / profile / f"{notebook}.yaml").read_text(encoding="utf-8"))
     assert len(study.parse_runs(values[parameter])) == len(values[parameter])
-    for given in values.get("speed", []):
-        settings_from(ThroughputSettings, given, "speed")

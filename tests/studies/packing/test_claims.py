@@ -11,17 +11,14 @@ from hypothesis import strategies as st
 
 from posttrain.evidence.claims import distance_within
 from posttrain.evidence.records import Record, load, save
-from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS, RATIO
 from posttrain.studies.packing import claims
 from posttrain.studies.packing.claims import CLAIMS, ROUNDING
+from posttrain.studies.packing.keys import Way
 from posttrain.studies.packing.outcome import ARMS, CONTRASTS, TESTS
 from posttrain.studies.packing.rows import WAYS
-from posttrain.studies.throughput import methods
-from posttrain.studies.throughput.study import ThroughputSettings
 
 BY_KEY = {claim.key: claim for claim in CLAIMS}
 METRICS = ("accuracy", "disagreement", "slot bias", "flips", "log-likelihood")
-METHODS = tuple(method.name for method in methods.METHODS)
 QUANTITIES = ("speed-up over separate rows", "speed-up over TRL", "relative tokens per second")
 OWN = ("causal", "causal")
 
@@ -29,12 +26,12 @@ OWN = ("causal", "causal")
 CELLS = {
     "approximation": ("matrix", *OWN, "disagreement"),
     "no-loss": ("differences", *OWN, "accuracy"),
-    "efficient": ("speed", 3, RATIO, "causal row", "speed-up over separate rows"),
+    "efficient": ("speed", "triples", "causal", "speed-up over separate rows"),
     "exact-is-separate": ("equality", "exact row"),
     "order-leaks": ("contrasts", "shuffled - ranked"),
     "shuffling-repairs": ("matrix", *OWN, "slot bias"),
     "scores-separately": ("contrasts", "own - separate"),
-    "exact-reaches-ideal": ("speed", 3, RATIO, "exact row", "relative tokens per second"),
+    "exact-reaches-ideal": ("speed", "triples", "two-piece", "relative tokens per second"),
 }
 #: Intervals on either side of each boundary, and what lies between; and the smallest effect.
 VERDICTS = {
@@ -52,7 +49,7 @@ KEYS = {
     "differences": ["trained", "tested", "metric"],
     "contrasts": ["contrast"],
     "equality": ["way"],
-    "speed": ["responses", "ratio", "method", "metric"],
+    "speed": ["workload", "method", "metric"],
 }
 
 
@@ -63,7 +60,7 @@ def synthetic(everywhere, *, cell=None, planted=None):
         "differences": itertools.product(ARMS, TESTS, ("accuracy", "log-likelihood")),
         "contrasts": ((name,) for name in CONTRASTS),
         "equality": ((name,) for name in WAYS),
-        "speed": itertools.product((2, 3), (1.0, RATIO, 6.0), METHODS, QUANTITIES),
+        "speed": itertools.product(("pairs", "triples", "triples@256"), Way, QUANTITIES),
     }
     tables = {
         name: pd.DataFrame(
@@ -115,9 +112,6 @@ def test_every_text_is_there():
 def test_thresholds_are_those_of_the_texts():
     assert claims.NEGLIGIBLE == claims.MARGIN == 0.01
     assert (claims.BIAS, claims.REACHED) == (0.1, 0.95)
-    assert RATIO == 2.67
-    assert RATIO in ThroughputSettings().ratios
-    assert abs(LLAMA3_PROMPT_TOKENS / LLAMA3_RESPONSE_TOKENS - RATIO) < 0.005
 
 
 @pytest.mark.parametrize("key", CELLS)

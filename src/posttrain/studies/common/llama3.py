@@ -4,5 +4,3 @@
 #: response; the rest is what all responses share.
 LLAMA3_RESPONSE_TOKENS = 284.0
 LLAMA3_PROMPT_TOKENS = 1041.6 - LLAMA3_RESPONSE_TOKENS
-#: Its ratio of prompt to response length, as the throughput study rounds it.
-RATIO = round(LLAMA3_PROMPT_TOKENS / LLAMA3_RESPONSE_TOKENS, 2)

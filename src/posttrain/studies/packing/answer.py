@@ -9,17 +9,17 @@ from posttrain.evidence.verdicts import listing, ordered, with_interval
 from posttrain.studies.packing.keys import Contrast, OrderMetric, RowName
 from posttrain.studies.packing.outcome import chosen_rates, own_test
 from posttrain.studies.packing.report import accuracy, arms_of, gap
-from posttrain.studies.throughput.report import again_in_words, in_words
+from posttrain.studies.packing.speed import in_words
 
 
 def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
-    """The chapter's answer in Markdown, from records of the packing and of the throughput study.
+    """The chapter's answer in Markdown, from records of the study and of the benchmark of speed.
 
     Raises:
         UserError: If there is no record of either.
     """
     if not records or not speed:
-        raise UserError("the answer needs a record of the packing and one of the throughput study")
+        raise UserError("the answer needs a record of the packing study and one of speed")
     packed = [
         f"{gap(record, RowName.CAUSAL, RowName.CAUSAL)} points on `{record.source}`"
         for record in ordered(records)
@@ -39,13 +39,6 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         for record in ordered(records)
     ]
     sizes = [f"{record.settings['size']:,}" for record in ordered(records)]
-    timed, *others = ordered(speed)
-    alike = timed.settings["checkpoint"], timed.environment["device"]
-    again = [
-        again_in_words(record)
-        for record in others
-        if (record.settings["checkpoint"], record.environment["device"]) == alike
-    ]
     return (
         "**What is optimised?** With the responses isolated from each other and positions that "
         "restart behind the prompt, exactly the loss of separate rows, on the same scores and "
@@ -60,7 +53,7 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
         f"responses decides the ranking of {listing(flips)}. Without shuffling, the model reads "
         f"the answer off the slot: trained so, accuracy over both orders falls to "
         f"{listing(ranked)}. What large models learn from much more data is not measured here.\n\n"
-        f"**What does it cost and save?** {' '.join([in_words(timed), *again])}"
+        f"**What does it cost and save?** {' '.join(map(in_words, ordered(speed)))}"
     )
 
 

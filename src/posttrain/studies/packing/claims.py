@@ -9,9 +9,7 @@ from functools import partial
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.evidence.claims import Claim, above, below, gain, row, within
 from posttrain.evidence.records import Record
-from posttrain.studies.common.llama3 import RATIO
-from posttrain.studies.packing.keys import MARGIN, Contrast, OrderMetric, RowName
-from posttrain.studies.throughput.keys import Speed
+from posttrain.studies.packing.keys import MARGIN, Contrast, OrderMetric, RowName, Speed, Way
 
 #: A share of pairs too small to speak of an approximation: one in a hundred.
 NEGLIGIBLE = 0.01
@@ -31,8 +29,8 @@ def rounding(record: Record) -> float:
 
 #: Shuffled causal rows, tested in their own.
 _own = partial(row, trained=RowName.CAUSAL, tested=RowName.CAUSAL)
-#: Speed on triples at Llama 3's ratio of lengths.
-_speed = partial(row, "speed", responses=3, ratio=RATIO)
+#: Speed on triples at Llama 3's lengths.
+_speed = partial(row, "speed", workload="triples")
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -62,7 +60,7 @@ CLAIMS: tuple[Claim, ...] = (
         "no number given",
         "triples a second in causal rows over those in separate rows; supported above 1",
         "throughput",
-        above(_speed(method="causal row", metric=Speed.OVER_SEPARATE), 1.0),
+        above(_speed(method=Way.CAUSAL, metric=Speed.OVER_SEPARATE), 1.0),
         unit="plain",
     ),
     Claim(
@@ -116,7 +114,7 @@ CLAIMS: tuple[Claim, ...] = (
         "not mentioned",
         "tokens a second in exact rows over those in separate rows, triples; supported above 0.95",
         "throughput",
-        above(_speed(method="exact row", metric=Speed.TOKENS), REACHED),
+        above(_speed(method=Way.TWO_PIECE, metric=Speed.RELATIVE_TOKENS), REACHED),
         ours=True,
         unit="plain",
     ),

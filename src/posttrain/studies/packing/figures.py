@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from posttrain.evidence.style import WIDTH, interval_line, panels
-from posttrain.studies.packing.keys import OrderMetric, RowName
+from posttrain.studies.packing.keys import OrderMetric, RowName, Speed, Way
 from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
 from posttrain.studies.packing.pictures import Picture
-from posttrain.studies.throughput.keys import Speed
 
 #: What a cell of a mask picture says, and its colour.
 SEEN = {
@@ -138,10 +137,13 @@ def order_effect(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def savings(closed_form: pd.DataFrame, measured: Mapping[str, pd.DataFrame]) -> Figure:
+def savings(
+    closed_form: pd.DataFrame, measured: Mapping[str, Mapping[str, pd.DataFrame]]
+) -> Figure:
     """Speed of a single row over separate rows and over pair rows: token counts and measurements.
 
-    From :func:`.packing.theory.saving_table` on a fine grid, and ``speed`` tables.
+    From :func:`.packing.theory.saving_table` on a fine grid, and the tables of records of
+    ``benchmarks/throughput.py``: pairs and triples of random tokens, attention in two pieces.
     """
     figure, axes = panels(["over our separate rows", "over TRL's pair rows"])
     columns = (
@@ -149,17 +151,23 @@ def savings(closed_form: pd.DataFrame, measured: Mapping[str, pd.DataFrame]) -> 
         ("pair rows", Speed.OVER_TRL),
     )
     for axis, (column, metric) in zip(axes, columns, strict=True):
-        for count, colour in RESPONSES_COLOUR.items():
+        for (count, colour), kind in zip(
+            RESPONSES_COLOUR.items(), ("pairs", "triples"), strict=True
+        ):
             line = closed_form[closed_form["K"] == count]
             axis.plot(line["P/R"], line[column], color=colour, label=f"{count} responses")
-            for marker, table in zip("os^D", measured.values(), strict=False):
+            for marker, tables in zip("os^D", measured.values(), strict=False):
+                table = tables["speed"]
                 part = table[
-                    (table["responses"] == count)
-                    & (table["method"] == "exact row")
+                    table["workload"].str.split("@").str[0].eq(kind)
+                    & (table["method"] == Way.TWO_PIECE)
                     & (table["metric"] == metric)
                 ]
+                lengths = tables["workloads"].set_index("workload").loc[part["workload"]]
+                ratios = (lengths["prompt tokens"] / lengths["response tokens"]).to_numpy()
+                shown = ratios <= closed_form["P/R"].max()
                 interval_line(
-                    axis, part["ratio"], part, colour=colour, scale=1, marker=marker, ls=""
+                    axis, ratios[shown], part[shown], colour=colour, scale=1, marker=marker, ls=""
                 )
         axis.set_xlabel("prompt length / response length")
     axes[0].set_ylabel("times faster")

@@ -39,3 +39,31 @@ class OrderMetric(Key):
     DISAGREEMENT = "disagreement"
     DISTANCE = "distance"
     LOG_LIKELIHOOD = "log-likelihood"
+
+
+class Way(Key):
+    """Ways of training whose speed ``benchmarks/throughput.py`` compares."""
+
+    TRL = "trl"  #: TRL's RewardTrainer: a row for each side of each pair.
+    SEPARATE = "separate"  #: A row for each response of a record.
+    CAUSAL = "causal"  #: A row a record, with causal attention.
+    DENSE = "dense"  #: An exact row a record, with a mask for every two tokens.
+    TWO_PIECE = "two-piece"  #: An exact row a record, with attention in two pieces.
+    MERGED = "merged"  #: An exact row a prompt, with each distinct response once.
+    FLEX = "flex"  #: An exact row a record, with FlexAttention.
+
+
+class Speed(Key):
+    """Metrics of speed."""
+
+    PAIRS = "pairs per second"
+    TOKENS = "tokens"
+    PADDING = "padding"
+    PEAK = "share of matmul peak"
+    OVER_TRL = "speed-up over TRL"
+    OVER_SEPARATE = "speed-up over separate rows"
+    RELATIVE_TOKENS = "relative tokens per second"
+    FEWER_TOKENS = "times fewer tokens than TRL"
+    FEWER_TOKENS_WHOLE = "times fewer tokens than TRL, whole set"
+    LOSS = "loss difference"
+    MEMORY = "gigabytes"

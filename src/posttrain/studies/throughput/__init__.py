@@ -1,1 +1,0 @@
-"""How fast row layouts train, against TRL's RewardTrainer."""
