@@ -6,6 +6,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PARAMS ?= quick
 EXAMPLES ?= 10000
+MINUTES ?= 8
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
@@ -16,8 +17,8 @@ help:
 	@echo 'make book                 run every notebook with quick parameters, build the book'
 	@echo 'make book PARAMS=real     the same with the files in notebooks/params/real; needs human'
 	@echo '                          preference data in the folder that POSTTRAIN_DATA names'
-	@echo 'make gpu-study            train SmolLM2 in full for every study, measure throughput: hours on'
-	@echo '                          a GPU, with POSTTRAIN_DATA; writes the records of the GPU column'
+	@echo 'make gpu-study MINUTES=8  what a GPU can measure in some minutes, the most worth first, with'
+	@echo '                          POSTTRAIN_DATA: the records of the GPU column'
 	@echo 'make test                 lint, unit tests, committed notebooks compared with a new run'
 	@echo 'make fuzz                 $(EXAMPLES) random records, chat templates and tokenizers: each response'
 	@echo '                          has the score of the stock classifier, or is refused; EXAMPLES=500 tries 500'
@@ -38,11 +39,14 @@ book: .venv/.stamp
 	@echo
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
 
-# Interrupted, it goes on where it stopped; finished trainings are kept in the cache.
-gpu-study: .venv/.stamp
-	$(RUN) posttrain.notebooks --params notebooks/params/gpu --output build/gpu-study
+# Needs no .venv and no network: any Python with torch and transformers will do. Called again, it goes
+# on where it stopped.
+gpu-study: export PYTHONPATH := src$(if $(PYTHONPATH),:$(PYTHONPATH))
+gpu-study:
+	$(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON)) -m posttrain gpu-study \
+		--minutes $(MINUTES) --output build/gpu-study
 	@echo
-	@echo 'The records are in book/results; make book shows them.'
+	@echo 'The records are in build/gpu-study; moved to book/results, make book shows them.'
 
 # Two processes with whole files each, because fixtures of a file are slow to make; and a thread each,
 # because models this small only make threads wait for one another.

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from posttrain.storage.files import whole_file
 #: Left for ending processes and packing up.
 SPARE_SECONDS = 10
 SUMMARY = "summary.json"
-#: Most trainings at a time, and what one takes of a GPU: SmolLM2 in float32 with AdamW, its context,
+#: Most trainings at a time, and what one takes of a GPU: SmolLM2 in float32 with AdamW, a context,
 #: and 4,096 tokens. Eight of up to 16,384 tokens outgrew an H100 of 80 GB.
 MOST_AT_ONCE = 8
 TRAINING_BYTES = 12e9
@@ -58,9 +59,9 @@ class Job:
         if not self.study:
             return _cuda_tests(folder)
         from posttrain.evidence import records
-        from posttrain.studies import STUDIES
 
-        study = STUDIES[self.study]
+        # Not by way of the registry, whose other studies need packages that may be missing.
+        study = import_module(f"posttrain.studies.{self.study}.study").STUDY
         kept = folder / "finished" if study.memoizes else None
         at_once = _trainings_at_once()
         while True:
@@ -122,6 +123,7 @@ _EDITS = _whole(
 _MERGING = _whole(size=2000, test_size=800, pairs_per_step=64, passes=[1, 3], tuning_seeds=1)
 _SPEED = ("--seconds", "3", "--workloads", "pairs", "triples")
 _FLEX = ("--methods", "separate", "two-piece", "flex")
+_TRADEOFF = _whole(tuning_seeds=1, shared_learning_rate=1e-4)
 #: What is measured, the most worth first; speed before trainings, because it needs the GPU alone.
 JOBS = (
     Job("attention"),
@@ -136,6 +138,7 @@ JOBS = (
     Job("merging-ukpconvarg", "merging", "ukpconvarg", _MERGING),
     Job("packing-ukpconvarg", "packing", "ukpconvarg", _PACKING),
     Job("edits-finegrained", "edits", "finegrained_rlhf-full", _EDITS | {"test_size": 600}),
+    Job("tradeoff", "tradeoff", "human-full", _TRADEOFF),
 )
 
 

@@ -1,0 +1,240 @@
+"""``posttrain gpu-study`` at a tiny size on a CPU: its jobs, what they leave, and its time."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from posttrain.commands import gpu_study
+from posttrain.commands.gpu_study import JOBS, Job, read_summary, run_in_time, work
+from posttrain.data.reading import write_groups
+from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.errors import UserError
+from posttrain.evidence import records, verdicts
+from posttrain.models import embedded
+from posttrain.studies.edits import claims as edits_claims
+from posttrain.studies.margin import claims as margin_claims
+from posttrain.studies.margin import study as margin
+from posttrain.studies.packing import claims as packing_claims
+from posttrain.studies.tradeoff import claims as tradeoff_claims
+from posttrain.studies.tradeoff.data import CONFLICTS, DOMAINS, HUMAN_SOURCES
+
+ROOT = Path(__file__).parents[2]
+#: What a CPU needs changed, and no more: the same arms are trained and judged.
+SMALL = {
+    "gpu": False, "bf16": False, "seeds": 1, "resamples": 10, "batch_size": 16, "test_size": 16,
+    "learning_rates": [1e-3],
+}  # fmt: skip
+OF_STUDY = {
+    "margin": {"sizes": [30], "shared_learning_rate": 1e-3},
+    "packing": {"size": 30},
+    "edits": {"sizes": [12], "shared_learning_rate": 1e-3},
+    "merging": {"size": 30, "pairs_per_step": 8},
+    # Trained longer, because a model that ranks no better than chance cannot be calibrated.
+    "tradeoff": {
+        "arms": ["helpfulness only", "safety only", "joint, all data"], "size": 60, "epochs": 4,
+        "learning_rates": [5e-3], "shared_learning_rate": 5e-3, "calibration_size": 40,
+        "max_tokens": 128,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Simulated groups under the names of human data."""
+    folder = tmp_path_factory.mktemp("data")
+    groups = [group.ranked for group in simulate(120, seed=2, edited_share=0.6)]
+    for name in ("seeda", "ukpconvarg", "finegrained_rlhf"):
+        write_groups(folder / f"{name}.jsonl", groups)
+    for number, name in enumerate(HUMAN_SOURCES):
+        if name != "finegrained_rlhf":
+            drawn = simulate(120, seed=number, domain=HUMAN_SOURCES[name][0], sensitive=0.5)
+            write_groups(folder / f"{name}.jsonl", [group.ranked for group in drawn])
+    # A prompt is unsafe or is not, whoever compares responses to it.
+    conflicts = [
+        replace(group.ranked, domain=DOMAINS[len(group.ranked.prompt[-1].content) % 2])
+        for group in simulate(20, seed=9, multi_turn=0.0)
+    ]
+    write_groups(folder / f"{CONFLICTS}.jsonl", conflicts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(data, tmp_path_factory, tiny_checkpoint):
+    """The folder in which all jobs of studies, made small, have left what they found."""
+    folder = tmp_path_factory.mktemp("results")
+    small = [
+        replace(job, settings={**job.settings, **SMALL, **OF_STUDY[job.study]})
+        for job in JOBS
+        if job.study
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSTTRAIN_DATA", str(data))
+        patch.setenv("POSTTRAIN_CACHE", str(data / "cache"))
+        patch.setattr(embedded, "smollm2", lambda: tiny_checkpoint)
+        # Code that is not committed cannot keep what is finished.
+        patch.setattr(records, "_commit", lambda: "abcdef012345")
+        work(small, folder)
+    return folder
+
+
+def test_every_job_leaves_a_record_as_the_gpus(results):
+    summary = read_summary(results)
+    assert {state for state, _ in summary.values()} == {"finished"}, summary
+    assert set(summary) == {job.name for job in JOBS if job.study}
+    found = {path.stem for path in results.glob("*-gpu.json")}
+    assert found == {f"{job.study}-{job.source}-gpu" for job in JOBS if job.study}
+    assert any((results / "finished").rglob("output.pkl"))
+
+
+def test_the_gpu_column_is_filled(results):
+    def both(study):
+        committed = records.load_all(ROOT / "book" / "results", study)
+        return committed + records.load_all(results, study)
+
+    margins = verdicts.verdict_table(margin_claims.CLAIMS, both("margin"))
+    assert (margins["GPU"] != "not run").any()
+    claims = [claim for claim in packing_claims.CLAIMS if claim.study == "packing"]
+    (packed,) = verdicts.verdict_tables(claims, both("packing"))
+    assert (packed["GPU"] != "not run").all()
+    for claims, study in ((edits_claims.CLAIMS, "edits"), (tradeoff_claims.CLAIMS, "tradeoff")):
+        table = verdicts.verdicts_by_status(claims, both(study))
+        assert table.apply(lambda row: row.astype(str).str.contains("GPU, ").any(), axis=1).any()
+
+
+def test_all_of_it_is_trained_in_full_on_a_gpu_with_several_seeds():
+    for job in JOBS:
+        if job.study:
+            assert (job.settings["gpu"], job.settings["bf16"]) == (True, True)
+            assert (job.settings["top_layers"], job.settings["seeds"]) == (0, 3)
+    names = [job.name for job in JOBS]
+    assert len(names) == len(set(names))
+
+
+def test_what_fails_keeps_nothing_else_from_being_done_and_what_is_finished_is_not_done_again(
+    tmp_path,
+):
+    def run(job, folder):
+        done.append(job.name)
+        if job.name == "broken":
+            raise KeyError("a bug")
+        if job.name == "lacking":
+            raise ImportError("no module named trl")
+        if job.name == "refused":
+            raise UserError("no data")
+        return "finished"
+
+    jobs = [Job(name) for name in ("broken", "lacking", "refused", "well")]
+    done = []
+    work(jobs, tmp_path, run)
+    states = {name: state for name, (state, _) in read_summary(tmp_path).items()}
+    assert states == {
+        "broken": "failed: KeyError: 'a bug'",
+        "lacking": "skipped: no module named trl",
+        "refused": "refused: no data",
+        "well": "finished",
+    }
+    done = []
+    work(jobs, tmp_path, run)
+    assert done == ["broken", "lacking", "refused"]
+
+
+def test_fewer_are_trained_at_once_where_memory_does_not_do(tmp_path, monkeypatch):
+    given = []
+
+    class Study:
+        memoizes = True
+
+        def parse_runs(self, runs):
+            return list(runs.items())
+
+        def run(self, source, settings, *, profile, cache_dir):
+            given.append(settings["processes"])
+            if settings["processes"] > 2:
+                raise RuntimeError("CUDA error: out of memory")
+            return "record"
+
+    monkeypatch.setattr(gpu_study, "_trainings_at_once", lambda: 8)
+    monkeypatch.setattr(margin, "STUDY", Study())
+    monkeypatch.setattr(records, "save", lambda record, folder: None)
+    assert Job("a", "margin", "seeda").run(tmp_path) == "finished"
+    assert given == [8, 4, 2]
+
+
+def test_it_ends_in_time_with_all_that_it_has_started(tmp_path):
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "time.sleep(60)\n"
+    )
+    started = time.monotonic()
+    assert not run_in_time([sys.executable, "-c", code], seconds=3)
+    assert time.monotonic() - started < 30
+    child = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert run_in_time([sys.executable, "-c", "pass"], seconds=30)
+
+
+#: Runs a command as if some packages were not installed.
+WITHOUT = """
+import sys
+
+class Hidden:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *rest):
+        hidden = ("trl", "datasets", "papermill", "gguf")
+        return None if name.split(".")[0] in hidden else self.finder.find_spec(name, *rest)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Hidden, sys.meta_path)
+from posttrain.commands import gpu_study
+from posttrain.models import embedded
+
+checkpoint, output = sys.argv[1:]
+embedded.smollm2 = lambda: checkpoint
+small = {
+    "gpu": False, "bf16": False, "seeds": 1, "resamples": 10, "batch_size": 16, "test_size": 16,
+    "learning_rates": [1e-3], "sizes": [20], "shared_learning_rate": 1e-3,
+}
+jobs = [job for job in gpu_study.JOBS if job.name in ("attention", "margin-seeda")]
+made = [gpu_study.Job(job.name, job.study, job.source, {**job.settings, **small}) for job in jobs]
+from posttrain.evidence import records
+records._commit = lambda: "abcdef012345"
+gpu_study.work(made, __import__("pathlib").Path(output))
+"""
+
+
+def test_it_runs_without_packages_that_a_borrowed_gpu_may_lack(data, tiny_checkpoint, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(tiny_checkpoint), str(tmp_path)],
+        capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "POSTTRAIN_DATA": str(data)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    states = {name: state for name, (state, _) in read_summary(tmp_path).items()}
+    assert states == {"attention": "passed", "margin-seeda": "finished"}, done.stdout
+    assert json.loads((tmp_path / "margin-seeda-full-gpu.json").read_text())["profile"] == "gpu"
+
+
+def test_one_command_starts_it_without_an_environment_of_its_own():
+    done = subprocess.run(
+        ["make", "-n", "gpu-study", "MINUTES=3"], cwd=ROOT, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "-m posttrain gpu-study" in done.stdout
+    assert "--minutes 3" in done.stdout
+    assert "pip install" not in done.stdout
