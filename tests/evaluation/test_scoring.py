@@ -75,6 +75,24 @@ def test_scores_are_those_of_the_model_group_by_group(loaded, groups, layout, pa
             assert list(one.scores.values()) == pytest.approx(values, abs=1e-12)
 
 
+@pytest.mark.parametrize("layout", [SEPARATE, EXACT], ids=["separate", "exact"])
+def test_a_response_that_records_repeat_is_computed_once(loaded, groups, layout, monkeypatch):
+    model, tokenizer = loaded
+    turned = [replace(g, id=f"{g.id}'", responses=g.responses[::-1]) for g in groups]
+    computed = []
+    real = reward_model.forward_scores
+
+    def watched(model, batch):
+        computed.append(len(batch.score_index))
+        return real(model, batch)
+
+    monkeypatch.setattr(reward_model, "forward_scores", watched)
+    found = list(score_groups(model, tokenizer, [*groups, *turned], layout, NONE))
+    assert sum(computed) == sum(len(group.responses) for group in groups)
+    for one, other in zip(found[: len(groups)], found[len(groups) :], strict=True):
+        assert list(one.scores.values()) == list(other.scores.values())[::-1]
+
+
 def test_scores_of_shuffled_rows_are_those_of_the_model_for_the_same_seed(loaded, groups):
     model, tokenizer = loaded
     torch.manual_seed(3)

@@ -879,8 +879,8 @@ def test_a_model_that_follows_no_mask_is_refused_before_training_where_rows_need
     tiny_model, groups, tmp_path, layout, pack_length, checked
 ):
     model, _ = tiny_model
-    # What an implementation does that knows neither.
-    dropped = {"attention_mask": None, "position_ids": None}
+    # What an implementation does that knows none of them.
+    dropped = {"attention_mask": None, "position_ids": None, "shared_prefix": None}
     model.model.register_forward_pre_hook(
         lambda _module, arguments, named: (arguments, named | dropped),
         with_kwargs=True,

@@ -26,6 +26,10 @@ from posttrain.storage.files import whole_file
 #: Left for ending processes and packing up.
 SPARE_SECONDS = 10
 SUMMARY = "summary.json"
+#: Most trainings at a time, and what one takes of a GPU: SmolLM2 in float32 with AdamW, its context,
+#: and 4,096 tokens. Eight of up to 16,384 tokens outgrew an H100 of 80 GB.
+MOST_AT_ONCE = 8
+TRAINING_BYTES = 12e9
 ROOT = Path(__file__).parents[3]
 
 
@@ -57,14 +61,35 @@ class Job:
         from posttrain.studies import STUDIES
 
         study = STUDIES[self.study]
-        ((source, settings),) = study.parse_runs({self.source: dict(self.settings)})
         kept = folder / "finished" if study.memoizes else None
-        records.save(study.run(source, settings, profile="gpu", cache_dir=kept), folder)
-        return "finished"
+        at_once = _trainings_at_once()
+        while True:
+            given = {"processes": at_once, **self.settings}
+            ((source, settings),) = study.parse_runs({self.source: given})
+            try:
+                record = study.run(source, settings, profile="gpu", cache_dir=kept)
+            except RuntimeError as error:
+                # Also of libraries that find no memory to start with. What is finished is kept.
+                if "memory" not in str(error).lower() or at_once == 1:
+                    raise
+                at_once //= 2
+                print(f"{self.name}: {error}; goes on with {at_once} trainings at once", flush=True)
+                continue
+            records.save(record, folder)
+            return "finished"
+
+
+def _trainings_at_once() -> int:
+    """How many trainings of SmolLM2 have room on the GPU; one alone waits for its CPU mostly."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 1
+    return max(1, min(MOST_AT_ONCE, int(torch.cuda.mem_get_info()[0] / TRAINING_BYTES)))
 
 
 def _whole(**settings: Any) -> dict[str, Any]:
-    """Settings of whole models: three seeds, two learning rates, eight trainings at a time."""
+    """Settings of whole models: three seeds, two learning rates."""
     return {
         "gpu": True,
         "bf16": True,
@@ -72,7 +97,6 @@ def _whole(**settings: Any) -> dict[str, Any]:
         "batch_size": 32,
         "seeds": 3,
         "learning_rates": [3e-5, 1e-4],
-        "processes": 8,
     } | settings
 
 
@@ -138,6 +162,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     started = time.monotonic()
     rest = ["--output", str(known.output), "--jobs", *names]
+    # Lest what is freed in pieces cannot be used.
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     in_time = run_in_time(
         [sys.executable, "-m", "posttrain", "gpu-study", "--worker", *rest],
         seconds=60 * known.minutes - SPARE_SECONDS,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.commands.common import check_packages, load_model, parse
@@ -23,12 +25,15 @@ from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
 from posttrain.models import adapters, embedded
 from posttrain.models.loading import contents as contents_of
+from posttrain.models.memory import enough_tokens, fitting_tokens
+from posttrain.models.reward_model import stock_model
 from posttrain.rows.layout import LAYOUTS
 from posttrain.training import saving
 from posttrain.training.checkpoints import check_launcher, last_whole_checkpoint
 from posttrain.training.collator import GroupCollator
 from posttrain.training.config import RankingConfig
 from posttrain.training.model_card import model_card
+from posttrain.training.step_batches import check_room
 from posttrain.training.trainer import RankingTrainer
 
 logger = logging.getLogger(__name__)
@@ -74,14 +79,21 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     gpu = config.device.type == "cuda"
     model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu, day=day)
     model = trainable(model, settings, lora_rank=settings.lora_rank, top_layers=settings.top_layers)
+    model = _with_adapters(model, settings, config.seed)
+    room = None
+    if config.max_tokens_per_device is None:
+        room = _room(model, config)
+        config.max_tokens_per_device = enough_tokens(room, config.device)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
         training, held_out, counts, contents = prepare(
-            settings, settings.merging(config), model, tokenizer
+            settings, settings.merging(config), stock_model(model), tokenizer
         )
     if settings.resume or main:  # others compare nothing, and weights take long to read
         contents["model"] = contents_of(embedded.find(settings.model))
     claim_data(folder, contents, resume=settings.resume, main=main)
+    if room is not None:
+        check_room(training.rows, settings.rows, room)
     collator = GroupCollator(
         tokenizer.pad_token_id,
         settings.rows,
@@ -90,7 +102,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     )
     try:
         trainer = RankingTrainer(
-            _with_adapters(model, settings, config.seed),
+            model,
             config,
             data_collator=collator,
             train_dataset=training.rows,
@@ -131,6 +143,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
                 finished, tokenizer, held_out[0], settings, config.max_tokens_per_device
             )
         account = described | {
+            "tokens at once": config.max_tokens_per_device,
             "data": counts,
             "steps": result.global_step,
             "training_loss": result.training_loss,
@@ -146,6 +159,26 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         saving.save(finished, tokenizer, folder, state=state, texts=texts)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
+
+
+def _room(model: Any, config: RankingConfig) -> int:
+    """Tokens that there is room for, whatever one of the processes has more than another."""
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
+    alone = config.device.type == "cuda"
+    room = fitting_tokens(
+        model,
+        config.device,
+        half=config.bf16 or config.fp16 or stock_model(model).dtype.itemsize == 2,
+        checkpointing=bool(config.gradient_checkpointing or config.activation_checkpointing),
+        shards=config.world_size if sharded else 1,
+        processes=1 if alone else int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+    )
+    if config.world_size == 1:
+        return room
+    # All plan the same steps, from the same number.
+    least = torch.tensor(room, device=config.device)
+    torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
+    return int(least)
 
 
 def _described(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:

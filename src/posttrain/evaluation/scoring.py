@@ -21,6 +21,7 @@ from posttrain.rows.tokenization import (
     TokenizedGroup,
     TooLongError,
     UnreadableError,
+    share_prompts,
     tokenize_apart,
     tokenize_group,
 )
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Groups that are tokenised and sorted by length together.
 CHUNK = 1024
+#: Responses to one prompt share a row up to so many tokens.
+ROW_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,15 @@ class Scorer:
     def score(self, groups: Sequence[Sequence[TokenizedGroup]]) -> list[list[float]]:
         """Scores by group, and then by rank, of what :meth:`tokenize` has returned."""
         parts = [part for group in groups for part in group]
-        if self.layout.rows == "separate":
+        if self.layout.is_exact:
             # Data that compare one response with many others hold it many times.
-            rows = [part.prompt + response for part in parts for response in part.responses]
-            distinct = {row: number for number, row in enumerate(dict.fromkeys(rows))}
-            alone = [TokenizedGroup(row[:-1], (row[-1:],)) for row in distinct]
-            values = self._score(alone)[[distinct[row] for row in rows]]
+            pieces = [(part.prompt, response) for part in parts for response in part.responses]
+            single = self.layout.rows == "single"
+            most = min(ROW_TOKENS, self.batch_tokens, self.pack_length or ROW_TOKENS)
+            distinct = share_prompts(pieces, most if single else None)
+            made = [(group.prompt, response) for group in distinct for response in group.responses]
+            place = {piece: number for number, piece in enumerate(made)}
+            values = self._score(distinct)[[place[piece] for piece in pieces]]
         else:
             values = self._score(parts)
         scores = iter(values.split([len(part.responses) for part in parts]))

@@ -17,7 +17,7 @@ from posttrain.models.architecture import after_layers, layers_of
 from posttrain.models.loading import contents
 from posttrain.rows.attention import mask_arguments, share_prefixes
 from posttrain.rows.layout import LAYOUTS, lay_out
-from posttrain.rows.tokenization import TokenizedGroup
+from posttrain.rows.tokenization import TokenizedGroup, share_prompts
 from posttrain.storage import cache
 
 #: Raise when features come out otherwise: here, in :mod:`.rows.layout` or :mod:`.rows.attention`.
@@ -67,7 +67,7 @@ def features(
             a hidden state is not finite.
     """
     pieces = [(group.prompt, response) for group in groups for response in group.responses]
-    distinct = _by_prompt(pieces)
+    distinct = share_prompts(pieces, ROW_TOKENS)
     name = cache.key(
         {
             "checkpoint": contents(checkpoint),
@@ -86,18 +86,6 @@ def features(
     computed = [(group.prompt, response) for group in distinct for response in group.responses]
     place = {piece: index for index, piece in enumerate(computed)}
     return states[[place[piece] for piece in pieces]]
-
-
-def _by_prompt(pieces: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[TokenizedGroup]:
-    """Each distinct response once, those to one prompt together, in rows of ascending length."""
-    rows: list[TokenizedGroup] = []
-    for prompt, response in sorted(set(pieces)):
-        last = rows[-1] if rows and rows[-1].prompt == prompt else None
-        if last and last.total + len(response) <= ROW_TOKENS:
-            rows[-1] = TokenizedGroup(prompt, (*last.responses, response))
-        else:
-            rows.append(TokenizedGroup(prompt, (response,)))
-    return sorted(rows, key=lambda group: group.total)
 
 
 @torch.no_grad()

@@ -176,6 +176,33 @@ def tokenize_responses(
     return _split(reading, range(len(responses)))
 
 
+def share_prompts(
+    pieces: Iterable[tuple[tuple[int, ...], tuple[int, ...]]], row_tokens: int | None
+) -> list[TokenizedGroup]:
+    """Each distinct response to a prompt once, those to one prompt together.
+
+    Args:
+        pieces: Prompts with a response each, in any order, and as often as they come.
+        row_tokens: Most tokens of a prompt with responses that share it; a single one may have
+            more. None: every response alone.
+
+    Returns:
+        Groups of ascending size. Their responses are not ranked.
+
+    >>> pieces = [((1,), (2,)), ((1,), (3, 4)), ((1,), (2,)), ((5,), (2,))]
+    >>> [(group.prompt, group.responses) for group in share_prompts(pieces, row_tokens=9)]
+    [((5,), ((2,),)), ((1,), ((2,), (3, 4)))]
+    """
+    groups: list[TokenizedGroup] = []
+    for prompt, response in sorted(set(pieces)):
+        last = groups[-1] if groups and groups[-1].prompt == prompt else None
+        if last and row_tokens is not None and last.total + len(response) <= row_tokens:
+            groups[-1] = TokenizedGroup(prompt, (*last.responses, response))
+        else:
+            groups.append(TokenizedGroup(prompt, (response,)))
+    return sorted(groups, key=lambda group: group.total)
+
+
 @dataclass(frozen=True)
 class TokenizedSet:
     """Groups that could be tokenised, and an account of those that could not.

@@ -75,8 +75,8 @@ class RankingConfig(TrainingArguments):
     it is the default; Llama 3 gives none.
 
     >>> config = RankingConfig("runs/mine", groups_per_step=64, report_to="none", use_cpu=True)
-    >>> config.learning_rate, config.max_tokens_per_device
-    (1e-05, 16384)
+    >>> config.learning_rate, config.groups_per_step
+    (1e-05, 64)
     """
 
     pairs_per_step: int | None = setting(
@@ -90,10 +90,11 @@ class RankingConfig(TrainingArguments):
         "merged.",
     )
     max_tokens_per_device: int | None = setting(
-        16384,
+        None,
         "Most tokens that a device computes at once, padding included (in rows that groups share: "
         "padding aside), in training and evaluation; a step takes as many micro-batches as it "
-        "needs. It limits memory and changes nothing else.",
+        "needs. It limits memory and changes nothing else. By default as many as there is room "
+        "for, up to 16384 on a GPU and 4096 on a CPU; in Python, whole steps.",
     )
     loss_type: str = setting(
         "pairs",

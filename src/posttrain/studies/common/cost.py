@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 from transformers import LlamaConfig
 
+from posttrain.models.memory import widths
+
 Arrangement = Literal["pair rows", "separate rows", "exact row", "causal row"]
 ARRANGEMENTS: tuple[Arrangement, ...] = get_args(Arrangement)
 #: Sizes of the smallest Llama 3 model (Llama 3, Table 3).
@@ -94,14 +96,6 @@ def forward_flops(config: LlamaConfig, tokens: float, pairs: float) -> float:
     _, _, queries, _ = widths(config)
     attention = config.num_hidden_layers * 4 * queries * pairs
     return 2 * linear_parameters(config) * tokens + attention
-
-
-def widths(config: LlamaConfig) -> tuple[int, int, int, int]:
-    """Widths of the residual stream, the perceptron, all queries, and all keys."""
-    heads = config.num_attention_heads
-    size = config.head_dim or config.hidden_size // heads
-    keys = (config.num_key_value_heads or heads) * size
-    return config.hidden_size, config.intermediate_size, heads * size, keys
 
 
 #: Public sizes of models that one would start from.

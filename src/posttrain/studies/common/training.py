@@ -106,8 +106,9 @@ def train(
             scratch,
             groups_per_step=None if pairs_per_step else recipe.batch_size,
             pairs_per_step=pairs_per_step,
-            # A CPU gains nothing from larger ones, and smaller ones of like length save padding.
-            max_tokens_per_device=16384 if recipe.gpu else 1024,
+            # A CPU gains nothing from larger ones, and smaller ones of like length save padding;
+            # on a GPU several trainings share its memory.
+            max_tokens_per_device=4096 if recipe.gpu else 1024,
             loss_type=loss_type,
             auxiliary_weight=auxiliary_weight,
             num_train_epochs=epochs or recipe.epochs,

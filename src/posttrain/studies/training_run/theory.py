@@ -15,6 +15,7 @@ import pandas as pd
 from transformers import LlamaConfig
 
 from posttrain.errors import UserError
+from posttrain.models.memory import layer_bytes, widths
 from posttrain.studies.common.cost import (
     SHAPES,
     GroupLengths,
@@ -22,7 +23,6 @@ from posttrain.studies.common.cost import (
     linear_parameters,
     tokens,
     visible_pairs,
-    widths,
 )
 from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
 
@@ -64,18 +64,6 @@ def state_bytes(config: LlamaConfig, trained: Trained = "all weights", *, rank: 
         return BYTES_TRAINED * parameters(config)
     adapters = adapter_parameters(config, rank) + config.hidden_size
     return BYTES_FROZEN * parameters(config) + BYTES_TRAINED * adapters
-
-
-def layer_bytes(config: LlamaConfig) -> int:
-    """What one layer keeps of one token for its backward pass.
-
-    26 h + 8 f + 4 q + 4 k + 4 a + 8, with widths h of the residual stream, f of the perceptron, q
-    and k of all queries and all keys, and a attention heads: the inputs of the linear maps in
-    bfloat16, the residual stream and normalisations in float32. The tests count them again.
-    """
-    hidden, inner, queries, keys = widths(config)
-    heads = config.num_attention_heads
-    return 26 * hidden + 8 * inner + 4 * queries + 4 * keys + 4 * heads + 8
 
 
 def activation_bytes(config: LlamaConfig, tokens: float, *, checkpointing: bool = False) -> float:
