@@ -292,6 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if ways.RewardTrainer is None and Way.TRL in methods:
         print("trl is not installed; its RewardTrainer is left out")
         methods = [name for name in methods if name != Way.TRL]
+    if not methods or given.rounds < 1:
+        parser.error("give a method that is installed, and one round or more")
     dtype = "bfloat16" if on_cuda else "float32"
     try:
         run(

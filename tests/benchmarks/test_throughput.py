@@ -100,15 +100,19 @@ def test_work_counts_tokens_and_visible_pairs(bench):
     )
 
 
-def test_a_step_is_computed_in_parts(bench):
+def test_trls_trainer_reads_all_pairs_some_at_a_time(bench, tmp_path):
     # Pairs of 9 to 11 tokens, padded to 12: two fit at once.
     rows = METHODS["trl"].rows(GROUPS, 24)
-    trainer = bench._trainer(METHODS["trl"], rows, "unused", None)
+    trainer = bench._trainer(METHODS["trl"], rows, str(tmp_path), None)
     assert trainer.args.per_device_train_batch_size == 2
     assert trainer.args.gradient_accumulation_steps == 3
     assert not trainer.args.bf16
     assert not trainer.args.gradient_checkpointing
-    assert len(trainer.train_dataset) == 6
+    read = Counter((*row["chosen_ids"], -1, *row["rejected_ids"]) for row in trainer.train_dataset)
+    assert read == Counter(
+        (*tokens.prompt, *tokens.responses[0], -1, *tokens.prompt, *tokens.responses[1])
+        for tokens in (pair.tokens for group in GROUPS for pair in apart(group))
+    )
 
 
 @pytest.mark.parametrize(

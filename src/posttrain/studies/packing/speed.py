@@ -3,42 +3,34 @@
 import pandas as pd
 
 from posttrain.evidence.records import Record
-from posttrain.evidence.verdicts import PERCENT, listing
+from posttrain.evidence.verdicts import PERCENT
 from posttrain.studies.packing.keys import Speed, Way
 
-#: Workloads at Llama 3's lengths, and their words.
+#: Workloads of which the chapter's answer tells, at Llama 3's lengths; and all data sets.
 AT_LLAMA3 = {"pairs": "pairs", "triples": "triples", "five": "all ten pairs of five responses"}
 
 
 def in_words(record: Record) -> str:
-    """How many times as fast as others merged exact rows train, in a sentence or two."""
+    """How many times as fast as others merged exact rows train, in a sentence."""
     table = record.tables["speed"]
     # Where each record has a prompt of its own, both are the same.
     way = Way.MERGED if (table["method"] == Way.MERGED).any() else Way.TWO_PIECE
     merged = table[table["method"] == way].set_index(["workload", "metric"])["estimate"]
     kinds = record.tables["workloads"].set_index("workload")["kind"]
-    of_trl = {
-        name: f"{merged[name, Speed.OVER_TRL]:.2f}"
-        for name in kinds.index
-        if (name, Speed.OVER_TRL) in merged.index
-    }
-    told = [
-        f"{words} ({of_trl[name]} times as fast as TRL's RewardTrainer, "
-        f"{merged[name, Speed.OVER_SEPARATE]:.2f} times as fast as separate rows)"
-        for name, words in AT_LLAMA3.items()
-        if name in of_trl and (name, Speed.OVER_SEPARATE) in merged.index
+    names = AT_LLAMA3 | {name: f"`{name}`" for name in kinds.index[kinds == "data set"]}
+    factors = [
+        f"{words} {merged[name, Speed.OVER_TRL]:.2f} and {merged[name, Speed.OVER_SEPARATE]:.2f}"
+        for name, words in names.items()
+        if {(name, Speed.OVER_TRL), (name, Speed.OVER_SEPARATE)} <= set(merged.index)
     ]
-    words = (
+    if not factors:
+        return ""
+    return (
         f"On a {record.environment['device']} with `{record.settings['checkpoint']}`, exact rows "
-        "with each response of a prompt once train"
+        "with each response to a prompt once are so many times as fast as TRL's RewardTrainer, "
+        f"and as separate rows of the same records: {'; '.join(factors)}. Pairs, triples and five "
+        "responses have Llama 3's average lengths."
     )
-    found = f"{words} at Llama 3's lengths {listing(told)}." if told else ""
-    sets = [f"{of_trl[name]} times on `{name}`" for name in of_trl if kinds[name] == "data set"]
-    if sets:
-        start = "On human preferences they are as much faster than TRL's:"
-        found = f"{found} {start}" if told else f"{words} faster than TRL's RewardTrainer"
-        found += f" {listing(sets)}."
-    return found
 
 
 def conditions(record: Record) -> str:
