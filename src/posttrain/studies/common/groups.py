@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from posttrain.config.fields import setting
 from posttrain.data.preferences import RankedGroup, fingerprint
 from posttrain.data.sources import human
-from posttrain.data.sources.simulator.annotators import SIMULATOR, simulate
+from posttrain.data.sources.simulator.annotators import SIMULATOR, SimulatedGroup, simulate
 from posttrain.data.splits import split
 from posttrain.models import embedded
 from posttrain.rows.tokenization import Limits, TokenizedGroup, tokenize_groups
@@ -67,21 +67,28 @@ def without_edit(group: RankedGroup) -> RankedGroup:
 
 
 def load_groups(
-    source: str, checkpoint: Path, settings: DataSettings, *, edits: bool = True
+    source: str,
+    checkpoint: Path,
+    settings: DataSettings,
+    *,
+    edits: bool = True,
+    simulated: Sequence[SimulatedGroup] | None = None,
 ) -> StudyGroups:
     """Load groups, or simulate them where the source is ``simulator``, and tokenise them.
 
-    Without ``edits`` no edited response takes part.
+    Without ``edits`` no edited response takes part. ``simulated`` groups take the place of those of
+    the settings.
     """
     account: dict[str, Any]
     gold = None
     if source == SIMULATOR:
-        simulated = simulate(
-            settings.groups,
-            seed=settings.data_seed,
-            edited_share=settings.edited_share,
-            editor_error=settings.editor_error,
-        )
+        if simulated is None:
+            simulated = simulate(
+                settings.groups,
+                seed=settings.data_seed,
+                edited_share=settings.edited_share,
+                editor_error=settings.editor_error,
+            )
         ranked: Sequence[RankedGroup] = [group.ranked for group in simulated]
         gold = [group.gold("helpfulness") for group in simulated]
         account = {"groups": len(ranked), "fingerprint": fingerprint(ranked)}

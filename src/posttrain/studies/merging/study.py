@@ -31,6 +31,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from posttrain.config.fields import at_least_one, setting
+from posttrain.data.sources.simulator.annotators import SIMULATOR, compare, draw_candidates
 from posttrain.data.splits import split
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples
@@ -56,7 +57,9 @@ from posttrain.training.merging import Merging
 class MergingSettings(Recipe, DataSettings):
     """Settings of the study; defaults are those for simulated data."""
 
-    size: int = setting(2000, "Training records; whole prompts are taken until they are so many.")
+    groups: int = setting(600, "Prompts to simulate; human data is taken whole.")
+    responses: int = setting(6, "Responses to each of them, every two of which are compared.")
+    size: int = setting(3000, "Training records; whole prompts are taken until they are so many.")
     test_size: int = setting(1500, "Test records, at most.")
     pairs_per_step: int = setting(64, "Pairs of a step.")
     passes: list[int] = setting([1, 3], "Passes over the training pairs, each a run of its own.")
@@ -158,7 +161,11 @@ def prepare(source: str, checkpoint: Path, settings: MergingSettings) -> Prepare
     Raises:
         UserError: If there are fewer training records than ``size``.
     """
-    loaded = load_groups(source, checkpoint, settings)
+    simulated = None
+    if source == SIMULATOR:
+        drawn = draw_candidates(settings.groups, settings.responses, seed=settings.data_seed)
+        simulated = compare(drawn, seed=settings.data_seed)
+    loaded = load_groups(source, checkpoint, settings, simulated=simulated)
     training, test = training_and_test(
         loaded.ranked,
         test_share=settings.test_share,

@@ -7,6 +7,7 @@ response first and last in turn.
 from functools import partial
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
+from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.claims import Claim, above, below, gain, row, within
 from posttrain.evidence.records import Record
 from posttrain.studies.packing.keys import MARGIN, Contrast, OrderMetric, RowName, Speed, Way
@@ -117,5 +118,28 @@ CLAIMS: tuple[Claim, ...] = (
         above(_speed(method=Way.TWO_PIECE, metric=Speed.RELATIVE_TOKENS), REACHED),
         ours=True,
         unit="plain",
+    ),
+    Claim(
+        "shuffled-overfits",
+        "InstructGPT (Ouyang et al., 2022), section 3.5",
+        "Pairs of one prompt shuffled one by one overfit in a single pass; all of them together "
+        "do not.",
+        "better validation accuracy and log loss; no number given",
+        "log-likelihood of held-out pairs after one pass, merged groups minus pairs one by one; "
+        "the least effect that matters is 0.01 nats",
+        "merging",
+        gain(row("gains", passes=1, metric=Metric.LOG_LIKELIHOOD), smallest=0.01),
+        unit="plain",
+    ),
+    Claim(
+        "merging-loses-nothing",
+        "derived in this book",
+        "Merged groups rank as well as the same pairs one by one.",
+        "not mentioned",
+        "accuracy after one pass, merged groups minus pairs one by one; supported above minus one "
+        "point",
+        "merging",
+        above(row("gains", passes=1, metric=Metric.ACCURACY), -MARGIN),
+        ours=True,
     ),
 )

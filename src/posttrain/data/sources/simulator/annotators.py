@@ -20,6 +20,7 @@ How a ranked group comes about:
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy.special import expit
@@ -199,6 +200,35 @@ def draw_candidates(
     if len(candidates) < count:
         raise UserError(f"there are only about {len(candidates)} different prompts, not {count}")
     return [*candidates.values()]
+
+
+def compare(
+    candidates: Sequence[Candidates], *, seed: int, domain: Domain = "helpfulness"
+) -> list[SimulatedGroup]:
+    """Every two responses of each prompt, compared by an annotator of their own.
+
+    Comparisons of one prompt may contradict each other. ``seed`` seeds the annotators.
+
+    >>> groups = compare(draw_candidates(2, 3, seed=0), seed=0)
+    >>> len(groups), len({group.ranked.prompt for group in groups})
+    (6, 2)
+    """
+    rng = random.Random(seed)
+    groups = []
+    for number, drawn in enumerate(candidates):
+        for pair, (first, second) in enumerate(combinations(drawn.responses, 2)):
+            prefers_first, strength = annotate(rng, first, second, domain)
+            chosen, rejected = (first, second) if prefers_first else (second, first)
+            ranked = RankedGroup(
+                id=f"compared-{number:05d}-{pair:03d}",
+                prompt=drawn.task.prompt,
+                responses=(chosen.text, rejected.text),
+                strength=strength,
+                domain=domain,
+            )
+            gap = chosen.gold(domain) - rejected.gold(domain)
+            groups.append(SimulatedGroup(ranked, (chosen, rejected), gap))
+    return groups
 
 
 def strength_probabilities(difference: np.ndarray) -> np.ndarray:
