@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.commands.common import check_packages, load_model, parse
@@ -25,7 +23,7 @@ from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
 from posttrain.models import adapters, embedded
 from posttrain.models.loading import contents as contents_of
-from posttrain.models.memory import enough_tokens, fitting_tokens
+from posttrain.models.memory import enough_tokens
 from posttrain.models.reward_model import stock_model
 from posttrain.rows.layout import LAYOUTS
 from posttrain.training import saving
@@ -33,7 +31,7 @@ from posttrain.training.checkpoints import check_launcher, last_whole_checkpoint
 from posttrain.training.collator import GroupCollator
 from posttrain.training.config import RankingConfig
 from posttrain.training.model_card import model_card
-from posttrain.training.step_batches import check_room
+from posttrain.training.room import check_room, find_room
 from posttrain.training.trainer import RankingTrainer
 
 logger = logging.getLogger(__name__)
@@ -82,7 +80,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     model = _with_adapters(model, settings, config.seed)
     room = None
     if config.max_tokens_per_device is None:
-        room = _room(model, config)
+        room = find_room(model, config)
         config.max_tokens_per_device = enough_tokens(room, config.device)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
@@ -159,26 +157,6 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         saving.save(finished, tokenizer, folder, state=state, texts=texts)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
-
-
-def _room(model: Any, config: RankingConfig) -> int:
-    """Tokens that there is room for, whatever one of the processes has more than another."""
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
-    alone = config.device.type == "cuda"
-    room = fitting_tokens(
-        model,
-        config.device,
-        half=config.bf16 or config.fp16 or stock_model(model).dtype.itemsize == 2,
-        checkpointing=bool(config.gradient_checkpointing or config.activation_checkpointing),
-        shards=config.world_size if sharded else 1,
-        processes=1 if alone else int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-    )
-    if config.world_size == 1:
-        return room
-    # All plan the same steps, from the same number.
-    least = torch.tensor(room, device=config.device)
-    torch.distributed.all_reduce(least, op=torch.distributed.ReduceOp.MIN)
-    return int(least)
 
 
 def _described(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class RankingConfig(TrainingArguments):
         "Most tokens that a device computes at once, padding included (in rows that groups share: "
         "padding aside), in training and evaluation; a step takes as many micro-batches as it "
         "needs. It limits memory and changes nothing else. By default as many as there is room "
-        "for, up to 16384 on a GPU and 4096 on a CPU; in Python, whole steps.",
+        "for, up to 16384 on a GPU and 4096 on a CPU.",
     )
     loss_type: str = setting(
         "pairs",

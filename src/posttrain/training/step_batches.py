@@ -144,23 +144,6 @@ def check_lengths(model: Any, dataset: Any, layout: Layout) -> None:
         )
 
 
-def check_room(dataset: Any, layout: Layout, room: int) -> None:
-    """Refuse data of which the longest row alone exceeds the tokens that memory has room for.
-
-    Raises:
-        UserError: If there is such a row.
-    """
-    name = "total" if layout.rows == "single" else "length"
-    longest = column(dataset, name).max()
-    if longest > room:
-        raise UserError(
-            f"the longest row takes {longest:,} tokens, and memory has room for {room:,} at once; "
-            "cut prompts (--max_tokens), train part of the weights (--top_layers, --lora_rank), "
-            "compute layers again (--activation_checkpointing), or set --max_tokens_per_device to "
-            "try all the same"
-        )
-
-
 def step_loader(
     dataset: Any,
     sampler: StepSampler,

@@ -30,6 +30,7 @@ from transformers import EvalPrediction, Trainer
 from posttrain.errors import UserError
 from posttrain.models.exactness import check_exact
 from posttrain.models.float64 import compute_in_double, computing_in_double
+from posttrain.models.memory import enough_tokens
 from posttrain.models.reward_model import accept_rows, forward_scores, stock_model
 from posttrain.rows.layout import RowBatch
 from posttrain.training.checkpoints import BackgroundManifests, discard
@@ -40,6 +41,7 @@ from posttrain.training.fsdp import shard_head_in_fp32
 from posttrain.training.losses import label_loss, plackett_luce_loss, ranking_loss
 from posttrain.training.metrics import RecentSteps
 from posttrain.training.predictions import by_place, metrics_of
+from posttrain.training.room import find_room
 from posttrain.training.sampler import EpochCounter
 from posttrain.training.step_batches import (
     EvaluationBatches,
@@ -88,6 +90,8 @@ class RankingTrainer(Trainer):
                 f"this process sees {args.n_gpu} GPUs; start one process for each (accelerate "
                 "launch), or show it only one (CUDA_VISIBLE_DEVICES=0)"
             )
+        if args.max_tokens_per_device is None:
+            args.max_tokens_per_device = enough_tokens(find_room(model, args), args.device)
         super().__init__(
             accept_rows(model),
             args,
