@@ -208,7 +208,7 @@ def test_the_recipe_reaches_the_trainer(called, monkeypatch, tiny_checkpoint, gr
         "seed": 11,
         "use_cpu": not gpu,
         "bf16": bf16,
-        "max_tokens_per_device": 16384 if gpu else 1024,
+        "max_tokens_per_device": 4096 if gpu else 1024,
         "save_strategy": "no",
     }
     assert {name: called["options"][name] for name in expected} == expected
