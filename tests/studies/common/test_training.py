@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from posttrain.evidence import records
 from posttrain.models import reward_model
 from posttrain.models.architecture import freeze_below
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.studies.common import training
-from posttrain.studies.common.training import Recipe, train
+from posttrain.studies.common.training import Recipe, memoize, train
 from posttrain.training.collator import TrainingGroup
 
 RECIPE = Recipe(batch_size=4, epochs=2)
@@ -207,7 +208,7 @@ def test_the_recipe_reaches_the_trainer(called, monkeypatch, tiny_checkpoint, gr
         "seed": 11,
         "use_cpu": not gpu,
         "bf16": bf16,
-        "max_tokens_per_device": 16384 if gpu else 1024,
+        "max_tokens_per_device": 4096 if gpu else 1024,
         "save_strategy": "no",
     }
     assert {name: called["options"][name] for name in expected} == expected
@@ -291,3 +292,18 @@ def test_training_in_half_precision_keeps_weights_and_scores_and_goes_on_in_scor
     # Scores that a head in half precision gave would survive the round trip.
     assert not torch.equal(scores, scores.bfloat16().float())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_finished_runs_serve_however_many_are_trained_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "_commit", lambda: "0123456789ab")
+    done = []
+
+    def double(number):
+        done.append(number)
+        return 2 * number
+
+    for processes in (8, 4, 1):
+        settings = {"epochs": 1, "processes": processes}
+        kept = memoize(double, tmp_path, settings=settings, data={}, ignore=[])
+        assert kept(21) == 42
+    assert done == [21]

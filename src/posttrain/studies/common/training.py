@@ -151,7 +151,8 @@ def memoize(
     """A function whose results are kept in a folder, if any, so that an interrupted study goes on.
 
     They are kept apart for each code, machine, settings and ``data``, the account of the study's
-    data. ``ignore`` names arguments that settings and data determine.
+    data, but not for how many are trained at a time. ``ignore`` names arguments that settings and
+    data determine.
 
     Raises:
         UserError: If the code is not committed.
@@ -164,6 +165,7 @@ def memoize(
             f"{folder} cannot keep finished runs of code that is not committed, because runs of "
             "different code must not be mixed; commit, or leave out cache_dir"
         )
-    account = {"settings": settings, "data": data, "machine": where}
+    deciding = {name: value for name, value in settings.items() if name != "processes"}
+    account = {"settings": deciding, "data": data, "machine": where}
     name = cache.key(account, version=KEPT_VERSION)
     return Memory(folder / name, verbose=0).cache(function, ignore=list(ignore))
