@@ -41,7 +41,7 @@ def test_settings_of_every_run_replace_its_own_where_they_are_given():
         margin.STUDY.parse_runs(runs, groups=100)
 
 
-@pytest.mark.parametrize("profile", ["quick", "simulator", "real", "gpu"])
+@pytest.mark.parametrize("profile", ["quick", "simulator", "real"])
 @pytest.mark.parametrize(
     ("notebook", "parameter", "study"),
     [
