@@ -77,7 +77,9 @@ def synthetic(everywhere, *, cell=None, planted=None):
     }
     # Equality is measured without an interval.
     tables["equality"] = tables["equality"].rename(columns={"estimate": "scores"})
-    study = {"speed": "throughput", "equality": "rows"}.get(cell[0] if cell else "", "packing")
+    study = {"speed": "throughput", "equality": "rows", "gains": "merging"}.get(
+        cell[0] if cell else "", "packing"
+    )
     return Record(study, "toy", "quick", {}, {}, tables)
 
 
