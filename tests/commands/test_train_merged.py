@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 from tiny_runs import assert_equal_weights, refusal, train
 
+from posttrain.commands.train_settings import TrainSettings
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.models import reward_model
+from posttrain.training.config import RankingConfig
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +86,16 @@ def test_merging_that_would_change_what_is_optimised_is_refused_and_not_done(
     assert train(tiny_checkpoint, tmp_path / "run", **settings) == 0
     account = json.loads((tmp_path / "run" / "run.json").read_text())
     assert "groups after merging" not in account["data"]["training"]
+
+
+@pytest.mark.parametrize(
+    ("attention", "layout", "most"),
+    [("shared_prefix", "exact", 8000), ("sdpa", "exact", 2048), ("sdpa", "separate", 8000)],
+)
+def test_rows_with_a_mask_for_every_two_tokens_are_kept_short(
+    tiny_checkpoint, tmp_path, attention, layout, most
+):
+    model, _ = reward_model.load(tiny_checkpoint, attention=attention)
+    settings = TrainSettings(model="tiny", data=["simulator:9"], layout=layout)
+    config = RankingConfig(str(tmp_path), use_cpu=True, max_tokens_per_device=8000)
+    assert settings.merging(config, model).max_tokens == most

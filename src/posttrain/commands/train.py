@@ -84,8 +84,9 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         config.max_tokens_per_device = enough_tokens(room, config.device)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
+        stock = stock_model(model)
         training, held_out, counts, contents = prepare(
-            settings, settings.merging(config), stock_model(model), tokenizer
+            settings, settings.merging(config, stock), stock, tokenizer
         )
     if settings.resume or main:  # others compare nothing, and weights take long to read
         contents["model"] = contents_of(embedded.find(settings.model))

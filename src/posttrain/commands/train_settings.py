@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+from transformers import PreTrainedModel
+
 from posttrain.commands.common import (
     ModelSettings,
     ReadingSettings,
@@ -15,6 +17,9 @@ from posttrain.errors import UserError
 from posttrain.training.config import RankingConfig
 from posttrain.training.merging import Merging
 from posttrain.training.pairing import Pairing
+
+#: Most tokens of a merged row where attention computes a mask for every two of them.
+DENSE_ROW = 2048
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,11 @@ class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
             self.min_strength,
         )
 
-    def merging(self, config: RankingConfig) -> Merging | None:
+    def merging(self, config: RankingConfig, model: PreTrainedModel) -> Merging | None:
         """How groups of one prompt are merged; None: not at all.
+
+        A model that takes a mask for every two tokens of a row computes the square of the row, so
+        its rows are kept short.
 
         Raises:
             UserError: If they are to be merged where that would change what is optimised.
@@ -117,6 +125,8 @@ class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
             )
         if not exact or self.merge_prompts is False:
             return None
-        limits = (config.max_tokens_per_device, self.pack_length)
+        attention = model.config.get_text_config()._attn_implementation
+        dense = self.rows.rows == "single" and attention in ("sdpa", "eager")
+        limits = (config.max_tokens_per_device, self.pack_length, DENSE_ROW if dense else None)
         most = min((limit for limit in limits if limit is not None), default=None)
         return Merging(self.rows, max_tokens=most, max_pairs=config.step_size)
