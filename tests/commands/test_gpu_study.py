@@ -176,14 +176,15 @@ def test_it_ends_in_time_with_all_that_it_has_started(tmp_path):
         "time.sleep(60)\n"
     )
     started = time.monotonic()
-    assert not run_in_time([sys.executable, "-c", code], seconds=3)
+    assert run_in_time([sys.executable, "-c", code], seconds=3) is None
     assert time.monotonic() - started < 30
     child = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 20
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert run_in_time([sys.executable, "-c", "pass"], seconds=30)
+    assert run_in_time([sys.executable, "-c", "pass"], seconds=30) == 0
+    assert run_in_time([sys.executable, "-c", "raise SystemExit(3)"], seconds=30) == 3
 
 
 #: Python imports it by itself, in processes that a process starts, too.

@@ -167,27 +167,27 @@ def main(arguments: Sequence[str]) -> int:
     rest = ["--output", str(known.output), "--jobs", *names]
     # Lest what is freed in pieces cannot be used.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    in_time = run_in_time(
+    code = run_in_time(
         [sys.executable, "-m", "posttrain", "gpu-study", "--worker", *rest],
         seconds=60 * known.minutes - SPARE_SECONDS,
     )
     for name, (state, seconds) in read_summary(known.output).items():
         print(f"{name:24} {state:12} {seconds:6.0f} s")
-    print(f"{'in time' if in_time else 'ended'} after {time.monotonic() - started:.0f} s")
-    return 0
+    how = {None: "ended by the clock", 0: "in time"}.get(code, f"died with exit code {code}")
+    print(f"{how} after {time.monotonic() - started:.0f} s")
+    return 1 if code else 0
 
 
-def run_in_time(command: Sequence[str], *, seconds: float) -> bool:
+def run_in_time(command: Sequence[str], *, seconds: float) -> int | None:
     """Run a command; after so many seconds end it, and all that it has started.
 
-    Returns whether it ended by itself.
+    Returns its exit code, None if it was ended.
     """
     process = subprocess.Popen(command, start_new_session=True)
     try:
-        process.wait(max(seconds, 0))
-        return True
+        return process.wait(max(seconds, 0))
     except subprocess.TimeoutExpired:
-        return False
+        return None
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
