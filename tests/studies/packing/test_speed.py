@@ -76,8 +76,8 @@ def test_without_trl_ratios_to_it_are_dashes(record):
 
 def test_the_sentence_tells_what_merged_rows_save(record):
     words = speed.in_words(record)
-    assert "triples 3.50 and 1.50" in words
-    assert "`seeda` 4.50 and 2.50" in words
+    assert "triples 3.50 times as fast (1.50)" in words
+    assert "`seeda` 4.50 times as fast (2.50)" in words
 
 
 def test_a_sample_says_its_share_of_the_set(record):

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from posttrain.evidence.records import Record
-from posttrain.evidence.verdicts import PERCENT
+from posttrain.evidence.verdicts import PERCENT, listing
 from posttrain.studies.packing.keys import Speed, Way
 
 #: Workloads of which the chapter's answer tells, at Llama 3's lengths; and all data sets.
@@ -19,17 +19,18 @@ def in_words(record: Record) -> str:
     kinds = record.tables["workloads"].set_index("workload")["kind"]
     names = AT_LLAMA3 | {name: f"`{name}`" for name in kinds.index[kinds == "data set"]}
     factors = [
-        f"{words} {merged[name, Speed.OVER_TRL]:.2f} and {merged[name, Speed.OVER_SEPARATE]:.2f}"
+        f"{words} {merged[name, Speed.OVER_TRL]:.2f} times as fast "
+        f"({merged[name, Speed.OVER_SEPARATE]:.2f})"
         for name, words in names.items()
         if {(name, Speed.OVER_TRL), (name, Speed.OVER_SEPARATE)} <= set(merged.index)
     ]
     if not factors:
         return ""
     return (
-        f"On a {record.environment['device']} with `{record.settings['checkpoint']}`, exact rows "
-        "with each response to a prompt once are so many times as fast as TRL's RewardTrainer, "
-        f"and as separate rows of the same records: {'; '.join(factors)}. Pairs, triples and five "
-        "responses have Llama 3's average lengths."
+        f"On {record.environment['device']} with `{record.settings['checkpoint']}`, exact rows that "
+        f"compute each response once train {listing(factors)} as TRL's RewardTrainer, in brackets "
+        "as separate rows of the same records. Pairs, triples and five responses have Llama 3's "
+        "average lengths."
     )
 
 
