@@ -29,8 +29,8 @@ def in_words(record: Record) -> str:
     return (
         f"On {record.environment['device']} with `{record.settings['checkpoint']}`, exact rows "
         f"that compute each response once train {listing(factors)} as TRL's RewardTrainer, in "
-        "brackets as separate rows of the same records. Pairs, triples and five responses have Llama 3's "
-        "average lengths."
+        "brackets as separate rows of the same records. Pairs, triples and five responses have "
+        "Llama 3's average lengths."
     )
 
 
