@@ -13,6 +13,7 @@ from posttrain.data.preferences import RankedGroup, fingerprint
 from posttrain.data.sources import human
 from posttrain.data.sources.simulator.annotators import SIMULATOR, SimulatedGroup, simulate
 from posttrain.data.splits import split
+from posttrain.errors import UserError
 from posttrain.models import embedded
 from posttrain.rows.tokenization import Limits, TokenizedGroup, tokenize_groups
 
@@ -127,6 +128,38 @@ def training_and_test(
     # A random part, because records of one group tend to stand together.
     drawn = np.random.default_rng(seed).permutation(test)
     return training, np.sort(drawn[:test_size])
+
+
+def divide(
+    loaded: StudyGroups,
+    settings: Any,
+    *,
+    size: int,
+    setting: str = "size",
+    counted: str = "test groups",
+) -> Prepared:
+    """Split groups as the ``test_share``, ``test_size`` and ``data_seed`` of settings say.
+
+    ``counted`` is what the account calls those to test on.
+
+    Raises:
+        UserError: If there are fewer than ``size`` to train on; it names the ``setting`` to lower.
+    """
+    training, test = training_and_test(
+        loaded.ranked,
+        test_share=settings.test_share,
+        test_size=settings.test_size,
+        seed=settings.data_seed,
+    )
+    if size > len(training):
+        raise UserError(
+            f"size {size} exceeds the {len(training)} training groups; lower {setting} or use more "
+            "groups"
+        )
+    account = loaded.account | {counted: len(test)}
+    return Prepared(
+        loaded.ranked, loaded.tokens, account, loaded.gold, training=training, test=test
+    )
 
 
 def _rated(group: RankedGroup) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation.metrics import COLUMNS, Metric, sufficient_statistics
 from posttrain.models import reward_model
 from posttrain.rows.layout import LAYOUTS
-from posttrain.studies.common.groups import DataSettings, Prepared, load_groups, training_and_test
+from posttrain.studies.common.groups import DataSettings, Prepared, divide, load_groups
 from posttrain.studies.common.settings import RateSettings, TopLayerSettings
 from posttrain.studies.common.training import Recipe, many_runs, memoize, train
 from posttrain.studies.margin.outcome import ARMS, Arm, Outcome, RatedPairs, length_baseline
@@ -59,22 +59,8 @@ def prepare(source: str, checkpoint: Path, settings: FullSettings) -> Prepared:
     """
     # Only chosen > rejected is rated; an edited response takes no part.
     loaded = load_groups(source, checkpoint, settings, edits=False)
-    pairs = RatedPairs.from_groups(loaded.ranked)
-    training, test = training_and_test(
-        pairs.groups,
-        test_share=settings.test_share,
-        test_size=settings.test_size,
-        seed=settings.data_seed,
-    )
-    if max(settings.sizes) > len(training):
-        raise UserError(
-            f"size {max(settings.sizes)} exceeds the {len(training)} training groups; lower sizes "
-            "or use more groups"
-        )
-    account = loaded.account | {"test pairs": len(test)}
-    return Prepared(
-        loaded.ranked, loaded.tokens, account, loaded.gold, training=training, test=test
-    )
+    RatedPairs.from_groups(loaded.ranked)  # refuses groups that nobody rated
+    return divide(loaded, settings, size=max(settings.sizes), setting="sizes", counted="test pairs")
 
 
 @many_runs()

@@ -42,8 +42,8 @@ from posttrain.studies.common.groups import (
     DataSettings,
     Prepared,
     checkpoint_for,
+    divide,
     load_groups,
-    training_and_test,
 )
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.tables import TidyTable, difference, known
@@ -166,21 +166,7 @@ def prepare(source: str, checkpoint: Path, settings: MergingSettings) -> Prepare
         drawn = draw_candidates(settings.groups, settings.responses, seed=settings.data_seed)
         simulated = compare(drawn, seed=settings.data_seed)
     loaded = load_groups(source, checkpoint, settings, simulated=simulated)
-    training, test = training_and_test(
-        loaded.ranked,
-        test_share=settings.test_share,
-        test_size=settings.test_size,
-        seed=settings.data_seed,
-    )
-    if settings.size > len(training):
-        raise UserError(
-            f"size {settings.size} exceeds the {len(training)} training records; lower size or use "
-            "more groups"
-        )
-    account = loaded.account | {"test records": len(test)}
-    return Prepared(
-        loaded.ranked, loaded.tokens, account, loaded.gold, training=training, test=test
-    )
+    return divide(loaded, settings, size=settings.size)
 
 
 def subset(prepared: Prepared, seed: int, size: int) -> np.ndarray:

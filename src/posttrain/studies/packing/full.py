@@ -22,7 +22,7 @@ from posttrain.errors import UserError
 from posttrain.models import reward_model
 from posttrain.rows.layout import Layout
 from posttrain.rows.tokenization import TokenizedGroup
-from posttrain.studies.common.groups import DataSettings, Prepared, load_groups, training_and_test
+from posttrain.studies.common.groups import DataSettings, Prepared, divide, load_groups
 from posttrain.studies.common.training import Recipe, train
 from posttrain.studies.packing.keys import RowName
 from posttrain.studies.packing.outcome import (
@@ -93,22 +93,7 @@ def prepare(source: str, checkpoint: Path, settings: PackingSettings) -> Prepare
     Raises:
         UserError: If there are fewer training groups than ``size``.
     """
-    loaded = load_groups(source, checkpoint, settings)
-    training, test = training_and_test(
-        loaded.ranked,
-        test_share=settings.test_share,
-        test_size=settings.test_size,
-        seed=settings.data_seed,
-    )
-    if settings.size > len(training):
-        raise UserError(
-            f"size {settings.size} exceeds the {len(training)} training groups; lower size or use "
-            "more groups"
-        )
-    account = loaded.account | {"test groups": len(test)}
-    return Prepared(
-        loaded.ranked, loaded.tokens, account, loaded.gold, training=training, test=test
-    )
+    return divide(load_groups(source, checkpoint, settings), settings, size=settings.size)
 
 
 def train_and_score(
