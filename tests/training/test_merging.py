@@ -111,6 +111,15 @@ def test_cut_parts_hold_all_pairs_of_few_responses():
     assert sum(part["response_count"] for part in parts) <= 45
 
 
+def test_responses_that_are_compared_with_each_other_stay_together():
+    # Of ten responses, those of even places are compared with each other, and those of odd ones.
+    tokens = TokenizedGroup((1, 2), tuple((k, 9) for k in range(3, 13)))
+    pairs = itertools.combinations(range(10), 2)
+    alike = tuple(TrainingPair(*pair) for pair in pairs if sum(pair) % 2 == 0)
+    parts = list(training_set([TrainingGroup(tokens, alike)], Merging(max_pairs=10)))
+    assert [(part["response_count"], part["pair_count"]) for part in parts] == [(5, 10), (5, 10)]
+
+
 def test_a_pair_that_does_not_fit_is_computed_all_the_same():
     group = TrainingGroup.with_all_pairs(TokenizedGroup((1,) * 9, ((2,) * 9, (3,) * 8, (4,))))
     parts = list(training_set([group], Merging(max_tokens=10)))
