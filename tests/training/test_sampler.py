@@ -378,3 +378,40 @@ def test_a_plan_needs_as_many_steps_as_it_says():
     for count in (1, 7, 8, 9, 40):
         sampler = StepSampler(sizes_of(*[(1, 3, 1)] * count), groups_per_step=8)
         assert len(list(sampler)) == len(sampler) == math.ceil(count / 8)
+
+
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=25),
+    st.integers(1, 40),
+    st.integers(0, 3),
+    st.data(),
+)
+def test_steps_counted_in_pairs_take_whole_units_and_none_is_empty(pairs, per_step, seed, data):
+    begins = data.draw(st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs)))
+    # Where no unit begins, a part continues the one before it.
+    parts = [0]
+    for begin in begins[1:]:
+        parts.append(0 if begin else parts[-1] + 1)
+    sizes = replace(
+        sizes_of(*((1, 5, number) for number in pairs)), part=np.array(parts), records=None
+    )
+    sampler = StepSampler(sizes, pairs_per_step=per_step, seed=seed)
+    steps = [groups_of([step]) for step in sampler]
+    assert len(steps) == len(sampler)
+    assert all(steps)
+    assert sorted(itertools.chain(*steps)) == list(range(len(pairs)))
+    step_of = {group: number for number, step in enumerate(steps) for group in step}
+    for group in range(1, len(pairs)):
+        if parts[group]:
+            assert step_of[group] == step_of[group - 1]
+
+
+def test_a_step_has_as_many_pairs_as_asked_for_on_average():
+    sizes = sizes_of(*((1, 5, number) for number in (3, 3, 4, 2, 5, 3)))
+    steps = order(sizes, pairs_per_step=10, shuffle=False)
+    # Middles of the groups lie at 1.5, 4.5, 8, 11, 14.5 and 18.5 pairs.
+    assert steps == [[0, 1, 2], [3, 4, 5]]
+    # A group of more pairs than a step has one of its own.
+    assert order(sizes_of((1, 5, 1), (1, 5, 50), (1, 5, 1)), pairs_per_step=5, shuffle=False) == [
+        [0], [1], [2]
+    ]  # fmt: skip
