@@ -160,13 +160,19 @@ class TestArgumentsOfVarlen:
     def test_sequences_end_together_and_see_what_the_mask_shows(self, lengths, pack_length):
         """One query sequence a segment, whose last query sees all of its keys."""
         batch = rows_of([(4, [3, 2]), *lengths], pack_length)
-        keys, query_bounds, key_bounds, longest_query, longest_key = parts(batch).sequences
+        found = parts(batch).sequences
+        keys, query_bounds, key_bounds = found.keys, found.query_bounds, found.key_bounds
         longest = batch.input_ids.shape[1]
         assert query_bounds.dtype == key_bounds.dtype == torch.int32
         assert query_bounds[-1] == batch.input_ids.numel()
         assert key_bounds[-1] == len(keys)
-        assert longest_query == query_bounds.diff().max()
-        assert longest_key == key_bounds.diff().max()
+        assert found.longest_query == query_bounds.diff().max()
+        assert found.longest_key == key_bounds.diff().max()
+        readers = found.readers.split(found.reader_bounds.diff().tolist())
+        assert [set(keys[some].tolist()) for some in readers if len(some)] == [
+            {token} for token in sorted(set(keys.tolist()))
+        ]
+        assert sorted(found.readers.tolist()) == list(range(len(keys)))
         seen = torch.zeros(batch.input_ids.numel(), longest, dtype=torch.bool)
         bounds = zip(
             itertools.pairwise(query_bounds.tolist()),

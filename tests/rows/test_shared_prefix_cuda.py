@@ -64,7 +64,8 @@ def two_pieces(states, batch):
 
 def separately(states, batch):
     """Each segment behind its prompt in a row of its own, as stock attention computes it."""
-    index, *bounds, _, _ = parts(batch).sequences
+    found = parts(batch).sequences
+    index, bounds = found.keys, (found.query_bounds, found.key_bounds)
     tokens = [s.transpose(1, 2).flatten(0, 1) for s in states]
     times = tokens[0].shape[1] // tokens[1].shape[1]
     outputs = []

@@ -120,25 +120,27 @@ _EDITS = _whole(
     tuning_seeds=1,
     shared_learning_rate=1e-4,
 )  # fmt: skip
-_MERGING = _whole(size=2000, test_size=800, pairs_per_step=64, passes=[1, 3], tuning_seeds=1)
-_SPEED = ("--seconds", "3", "--workloads", "pairs", "triples")
+_MERGING = _whole(test_size=800, pairs_per_step=64, passes=[1, 3], tuning_seeds=1)
+_SPEED = ("--seconds", "1.5", "--workloads", "pairs", "triples", "five")
+_REAL = ("--seconds", "1.5", "--workloads", "seeda", "ukpconvarg", "triples")
 _FLEX = ("--methods", "separate", "two-piece", "flex")
 _TRADEOFF = _whole(tuning_seeds=1, shared_learning_rate=1e-4)
 #: What is measured, the most worth first; speed before trainings, because it needs the GPU alone.
 JOBS = (
     Job("attention"),
-    Job("speed-1b", speed=(*_SPEED, "five", "--checkpoint", "llama-1b")),
-    Job("speed-1b-flex", speed=(*_SPEED, "--checkpoint", "llama-1b", *_FLEX)),
-    Job("speed-135m", speed=(*_SPEED, "five", "many", "seeda", "ukpconvarg")),
-    Job("margin-ukpconvarg", "margin", "ukpconvarg-full", _MARGIN),
+    Job("speed-1b", speed=(*_SPEED, "--checkpoint", "llama-1b")),
+    Job("speed-135m", speed=(*_REAL, "--methods", "trl", "separate", "two-piece", "merged")),
+    Job("merging-seeda", "merging", "seeda", _MERGING | {"size": 2000}),
     Job("packing-seeda", "packing", "seeda", _PACKING),
+    Job("margin-ukpconvarg", "margin", "ukpconvarg-full", _MARGIN),
     Job("edits-seeda", "edits", "seeda-full", _EDITS),
+    Job("merging-ukpconvarg", "merging", "ukpconvarg", _MERGING | {"size": 3000}),
     Job("margin-seeda", "margin", "seeda-full", _MARGIN),
-    Job("merging-seeda", "merging", "seeda", _MERGING),
-    Job("merging-ukpconvarg", "merging", "ukpconvarg", _MERGING),
+    Job("merging-finegrained", "merging", "finegrained_rlhf", _MERGING | {"size": 1200}),
     Job("packing-ukpconvarg", "packing", "ukpconvarg", _PACKING),
     Job("edits-finegrained", "edits", "finegrained_rlhf-full", _EDITS | {"test_size": 600}),
     Job("tradeoff", "tradeoff", "human-full", _TRADEOFF),
+    Job("speed-1b-flex", speed=(*_SPEED, "--checkpoint", "llama-1b", *_FLEX)),
 )
 
 

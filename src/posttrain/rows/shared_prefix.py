@@ -8,13 +8,13 @@ is registered with transformers as :data:`NAME`. Where a forward is not given a
 
 import inspect
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import embedding_bag, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -86,8 +86,8 @@ class SharedPrefix:
         return torch.from_numpy(places).to(self.device)
 
     @cached_property
-    def sequences(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
-        """Arguments of ``varlen_attn``: keys, bounds of queries and of keys, longest of each.
+    def sequences(self) -> "Sequences":
+        """All of it as sequences of queries, each with its keys.
 
         Every segment is a sequence of queries, padding too, so that queries need not be moved.
         """
@@ -103,7 +103,24 @@ class SharedPrefix:
         index, query_bounds, key_bounds = (
             torch.from_numpy(array).to(self.device) for array in (keys, *bounds)
         )
-        return index, query_bounds, key_bounds, int(found.length.max()), int(lengths.max())
+        read, readers = index.sort(stable=True)
+        tokens = torch.arange(self.shape[0] * self.shape[1] + 1, device=self.device)
+        return Sequences(
+            index, readers, torch.searchsorted(read, tokens), query_bounds, key_bounds,
+            int(found.length.max()), int(lengths.max()),
+        )  # fmt: skip
+
+
+class Sequences(NamedTuple):
+    """Sequences of queries, the flattened tokens of a batch in their order, and of their keys."""
+
+    keys: Tensor  #: Token of each key.
+    readers: Tensor  #: Indices of ``keys``, those of a token together.
+    reader_bounds: Tensor  #: Where those of each token begin in ``readers``, and the end.
+    query_bounds: Tensor  #: Where sequences begin, and the end.
+    key_bounds: Tensor  #: Likewise in ``keys``.
+    longest_query: int
+    longest_key: int
 
 
 class _Piece:
@@ -190,6 +207,27 @@ def _gather(states: Tensor, index: Tensor) -> Tensor:
     return _Gather.apply(states, index)
 
 
+class _Read(torch.autograd.Function):
+    """The same by a list of who reads each token, so that a GPU sums without atomics.
+
+    ``readers[bounds[i]:bounds[i + 1]]`` are the places of ``index`` that hold ``i``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, index: Tensor, readers: Tensor, bounds: Tensor) -> Tensor:
+        ctx.save_for_backward(readers, bounds)
+        return states.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,), (readers, bounds) = gradients, ctx.saved_tensors
+        # Its sums are in float32 for half precision.
+        total = embedding_bag(
+            readers, gradient.flatten(1), bounds, mode="sum", include_last_offset=True
+        )
+        return total.view(-1, *gradient.shape[1:]), None, None, None
+
+
 def _repeated(
     query: Tensor, keys: Tensor, values: Tensor, *, repeat: bool
 ) -> tuple[Tensor, Tensor, bool]:
@@ -250,13 +288,16 @@ def _attend_sequences(
     Where there are more keys than queries, the last query sees all keys (as flash attention has it
     since 2.1), which here come in the order of prompt and response.
     """
-    index, query_bounds, key_bounds, longest_query, longest_key = layout.sequences
-    keys, values = _gather(key, index), _gather(value, index)
+    found = layout.sequences
+    keys, values = (
+        _Read.apply(states, found.keys, found.readers, found.reader_bounds)
+        for states in (key, value)
+    )
     keys, values, grouped = _repeated(query, keys, values, repeat="enable_gqa" not in _VARLEN)
     more: dict[str, Any] = {"enable_gqa": True} if grouped else {}
     outputs: Any = varlen_attn(
-        query, keys, values, query_bounds, key_bounds, longest_query, longest_key,
-        scale=scale, window_size=(-1, 0), **more,
+        query, keys, values, found.query_bounds, found.key_bounds,
+        found.longest_query, found.longest_key, scale=scale, window_size=(-1, 0), **more,
     )  # fmt: skip
     return outputs
 
