@@ -202,9 +202,7 @@ class Bench:
         self.setting = setting
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model, self.tokenizer = _load(setting, self.device)
-        self.weights = {
-            name: tensor.to("cpu", copy=True) for name, tensor in self.model.state_dict().items()
-        }
+        self.weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         # One for all, whose moments exist from the first step on. The rate is small, so that
         # weights trained on noise stay ordinary numbers.
         parameters = self.model.parameters()
@@ -229,7 +227,8 @@ class Bench:
             trainer.train()
         memory = None
         if self.device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated() - self.model.get_memory_footprint()
+            # Every turn starts from a copy of the weights, which lies beside them.
+            memory = torch.cuda.max_memory_allocated() - 2 * self.model.get_memory_footprint()
         return Turn(watch.seconds, float(trainer.loss), trainer.slots, memory)
 
     def _trainer(self, method: Method, rows: TrainingRows, folder: str, most: int | None) -> Any:

@@ -19,10 +19,14 @@ def in_words(record: Record) -> str:
     kinds = record.tables["workloads"].set_index("workload")["kind"]
     names = AT_LLAMA3 | {name: f"`{name}`" for name in kinds.index[kinds == "data set"]}
     factors = [
-        f"{words} {merged[name, Speed.OVER_TRL]:.2f} times as fast "
-        f"({merged[name, Speed.OVER_SEPARATE]:.2f})"
+        f"{words} {merged[name, Speed.OVER_TRL]:.2f} times as fast"
+        + (
+            f" ({merged[name, Speed.OVER_SEPARATE]:.2f})"
+            if (name, Speed.OVER_SEPARATE) in merged.index
+            else ""
+        )
         for name, words in names.items()
-        if {(name, Speed.OVER_TRL), (name, Speed.OVER_SEPARATE)} <= set(merged.index)
+        if (name, Speed.OVER_TRL) in merged.index
     ]
     if not factors:
         return ""
