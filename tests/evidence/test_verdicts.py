@@ -79,7 +79,7 @@ def test_claims_of_many_sources_are_listed_by_what_each_record_says():
     ]  # fmt: skip
     first, second = table.to_dict("records")
     assert first == {
-        "supported": "up: +2.0 [+1.0,\u00a0+3.0]; GPU, fast: +2.0 [+1.0,\u00a0+3.0]",
+        "supported": "up: +2.0 [+1.0,\u00a0+3.0]; fast (GPU): +2.0 [+1.0,\u00a0+3.0]",
         "not supported": "down: −2.0 [−3.0,\u00a0−1.2]",
         "inconclusive": "open: +0.0 [−1.0,\u00a0+1.0]",
         "this run": "−2.0 [−3.0,\u00a0−1.2] not supported",
@@ -168,8 +168,11 @@ def test_an_unknown_source_is_its_own_title(study, source):
     assert title(record_of(study, source)) == source
 
 
-def test_no_two_sources_of_a_study_share_a_title():
+def test_no_two_records_of_a_study_share_a_title_or_a_label():
     assert len({(study, name) for (study, _), name in TITLES.items()}) == len(TITLES)
+    both = [record_of(*name, profile=profile) for name in TITLES for profile in ("real", "gpu")]
+    assert len({(record.study, title(record)) for record in both}) == len(both)
+    assert len({(record.study, record.label) for record in both}) == len(both)
 
 
 def test_known_records_come_in_the_order_of_the_titles():
@@ -298,6 +301,20 @@ def test_a_gpu_record_fills_the_gpu_column_and_no_other():
     gpu = record_of("margin", "simulator", HELPS, profile="gpu")
     (row,) = verdict_table([claim_of("margin")], [gpu]).to_dict("records")
     assert row == {"paper": "+1 point", "GPU": POINTS[HELPS], "verdict": "supported"}
+
+
+def test_gpu_records_of_several_sources_say_whose_they_are():
+    found = [
+        record_of("margin", "simulator", HURTS, profile="gpu"),
+        record_of("margin", "seeda", HELPS, profile="gpu"),
+    ]
+    (row,) = verdict_table([claim_of("margin")], found).to_dict("records")
+    assert row["GPU"] == f"seeda: {POINTS[HELPS]}; simulator: {POINTS[HURTS]}"
+
+
+def test_a_gpu_record_stands_behind_that_of_the_cpu():
+    given = [record_of("margin", "seeda", profile=profile) for profile in ("gpu", "real")]
+    assert [record.profile for record in ordered(given)] == ["real", "gpu"]
 
 
 def test_a_gpu_record_of_another_study_does_not_fill_the_gpu_column():

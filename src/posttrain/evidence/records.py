@@ -44,6 +44,11 @@ class Record:
     environment: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def label(self) -> str:
+        """The source, for readers; a GPU run says so, since the CPU's stands beside it."""
+        return f"{self.source} (GPU)" if self.profile == "gpu" else self.source
+
+    @property
     def name(self) -> str:
         """File name without its ending; a GPU run stands beside the CPU's, not in its place."""
         return f"{self.study}-{self.source}{'-gpu' if self.profile == 'gpu' else ''}"

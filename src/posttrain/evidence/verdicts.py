@@ -44,15 +44,20 @@ MOST_SOURCES = 4
 
 
 def ordered(records: Sequence[Record]) -> list[Record]:
-    """Records in the order of :data:`TITLES`, unknown ones last."""
+    """Records in the order of :data:`TITLES`, a GPU's behind the CPU's, unknown ones last."""
     places = {name: place for place, name in enumerate(TITLES)}
-    return sorted(
-        records, key=lambda record: places.get((record.study, record.source), len(places))
-    )
+
+    def place(record: Record) -> tuple[int, bool]:
+        return places.get((record.study, record.source), len(places)), record.profile == "gpu"
+
+    return sorted(records, key=place)
 
 
 def title(record: Record) -> str:
-    """A column title."""
+    """A column title, its own among the records of a study."""
+    if record.profile == "gpu":
+        # Whole models are trained there, whatever part of them a CPU trains.
+        return record.label
     return TITLES.get((record.study, record.source), record.source)
 
 
@@ -106,8 +111,10 @@ def verdict_table(
         status, evidence = claim.judge(recorded)
         judged = claim.judged_by(recorded)
         cells: dict[str, list[str]] = {}
+        gpus = sum(record.profile == "gpu" for record in judged)
         for record, item in zip(judged, evidence, strict=True):
-            cells.setdefault(_column(record), []).append(cell(item, claim))
+            whose = f"{record.source}: " if record.profile == "gpu" and gpus > 1 else ""
+            cells.setdefault(_column(record), []).append(whose + cell(item, claim))
         for record in claim.judged_by(fresh):
             cells.setdefault("this run", []).append(cell(claim.test(record), claim))
         row = {"claim": f"{claim.statement} ({claim.source})", "paper": claim.paper}
@@ -129,8 +136,7 @@ def verdicts_by_status(
         row: dict[str, str] = {"claim": f"{claim.statement} ({claim.source})"}
         for status in get_args(Status):
             found = [
-                f"{'GPU, ' if record.profile == 'gpu' else ''}{title(record)}:"
-                f" {_number(item.shown, claim)}"
+                f"{title(record)}: {_number(item.shown, claim)}"
                 for record, item in zip(claim.judged_by(recorded), evidence, strict=True)
                 if item.status == status
             ]

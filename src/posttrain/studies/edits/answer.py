@@ -47,7 +47,7 @@ def _when(records: Sequence[Record], whole: Record) -> str:
 
     ``whole`` shows the change with data where no run was longer than another.
     """
-    by_source = {record.source: record for record in records}
+    by_source = {record.label: record for record in records}
     if {"simulator", "simulator-longer"} <= set(by_source):
         longer, short = by_source["simulator-longer"], by_source["simulator"]
         where = most_data(longer)

@@ -268,7 +268,7 @@ def moves_table(record: Record) -> pd.DataFrame:
 def learned_table(records: Sequence[Record]) -> pd.DataFrame:
     """Accuracy (%) on held-out triples after training on edits, by kind of pair."""
     rows = {
-        record.source: {
+        record.label: {
             kind: with_interval(one_row(record.tables["accuracy"], metric=kind), sign=False)
             for kind in KINDS
         }

@@ -18,7 +18,7 @@ def answer(records: Sequence[Record]) -> str:
     ruled_out = sum(item.status == "supported" for item in evidence)
     tuned = [
         f"{_gain(record, Loss.LARGE, Tuning.TUNED, largest_size(record))} points at "
-        f"{largest_size(record):,} pairs of `{record.source}`"
+        f"{largest_size(record):,} pairs of `{record.label}`"
         for record in ordered(records)
     ]
     first = ordered(records)[0]
@@ -51,9 +51,9 @@ def answer(records: Sequence[Record]) -> str:
         f"**Once every arm has hyperparameters of its own, Llama 2's large margin is worth "
         f"{listing(tuned)} (accuracy, 95 % intervals): {verdict}.** "
         f"With one weak penalty shared by all arms it looks worth more, {span} points over the "
-        f"data sizes of `{first.source}`. At the largest sizes it changes held-out "
+        f"data sizes of `{first.label}`. At the largest sizes it changes held-out "
         f"log-likelihood per pair by {listing(costs)} nats, in the same order. Per "
-        f"tenfold data the accuracy gain on `{first.source}` changes by "
+        f"tenfold data the accuracy gain on `{first.label}` changes by "
         f"{_trend(first, Tuning.SHARED)} points with the shared setting and by "
         f"{_trend(first, Tuning.TUNED)} with tuned ones."
     )

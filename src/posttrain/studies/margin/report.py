@@ -67,7 +67,7 @@ def chosen_table(records: Sequence[Record]) -> pd.DataFrame:
         name = next(column for column in ("penalty", "learning rate") if column in chosen)
         wide = chosen.pivot_table(index="size", columns="loss", values=name)[list(LOSSES)]
         wide.index = pd.MultiIndex.from_tuples(
-            [(record.source, name, f"{size:,}") for size in wide.index],
+            [(record.label, name, f"{size:,}") for size in wide.index],
             names=["source", "hyperparameter", "pairs"],
         )
         parts.append(wide.map(lambda value: f"{value:.2g}"))
@@ -161,7 +161,7 @@ def closed_distance(records: Sequence[Record], tuning: str = Tuning.TUNED) -> pd
                 value, low, high = ((accuracy - 0.5) / (ceiling - 0.5) for accuracy in interval)
                 rows.append(
                     (
-                        record.source,
+                        record.label,
                         f"{size:,}",
                         with_interval(interval, sign=False),
                         f"{ceiling * PERCENT:.1f}",

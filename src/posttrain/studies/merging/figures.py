@@ -1,6 +1,5 @@
 """Figures of the merging study."""
 
-
 from matplotlib.figure import Figure
 
 from posttrain.evaluation.metrics import Metric
@@ -14,7 +13,7 @@ STYLE = {Way.PAIRS: ("#d55e00", "o"), Way.MERGED: ("#0072b2", "s")}
 
 
 def against_time(record: Record, metric: Metric, *, scale: float = 1) -> Figure:
-    """A metric of held-out pairs by seconds of training, and by tokens computed, on log scales.
+    """A metric of held-out pairs by seconds of training, and by tokens computed.
 
     One point for each number of passes, which stands beside it; ``scale`` multiplies the metric.
     """
@@ -31,9 +30,9 @@ def against_time(record: Record, metric: Metric, *, scale: float = 1) -> Figure:
             )
             for x, y, passes in zip(spent, table["estimate"] * scale, table["passes"], strict=True):
                 axis.annotate(f"{passes}", (x, y), xytext=(5, 4), textcoords="offset points")
-        axis.set_xscale("log")
+        axis.set_xlim(0)
         axis.set_xlabel(str(cost))
     axes[0].set_ylabel(f"{metric}{' (%)' if scale == 100 else ''}")
-    axes[0].legend(loc="best", frameon=False)
+    axes[0].legend(loc="best")
     figure.suptitle(f"{title(record)}; numbers are passes")
     return figure

@@ -90,7 +90,7 @@ def edges_in_words(records: Sequence[Record]) -> str:
             arms = table[table["chosen"] & (table["learning rate"] == end)]
             if len(rates) > 1 and len(arms):
                 told = [f"{way} ({n})" for way, n in zip(arms["way"], arms["passes"], strict=True)]
-                found.append(f"on `{record.source}` {listing(told)} took the {name}")
+                found.append(f"on `{record.label}` {listing(told)} took the {name}")
     if not found:
         return "No best learning rate lies at an end of its grid."
     return (

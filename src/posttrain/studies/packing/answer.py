@@ -21,21 +21,21 @@ def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
     if not records or not speed:
         raise UserError("the answer needs a record of the packing study and one of speed")
     packed = [
-        f"{gap(record, RowName.CAUSAL, RowName.CAUSAL)} points on `{record.source}`"
+        f"{gap(record, RowName.CAUSAL, RowName.CAUSAL)} points on `{record.label}`"
         for record in ordered(records)
     ]
     apart = [
-        f"{gap(record, RowName.CAUSAL, RowName.SEPARATE)} points on `{record.source}`"
+        f"{gap(record, RowName.CAUSAL, RowName.SEPARATE)} points on `{record.label}`"
         for record in ordered(records)
     ]
     ranked = [
-        f"{accuracy(record, RowName.CAUSAL_RANKED, RowName.CAUSAL)} % on `{record.source}`"
+        f"{accuracy(record, RowName.CAUSAL_RANKED, RowName.CAUSAL)} % on `{record.label}`"
         for record in ordered(records)
         if RowName.CAUSAL_RANKED in arms_of(record)
     ]
     flips = [
         f"{accuracy(record, RowName.CAUSAL, RowName.CAUSAL, OrderMetric.FLIPS)} % of pairs on "
-        f"`{record.source}`"
+        f"`{record.label}`"
         for record in ordered(records)
     ]
     sizes = [f"{record.settings['size']:,}" for record in ordered(records)]
@@ -77,7 +77,7 @@ def order_in_words(record: Record) -> str:
         parts.append(f"{with_interval(found, scale=1, digits=2, sign=False)} with {name}")
     learned = estimate(record.tables["contrasts"], contrast=Contrast.SHUFFLED_RANKED_SEPARATELY)
     return (
-        f"On `{record.source}` order noise is {listing(parts)}. Models trained on ranked order "
+        f"On `{record.label}` order noise is {listing(parts)}. Models trained on ranked order "
         "learn some quality too: on separate rows they are "
         f"{with_interval(learned, sign=False)} points behind those trained on shuffled order."
     )
@@ -99,7 +99,7 @@ def edges_in_words(records: Sequence[Record]) -> str:
                 if len(rates) > 1 and chosen[arm] == end and not arm.endswith("ranked")
             ]
             if arms:
-                parts.append(f"on `{record.source}` {listing(arms)} took the {name}")
+                parts.append(f"on `{record.label}` {listing(arms)} took the {name}")
     if not parts:
         return "No arm's best learning rate lies at an end of its grid."
     return f"Of the learning rates tried, {listing(parts)}."
@@ -113,7 +113,7 @@ def training_in_words(records: Sequence[Record]) -> str:
         layers = given["top_layers"]
         # Records from before the setting existed have no bf16.
         parts.append(
-            f"{record.source}: {'the whole model' if layers == 0 else f'the last {layers} layers'}"
+            f"{record.label}: {'the whole model' if layers == 0 else f'the last {layers} layers'}"
             f"{' in bfloat16' if given.get('bf16') else ''}, {given['size']:,} training groups, "
             f"{record.data['test groups']:,} test groups, {given['seeds']} seeds, "
             f"{len(given['learning_rates'])} learning rates to choose from"

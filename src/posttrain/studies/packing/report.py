@@ -59,7 +59,7 @@ def own_rows_table(records: Sequence[Record]) -> pd.DataFrame:
             )
             rows.append(
                 {
-                    "source": record.source,
+                    "source": record.label,
                     "trained": arm,
                     "accuracy": accuracy(record, arm, own),
                     "chosen first": accuracy(record, arm, own, OrderMetric.CHOSEN_FIRST),
@@ -89,7 +89,7 @@ def non_inferiority_table(records: Sequence[Record]) -> pd.DataFrame:
             inferior, superior = float(row[5]), float(row[6])
             rows.append(
                 {
-                    "source": record.source,
+                    "source": record.label,
                     "trained": trained,
                     "tested": tested,
                     "difference, 90 %": with_interval(narrow),
@@ -122,7 +122,7 @@ def matrix_table(records: Sequence[Record]) -> pd.DataFrame:
     for record in ordered(records):
         tested = set(record.tables["matrix"]["tested"])
         for arm in arms_of(record):
-            rows[record.source, arm] = {
+            rows[record.label, arm] = {
                 test: accuracy(record, arm, test) for test in TESTS if test in tested
             }
     table = labelled(rows, ["source", "trained"])
@@ -141,7 +141,7 @@ def equality_table(records: Sequence[Record]) -> pd.DataFrame:
         for row in record.tables["equality"].itertuples(index=False):
             rows.append(
                 (
-                    record.source,
+                    record.label,
                     row.way,
                     _or_below(row.scores, bound),
                     _or_below(row.gradient, bound),
@@ -166,7 +166,7 @@ def distance_table(records: Sequence[Record], by: str = "preceding tokens") -> p
     for record in ordered(records):
         table = record.tables["distances"]
         for row in table[table["by"] == by].itertuples(index=False):
-            cells = rows.setdefault((record.source, str(row.layout)), {})
+            cells = rows.setdefault((record.label, str(row.layout)), {})
             if int(row.responses) < FEW:
                 continue
             interval = (float(row.estimate), float(row.low), float(row.high))
@@ -182,7 +182,7 @@ def token_table(records: Sequence[Record]) -> pd.DataFrame:
         for row in record.tables["tokens"].itertuples(index=False):
             rows.append(
                 {
-                    "source": record.source,
+                    "source": record.label,
                     "responses": int(row.responses),
                     "share of groups (%)": f"{row.share * PERCENT:.0f}",
                     "prompt": f"{row.prompt:.0f}",
@@ -205,7 +205,7 @@ def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
     for record in ordered(tuned):
         for arm, part in record.tables["tuning"].groupby("trained", sort=False):
             best = part["accuracy"].max()
-            rows[record.source, str(arm)] = {
+            rows[record.label, str(arm)] = {
                 f"{rate:g}": f"{value * PERCENT:.1f}{'*' if value == best else ''}"
                 for rate, value in zip(part["learning rate"], part["accuracy"], strict=True)
             }
@@ -220,7 +220,7 @@ def padding_table(records: Sequence[Record]) -> pd.DataFrame:
         for method, row in table.iterrows():
             rows.append(
                 {
-                    "source": record.source,
+                    "source": record.label,
                     "rows": method,
                     "padding (%)": f"{row['padding'] * PERCENT:.1f}",
                     "tokens and padding, separate = 1": (
