@@ -12,10 +12,12 @@ AT_LLAMA3 = {"pairs": "pairs", "triples": "triples", "five": "all ten pairs of f
 
 def in_words(record: Record) -> str:
     """How many times as fast as others merged exact rows train, in a sentence."""
-    table = record.tables["speed"]
+    table = record.tables["speed"].set_index(["workload", "metric"])
     # Where each record has a prompt of its own, both are the same.
-    way = Way.MERGED if (table["method"] == Way.MERGED).any() else Way.TWO_PIECE
-    merged = table[table["method"] == way].set_index(["workload", "metric"])["estimate"]
+    merged, apart = (
+        table[table["method"] == way]["estimate"] for way in (Way.MERGED, Way.TWO_PIECE)
+    )
+    merged = merged.combine_first(apart)
     kinds = record.tables["workloads"].set_index("workload")["kind"]
     names = AT_LLAMA3 | {name: f"`{name}`" for name in kinds.index[kinds == "data set"]}
     factors = [
