@@ -29,6 +29,8 @@ from posttrain.training.step_batches import (
     EvaluationBatches,
     StepItems,
     TrainingBatches,
+    collator_for,
+    shares_rows,
     step_loader,
     step_sampler,
 )
@@ -197,6 +199,41 @@ def mean_loss(model, groups):
         torch.tensor(part, dtype=torch.float64) for part in zip(*pairs, strict=True)
     )
     return ranking_loss(winners, losers, margins=margins).item()
+
+
+def rows_of_training(model, mixed, make_trainer, **settings):
+    """Shape of the rows of each micro-batch of an epoch, and tokens that are no padding."""
+    trainer = make_trainer(model, mixed, **settings)
+    batches = [b for step in trainer.get_train_dataloader() for b in step["micro_batches"]]
+    tokens = sum(int((b["document_id"] >= 0).sum()) for b in batches if "document_id" in b)
+    return [tuple(b["input_ids"].shape) for b in batches], tokens
+
+
+@pytest.mark.parametrize("most", [150, 40])
+def test_groups_share_a_row_where_attention_is_in_two_pieces(tiny_model, mixed, make_trainer, most):
+    model, _ = tiny_model
+    shapes, tokens = rows_of_training(model, mixed, make_trainer, max_tokens_per_device=most)
+    assert {rows for rows, _ in shapes} == {1}
+    assert sum(length for _, length in shapes) == tokens
+    # The longest group has 57 tokens, more than the smaller limit.
+    assert max(length for _, length in shapes) <= max(most, 57)
+    assert shares_rows(model, GroupCollator(0, EXACT))
+
+
+@pytest.mark.parametrize(
+    ("layout", "attention", "pack_length"),
+    [(CAUSAL, None, None), (SEPARATE, None, None), (EXACT, "sdpa", None), (EXACT, None, 60)],
+)
+def test_elsewhere_rows_are_as_they_were_asked_for(
+    tiny_model, mixed, make_trainer, layout, attention, pack_length
+):
+    model, _ = tiny_model
+    if attention:
+        model.set_attn_implementation(attention)
+    collator, rows = GroupCollator(0, layout, pack_length), training_set(mixed)
+    config = make_trainer(model, mixed).config
+    assert collator_for(model, rows, collator, config) is collator
+    assert shares_rows(model, collator) == (pack_length is not None)
 
 
 @pytest.mark.parametrize("pack_length", [None, ROW_TOKENS])

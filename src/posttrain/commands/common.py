@@ -115,7 +115,9 @@ class RowSettings:
 
     layout: str = setting("exact", LAYOUT_HELP)
     pack_length: int | None = setting(
-        None, "Most tokens of a row; several groups then share rows. By default none do."
+        None,
+        "Most tokens of a row; several groups then share rows. By default none do, but in training "
+        "with attention in two pieces all of a micro-batch share one.",
     )
     max_tokens: int | None = setting(
         None,

@@ -131,7 +131,7 @@ def _mask(
     model: PreTrainedModel, batch: RowBatch, window: int | None
 ) -> Tensor | BlockMask | SharedPrefix:
     implementation = _implementation(model)
-    if implementation == shared_prefix.NAME and why_dense(model) is None:
+    if in_pieces(model):
         document, segment, _ = _structure(batch)
         return SharedPrefix(document, segment)
     if implementation in ("sdpa", shared_prefix.NAME):
@@ -151,6 +151,11 @@ def _mask(
         f"attention implementation {implementation!r} cannot keep responses or groups in one row "
         f"apart; take --attention sdpa, eager or flex_attention, or {REMEDY}"
     )
+
+
+def in_pieces(model: PreTrainedModel) -> bool:
+    """Whether a model computes shared rows in two pieces, at the cost of what is seen alone."""
+    return _implementation(model) == shared_prefix.NAME and why_dense(model) is None
 
 
 def why_dense(model: PreTrainedModel) -> str | None:

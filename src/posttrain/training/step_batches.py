@@ -1,5 +1,6 @@
 """The batches of a planned step: what each process computes of it, laid out in rows."""
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from posttrain.errors import UserError
+from posttrain.models.reward_model import stock_model
 from posttrain.models.rotary import rope_boundary
+from posttrain.rows.attention import in_pieces
 from posttrain.rows.layout import Layout
 from posttrain.training.collator import GroupCollator, check_ranking, column
 from posttrain.training.config import RankingConfig
@@ -89,6 +92,29 @@ class EvaluationBatches:
             micro_batches.append(batch)
         # Trainer takes the length of a batch's first tensor for the number of its items.
         return {"sizes": torch.ones(step.groups), "micro_batches": micro_batches}
+
+
+def shares_rows(model: Any, collator: GroupCollator) -> bool:
+    """Whether groups share rows: if asked for, or where that is free.
+
+    It is where attention is in two pieces, which compute only what is seen; a mask for every two
+    tokens of a row would cost its square.
+    """
+    layout = collator.layout
+    is_free = layout.rows == "single" and layout.is_exact and in_pieces(stock_model(model))
+    return collator.pack_length is not None or is_free
+
+
+def collator_for(
+    model: Any, dataset: Any, collator: GroupCollator, config: RankingConfig
+) -> GroupCollator:
+    """The collator, by which all groups of a micro-batch share a row where that is free."""
+    if collator.pack_length is not None or not shares_rows(model, collator):
+        return collator
+    most = int(column(dataset, "total").max())
+    filled = copy.copy(collator)
+    filled.pack_length = max(most, config.max_tokens_per_device or 0)
+    return filled
 
 
 def step_sampler(

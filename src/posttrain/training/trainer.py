@@ -47,6 +47,8 @@ from posttrain.training.step_batches import (
     EvaluationBatches,
     TrainingBatches,
     check_lengths,
+    collator_for,
+    shares_rows,
     step_loader,
     step_sampler,
 )
@@ -68,7 +70,8 @@ class RankingTrainer(Trainer):
     Args:
         model: The reward model (see :func:`.reward_model.load`), or a peft model of one.
         args: Settings.
-        data_collator: Lays groups out in rows.
+        data_collator: Lays groups out in rows. Without a ``pack_length`` the groups of a
+            micro-batch share one where attention is in two pieces.
         train_dataset: See :func:`.collator.training_set`. Plackett–Luce needs all pairs of each
             group, without margins and weights.
         **kwargs: Passed on to ``Trainer``, such as the tokenizer as ``processing_class``, which
@@ -119,7 +122,7 @@ class RankingTrainer(Trainer):
             self.model,  # type: ignore[arg-type]
             self.collator.layout,
             pad_token_id=self.collator.pad_token_id,
-            shared_rows=self.collator.pack_length is not None,
+            shared_rows=shares_rows(self.model, self.collator),
         )
         self._recent = RecentSteps()
         stock = stock_model(self.model)  # type: ignore[arg-type]
@@ -142,9 +145,10 @@ class RankingTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """One item a step: the micro-batches that this process computes (see :mod:`.sampler`)."""
         check_lengths(self.model, self.train_dataset, self.collator.layout)
+        collator = collator_for(self.model, self.train_dataset, self.collator, self.config)
         shuffle = self.config.train_sampling_strategy == "random"
         sampler = step_sampler(
-            self.train_dataset, self.collator, self.config, self.accelerator, shuffle=shuffle
+            self.train_dataset, collator, self.config, self.accelerator, shuffle=shuffle
         )
         labels = sampler.sizes.labels
         if self.config.auxiliary_weight and (labels is None or not labels.any()):
@@ -157,7 +161,7 @@ class RankingTrainer(Trainer):
         whole_rankings = self.config.loss_type == "plackett-luce"
         if whole_rankings:
             refuse_margins(self.train_dataset)
-        batches = TrainingBatches(self.collator, whole_rankings)
+        batches = TrainingBatches(collator, whole_rankings)
         persistent = self.config.dataloader_persistent_workers
         return step_loader(self.train_dataset, sampler, batches, self.config, persistent=persistent)
 
@@ -169,10 +173,11 @@ class RankingTrainer(Trainer):
         if dataset is None:
             raise UserError("there is no data set to evaluate on; give an eval_dataset")
         check_lengths(self.model, dataset, self.collator.layout)
+        collator = collator_for(self.model, dataset, self.collator, self.config)
         sampler = step_sampler(
-            dataset, self.collator, self.config, self.accelerator, shuffle=False, evaluation=True
+            dataset, collator, self.config, self.accelerator, shuffle=False, evaluation=True
         )
-        batches = EvaluationBatches(self.collator, self.config.step_size)
+        batches = EvaluationBatches(collator, self.config.step_size)
         return step_loader(dataset, sampler, batches, self.config)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
