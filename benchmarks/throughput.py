@@ -26,7 +26,7 @@ import pandas as pd
 import throughput_methods as ways
 import torch
 from throughput_methods import METHODS, Bench, Setting
-from throughput_workloads import Workload, sample, trl_tokens
+from throughput_workloads import LONG, Workload, sample, trl_tokens
 
 from posttrain.errors import UserError
 from posttrain.evidence import records
@@ -47,12 +47,20 @@ SECONDS = {"data set": 480.0, "random tokens": 40.0}
 
 @dataclass(frozen=True)
 class Plan:
-    """How workloads are measured; ``seconds`` None: :data:`SECONDS`."""
+    """How workloads are measured.
+
+    ``seconds`` None: :data:`SECONDS`; ``layers`` None: all, :data:`LONG_LAYERS` for long workloads.
+    """
 
     methods: Sequence[str]
     rounds: int = 5
     seconds: float | None = None
     memory: bool = True
+    layers: int | None = None
+
+    def layers_for(self, workload: Workload) -> int | None:
+        """With how many layers a workload is measured; None: all."""
+        return self.layers or (LONG_LAYERS if workload.is_long else None)
 
 
 def warm_up(methods: Sequence[str], bench: Bench) -> float:
@@ -234,7 +242,7 @@ def run(
         if workload.name in set(record.tables.get("workloads", {"workload": ()})["workload"]):
             print(f"{workload.name}: measured before")
             continue
-        layers = LONG_LAYERS if workload.is_long else None
+        layers = plan.layers_for(workload)
         if layers not in benches:
             benches.clear()  # One model at a time has room.
             bench = Bench(replace(setting, layers=layers))
@@ -284,6 +292,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--max_tokens_per_device", type=int, default=32768 if on_cuda else 4096,
         help="most tokens computed at once, padding included (default: 4096, on CUDA 32768)",
     )  # fmt: skip
+    add(
+        "--layers", type=int,
+        help="first layers to compute with, for workloads that take TRL long (default: all, and "
+        f"{LONG_LAYERS} for prompts of {LONG} tokens or more)",
+    )  # fmt: skip
     add("--no_memory", action="store_true", help="do not measure peak memory")
     add("--output", type=Path, default=Path("results"), help="folder of the record")
     given = parser.parse_args(arguments)
@@ -298,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(
             [Workload.named(name) for name in given.workloads],
-            Plan(methods, given.rounds, given.seconds, not given.no_memory),
+            Plan(methods, given.rounds, given.seconds, not given.no_memory, given.layers),
             Setting(given.checkpoint, dtype, given.max_tokens_per_device),
             given.output,
         )
