@@ -63,17 +63,18 @@ def conditions(record: Record) -> str:
         record.data,
     )
     groups = record.tables["groups"]
-    steps, size = data["steps"], recipe["groups_per_step"]
-    # An epoch's last step takes what is left.
-    epochs, more = divmod(steps, math.ceil(data["training"]["groups"] / size))
-    passes = epochs + more * size / data["training"]["groups"]
+    unit = "pairs" if recipe.get("pairs_per_step") else "groups"
+    steps, size, count = data["steps"], recipe[f"{unit}_per_step"], data["training"][unit]
+    # An epoch's last step takes what is left; where units are merged, steps are of `size` about.
+    epochs, more = divmod(steps, math.ceil(count / size))
+    passes = epochs + more * size / count
     filter_ = f" of strength {run['min_strength']} and more" if run["min_strength"] > 1 else ""
     layers = f", the last {run['top_layers']} layers and the head" if run["top_layers"] else ""
     minutes = record.environment["seconds"] / 60
     return (
         f"`{run['model']}`{layers}, on `{', '.join(run['data'])}`: {passes:.2g} "
         f"{'pass' if passes <= 1 else 'passes'} over {data['training']['pairs']:,} pairs{filter_}, "
-        f"in {steps} steps of {size}, peak learning rate {recipe['learning_rate']:g}, "
+        f"in {steps} steps of {size} {unit}, peak learning rate {recipe['learning_rate']:g}, "
         f"{minutes:.0f} minutes on a {record.environment['device']} with "
         f"{record.environment['threads']} threads, the final evaluation included. "
         f"It is judged on {groups['pairs'].sum():,} pairs of {len(groups)} groups that it never "
