@@ -120,7 +120,7 @@ _EDITS = _whole(
     tuning_seeds=1,
     shared_learning_rate=1e-4,
 )  # fmt: skip
-#: Pairs one by one took 3e-5 of 3e-5 and 1e-4 on `seeda`.
+# On `seeda` most arms took the lower of 3e-5 and 1e-4.
 _MERGING = _whole(
     test_size=800, pairs_per_step=64, passes=[1, 3], tuning_seeds=1,
     learning_rates=[1e-5, 3e-5, 1e-4],

@@ -132,11 +132,11 @@ CLAIMS: tuple[Claim, ...] = (
         unit="plain",
     ),
     Claim(
-        "shuffled-overfits-later",
-        "derived in this book",
-        "Over several passes, pairs of one prompt shuffled one by one overfit more than all of "
-        "them together.",
-        "InstructGPT (Ouyang et al., 2022): one pass only, so that it does not overfit",
+        "merging-lasts",
+        "written after the first result on `seeda`, against what was expected",
+        "After three passes, all pairs of a prompt together give better probabilities than the "
+        "same pairs shuffled one by one.",
+        "not mentioned",
         "log-likelihood of held-out pairs after three passes, merged groups minus pairs one by "
         "one; the least effect that matters is 0.01 nats",
         "merging",

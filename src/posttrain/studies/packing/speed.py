@@ -18,8 +18,14 @@ def in_words(record: Record) -> str:
         table[table["method"] == way]["estimate"] for way in (Way.MERGED, Way.TWO_PIECE)
     )
     merged = merged.combine_first(apart)
-    kinds = record.tables["workloads"].set_index("workload")["kind"]
-    names = AT_LLAMA3 | {name: f"`{name}`" for name in kinds.index[kinds == "data set"]}
+    sizes = record.tables["workloads"].set_index("workload")
+    names = AT_LLAMA3 | {name: f"`{name}`" for name in sizes.index[sizes["kind"] == "data set"]}
+    # A ratio of fewer layers says so.
+    names |= {
+        name: f"{names[name]}, with {layers} layers only,"
+        for name, layers in sizes["layers"].items()
+        if name in names and layers < sizes["layers"].max()
+    }
     factors = [
         f"{words} {merged[name, Speed.OVER_TRL]:.2f} times as fast"
         + (
