@@ -96,6 +96,14 @@ def test_the_best_rate_is_starred_and_a_single_one_is_no_tuning(record):
     table = report.tuning_table([record])
     assert table.loc[("seeda", 1, "merged"), "0.01"] == "-0.010*"
     assert (table.apply(lambda row: row.str.endswith("*").sum(), axis=1) == 1).all()
+    # In the order of their size, whichever record comes first.
+    low = record.tables["tuning"].assign(**{"learning rate": lambda t: t["learning rate"] / 1e3})
+    lower = Record(
+        "merging", "ukpconvarg", "real", {"learning_rates": [1e-6, 3e-6, 1e-5]}, {}, {"tuning": low}
+    )
+    rates = list(map(float, report.tuning_table([record, lower]).columns))
+    assert rates == sorted(rates)
+    assert len(rates) == 6
     single = replace(record, settings={"learning_rates": [0.001]})
     assert len(report.tuning_table([single, record])) == len(table)
 

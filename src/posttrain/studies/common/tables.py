@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from posttrain.evaluation.bootstrap import interval
+from posttrain.evidence.records import Record
 from posttrain.studies.common.keys import ESTIMATE
 
 #: Bootstrap replicates of each metric, the estimate first (see :class:`.bootstrap.Resamples`).
@@ -61,3 +62,9 @@ def labelled(
     """Rows of a table for readers by their labels, with a dash where a row lacks a column."""
     index = pd.MultiIndex.from_tuples(list(rows), names=names)
     return pd.DataFrame(list(rows.values()), index=index, columns=columns).fillna("–")
+
+
+def rates_tried(records: Sequence[Record]) -> list[str]:
+    """Learning rates that any of some records tried, ascending: columns of a table of tuning."""
+    rates = {rate for record in records for rate in record.settings["learning_rates"]}
+    return [f"{rate:g}" for rate in sorted(rates)]

@@ -8,7 +8,7 @@ from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import listing, title, with_interval
-from posttrain.studies.common.tables import labelled
+from posttrain.studies.common.tables import labelled, rates_tried
 from posttrain.studies.merging.keys import Cost, Way
 
 
@@ -67,17 +67,16 @@ def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
     Records with one learning rate tuned nothing and are left out.
     """
     rows = {}
-    for record in records:
-        if len(record.settings["learning_rates"]) > 1:
-            for (passes, way), part in record.tables["tuning"].groupby(["passes", "way"]):
-                rows[title(record), passes, way] = {
-                    f"{rate:g}": f"{value:.3f}{'*' if chosen else ''}"
-                    for rate, value, chosen in zip(
-                        part["learning rate"], part[Metric.LOG_LIKELIHOOD], part["chosen"],
-                        strict=True,
-                    )
-                }  # fmt: skip
-    return labelled(rows, ["source", "passes", "trained on"])
+    tuned = [record for record in records if len(record.settings["learning_rates"]) > 1]
+    for record in tuned:
+        for (passes, way), part in record.tables["tuning"].groupby(["passes", "way"]):
+            rows[title(record), passes, way] = {
+                f"{rate:g}": f"{value:.3f}{'*' if chosen else ''}"
+                for rate, value, chosen in zip(
+                    part["learning rate"], part[Metric.LOG_LIKELIHOOD], part["chosen"], strict=True
+                )
+            }
+    return labelled(rows, ["source", "passes", "trained on"], rates_tried(tuned))
 
 
 def edges_in_words(records: Sequence[Record]) -> str:

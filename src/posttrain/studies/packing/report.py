@@ -13,7 +13,7 @@ from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, with_interval
 from posttrain.studies.common.cost import LLAMA3_8B
-from posttrain.studies.common.tables import labelled
+from posttrain.studies.common.tables import labelled, rates_tried
 from posttrain.studies.packing.claims import rounding
 from posttrain.studies.packing.keys import OrderMetric, RowName
 from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
@@ -209,7 +209,7 @@ def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
                 f"{rate:g}": f"{value * PERCENT:.1f}{'*' if value == best else ''}"
                 for rate, value in zip(part["learning rate"], part["accuracy"], strict=True)
             }
-    return labelled(rows, ["source", "trained"])
+    return labelled(rows, ["source", "trained"], rates_tried(tuned))
 
 
 def padding_table(records: Sequence[Record]) -> pd.DataFrame:
