@@ -39,10 +39,10 @@ def test_every_arm_is_shown_in_its_own_rows(recorded):
     for record in recorded:
         arms = report.arms_of(record)
         assert arms == [arm for arm in ARMS if arm in arms]
-        assert list(table.loc[record.source].index) == arms
+        assert list(table.loc[record.label].index) == arms
         for arm in arms:
             expected = report.accuracy(record, arm, own_test(arm))
-            assert table.loc[(record.source, arm), "accuracy"] == expected
+            assert table.loc[(record.label, arm), "accuracy"] == expected
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_matrix_shows_every_cell_of_the_records_and_a_dash_elsewhere(recorde
     for record in given:
         tested = set(record.tables["matrix"]["tested"])
         for arm in report.arms_of(record):
-            for test, cell in table.loc[record.source, arm].items():
+            for test, cell in table.loc[record.label, arm].items():
                 expected = report.accuracy(record, arm, test) if test in tested else "–"
                 assert cell == expected
 
