@@ -33,6 +33,7 @@ CELLS = {
     "scores-separately": ("contrasts", "own - separate"),
     "exact-reaches-ideal": ("speed", "triples", "two-piece", "relative tokens per second"),
     "shuffled-overfits": ("gains", 1, "log-likelihood"),
+    "merging-lasts": ("gains", 3, "log-likelihood"),
     "merging-loses-nothing": ("gains", 1, "accuracy"),
 }
 #: Intervals on either side of each boundary, and what lies between; and the smallest effect.
@@ -46,6 +47,7 @@ VERDICTS = {
     "scores-separately": ((-0.3, 0.0099), (0.0101, 0.3), (0.0099, 0.0101), 0.0),
     "exact-reaches-ideal": ((0.9501, 1.1), (0.5, 0.9499), (0.9499, 0.9501), 0.0),
     "shuffled-overfits": ((1e-6, 0.3), (-0.3, 0.0099), (-1e-6, 0.0101), 0.01),
+    "merging-lasts": ((1e-6, 0.3), (-0.3, 0.0099), (-1e-6, 0.0101), 0.01),
     "merging-loses-nothing": ((-0.0099, 0.02), (-0.05, -0.0101), (-0.0101, 0.02), 0.0),
 }
 KEYS = {
@@ -99,6 +101,7 @@ def test_every_claim_is_judged_by_records_of_its_study():
         "exact-is-separate": "rows",
         "exact-reaches-ideal": "throughput",
         "shuffled-overfits": "merging",
+        "merging-lasts": "merging",
         "merging-loses-nothing": "merging",
     }
 
@@ -111,7 +114,7 @@ def test_what_the_book_adds_and_what_is_no_share_are_marked():
     plain = {key for key, claim in BY_KEY.items() if claim.unit == "plain"}
     assert plain == {
         "efficient", "exact-is-separate", "shuffling-repairs", "exact-reaches-ideal",
-        "shuffled-overfits",
+        "shuffled-overfits", "merging-lasts",
     }  # fmt: skip
 
 
