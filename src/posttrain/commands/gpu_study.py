@@ -30,7 +30,7 @@ SUMMARY = "summary.json"
 #: Most trainings at a time, and what one takes of a GPU: SmolLM2 in float32 with AdamW, a context,
 #: and 4,096 tokens. Eight of up to 16,384 tokens outgrew an H100 of 80 GB.
 MOST_AT_ONCE = 8
-TRAINING_BYTES = 12e9
+TRAINING_BYTES = 9.5e9
 ROOT = Path(__file__).parents[3]
 
 
@@ -139,7 +139,7 @@ JOBS = (
     Job("packing-seeda", "packing", "seeda", _PACKING),
     Job("margin-ukpconvarg", "margin", "ukpconvarg-full", _MARGIN),
     Job("edits-seeda", "edits", "seeda-full", _EDITS),
-    Job("merging-ukpconvarg", "merging", "ukpconvarg", _MERGING | {"size": 3000}),
+    Job("merging-ukpconvarg", "merging", "ukpconvarg", _MERGING | {"size": 1500}),
     Job("margin-seeda", "margin", "seeda-full", _MARGIN),
     Job("merging-finegrained", "merging", "finegrained_rlhf", _MERGING | {"size": 1200}),
     Job("packing-ukpconvarg", "packing", "ukpconvarg", _PACKING),
