@@ -120,6 +120,8 @@ CLAIMS: tuple[Claim, ...] = (
         "fall of the large margin's accuracy gain per tenfold data, each arm tuned",
         "margin",
         ClaimTest((FALL, START), _diminishing),
+        # A trend takes two sizes.
+        applies=lambda record: smallest_size(record) < largest_size(record),
     ),
     Claim(
         "harmless-to-drop",
