@@ -1,17 +1,23 @@
 """``posttrain claims``: which claims hold up, and on what rows of which records that rests."""
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
-from inspect import getsourcelines
 from pathlib import Path
 
 from posttrain.errors import UserError
 from posttrain.evidence import records
-from posttrain.evidence.claims import Claim, Evidence
+from posttrain.evidence.judging import Judgement, by_subject, judge
 from posttrain.evidence.records import Record
-from posttrain.evidence.verdicts import cell, ordered, smallest_effects
+from posttrain.evidence.verdicts import (
+    detectable,
+    matters,
+    ordered,
+    p_value,
+    pooled,
+    random_effects,
+    voice,
+)
 from posttrain.studies.claims import CLAIMS, SUBJECTS
 
 
@@ -26,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     if known.key is None:
         _list(recorded)
     else:
-        _show(CLAIMS[known.key], recorded, known.results)
+        _show(judge([*CLAIMS.values()], recorded)[known.key], known.results)
     return 0
 
 
@@ -53,43 +59,54 @@ def _load(folder: Path) -> list[Record]:
 
 
 def _list(recorded: Sequence[Record]) -> None:
-    for subject, claims in SUBJECTS.items():
+    for subject, judgements in by_subject(SUBJECTS, recorded).items():
         print(f"\nAbout {subject}:")
-        for claim in claims:
-            verdict = claim.judge(recorded)[0] if claim.judged_by(recorded) else "no record"
-            print(f"  {claim.key:{max(map(len, CLAIMS))}}  {verdict:13}  {claim.statement}")
+        for one in judgements:
+            claim = one.claim
+            print(f"  {claim.key:{max(map(len, CLAIMS))}}  {one.outcome:19}  {claim.statement}")
+            if one.pooled:
+                sources = ", ".join(source.source for source in one.pooled.sources)
+                print(
+                    f"  {'':{max(map(len, CLAIMS))}}  {pooled(one)} over {sources}; matters from "
+                    f"{matters(claim)}, detectable {detectable(one)}, p {p_value(one)}"
+                )
+    print("\n*: adjusted for the number of headline claims. `posttrain claims KEY` shows one.")
 
 
-def _show(claim: Claim, recorded: Sequence[Record], folder: Path) -> None:
-    judges = claim.judged_by(recorded)
-    verdict, evidence = claim.judge(recorded) if judges else ("no record", [])
+def _show(judgement: Judgement, folder: Path) -> None:
+    claim = judgement.claim
+    kind = "check" if claim.check else "headline claim" if claim.headline else "claim"
     for name, text in (
-        ("claim", claim.statement),
+        (kind, claim.statement),
         ("source", claim.source),
         ("paper", claim.paper),
         ("measured", claim.quantity),
-        ("supported if all of it lies", claim.test.rule),
-        ("smallest effect that matters", smallest_effects(claim, evidence)),
+        ("holds if it lies", str(claim.rule)),
+        ("matters from", matters(claim)),
         ("written down in", f"{claim.path}:{claim.place[1]}"),
-        ("judged by", _location(claim.test.evidence)),
-        ("verdict", verdict),
+        ("verdict", judgement.outcome),
+        ("all sources together", pooled(judgement)),
+        ("detectable by them", detectable(judgement)),
+        ("another source", random_effects(judgement)),
+        ("p", p_value(judgement)),
     ):
-        print(f"{name:29} {text}")
-    for record, item in zip(judges, evidence, strict=True):
-        print(f"\n{folder / record.name}.json: {cell(item, claim)}")
-        for row in claim.test.rows:
-            where = ", ".join(f"{column}={value}" for column, value in row.place(record).items())
-            value, low, high = (
-                f"{number:.6g}" for number in (row if row.sign > 0 else -row).read(record)
+        if text != "–":
+            print(f"{name:21} {text}")
+    row = claim.rule.row
+    for said in judgement.voices:
+        record = said.record
+        print(f"\n{folder / record.name}.json: {voice(said, claim)}")
+        where = ", ".join(f"{column}={value}" for column, value in row.place(record).items())
+        value, low, high = (
+            f"{number:.6g}" for number in (row if row.sign > 0 else -row).read(record)
+        )
+        sign = "" if row.sign > 0 else ", judged with the opposite sign"
+        print(f"  {row.table}: {where}: {value} [{low}, {high}] as stored{sign}")
+        if not claim.check:
+            found = said.effect
+            print(
+                f"  as {found.source}: standard error {found.error:.4g}, {found.freedom:g} degrees "
+                f"of freedom, detectable {found.detectable:.4g}"
             )
-            sign = "" if row.sign > 0 else ", judged with the opposite sign"
-            print(f"  {row.table}: {where}: {value} [{low}, {high}] as stored{sign}")
-    if not judges:
+    if not judgement.voices:
         print(f"\nrun `posttrain study {claim.study}` to judge it")
-
-
-def _location(test: Callable[[Record], Evidence]) -> str:
-    """Name and place of a function, or of the one that made it."""
-    name = test.__qualname__.split(".")[0]
-    line = getsourcelines(getattr(sys.modules[test.__module__], name, test))[1]
-    return f"{name}(), src/{test.__module__.replace('.', '/')}.py:{line}"

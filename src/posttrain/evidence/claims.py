@@ -1,18 +1,16 @@
-"""What a claim is, and how run records judge it.
+"""What a claim is, and the rule by which a measured quantity supports it.
 
-A claim is judged on every run record that can speak to it. The test computes one quantity with a
-95 % interval and compares it with a smallest effect that matters, so that a verdict of *not
-supported* means more than a wide interval:
+A claim names one quantity in the records of a study, and what it says of it:
 
-- *supported*: the interval lies beyond zero on the claimed side;
-- *not supported*: otherwise, the interval excludes an effect as large as ``smallest``, the paper's
-  own effect where it gives one;
-- *inconclusive*: neither.
+- :func:`gain`: it is positive, and by an amount that matters, ``smallest``;
+- :func:`no_worse`: it is not below zero by as much as a ``margin`` that would matter;
+- :func:`above` and :func:`below`: it lies on one side of a bound;
+- :func:`within`: it lies less than a bound away from zero, on either side.
 
-Over several records a claim is *supported* if one supports it and none speaks against it, *not
-supported* if one speaks against it and none supports it, and otherwise *inconclusive*.
+How the records of all sources are put together is in :mod:`.evidence.judging`.
 """
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,42 +18,14 @@ from typing import Literal
 
 import pandas as pd
 
+from posttrain.evidence.pooling import LEVEL, Effect
 from posttrain.evidence.records import Record
 
-Status = Literal["supported", "not supported", "inconclusive"]
+Verdict = Literal[
+    "holds here", "too small to matter", "ruled out here", "cannot tell", "uninformative"
+]
 #: An estimate, and the lower and upper end of its interval.
 Interval = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What one record says about one claim: an estimate, positive in the claimed direction.
-
-    Attributes:
-        low: Lower end of its 95 % interval; for speeds, the least over rounds.
-        smallest: Smallest effect that matters.
-        measured: What was measured, with its interval, where the estimate is its distance from a
-            bound; readers are shown this. None where they are the same.
-    """
-
-    record: str
-    estimate: float
-    low: float
-    high: float
-    smallest: float
-    measured: Interval | None = None
-
-    @property
-    def shown(self) -> Interval:
-        """What readers see: the measured quantity with its interval."""
-        return self.measured or (self.estimate, self.low, self.high)
-
-    @property
-    def status(self) -> Status:
-        """What the interval says (see the module's docstring)."""
-        if self.low > 0:
-            return "supported"
-        return "not supported" if self.high < self.smallest else "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -105,74 +75,93 @@ def row(table: str, *, exact: str | None = None, **where: object) -> Row:
 
 
 @dataclass(frozen=True)
-class ClaimTest:
-    """How a record judges a claim: the rows read, what makes them into evidence, and the rule."""
+class Rule:
+    """What a claim says of a quantity; made by :func:`gain` and its like.
 
-    rows: tuple[Row, ...]
-    evidence: Callable[[Record], Evidence]
-    rule: str = "see the function that judges"
-
-    def __call__(self, record: Record) -> Evidence:
-        """Evidence from a record."""
-        return self.evidence(record)
-
-
-def gain(row: Row, smallest: float, *, over: float = 0.0) -> ClaimTest:
-    """A quantity is positive, or more than ``over``; a gain of ``smallest`` would matter."""
-
-    def evidence(record: Record) -> Evidence:
-        value, low, high = row.read(record)
-        return Evidence(record.name, value - over, low - over, high - over, smallest)
-
-    return ClaimTest((row,), evidence, f"above {over:g}")
-
-
-def above(row: Row, bound: float) -> ClaimTest:
-    """A quantity lies above a bound; readers see the quantity."""
-
-    def evidence(record: Record) -> Evidence:
-        found = value, low, high = row.read(record)
-        room = value - bound, low - bound, high - bound
-        return Evidence(record.name, *room, 0.0, measured=found)
-
-    return ClaimTest((row,), evidence, f"above {bound:g}")
-
-
-def below(row: Row, bound: float, smallest: float = 0.0) -> ClaimTest:
-    """A quantity lies below a bound; readers see the quantity."""
-
-    def evidence(record: Record) -> Evidence:
-        found = value, low, high = row.read(record)
-        room = bound - value, bound - high, bound - low
-        return Evidence(record.name, *room, smallest, measured=found)
-
-    return ClaimTest((row,), evidence, f"below {bound:g}")
-
-
-def within(row: Row, bound: float | Callable[[Record], float]) -> ClaimTest:
-    """A quantity lies less than a bound away from zero, on either side; readers see the quantity.
-
-    The bound is a number, or what gives that of a record.
+    Attributes:
+        row: The quantity.
+        direction: 1 where the claim is that it is large, -1 where it is that it is small.
+        bound: What it is said to lie beyond, or within on either side.
+        equivalence: Whether it is said to lie within the bound.
+        smallest: How far beyond the bound is far enough to matter; 0 where the bound itself is
+            what matters.
+        visible: The effect that a source must be able to see in order to have a veto.
     """
 
-    def evidence(record: Record) -> Evidence:
-        found = row.read(record)
-        room = distance_within(found, bound(record) if callable(bound) else bound)
-        return Evidence(record.name, *room, 0.0, measured=found)
+    row: Row
+    direction: int = 1
+    bound: float | Callable[[Record], float] = 0.0
+    equivalence: bool = False
+    smallest: float = 0.0
+    visible: float = 0.0
 
-    limit = "a bound that depends on the record" if callable(bound) else f"{bound:g}"
-    return ClaimTest((row,), evidence, f"less than {limit} away from 0")
+    def __str__(self) -> str:
+        bound = "a bound that depends on the record" if callable(self.bound) else f"{self.bound:g}"
+        if self.equivalence:
+            return f"less than {bound} away from 0"
+        text = f"{'above' if self.direction > 0 else 'below'} {bound}"
+        return f"{text}, by {self.smallest:g} or more" if self.smallest else text
+
+    def p(self, effect: Effect) -> float:
+        """One-sided p value of the claim; of two one-sided tests the larger."""
+        assert not callable(self.bound)
+        if self.equivalence:
+            return max(effect.p(-self.bound), (-effect).p(-self.bound))
+        return effect.p(self.bound) if self.direction > 0 else (-effect).p(-self.bound)
+
+    def verdict(self, common: Effect, p: float) -> Verdict:
+        """The verdict on sources with this common effect and this p value, adjusted or not."""
+        assert not callable(self.bound)
+        low, high = common.interval()
+        if self.equivalence:
+            if p < LEVEL:
+                return "holds here"
+            outside = low > self.bound or high < -self.bound
+            return "ruled out here" if outside else "cannot tell"
+        toward = common if self.direction > 0 else -common
+        bound = self.direction * self.bound
+        if p < LEVEL and toward.estimate - bound >= self.smallest:
+            return "holds here"
+        low, high = (end - bound for end in toward.interval(1 - 2 * LEVEL))
+        if -self.smallest < low and high < self.smallest:
+            return "too small to matter"
+        return "ruled out here" if toward.interval()[1] - bound < self.smallest else "cannot tell"
+
+    def passes(self, record: Record) -> bool:
+        """Whether all of the interval of one record lies where the claim says."""
+        bound = self.bound(record) if callable(self.bound) else self.bound
+        _, low, high = self.row.read(record)
+        if self.equivalence:
+            return -bound < low and high < bound
+        return low > bound if self.direction > 0 else high < bound
 
 
-def distance_within(values: Interval, bound: float) -> Interval:
-    """How far the size of a quantity stays below a bound.
+def gain(row: Row, smallest: float, *, over: float = 0.0) -> Rule:
+    """A quantity is positive, or more than ``over``, by ``smallest`` or more."""
+    return Rule(row, bound=over, smallest=smallest, visible=smallest)
 
-    >>> distance_within((1.0, -1.0, 3.0), 4.0)
-    (3.0, 1.0, 4.0)
+
+def no_worse(row: Row, margin: float) -> Rule:
+    """A quantity does not lie below zero by as much as ``margin``."""
+    return Rule(row, bound=-margin, visible=margin)
+
+
+def above(row: Row, bound: float) -> Rule:
+    """A quantity lies above a bound."""
+    return Rule(row, bound=bound)
+
+
+def below(row: Row, bound: float, smallest: float = 0.0) -> Rule:
+    """A quantity lies below a bound, by ``smallest`` or more."""
+    return Rule(row, direction=-1, bound=bound, smallest=smallest, visible=smallest)
+
+
+def within(row: Row, bound: float | Callable[[Record], float]) -> Rule:
+    """A quantity lies less than a bound away from zero, on either side.
+
+    The bound is a number, or for a check what gives that of a record.
     """
-    value, low, high = values
-    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
-    return bound - abs(value), bound - max(abs(low), abs(high)), bound - nearest
+    return Rule(row, bound=bound, equivalence=True, visible=0.0 if callable(bound) else bound)
 
 
 def holds(table: str, column: str, *values: object) -> Callable[[Record], bool]:
@@ -188,19 +177,25 @@ def _place() -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and its test.
+    """A claim and its rule.
 
     Attributes:
         key: Short name, its own among all claims.
         source: Paper and place.
         statement: What it says, paraphrased.
         paper: The paper's own numbers, or what takes their place.
-        quantity: What the test measures, in words; and when that supports the claim, unless it is
-            by being positive.
+        quantity: What is measured, in words.
         study: Whose records can judge it.
         ours: Whether it is this book's own inference rather than a paper's statement.
         unit: ``points``: the quantity is a share, shown in percentage points; ``plain``: as it is.
-        applies: Whether a record of the study holds what the test needs; by default all do.
+        applies: Whether a record of the study holds what the rule needs; by default all do.
+        informs: Whether a record could show the difference at all: of two systems that do no better
+            than chance, neither is better.
+        headline: Whether the book's answers rest on it; these share one error rate.
+        check: Whether it follows from how things are made, or is the speed of a machine, so that
+            it is checked on each record and no effect is estimated.
+        late: Whether a record's result was seen before the claim was written, or the run was added
+            after the results of others had been seen.
         place: Module and line where the claim is written down.
     """
 
@@ -210,10 +205,14 @@ class Claim:
     paper: str
     quantity: str
     study: str
-    test: ClaimTest
+    rule: Rule
     ours: bool = False
     unit: Literal["points", "plain"] = "points"
     applies: Callable[[Record], bool] = lambda record: True
+    informs: Callable[[Record], bool] = lambda record: True
+    headline: bool = False
+    check: bool = False
+    late: Callable[[Record], bool] = lambda record: False
     place: tuple[str, int] = field(default_factory=_place, compare=False, repr=False)
 
     @property
@@ -225,19 +224,6 @@ class Claim:
         """Those records that can speak to the claim."""
         return [r for r in records if r.study == self.study and self.applies(r)]
 
-    def judge(self, records: Sequence[Record]) -> tuple[Status, list[Evidence]]:
-        """Overall status, and the evidence of each record; at least one must fit the study."""
-        evidence = [self.test(record) for record in self.judged_by(records)]
-        if not evidence:
-            raise ValueError(f"no record of study {self.study!r} to judge claim {self.key!r} by")
-        return combine([item.status for item in evidence]), evidence
-
-
-def combine(statuses: Sequence[Status]) -> Status:
-    """Status over several records; records that disagree leave a claim inconclusive."""
-    decided = set(statuses) - {"inconclusive"}
-    return decided.pop() if len(decided) == 1 else "inconclusive"
-
 
 def estimate(table: pd.DataFrame, **where: object) -> Interval:
     """Estimate and interval of the one row of a tidy table that matches."""
@@ -248,3 +234,8 @@ def estimate(table: pd.DataFrame, **where: object) -> Interval:
         raise ValueError(f"expected one row with {where}, found {len(matching)}")
     row = matching.iloc[0]
     return float(row["estimate"]), float(row["low"]), float(row["high"])
+
+
+def known(interval: Interval) -> bool:
+    """Whether a quantity was measured: a trend over one size, say, is not."""
+    return all(map(math.isfinite, interval))

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import get_args
 
 import pandas as pd
 
-from posttrain.evidence.claims import Claim, Evidence, Status
+from posttrain.evidence.claims import Claim
+from posttrain.evidence.judging import OUTCOMES, Judgement, Voice
 from posttrain.evidence.records import Record
 
 #: Studies and sources in the order in which tables show them, with the titles of their columns.
@@ -39,8 +39,6 @@ TITLES = {
     ("throughput", "llama-1b"): "1B Llama, speed",
 }
 PERCENT = 100.0
-#: Columns of sources that a table of verdicts has room for.
-MOST_SOURCES = 4
 
 
 def ordered(records: Sequence[Record]) -> list[Record]:
@@ -84,7 +82,8 @@ def listing(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _number(values: tuple[float, float, float], claim: Claim) -> str:
+def number(values: tuple[float, float, float], claim: Claim) -> str:
+    """A quantity of a claim with its interval, in its unit."""
     if claim.unit == "points":
         return with_interval(values)
     if max(map(abs, values)) < 0.0005:
@@ -93,122 +92,113 @@ def _number(values: tuple[float, float, float], claim: Claim) -> str:
     return with_interval(values, scale=1, digits=3)
 
 
-def cell(evidence: Evidence, claim: Claim) -> str:
-    """What a record measured, and what that says of the claim."""
-    return f"{_number(evidence.shown, claim)} {evidence.status}"
+def _size(value: float, claim: Claim) -> str:
+    scale, digits = (PERCENT, 1) if claim.unit == "points" else (1, 3)
+    return f"{value * scale:.{digits}f}"
 
 
-def verdict_table(
-    claims: Sequence[Claim], recorded: Sequence[Record], fresh: Sequence[Record] = ()
-) -> pd.DataFrame:
-    """Every claim: what the paper says, what each record says, and the verdict on all records.
-
-    ``fresh`` are results of the run at hand: shown as *this run*, they do not decide the verdict.
-    """
-    recorded = ordered(recorded)
-    rows = []
-    for claim in claims:
-        status, evidence = claim.judge(recorded)
-        judged = claim.judged_by(recorded)
-        cells: dict[str, list[str]] = {}
-        gpus = sum(record.profile == "gpu" for record in judged)
-        for record, item in zip(judged, evidence, strict=True):
-            whose = f"{record.source}: " if record.profile == "gpu" and gpus > 1 else ""
-            cells.setdefault(_column(record), []).append(whose + cell(item, claim))
-        for record in claim.judged_by(fresh):
-            cells.setdefault("this run", []).append(cell(claim.test(record), claim))
-        row = {"claim": f"{claim.statement} ({claim.source})", "paper": claim.paper}
-        row |= {"GPU": "not run"} | {name: "; ".join(parts) for name, parts in cells.items()}
-        rows.append(row | {"verdict": status})
-    order = ["paper", "GPU", *map(_column, recorded), "this run", "verdict"]
-    shown = [name for name in dict.fromkeys(order) if any(name in row for row in rows)]
-    return pd.DataFrame(rows).set_index("claim")[shown].fillna("–")
+def voice(said: Voice, claim: Claim) -> str:
+    """What a record measured, and what keeps it from a full vote."""
+    part = "" if said.part == "counts" or claim.check else f" ({said.part})"
+    return number(said.shown, claim) + part
 
 
-def verdicts_by_status(
-    claims: Sequence[Claim], recorded: Sequence[Record], fresh: Sequence[Record] = ()
-) -> pd.DataFrame:
-    """As :func:`verdict_table`, with a column for each status; for studies of many sources."""
-    recorded = ordered(recorded)
-    rows = []
-    for claim in claims:
-        verdict, evidence = claim.judge(recorded)
-        row: dict[str, str] = {"claim": f"{claim.statement} ({claim.source})"}
-        for status in get_args(Status):
-            found = [
-                f"{title(record)}: {_number(item.shown, claim)}"
-                for record, item in zip(claim.judged_by(recorded), evidence, strict=True)
-                if item.status == status
-            ]
-            row[status] = "; ".join(found) or "–"
-        here = [cell(claim.test(record), claim) for record in claim.judged_by(fresh)]
-        if fresh:
-            row["this run"] = "; ".join(here) or "–"
-        rows.append(row | {"verdict": verdict})
+def pooled(judgement: Judgement) -> str:
+    """The common effect of all sources with its interval; a dash where there is none."""
+    if judgement.pooled is None:
+        return "–"
+    common = judgement.pooled.common
+    return number((common.estimate, *common.interval()), judgement.claim)
+
+
+def random_effects(judgement: Judgement) -> str:
+    """The mean over sources of which these are a sample, and how much such differ; from two on."""
+    if judgement.pooled is None or len(judgement.pooled.sources) < 2:
+        return "–"
+    shown = number(judgement.pooled.random, judgement.claim)
+    return f"{shown}, τ {_size(math.sqrt(judgement.pooled.tau2), judgement.claim)}"
+
+
+def detectable(judgement: Judgement) -> str:
+    """The effect that all sources together find four times in five, by their errors alone."""
+    if judgement.pooled is None:
+        return "–"
+    return _size(judgement.pooled.common.detectable, judgement.claim)
+
+
+def p_value(judgement: Judgement) -> str:
+    """The p value that decides, starred where it is adjusted; a dash for checks."""
+    if judgement.pooled is None:
+        return "–"
+    shown = "<.001" if judgement.adjusted < 0.001 else f"{judgement.adjusted:.3f}".lstrip("0")
+    return shown + "*" * judgement.claim.headline
+
+
+def verdict_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """Every claim: what the paper says, what all sources say together, and the verdict."""
+    rows = [
+        {
+            "claim": f"{one.claim.statement} ({one.claim.source})",
+            "paper": one.claim.paper,
+            "all sources": pooled(one),
+            "matters from": matters(one.claim),
+            "detectable": detectable(one),
+            "p": p_value(one),
+            "verdict": one.outcome,
+        }
+        for one in judgements
+    ]
     return pd.DataFrame(rows).set_index("claim")
 
 
-def verdict_tables(
-    claims: Sequence[Claim], recorded: Sequence[Record], fresh: Sequence[Record] = ()
-) -> list[pd.DataFrame]:
-    """One :func:`verdict_table` for the claims of each study, whose sources are the columns."""
-    studies = dict.fromkeys(claim.study for claim in claims)
-    return [
-        verdict_table([claim for claim in claims if claim.study == study], recorded, fresh)
-        for study in studies
-    ]
+def source_table(judgements: Sequence[Judgement], fresh: Sequence[Record] = ()) -> pd.DataFrame:
+    """What each record says of every claim, beside what would be expected of an unseen source.
+
+    ``fresh`` are results of the run at hand: shown as *this run*, they have no vote.
+    """
+    rows = []
+    for one in judgements:
+        row = {"claim": one.claim.statement}
+        row |= {title(said.record): voice(said, one.claim) for said in one.voices}
+        row["another source"] = random_effects(one)
+        here = [number(one.claim.rule.row.read(r), one.claim) for r in one.claim.judged_by(fresh)]
+        if fresh:
+            row["this run"] = "; ".join(here) or "–"
+        rows.append(row)
+    recorded = {said.record.name: said.record for one in judgements for said in one.voices}
+    last = ["another source", *(["this run"] if fresh else [])]
+    shown = [*map(title, ordered([*recorded.values()])), *last]
+    return pd.DataFrame(rows).set_index("claim")[shown].fillna("–")
 
 
-def scoreboard(claims: Sequence[Claim], recorded: Sequence[Record]) -> list[pd.DataFrame]:
-    """The tables of :func:`verdict_tables`, or of :func:`verdicts_by_status` for many sources."""
-    for study in {claim.study for claim in claims}:
-        sources = {_column(record) for record in recorded if record.study == study}
-        if len(sources) > MOST_SOURCES:
-            return [verdicts_by_status(claims, recorded)]
-    return verdict_tables(claims, recorded)
-
-
-def _column(record: Record) -> str:
-    """GPU runs of all sources share a column."""
-    return "GPU" if record.profile == "gpu" else title(record)
-
-
-def summary(claims: Sequence[Claim], records: Sequence[Record], subject: str) -> str:
+def summary(judgements: Sequence[Judgement], subject: str) -> str:
     """How many claims about ``subject``, say ``the margin``, came out how: a Markdown sentence."""
     parts: list[str] = []
     for ours, whose in ((False, "of the papers"), (True, "of this book")):
-        verdicts = [claim.judge(records)[0] for claim in claims if claim.ours == ours]
-        if not verdicts:
+        found = [one.outcome for one in judgements if one.claim.ours == ours]
+        if not found:
             continue
         if not parts:
             whose += f" about {subject}"
-        parts.append(
-            f"of {len(verdicts)} claims {whose}, {verdicts.count('supported')} supported, "
-            f"{verdicts.count('not supported')} not supported, "
-            f"{verdicts.count('inconclusive')} inconclusive"
-        )
+        counts = [f"{found.count(name)} {name}" for name in OUTCOMES if name in found]
+        parts.append(f"of {len(found)} claims {whose}, {listing(counts)}")
     text = "; ".join(parts)
     return f"**{text[0].upper()}{text[1:]}.**"
 
 
-def smallest_effects(claim: Claim, evidence: Sequence[Evidence]) -> str:
-    """The smallest effects that matter to some evidence; a dash where a bound takes their place."""
-    smallest = sorted({item.smallest for item in evidence if item.measured is None})
-    scale, digits = (PERCENT, 1) if claim.unit == "points" else (1, 3)
-    shown = (
-        "no gain to lose" if value == -math.inf else f"{value * scale:.{digits}f}"
-        for value in smallest
-    )
-    return ", ".join(shown) or "–"
+def matters(claim: Claim) -> str:
+    """The smallest effect that matters, or the margin of loss or difference that does."""
+    rule = claim.rule
+    return _size(rule.visible, claim) if rule.visible else "–"
 
 
-def quantities(claims: Sequence[Claim], records: Sequence[Record]) -> pd.DataFrame:
-    """What each claim's test measures, a bound included, and the smallest effect that matters."""
-    rows = []
-    for claim in claims:
-        evidence = claim.judge(records)[1]
-        rows.append((claim.statement, claim.quantity, smallest_effects(claim, evidence)))
-    columns = ["claim", "measured as", "smallest effect that matters"]
+def quantities(claims: Sequence[Claim]) -> pd.DataFrame:
+    """What each claim measures, and what is said of it."""
+    rows = [
+        (claim.statement, claim.quantity, str(claim.rule), "check" * claim.check)
+        for claim in claims
+    ]
+    columns = ["claim", "measured as", "holds if it lies", ""]
     return pd.DataFrame(rows, columns=columns).set_index("claim")
 
 

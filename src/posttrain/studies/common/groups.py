@@ -156,7 +156,10 @@ def divide(
             f"size {size} exceeds the {len(training)} training groups; lower {setting} or use more "
             "groups"
         )
-    account = loaded.account | {counted: len(test)}
+    account = loaded.account | {
+        counted: len(test),
+        "clusters": len({loaded.ranked[k].cluster_id for k in test}),
+    }
     return Prepared(
         loaded.ranked, loaded.tokens, account, loaded.gold, training=training, test=test
     )

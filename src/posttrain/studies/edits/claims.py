@@ -1,4 +1,4 @@
-"""The claims about edited responses, each with its source and the test that judges it."""
+"""The claims about edited responses, each with its source and the rule that judges it."""
 
 from functools import partial
 from typing import Any
@@ -7,18 +7,7 @@ import pandas as pd
 
 from posttrain.data.preferences import PairKind
 from posttrain.evidence import claims
-from posttrain.evidence.claims import (
-    Claim,
-    ClaimTest,
-    Evidence,
-    Interval,
-    above,
-    below,
-    gain,
-    holds,
-    row,
-    within,
-)
+from posttrain.evidence.claims import Claim, Interval, gain, holds, no_worse, row, within
 from posttrain.evidence.records import Record
 from posttrain.studies.common.keys import Tuning
 from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName, Contrast
@@ -67,13 +56,9 @@ FALL = -_tuned("trends", arm=ArmName.ALL)
 START = _gains(size=smallest_size)
 
 
-def _diminishing(record: Record) -> Evidence:
-    """Fall of the gain per tenfold data; says nothing where there is no gain to begin with."""
-    fall = FALL.read(record)
-    if START.read(record)[1] <= 0:
-        nothing = float("nan")
-        return Evidence(record.name, nothing, nothing, nothing, 0.0, measured=fall)
-    return Evidence(record.name, *fall, 0.0)
+def _gains_at_first(record: Record) -> bool:
+    """Whether the smallest size shows a gain; where it shows none, nothing can diminish."""
+    return START.read(record)[1] > 0
 
 
 def _has_trend(record: Record) -> bool:
@@ -82,6 +67,11 @@ def _has_trend(record: Record) -> bool:
     costs = costs[(costs["arm"] == ArmName.ALL) & (costs["share"] == costs["share"].max())]
     dose = costs["edits"] / costs["size"]
     return len(dose) > 1 and dose.max() < 1.2 * dose.min()
+
+
+def _late(record: Record) -> bool:
+    """Whether the run was added after the first results had been seen: the longer training."""
+    return record.source == "simulator-longer"
 
 
 LLAMA_3 = "Llama 3, section 4.1.2"
@@ -99,6 +89,7 @@ CLAIMS: tuple[Claim, ...] = (
             smallest=FIVE_POINTS,
             over=0.5,
         ),
+        late=_late,
     ),
     Claim(
         "edits-help",
@@ -108,7 +99,9 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy on chosen > rejected, all pairs minus edits ignored, tuned, most data",
         "edits",
         gain(_gains(), smallest=ONE_POINT),
+        headline=True,
         ours=True,
+        late=_late,
     ),
     Claim(
         "edits-teach-edits",
@@ -118,7 +111,9 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy on edited > chosen, all pairs minus edits ignored, tuned, most data",
         "edits",
         gain(_gains(metric=PairKind.EDITED_CHOSEN), smallest=ONE_POINT),
+        headline=True,
         ours=True,
+        late=_late,
     ),
     Claim(
         "edits-diminishing",
@@ -126,11 +121,13 @@ CLAIMS: tuple[Claim, ...] = (
         "What edits add diminishes as data grows.",
         "no number given",
         "fall of the gain of all pairs on chosen > rejected per tenfold data, tuned; only where "
-        "all sizes have as many edits a group; inconclusive without a gain at the smallest size",
+        "all sizes have as many edits a group and the smallest shows a gain",
         "edits",
-        ClaimTest((FALL, START), _diminishing),
+        gain(FALL, smallest=ONE_POINT / 2),
+        informs=_gains_at_first,
         ours=True,
         applies=_has_trend,
+        late=_late,
     ),
     Claim(
         "worth-a-rating",
@@ -141,7 +138,9 @@ CLAIMS: tuple[Claim, ...] = (
         "data",
         "edits",
         gain(_contrasts(contrast=Contrast.ALL_ONE_MORE), smallest=ONE_POINT),
+        headline=True,
         ours=True,
+        late=_late,
     ),
     Claim(
         "worth-its-pairs",
@@ -149,10 +148,11 @@ CLAIMS: tuple[Claim, ...] = (
         "The two pairs that an edit adds are worth two more comparisons.",
         "no number given",
         "accuracy on chosen > rejected, all pairs minus two more pairs for each edit, tuned, most "
-        "data; supported above −1 point",
+        "data; holds above −1 point",
         "edits",
-        above(_contrasts(contrast=Contrast.ALL_TWO_MORE), -ONE_POINT),
+        no_worse(_contrasts(contrast=Contrast.ALL_TWO_MORE), ONE_POINT),
         ours=True,
+        late=_late,
     ),
     Claim(
         "plackett-luce-alike",
@@ -160,23 +160,26 @@ CLAIMS: tuple[Claim, ...] = (
         "Plackett–Luce and the sum over all pairs train equally good models.",
         "no number given",
         "accuracy on chosen > rejected, Plackett–Luce minus all pairs, tuned, most data; "
-        "supported within a point",
+        "holds within a point",
         "edits",
         within(_contrasts(contrast=Contrast.PLACKETT_LUCE_ALL), ONE_POINT),
+        headline=True,
         ours=True,
         applies=holds("contrasts", "contrast", Contrast.PLACKETT_LUCE_ALL),
+        late=_late,
     ),
     Claim(
         "weights-alike",
         OURS,
         "Weighting by prompt instead of by pair trains an equally good model.",
         "no number given",
-        "accuracy on chosen > rejected, by prompt minus by pair, tuned, most data; supported "
+        "accuracy on chosen > rejected, by prompt minus by pair, tuned, most data; holds "
         "within a point",
         "edits",
         within(_contrasts(contrast=Contrast.PROMPT_PAIR), ONE_POINT),
         ours=True,
         applies=holds("contrasts", "contrast", Contrast.PROMPT_PAIR),
+        late=_late,
     ),
     Claim(
         "near-pair-teaches",
@@ -189,6 +192,7 @@ CLAIMS: tuple[Claim, ...] = (
         gain(_contrasts(contrast=Contrast.OVER_CHOSEN_REJECTED), smallest=ONE_POINT),
         ours=True,
         applies=holds("contrasts", "contrast", Contrast.OVER_CHOSEN_REJECTED),
+        late=_late,
     ),
     Claim(
         "close-edits-teach",
@@ -201,16 +205,18 @@ CLAIMS: tuple[Claim, ...] = (
         gain(_contrasts(contrast=Contrast.CLOSEST_FARTHEST), smallest=ONE_POINT),
         ours=True,
         applies=holds("contrasts", "contrast", Contrast.CLOSEST_FARTHEST),
+        late=_late,
     ),
     Claim(
         "no-brevity",
         OURS,
         "Edits do not teach the model to prefer the shorter response.",
         "no number given",
-        "half of the gain on chosen > rejected whose winner is the shorter less that of the "
-        "others, all pairs minus edits ignored, tuned, most data; supported below two points",
+        "half of the gain on chosen > rejected whose winner is the longer less that of the "
+        "others, all pairs minus edits ignored, tuned, most data; holds above −2 points",
         "edits",
-        below(_gains(metric=LEANS_SHORTER), 2 * ONE_POINT),
+        no_worse(-_gains(metric=LEANS_SHORTER), 2 * ONE_POINT),
         ours=True,
+        late=_late,
     ),
 )

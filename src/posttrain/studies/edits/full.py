@@ -244,15 +244,17 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> tuple[Outco
         for rate, accuracy in outcomes[cell].rates
     ]
     groups, test = experiment.groups, experiment.test
+    pairs = groups.pairs(test)
     account = {
         "test groups": len(test),
         "test groups with an edit": int((groups.edits[test] >= 0).sum()),
+        "clusters": pairs.group_count,
     }
     outcome = Outcome(
         {cell: outcomes[cell].sums for cell in settings.cells},
         {cell: outcomes[cell].shared for cell in settings.cells},
         {cell: outcomes[cell].costs for cell in settings.cells},
-        length_baselines(groups.pairs(test), groups.lengths(test)),
+        length_baselines(pairs, groups.lengths(test)),
         account,
     )
     return outcome, pd.DataFrame(tuning)

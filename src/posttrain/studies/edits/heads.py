@@ -138,7 +138,11 @@ def run(
         shared,
         {cell: pd.DataFrame(rows).mean().to_dict() for cell, rows in costs.items()},
         length_baselines(pairs, groups.lengths(everything)),
-        {"test groups": len(counts), "test groups with an edit": int((groups.edits >= 0).sum())},
+        {
+            "test groups": len(counts),
+            "test groups with an edit": int((groups.edits >= 0).sum()),
+            "clusters": pairs.group_count,
+        },
     )
     tuning = [
         (*astuple(cell), *typical_value(settings.penalties, places))

@@ -30,7 +30,9 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
         outcome = full.run(checkpoint, settings, prepared, cache_dir=cache_dir)
     else:
         groups, data = human.load(source)
-        outcome = heads.run(RatedPairs.from_groups(groups), checkpoint, settings)
+        pairs = RatedPairs.from_groups(groups)
+        data = data | {"clusters": pairs.group_count}
+        outcome = heads.run(pairs, checkpoint, settings)
     return Measured(data | outcome.training, summarise(outcome, resamples=settings.resamples))
 
 

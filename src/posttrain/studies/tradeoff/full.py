@@ -295,6 +295,7 @@ def run(experiment: Experiment, *, cache_dir: Path | None = None) -> Outcome:
         account_of(experiment.world)
         | {
             "test pairs": len(experiment.test),
+            "clusters": tested.clusters,
             "calibration pairs": {name: len(part) for name, part in experiment.calibration.items()},
         },
     )

@@ -130,8 +130,9 @@ def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcom
                 if arm in TEAM_DOMAINS:
                     own = test[domains[test] == TEAM_DOMAINS[arm]]
                     calibrations[arm].append(calibration.fit(*pairs[arm][0, seed, own].T))
+    tested = TestPairs.from_data(world, everything)
     return Outcome(
-        TestPairs.from_data(world, everything),
+        tested,
         world.candidates,
         {
             arm: ArmOutcome(pairs[arm], np.stack(candidates[arm]), calibrations[arm])
@@ -141,7 +142,7 @@ def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcom
             [(arm, *typical_value(settings.penalties, places)) for arm, places in tuned.items()],
             columns=["arm", "penalty", "at edge"],
         ),
-        account_of(world) | {"test pairs": len(everything)},
+        account_of(world) | {"test pairs": len(everything), "clusters": tested.clusters},
     )
 
 

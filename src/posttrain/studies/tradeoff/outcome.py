@@ -139,6 +139,13 @@ class TestPairs:
             np.array([[len(text) for text in group.responses] for group in groups]),
         )
 
+    @property
+    def clusters(self) -> int:
+        """Split groups of the domain that has fewer."""
+        return min(
+            len(set(self.codes[self.domains == domain])) for domain in set(self.domains.tolist())
+        )
+
     def parts(self) -> dict[str, np.ndarray]:
         """Which pairs each test is made of: those of a source, and all of a domain."""
         parts = {str(name): self.sources == name for name in dict.fromkeys(self.sources.tolist())}

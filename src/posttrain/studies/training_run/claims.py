@@ -1,4 +1,4 @@
-"""This book's claims about training in full, each with the test that judges it."""
+"""This book's claims about training in full, each with the rule that judges it."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ CLAIMS: tuple[Claim, ...] = (
         paper="–",
         quantity="accuracy on held-out groups, the trained model minus the longer response",
         study="training",
-        test=gain(_differences(scorer=Scorer.LENGTH), smallest=WORTH),
+        rule=gain(_differences(scorer=Scorer.LENGTH), smallest=WORTH),
         ours=True,
     ),
     Claim(
@@ -30,7 +30,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="accuracy on held-out groups, the trained model minus a head fitted on all "
         "training groups of the same strengths, tuned by cross-validation among them",
         study="training",
-        test=gain(_differences(scorer=Scorer.HEAD), smallest=WORTH),
+        rule=gain(_differences(scorer=Scorer.HEAD), smallest=WORTH),
         ours=True,
     ),
 )

@@ -112,7 +112,7 @@ def measure(source: str, settings: TrainingRunSettings, cache_dir: Path | None) 
             # Where the folder lay says nothing about what was run.
             "study": {name: value for name, value in asdict(settings).items() if name != "runs"},
         },
-        data=account["data"] | {"steps": account["steps"]},
+        data=account["data"] | {"steps": account["steps"], "clusters": len(by_group)},
         tables={
             "history": _history(folder),
             "accuracy": _table(measured),

@@ -1,0 +1,135 @@
+"""Pooled effects and the verdicts on them."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from posttrain.evidence.pooling import Effect, abstains, effect, holm, one_vote, pool, verdict
+
+MANY = 1000.0
+
+
+def judged(*effects, smallest=0.01, p=None):
+    pooled = pool(effects)
+    return verdict(pooled, smallest, pooled.common.p() if p is None else p)
+
+
+class TestVerdicts:
+    @pytest.mark.parametrize(
+        ("estimate", "error", "expected"),
+        [
+            (0.020, 0.004, "holds here"),
+            (0.008, 0.004, "cannot tell"),  # significant, but smaller than what matters
+            (0.002, 0.004, "too small to matter"),
+            (-0.002, 0.004, "too small to matter"),
+            (-0.010, 0.004, "ruled out here"),
+            (-0.020, 0.010, "ruled out here"),
+            (0.005, 0.010, "cannot tell"),
+            (0.020, 0.020, "cannot tell"),
+        ],
+    )
+    def test_one_source(self, estimate, error, expected):
+        assert judged(Effect("a", estimate, error, MANY)) == expected
+
+    def test_an_adjusted_p_value_takes_a_verdict_back(self):
+        one = Effect("a", 0.020, 0.010, MANY)
+        assert judged(one) == "holds here"
+        assert judged(one, p=0.06) == "cannot tell"
+
+    def test_sources_that_contradict_each_other_significantly(self):
+        against = [Effect("a", 0.05, 0.003, MANY), Effect("b", -0.02, 0.003, MANY)]
+        assert judged(*against) == "cannot tell"
+        # One that could not have seen what matters stays in the pool, but has no veto.
+        assert judged(against[0], Effect("b", -0.03, 0.012, MANY)) == "holds here"
+
+    def test_from_a_bound_nothing_is_too_small(self):
+        assert judged(Effect("a", 0.002, 0.0005, MANY), smallest=0.0) == "holds here"
+        assert judged(Effect("a", -0.002, 0.0005, MANY), smallest=0.0) == "ruled out here"
+        assert judged(Effect("a", 0.0002, 0.0005, MANY), smallest=0.0) == "cannot tell"
+
+    def test_nothing_that_could_inform(self):
+        assert verdict(None, 0.01, 1.0) == "uninformative"
+
+    def test_few_clusters_widen_what_few_know(self):
+        assert judged(Effect("a", 0.020, 0.010, MANY)) == "holds here"
+        assert judged(Effect("a", 0.020, 0.010, 3)) == "cannot tell"
+
+
+class TestEffects:
+    def test_an_interval_gives_back_its_ends(self):
+        found = effect("a", (0.01, -0.01, 0.03), clusters=100_000)
+        np.testing.assert_allclose(found.interval(), (-0.01, 0.03), atol=1e-5)
+
+    def test_four_clusters_take_the_t_quantile_of_three_degrees(self):
+        low, high = effect("a", (0.0, -1.96, 1.96), clusters=4).interval()
+        assert (low, high) == pytest.approx((-3.182, 3.182), abs=1e-3)
+
+    def test_p_values_and_intervals_agree(self):
+        one = Effect("a", 0.03, 0.01, 7)
+        edge = one.interval(0.9)[0]
+        assert one.p(edge) == pytest.approx(0.05)
+
+    @given(st.floats(0.001, 1), st.integers(3, 500))
+    def test_a_detectable_effect_is_found_with_the_stated_power(self, error, freedom):
+        found = Effect("a", 0.0, error, freedom)
+        critical = stats.t.ppf(0.95, freedom)
+        shifted = stats.t.sf(critical - found.detectable / error, freedom)
+        assert shifted == pytest.approx(0.8)
+
+    def test_what_is_detectable_does_not_depend_on_what_was_found(self):
+        assert Effect("a", 0.0, 0.01, 9).detectable == Effect("a", 5.0, 0.01, 9).detectable
+        assert abstains(Effect("a", 5.0, 0.01, 9), 0.01)
+        assert not abstains(Effect("a", 5.0, 0.01, 9), 0.0)
+
+
+class TestPooling:
+    def test_the_common_effect_is_weighted_by_precision(self):
+        common = pool([Effect("a", 1.0, 1.0, MANY), Effect("b", 4.0, 0.5, MANY)]).common
+        assert common.estimate == pytest.approx((1 * 1 + 4 * 4) / 5)
+        assert common.error == pytest.approx(math.sqrt(1 / 5))
+
+    def test_runs_of_one_source_vote_once(self):
+        once = [Effect("a", 0.02, 0.01, 15), Effect("b", 0.01, 0.01, 15)]
+        again = [*once, Effect("a", 0.04, 0.03, 9)]
+        assert one_vote(again)[0] == Effect("a", 0.03, 0.02, 9)
+        assert len(pool(again).sources) == 2
+        assert pool([once[0]] * 5).common.error == pytest.approx(0.01)
+
+    def test_satterthwaite_of_equal_sources_adds_their_degrees(self):
+        assert pool([Effect(name, 0, 1, 5) for name in "abc"]).common.freedom == pytest.approx(15)
+
+    @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0.01, 1)), min_size=2, max_size=6))
+    def test_random_effects_are_at_least_as_wide(self, given_effects):
+        effects = [
+            Effect(str(k), value, error, MANY) for k, (value, error) in enumerate(given_effects)
+        ]
+        pooled = pool(effects)
+        low, high = pooled.common.interval()
+        assert pooled.random[2] - pooled.random[1] >= 0.99 * (high - low)
+        assert pooled.tau2 >= 0
+
+    def test_sources_that_agree_have_no_variance_between_them(self):
+        pooled = pool([Effect(name, 0.3, 0.1, MANY) for name in "abc"])
+        assert pooled.tau2 == pytest.approx(0, abs=1e-6)
+        assert pooled.random[0] == pytest.approx(0.3)
+
+    def test_one_source_says_nothing_of_others(self):
+        assert math.isinf(pool([Effect("a", 1.0, 0.1, 9)]).random[2])
+
+
+class TestHolm:
+    def test_by_hand(self):
+        found = holm({"a": 0.01, "b": 0.04, "c": 0.03})
+        assert found == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+    def test_never_below_the_raw_value_and_in_its_order(self, values):
+        found = holm({str(k): value for k, value in enumerate(values)})
+        adjusted = list(found.values())
+        assert all(a >= v - 1e-12 for a, v in zip(adjusted, values, strict=True))
+        assert np.all(np.diff(np.array(adjusted)[np.argsort(values)]) >= -1e-12)
