@@ -1,31 +1,32 @@
-"""Claims: the boundaries of each verdict, whose records are asked, and which row is read."""
+"""Claims: which row is read, and the boundaries of each verdict."""
 
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from posttrain.evidence.claims import (
     Claim,
-    Evidence,
     above,
     below,
-    combine,
     estimate,
     gain,
     holds,
+    known,
+    no_worse,
     row,
     within,
 )
+from posttrain.evidence.pooling import Effect
 from posttrain.evidence.records import Record
 
-HELPS, HURTS, OPEN = (0.2, 0.1, 0.4), (-0.2, -0.4, -0.1), (0.0, -0.3, 0.3)
-
-
-def evidence(low, high, smallest=0.01):
-    return Evidence("margin-toy", (low + high) / 2, low, high, smallest)
+HELPS, HURTS = (0.2, 0.1, 0.4), (-0.2, -0.4, -0.1)
+MANY = 10_000.0
 
 
 def record_of(values, *, source="toy", study="toys"):
@@ -38,83 +39,134 @@ ROW = row("toys")
 CLAIM = Claim("helps", "a paper", "Toys help.", "+1 point", "gain", "toys", gain(ROW, 0.01))
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "status"),
-    [
-        (1e-9, 0.5, "supported"),
-        (0.0, 0.5, "inconclusive"),
-        (-1e-9, 0.5, "inconclusive"),
-        (-0.5, 0.01, "inconclusive"),
-        (-0.5, 0.01 - 1e-9, "not supported"),
-        (-0.5, -0.1, "not supported"),
-        # Beyond zero but too small to matter still lies on the claimed side.
-        (1e-9, 0.005, "supported"),
-        (float("nan"), float("nan"), "inconclusive"),
-    ],
-)
-def test_the_status_changes_at_zero_and_at_the_smallest_effect(low, high, status):
-    assert evidence(low, high).status == status
+def verdict(rule, value, error, p=None):
+    common = Effect("all", value, error, MANY)
+    return rule.verdict(common, rule.p(common) if p is None else p)
+
+
+class TestVerdicts:
+    """An error of 0.004 gives a 95 % interval of 0.0078 to either side, a 90 % one of 0.0066."""
+
+    @pytest.mark.parametrize(
+        ("value", "error", "expected"),
+        [
+            (0.020, 0.004, "holds here"),
+            (0.010, 0.004, "holds here"),
+            (0.0099, 0.004, "cannot tell"),  # significant, but smaller than what matters
+            (0.020, 0.015, "cannot tell"),  # large, but not significant
+            (0.002, 0.004, "too small to matter"),
+            (-0.002, 0.004, "too small to matter"),
+            (-0.010, 0.004, "ruled out here"),
+            (-0.020, 0.010, "ruled out here"),
+            (0.005, 0.010, "cannot tell"),
+        ],
+    )
+    def test_of_a_gain(self, value, error, expected):
+        assert verdict(gain(ROW, 0.01), value, error) == expected
+        # Measured from another bound, or the other way round, it is the same.
+        assert verdict(gain(ROW, 0.01, over=0.5), value + 0.5, error) == expected
+        assert verdict(below(ROW, 0.5, smallest=0.01), 0.5 - value, error) == expected
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [(0.02, "holds here"), (-0.003, "holds here"), (-0.02, "ruled out here"),
+         (-0.01, "cannot tell"), (-0.005, "cannot tell")],
+    )  # fmt: skip
+    def test_of_being_no_worse(self, value, expected):
+        rule = no_worse(ROW, 0.01)
+        assert (rule.bound, rule.visible) == (-0.01, 0.01)
+        assert verdict(rule, value, 0.004) == expected
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [(0.0, "holds here"), (0.003, "holds here"), (0.02, "ruled out here"),
+         (0.01, "cannot tell"), (0.005, "cannot tell")],
+    )  # fmt: skip
+    def test_of_an_equivalence_on_either_side(self, value, expected):
+        for sign in (1, -1):
+            assert verdict(within(ROW, 0.01), sign * value, 0.004) == expected
+        # What is measured too coarsely is not told apart from anything.
+        assert verdict(within(ROW, 0.01), value, 0.1) == "cannot tell"
+
+    def test_from_a_bound_nothing_is_too_small(self):
+        for rule, sign in ((above(ROW, 0.0), 1), (below(ROW, 0.0), -1)):
+            assert verdict(rule, sign * 0.002, 0.0005) == "holds here"
+            assert verdict(rule, sign * -0.002, 0.0005) == "ruled out here"
+            assert verdict(rule, sign * 0.0002, 0.0005) == "cannot tell"
+
+    def test_an_adjusted_p_value_takes_a_verdict_back(self):
+        assert verdict(gain(ROW, 0.01), 0.02, 0.01) == "holds here"
+        assert verdict(gain(ROW, 0.01), 0.02, 0.01, p=0.06) == "cannot tell"
+        assert verdict(within(ROW, 0.01), 0.0, 0.004, p=0.06) == "cannot tell"
+
+    def test_few_clusters_know_less(self):
+        rule = gain(ROW, 0.01)
+        for freedom, expected in ((MANY, "holds here"), (3.0, "cannot tell")):
+            common = Effect("all", 0.020, 0.010, freedom)
+            assert rule.verdict(common, rule.p(common)) == expected
+
+    @given(st.floats(-0.05, 0.05), st.floats(0.001, 0.05), st.floats(0.001, 0.02))
+    def test_no_verdict_contradicts_the_interval(self, value, error, smallest):
+        found = verdict(gain(ROW, smallest), value, error)
+        low, high = Effect("all", value, error, MANY).interval(0.9)
+        if found == "holds here":
+            assert low > 0
+            assert value >= smallest
+        elif found == "too small to matter":
+            assert -smallest < low
+            assert high < smallest
+        elif found == "ruled out here":
+            assert high < smallest
+
+    @given(st.floats(-0.05, 0.05), st.floats(0.001, 0.05))
+    def test_an_equivalence_is_two_one_sided_tests(self, value, error):
+        rule, common = within(ROW, 0.01), Effect("all", value, error, MANY)
+        low, high = common.interval(0.9)
+        assert (rule.p(common) < 0.05) == (low > -0.01 and high < 0.01)
 
 
 @pytest.mark.parametrize(
-    ("smallest", "high", "status"),
+    ("rule", "values", "passes"),
     [
-        (-float("inf"), -0.1, "inconclusive"),
-        (0.0, 0.0, "inconclusive"),
-        (0.0, -1e-9, "not supported"),
+        (above(ROW, 0.0), HELPS, True),
+        (above(ROW, 0.1), HELPS, False),
+        (below(ROW, 0.0), HURTS, True),
+        (below(ROW, -0.1), HURTS, False),
+        (within(ROW, 0.5), HELPS, True),
+        (within(ROW, 0.4), HELPS, False),
+        (within(ROW, 0.4), HURTS, False),
+        (within(ROW, lambda record: len(record.source)), HELPS, True),
+        (above(ROW, 0.0), (math.nan,) * 3, False),
+        (within(ROW, 1.0), (math.nan,) * 3, False),
     ],
 )
-def test_the_smallest_effect_may_be_zero_or_out_of_reach(smallest, high, status):
-    assert evidence(-0.5, high, smallest).status == status
+def test_a_check_asks_for_all_of_the_interval(rule, values, passes):
+    assert rule.passes(record_of(values)) == passes
+
+
+def test_what_was_not_measured_is_not_known():
+    assert known(HELPS)
+    assert not known((0.1, math.nan, 0.2))
+    assert not known((0.1, -math.inf, math.inf))
 
 
 @pytest.mark.parametrize(
-    ("statuses", "overall"),
+    ("rule", "text"),
     [
-        (["supported"], "supported"),
-        (["supported", "inconclusive", "supported"], "supported"),
-        (["not supported", "inconclusive"], "not supported"),
-        (["supported", "not supported"], "inconclusive"),
-        (["supported", "inconclusive", "not supported"], "inconclusive"),
-        (["inconclusive", "inconclusive"], "inconclusive"),
+        (gain(ROW, 0.01), "above 0, by 0.01 or more"),
+        (gain(ROW, 0.05, over=0.5), "above 0.5, by 0.05 or more"),
+        (no_worse(ROW, 0.01), "above -0.01"),
+        (below(ROW, 0.5), "below 0.5"),
+        (within(ROW, 0.1), "less than 0.1 away from 0"),
+        (within(ROW, len), "less than a bound that depends on the record away from 0"),
     ],
 )
-def test_several_records_decide_together_in_any_order(statuses, overall):
-    for order in itertools.permutations(statuses):
-        assert combine(list(order)) == overall
+def test_a_rule_says_what_it_asks_for(rule, text):
+    assert str(rule) == text
 
 
 def test_a_claim_is_a_papers_and_in_points_unless_told_otherwise():
-    assert (CLAIM.ours, CLAIM.unit) == (False, "points")
-
-
-@pytest.mark.parametrize(
-    ("values", "status"),
-    [(HELPS, "supported"), (HURTS, "not supported"), (OPEN, "inconclusive")],
-)
-def test_a_record_gives_its_evidence_and_with_it_the_verdict(values, status):
-    found, (item,) = CLAIM.judge([record_of(values)])
-    assert (found, item.status) == (status, status)
-    assert item == Evidence("toys-toy", *values, 0.01)
-
-
-def test_only_records_of_the_study_are_asked_in_the_given_order():
-    good, bad = record_of(HELPS, source="a"), record_of(HURTS, source="b")
-    other = record_of(HURTS, source="c", study="games")
-    for strangers in ([other], [replace(bad, study="data")]):
-        status, items = CLAIM.judge([*strangers, good, *strangers])
-        assert status == "supported"
-        assert [item.record for item in items] == ["toys-a"]
-    assert CLAIM.judge([good, bad])[0] == "inconclusive"
-    assert [item.record for item in CLAIM.judge([bad, good])[1]] == ["toys-b", "toys-a"]
-
-
-@pytest.mark.parametrize("studies", [(), ("data",)])
-def test_a_claim_without_a_record_is_refused(studies):
-    claim = Claim("other", "", "", "", "", "unknown", gain(ROW, 0.01))
-    records = [record_of(HELPS, study=study) for study in studies]
-    with pytest.raises(ValueError, match="no record of study 'unknown' to judge claim 'other' by"):
-        claim.judge(records)
+    assert (CLAIM.ours, CLAIM.unit, CLAIM.check, CLAIM.headline) == (False, "points", False, False)
 
 
 @pytest.fixture
@@ -160,7 +212,7 @@ def test_estimate_has_no_defaults_of_any_study(table):
         estimate(both, **where)
 
 
-def test_records_without_what_a_test_needs_are_not_asked():
+def test_records_without_what_a_rule_needs_are_not_asked():
     known = replace(CLAIM, applies=lambda record: record.source == "known")
     records = [
         record_of(HURTS), record_of(HELPS, source="known"),
@@ -168,34 +220,6 @@ def test_records_without_what_a_test_needs_are_not_asked():
     ]  # fmt: skip
     assert CLAIM.judged_by(records) == records[:2]
     assert known.judged_by(records) == [records[1]]
-    assert known.judge(records)[0] == "supported"
-    with pytest.raises(ValueError, match="no record of study 'toys' to judge claim 'helps' by"):
-        known.judge(records[:1])
-
-
-VALUES = (0.3, -0.1, 0.4)
-
-
-@pytest.mark.parametrize(
-    ("test", "expected", "shown"),
-    [
-        (gain(ROW, 0.25), (0.3, -0.1, 0.4, 0.25), VALUES),
-        (gain(ROW, 0.25, over=0.5), (-0.2, -0.6, -0.1, 0.25), (-0.2, -0.6, -0.1)),
-        (gain(-ROW, 0.25), (-0.3, -0.4, 0.1, 0.25), (-0.3, -0.4, 0.1)),
-        (above(ROW, 0.5), (-0.2, -0.6, -0.1, 0.0), VALUES),
-        (below(ROW, 0.5), (0.2, 0.1, 0.6, 0.0), VALUES),
-        (below(ROW, 0.5, smallest=0.25), (0.2, 0.1, 0.6, 0.25), VALUES),
-        (within(ROW, 0.5), (0.2, 0.1, 0.5, 0.0), VALUES),
-        (within(ROW, lambda record: len(record.source)), (2.7, 2.6, 3.0, 0.0), VALUES),
-    ],
-)
-def test_what_each_test_makes_of_a_row(test, expected, shown):
-    item = test(record_of(VALUES))
-    found = (item.estimate, item.low, item.high, item.smallest)
-    assert found == pytest.approx(expected)
-    # A distance from a bound is not what readers are shown; a gain is.
-    assert item.shown == pytest.approx(shown)
-    assert [one.table for one in test.rows] == ["toys"]
 
 
 def test_a_row_is_found_by_what_the_record_says(table):

@@ -1,12 +1,13 @@
-"""The margin's claims: each reads its own cell with its own sign, against its own threshold."""
+"""The margin's claims: each reads its own cell with its own sign, by its own rule."""
 
 import itertools
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from posttrain.evidence.records import Record
-from posttrain.studies.margin.claims import CLAIMS, HALF_A_POINT, estimate, largest_size
+from posttrain.studies.margin.claims import CLAIMS, estimate, largest_size
 
 SIZES = (300, 1000)
 BY_KEY = {claim.key: claim for claim in CLAIMS}
@@ -14,17 +15,17 @@ METRICS = (
     "accuracy", "accuracy 1", "accuracy 4", "log-likelihood", "calibration error", "bimodality",
 )  # fmt: skip
 
-#: Where each claim looks (at the largest size), and the sign that speaks for it.
+#: Where each claim looks (at the largest size), with which sign, and what it asks for.
 CELLS = {
-    "rises-with-strength": ("steps", "none", "accuracy 4 - 1", "tuned", 1, 0.05),
-    "large-margin-helps": ("gains", "large", "accuracy", "tuned", 1, 0.004),
-    "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, 0.005),
-    "gains-where-decided": ("steps", "large", "gain 4 - 1", "tuned", 1, 0.018),
-    "bimodal": ("gains", "large", "bimodality", "tuned", 1, 0.02),
-    "margin-diminishing": ("trends", "large", "accuracy", "tuned", -1, None),
-    "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, 0.0),
-    "costs-likelihood": ("gains", "large", "log-likelihood", "tuned", -1, 0.005),
-    "scaled-helps": ("gains", "scaled", "accuracy", "tuned", 1, 0.012),
+    "rises-with-strength": ("steps", "none", "accuracy 4 - 1", "tuned", 1, "above 0, by 0.05 or more"),
+    "large-margin-helps": ("gains", "large", "accuracy", "tuned", 1, "above 0, by 0.004 or more"),
+    "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, "above 0, by 0.005 or more"),
+    "gains-where-decided": ("steps", "large", "gain 4 - 1", "tuned", 1, "above 0, by 0.018 or more"),
+    "bimodal": ("gains", "large", "bimodality", "tuned", 1, "above 0, by 0.02 or more"),
+    "margin-diminishing": ("trends", "large", "accuracy", "tuned", -1, "above 0, by 0.002 or more"),
+    "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, "above -0.005"),
+    "costs-likelihood": ("gains", "large", "log-likelihood", "tuned", -1, "above 0, by 0.005 or more"),
+    "scaled-helps": ("gains", "scaled", "accuracy", "tuned", 1, "above 0, by 0.012 or more"),
 }
 
 
@@ -49,7 +50,7 @@ def synthetic(everywhere, *, cell=None, planted=None):
             columns=["loss", "filtered", "tuning", "size", "metric", "estimate", "low", "high"],
         )
         tables[name] = table.drop(columns="size") if name == "trends" else table
-    return Record("margin", "toy", "quick", {}, {}, tables)
+    return Record("margin", "toy", "quick", {}, {"clusters": 100}, tables)
 
 
 def scaled(sign, values=(0.2, 0.1, 0.4)):
@@ -74,67 +75,32 @@ def test_what_the_book_adds_and_what_is_no_share_are_marked():
     }
 
 
-@pytest.mark.parametrize("key", [key for key in CELLS if key != "margin-diminishing"])
-def test_the_planted_cell_alone_decides_and_its_sign_turns_the_verdict(key):
-    *cell, sign, _ = CELLS[key]
-    for direction, status in ((sign, "supported"), (-sign, "not supported")):
-        # All other cells say the opposite.
-        record = synthetic(scaled(-direction), cell=tuple(cell), planted=scaled(direction))
-        found, (item,) = BY_KEY[key].judge([record])
-        assert (found, item.status) == (status, status)
-        assert item.record == "margin-toy"
-    wide = synthetic(scaled(1), cell=tuple(cell), planted=(0.0, -0.3, 0.3))
-    assert BY_KEY[key].judge([wide])[0] == "inconclusive"
-
-
-def test_what_dropping_the_margin_costs_is_shown_as_measured():
-    *cell, _, _ = CELLS["harmless-to-drop"]
-    record = synthetic(scaled(1), cell=tuple(cell), planted=(0.002, -0.001, 0.004))
-    item = BY_KEY["harmless-to-drop"].test(record)
-    assert item.shown == (0.002, -0.001, 0.004)
-    assert (item.low, item.status) == (pytest.approx(0.001), "supported")
-
-
 @pytest.mark.parametrize("key", CELLS)
-def test_the_evidence_is_the_interval_of_the_cell_positive_in_the_claimed_direction(key):
-    *cell, sign, smallest = CELLS[key]
+def test_each_claim_reads_its_own_cell(key):
+    *cell, sign, rule = CELLS[key]
     record = synthetic((9.0, 8.0, 10.0), cell=tuple(cell), planted=(0.2, 0.1, 0.4))
-    item = BY_KEY[key].test(record)
-    expected = scaled(sign)
-    if key == "harmless-to-drop":
-        expected = (0.005 - 0.2, 0.005 - 0.4, 0.005 - 0.1)
-    assert (item.estimate, item.low, item.high) == pytest.approx(expected)
-    assert smallest is None or item.smallest == smallest
+    assert BY_KEY[key].rule.row.read(record) == scaled(sign)
+    assert str(BY_KEY[key].rule) == rule
 
 
 @pytest.mark.parametrize(
-    ("start", "fall", "status"),
-    [
-        # From 300 to 1,000 pairs is half a decade: half of 0.2 is lost at 0.19 per decade.
-        ((0.2, 0.1, 0.4), (0.30, 0.1, 0.5), "supported"),
-        ((0.2, 0.1, 0.4), (0.05, -0.1, 0.18), "not supported"),
-        ((0.2, 0.1, 0.4), (0.05, -0.1, 0.20), "inconclusive"),
-        # Without a gain at the start, nothing can diminish.
-        ((0.2, -0.1, 0.4), (-0.30, -0.5, -0.1), "inconclusive"),
-        ((-0.2, -0.4, -0.1), (-0.30, -0.5, -0.1), "inconclusive"),
-    ],
+    ("start", "informs"),
+    [((0.2, 0.1, 0.4), True), ((0.2, 0.0, 0.4), False), ((-0.2, -0.4, -0.1), False)],
 )
-def test_only_a_gain_that_exists_can_diminish(start, fall, status):
-    value, low, high = fall
-    cell = CELLS["margin-diminishing"][:4]
-    record = synthetic(start, cell=cell, planted=(-value, -high, -low))
-    assert BY_KEY["margin-diminishing"].judge([record])[0] == status
+def test_only_a_gain_that_exists_can_diminish(start, informs):
+    record = synthetic(start, cell=CELLS["margin-diminishing"][:4], planted=(-0.3, -0.5, -0.1))
+    claim = BY_KEY["margin-diminishing"]
+    assert claim.applies(record)
+    assert claim.informs(record) == informs
 
 
-def test_dropping_the_margin_is_harmless_where_it_gains_less_than_half_a_point():
-    cell = CELLS["harmless-to-drop"][:4]
-    for planted, status in (
-        ((0.002, -0.001, HALF_A_POINT - 1e-9), "supported"),
-        ((0.002, -0.001, HALF_A_POINT + 1e-9), "inconclusive"),
-        ((0.009, HALF_A_POINT + 1e-9, 0.02), "not supported"),
-    ):
-        record = synthetic((9.0, 8.0, 10.0), cell=cell, planted=planted)
-        assert BY_KEY["harmless-to-drop"].judge([record])[0] == status
+def test_one_size_has_no_trend():
+    record = synthetic((0.2, 0.1, 0.4))
+    one = {
+        name: table[table["size"] == 300] if "size" in table else table
+        for name, table in record.tables.items()
+    }
+    assert BY_KEY["margin-diminishing"].judged_by([replace(record, tables=one)]) == []
 
 
 def test_estimate_is_of_tuned_arms_trained_on_all_pairs_unless_told_otherwise():
