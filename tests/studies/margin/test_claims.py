@@ -17,14 +17,35 @@ METRICS = (
 
 #: Where each claim looks (at the largest size), with which sign, and what it asks for.
 CELLS = {
-    "rises-with-strength": ("steps", "none", "accuracy 4 - 1", "tuned", 1, "above 0, by 0.05 or more"),
+    "rises-with-strength": (
+        "steps",
+        "none",
+        "accuracy 4 - 1",
+        "tuned",
+        1,
+        "above 0, by 0.05 or more",
+    ),
     "large-margin-helps": ("gains", "large", "accuracy", "tuned", 1, "above 0, by 0.004 or more"),
     "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, "above 0, by 0.005 or more"),
-    "gains-where-decided": ("steps", "large", "gain 4 - 1", "tuned", 1, "above 0, by 0.018 or more"),
+    "gains-where-decided": (
+        "steps",
+        "large",
+        "gain 4 - 1",
+        "tuned",
+        1,
+        "above 0, by 0.018 or more",
+    ),
     "bimodal": ("gains", "large", "bimodality", "tuned", 1, "above 0, by 0.02 or more"),
     "margin-diminishing": ("trends", "large", "accuracy", "tuned", -1, "above 0, by 0.002 or more"),
     "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, "above -0.005"),
-    "costs-likelihood": ("gains", "large", "log-likelihood", "tuned", -1, "above 0, by 0.005 or more"),
+    "costs-likelihood": (
+        "gains",
+        "large",
+        "log-likelihood",
+        "tuned",
+        -1,
+        "above 0, by 0.005 or more",
+    ),
     "scaled-helps": ("gains", "scaled", "accuracy", "tuned", 1, "above 0, by 0.012 or more"),
 }
 

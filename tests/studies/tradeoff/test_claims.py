@@ -3,7 +3,6 @@
 import pytest
 from tradeoff_synthetic import synthetic
 
-from posttrain.evidence.verdicts import quantities
 from posttrain.studies.tradeoff.claims import (
     CLAIMS,
     ENOUGH,
@@ -32,27 +31,33 @@ def gain(metric, system, team="one model", parameter=None):
 
 
 SUM = {"team": "specialists", "system": "sum", "parameter": 2.0, "metric": "recovered 2"}
-#: Where each claim looks, with which sign, beyond which bound it is supported and below which value
-#: on the same scale it is not supported.
+SWITCH = ("switch", "specialists", 0.15)
+#: Where each claim looks, with which sign, and what it asks for.
 CELLS = {
     "safety-needs-its-model": (
-        accuracy("safety mix - helpfulness mix", "safety"), 1, 0.0, 0.017,
+        accuracy("safety mix - helpfulness mix", "safety"), 1, "above 0, by 0.017 or more",
     ),
     "helpfulness-needs-its-model": (
-        accuracy("safety mix - helpfulness mix", "helpfulness"), -1, 0.0, 0.07,
+        accuracy("safety mix - helpfulness mix", "helpfulness"), -1, "above 0, by 0.07 or more",
     ),
-    "auxiliary-loss-helps": (accuracy("auxiliary loss - none", "safety"), 1, 0.0, 0.008),
-    "one-ranks-as-well": (accuracy("joint - own specialist", "both"), 1, -0.01, -0.01),
-    "equal-parts-cost": (accuracy("equal parts - own specialist", "both"), -1, 0.0, 0.01),
+    "auxiliary-loss-helps": (
+        accuracy("auxiliary loss - none", "safety"), 1, "above 0, by 0.008 or more",
+    ),
+    "one-ranks-as-well": (accuracy("joint - own specialist", "both"), 1, "above -0.01"),
+    "equal-parts-cost": (
+        accuracy("equal parts - own specialist", "both"), -1, "above 0, by 0.01 or more",
+    ),
     "helpfulness-answers-unsafe": (
-        ("conflicts", {"arm": ArmName.HELPFUL, "kind": "unsafe"}), -1, -0.5, -0.45,
+        ("conflicts", {"arm": ArmName.HELPFUL, "kind": "unsafe"}), 1, "below 0.5, by 0.05 or more",
     ),
     "safety-refuses-harmless": (
-        ("conflicts", {"arm": ArmName.SAFE, "kind": "lookalike"}), -1, -0.5, -0.45,
+        ("conflicts", {"arm": ArmName.SAFE, "kind": "lookalike"}), 1, "below 0.5, by 0.05 or more",
     ),
-    "two-choose-better": (gain("recovered 2", ArmName.JOINT), 1, 0.0, 0.01),
-    "sum-beats-switch": (gain("recovered 2", "switch", "specialists", 0.15), 1, 0.0, 0.01),
-    "sum-recovers": (("choices", SUM), 1, 0.9, 0.9),
+    "two-choose-better": (gain("recovered 2", ArmName.JOINT), 1, "above 0, by 0.01 or more"),
+    "two-err-less": (gain("errors", ArmName.JOINT), -1, "above 0, by 0.01 or more"),
+    "sum-beats-switch": (gain("recovered 2", *SWITCH), 1, "above 0, by 0.01 or more"),
+    "sum-errs-less-than-switch": (gain("errors", *SWITCH), -1, "above 0, by 0.01 or more"),
+    "sum-recovers": (("choices", SUM), 1, "above 0.9"),
 }  # fmt: skip
 
 
@@ -72,51 +77,15 @@ def test_the_papers_own_effects_are_those_of_its_tables():
     assert (ONE_POINT, FIVE_POINTS, ENOUGH) == (0.01, 0.05, 0.9)
 
 
-def planted(sign, middle, low, high):
-    """What a cell must hold so that, times the sign, it is ``middle`` from ``low`` to ``high``."""
-    ends = sorted((sign * low, sign * high))
-    return (sign * middle, *ends)
-
-
 @pytest.mark.parametrize("key", CELLS)
-def test_the_planted_cell_alone_decides_and_its_side_of_the_bound_turns_the_verdict(key):
-    cell, sign, bound, least = CELLS[key]
-    above = planted(sign, bound + 0.2, bound + 0.001, bound + 0.3)
-    below = planted(sign, bound - 0.2, bound - 0.3, least - 0.001)
-    open_ = planted(sign, bound, bound - 0.3, least + 0.001)
-    for here, everywhere, status in (
-        (above, below, "supported"), (below, above, "not supported"),
-        (open_, above, "inconclusive"),
-        (open_, below, "inconclusive"),
-    ):  # fmt: skip
-        record = synthetic(everywhere, cell=cell, planted=here)
-        found, (item,) = BY_KEY[key].judge([record])
-        assert found == status
-        # Readers are shown what was measured, or its reverse, but no distance from a bound.
-        shown = (
-            here
-            if item.measured
-            else planted(1, sign * here[0], *sorted(sign * v for v in here[1:]))
-        )
-        assert item.shown == pytest.approx(shown)
-        assert item.low <= item.estimate <= item.high
-
-
-def test_on_human_data_fewer_errors_are_an_advantage():
-    for key, system in (
-        ("two-choose-better", ("errors", ArmName.JOINT)),
-        ("sum-beats-switch", ("errors", "switch", "specialists", 0.15)),
-    ):
-        for here, status in (
-            ((-0.1, -0.2, -0.02), "supported"),
-            ((0.1, 0.02, 0.2), "not supported"),
-            ((-0.05, -0.1, 0.02), "inconclusive"),
-        ):
-            record = synthetic((0.0, -9.0, 9.0), cell=gain(*system), planted=here, source="human")
-            assert not has_gold(record)
-            found, (item,) = BY_KEY[key].judge([record])
-            assert found == status
-            assert item.shown == pytest.approx((-here[0], -here[2], -here[1]))
+def test_each_claim_reads_its_own_cell(key):
+    cell, sign, rule = CELLS[key]
+    source = "human" if cell[1].get("metric") == "errors" else "simulator"
+    record = synthetic((0.0, -9.0, 9.0), cell=cell, planted=(0.2, 0.1, 0.4), source=source)
+    expected = (0.2, 0.1, 0.4) if sign > 0 else (-0.2, -0.4, -0.1)
+    assert BY_KEY[key].rule.row.read(record) == expected
+    assert str(BY_KEY[key].rule) == rule
+    assert has_gold(record) == (source == "simulator")
 
 
 def test_records_without_an_arm_or_gold_say_nothing_about_it():
@@ -148,14 +117,10 @@ def test_records_without_an_arm_or_gold_say_nothing_about_it():
         "equal-parts-cost": ["mixes", "whole"],
         "helpfulness-answers-unsafe": ["few", "mixes", "whole"],
         "safety-refuses-harmless": ["few", "mixes", "whole"],
-        "two-choose-better": ["mixes", "whole"],
-        "sum-beats-switch": ["few", "mixes", "whole"],
+        "two-choose-better": ["whole"],
+        "two-err-less": ["mixes"],
+        "sum-beats-switch": ["few", "whole"],
+        "sum-errs-less-than-switch": ["mixes"],
         "sum-recovers": ["few", "whole"],
     }
     assert ArmName.AUXILIARY in ARMS
-
-
-def test_the_smallest_effects_that_matter_are_told():
-    table = quantities(CLAIMS, [synthetic((0.1, 0.05, 0.2))])
-    shown = table["smallest effect that matters"].tolist()
-    assert shown == ["1.7", "7.0", "0.8", "–", "1.0", "–", "–", "1.0", "1.0", "–"]

@@ -11,6 +11,7 @@ from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evidence import records
+from posttrain.evidence.judging import judge
 from posttrain.studies.common import groups as study_groups
 from posttrain.studies.tradeoff import answer, full, report, study
 from posttrain.studies.tradeoff.claims import CLAIMS, has_gold
@@ -143,12 +144,12 @@ def test_a_shared_setting_that_is_the_only_one_is_the_tuned_one(simulated):
 def test_readers_can_be_shown_every_record(simulated, human):
     both = [simulated, human]
     judged = {claim.key: [r.source for r in claim.judged_by(both)] for claim in CLAIMS}
-    assert judged["two-choose-better"] == ["simulator", "human"]
+    assert judged["two-choose-better"] == ["simulator"]
+    assert judged["two-err-less"] == ["human"]
     assert judged["sum-recovers"] == ["simulator"]
     assert judged["safety-needs-its-model"] == []
-    for claim in CLAIMS:
-        if judged[claim.key]:
-            claim.judge(both)
+    for key, one in judge(CLAIMS, both).items():
+        assert (one.outcome == "no record") == (not judged[key])
     assert answer.answer(both).startswith("**")
     for table in (
         report.source_table, report.calibration_table,

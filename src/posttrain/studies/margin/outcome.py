@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,16 @@ from posttrain.evaluation.metrics import Metric, reliability, sufficient_statist
 from posttrain.studies.common.heads import typical_value
 from posttrain.studies.common.keys import Tuning
 from posttrain.studies.common.tables import Replicates, TidyTable, difference
-from posttrain.studies.margin.keys import Loss, Step
+from posttrain.studies.margin.keys import Control, Loss, Step
 from posttrain.training.losses import MARGINS, margins_by_strength
 
-LOSSES = tuple(Loss)
+LOSSES = (Loss.NONE, Loss.SMALL, Loss.LARGE, Loss.SCALED)
+#: What each control is for: the loss whose strengths it does without.
+CONTROLS = {
+    Control.LARGE_CONSTANT: (Loss.LARGE, Loss.CONSTANT),
+    Control.LARGE_PERMUTED: (Loss.LARGE, Loss.LARGE_PERMUTED),
+    Control.SCALED_PERMUTED: (Loss.SCALED, Loss.SCALED_PERMUTED),
+}
 #: Accuracy on all pairs, and by strength.
 ACCURACIES = tuple(metric for metric in Metric if metric.startswith(Metric.ACCURACY))
 TUNINGS = (Tuning.SHARED, Tuning.TUNED)
@@ -36,16 +43,34 @@ class Arm:
 
     def margins(self, strengths: Sequence[int]) -> Tensor:
         """Margin of each pair, shape ``[pairs]``."""
+        if self.loss == Loss.CONSTANT:
+            margins = margins_by_strength(strengths, Loss.LARGE)
+            return torch.full_like(margins, float(margins.mean()))
+        if self.loss == Loss.LARGE_PERMUTED:
+            return margins_by_strength(_dealt(strengths), Loss.LARGE)
         return margins_by_strength(strengths, self.loss if self.loss in MARGINS else Loss.NONE)
 
     def weights(self, strengths: Sequence[int]) -> Tensor:
         """Weight of each pair, shape ``[pairs]``; 0 where the filter leaves it out."""
         strength = torch.tensor(strengths, dtype=torch.float64)
-        weight = strength if self.loss == Loss.SCALED else torch.ones_like(strength)
+        weight = torch.ones_like(strength)
+        if self.loss == Loss.SCALED:
+            weight = strength
+        elif self.loss == Loss.SCALED_PERMUTED:
+            weight = torch.tensor(_dealt(strengths), dtype=torch.float64)
         return torch.where(strength >= FILTER_STRENGTH, weight, 0) if self.filtered else weight
 
 
-ARMS = tuple(Arm(loss, filtered) for filtered in (False, True) for loss in LOSSES)
+def _dealt(strengths: Sequence[int]) -> list[int]:
+    """The same strengths, dealt out anew at random."""
+    return np.random.default_rng(0).permutation(strengths).tolist()
+
+
+#: All losses on all pairs and on filtered ones, and the controls on all pairs.
+ARMS = (
+    *(Arm(loss, filtered) for filtered in (False, True) for loss in LOSSES),
+    *(Arm(loss) for loss in Loss if loss not in LOSSES),
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +140,9 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         - ``metrics``: by arm, size, tuning and metric.
         - ``gains``: the same for the paired difference to the arm without margin, same filter.
         - ``filter``: the paired difference of filtered to unfiltered, same loss.
+        - ``interactions``: the gain of all pairs less the gain of filtered ones, paired: how much
+          of a loss's gain the filter takes.
+        - ``controls``: each of :data:`CONTROLS`, paired, trained on all pairs.
         - ``steps``: accuracy on strength 4 minus accuracy on strength 1, and the same step of the
           gain over the arm without margin.
         - ``trends``: change of the accuracy gain per tenfold data.
@@ -127,6 +155,8 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
     draws = Resamples.draw(outcome.sums.shape[4], outcome.sums.shape[2], count=resamples)
     head = ("loss", "filtered", "tuning")
     metrics, gains, filters, steps = (TidyTable(*head, "size", "metric") for _ in range(4))
+    interactions = TidyTable("loss", "tuning", "size", "metric")
+    controls = TidyTable("control", "tuning", "size", "metric")
     trends = TidyTable(*head, "metric")
     diagrams = []
     for tuning in TUNINGS:
@@ -152,6 +182,12 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
             if arm.filtered:
                 whole = measured[Arm(arm.loss), size]
                 filters.add_metrics(*label, metrics=difference(values, whole))
+        for loss, size in product(LOSSES[1:], outcome.sizes):
+            pair = gained[Arm(loss), size], gained[Arm(loss, filtered=True), size]
+            interactions.add_metrics(loss, tuning, size, metrics=difference(*pair))
+        for (name, (loss, control)), size in product(CONTROLS.items(), outcome.sizes):
+            pair = measured[Arm(loss), size], measured[Arm(control), size]
+            controls.add_metrics(name, tuning, size, metrics=difference(*pair))
         for arm in (arm for arm in ARMS if arm.loss != Loss.NONE):
             for metric in ACCURACIES:
                 curves = np.stack([gained[arm, size][metric] for size in outcome.sizes])
@@ -163,6 +199,8 @@ def summarise(outcome: Outcome, *, resamples: int = 1000) -> dict[str, pd.DataFr
         "metrics": metrics.frame(),
         "gains": gains.frame(),
         "filter": filters.frame(),
+        "interactions": interactions.frame(),
+        "controls": controls.frame(),
         "steps": steps.frame(),
         "trends": trends.frame(),
         "sensitivity": _sensitivity(outcome, draws),
@@ -211,7 +249,7 @@ def _histogram(outcome: Outcome, bins: int = 40) -> pd.DataFrame:
     rows = []
     edges = np.linspace(-3.5, 3.5, bins + 1)
     for a, arm in enumerate(ARMS):
-        if arm.filtered:
+        if arm.filtered or arm.loss not in LOSSES:
             continue
         chosen = outcome.tuned[a, -1, 0][outcome.example_codes]
         scores = np.take_along_axis(outcome.examples[a], chosen[None, None, :], axis=0)[0].ravel()
