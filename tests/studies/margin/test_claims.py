@@ -17,36 +17,18 @@ METRICS = (
 
 #: Where each claim looks (at the largest size), with which sign, and what it asks for.
 CELLS = {
-    "rises-with-strength": (
-        "steps",
-        "none",
-        "accuracy 4 - 1",
-        "tuned",
-        1,
-        "above 0, by 0.05 or more",
-    ),
-    "large-margin-helps": ("gains", "large", "accuracy", "tuned", 1, "above 0, by 0.004 or more"),
-    "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, "above 0, by 0.005 or more"),
-    "gains-where-decided": (
-        "steps",
-        "large",
-        "gain 4 - 1",
-        "tuned",
-        1,
-        "above 0, by 0.018 or more",
-    ),
-    "bimodal": ("gains", "large", "bimodality", "tuned", 1, "above 0, by 0.02 or more"),
-    "margin-diminishing": ("trends", "large", "accuracy", "tuned", -1, "above 0, by 0.002 or more"),
-    "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, "above -0.005"),
-    "costs-likelihood": (
-        "gains",
-        "large",
-        "log-likelihood",
-        "tuned",
-        -1,
-        "above 0, by 0.005 or more",
-    ),
-    "scaled-helps": ("gains", "scaled", "accuracy", "tuned", 1, "above 0, by 0.012 or more"),
+    "rises-with-strength": ("steps", "none", "accuracy 4 - 1", "tuned", 1, (0, 0.05)),
+    "large-margin-helps": ("gains", "large", "accuracy", "tuned", 1, (0, 0.004)),
+    "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, (0, 0.005)),
+    "gains-where-decided": ("steps", "large", "gain 4 - 1", "tuned", 1, (0, 0.018)),
+    "bimodal": ("gains", "large", "bimodality", "tuned", 1, (0, 0.02)),
+    "margin-diminishing": ("trends", "large", "accuracy", "tuned", -1, (0, 0.002)),
+    "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, (-0.005, 0)),
+    "costs-likelihood": ("gains", "large", "log-likelihood", "tuned", -1, (0, 0.005)),
+    "scaled-helps": ("gains", "scaled", "accuracy", "tuned", 1, (0, 0.012)),
+    "filter-replaces-margin": ("interactions", "large", "accuracy", "shared", 1, (0, 0.002)),
+    "margin-informs": ("controls", "large - permuted", "accuracy", "shared", 1, (0, 0.002)),
+    "scale-informs": ("controls", "scaled - permuted", "accuracy", "shared", 1, (0, 0.002)),
 }
 
 
@@ -58,18 +40,25 @@ def synthetic(everywhere, *, cell=None, planted=None):
         ("gains", METRICS),
         ("steps", ("accuracy 4 - 1", "gain 4 - 1")),
         ("trends", METRICS[:3]),
+        ("interactions", METRICS),
+        ("controls", METRICS),
     ):
         rows = []
         sizes = (None,) if name == "trends" else SIZES
-        for loss, filtered, tuning, size, metric in itertools.product(
-            ("none", "small", "large", "scaled"), (False, True), ("shared", "tuned"), sizes, metrics
+        first = ("none", "small", "large", "scaled")
+        if name == "controls":
+            first = ("large - constant", "large - permuted", "scaled - permuted")
+        for label, filtered, tuning, size, metric in itertools.product(
+            first, (False, True), ("shared", "tuned"), sizes, metrics
         ):
-            here = (name, loss, metric, tuning) == cell and not filtered and size in (None, 1000)
-            rows.append((loss, filtered, tuning, size, metric, *(planted if here else everywhere)))
-        table = pd.DataFrame(
-            rows,
-            columns=["loss", "filtered", "tuning", "size", "metric", "estimate", "low", "high"],
-        )
+            here = (name, label, metric, tuning) == cell and not filtered and size in (None, 1000)
+            rows.append((label, filtered, tuning, size, metric, *(planted if here else everywhere)))
+        columns = ["loss", "filtered", "tuning", "size", "metric", "estimate", "low", "high"]
+        table = pd.DataFrame(rows, columns=columns)
+        if name in ("interactions", "controls"):
+            table = table[~table["filtered"]].drop(columns="filtered")
+        if name == "controls":
+            table = table.rename(columns={"loss": "control"})
         tables[name] = table.drop(columns="size") if name == "trends" else table
     return Record("margin", "toy", "quick", {}, {"clusters": 100}, tables)
 
@@ -87,6 +76,9 @@ def test_every_claim_is_tested_here():
 
 def test_what_the_book_adds_and_what_is_no_share_are_marked():
     assert {key for key, claim in BY_KEY.items() if claim.ours} == {
+        "filter-replaces-margin",
+        "margin-informs",
+        "scale-informs",
         "harmless-to-drop",
         "costs-likelihood",
     }
@@ -101,7 +93,7 @@ def test_each_claim_reads_its_own_cell(key):
     *cell, sign, rule = CELLS[key]
     record = synthetic((9.0, 8.0, 10.0), cell=tuple(cell), planted=(0.2, 0.1, 0.4))
     assert BY_KEY[key].rule.row.read(record) == scaled(sign)
-    assert str(BY_KEY[key].rule) == rule
+    assert (BY_KEY[key].rule.bound, BY_KEY[key].rule.smallest) == rule
 
 
 @pytest.mark.parametrize(
@@ -113,6 +105,13 @@ def test_only_a_gain_that_exists_can_diminish(start, informs):
     claim = BY_KEY["margin-diminishing"]
     assert claim.applies(record)
     assert claim.informs(record) == informs
+
+
+def test_records_without_controls_say_nothing_about_them():
+    record = synthetic((0.2, 0.1, 0.4))
+    old = replace(record, tables={"metrics": record.tables["metrics"]})
+    for key in ("filter-replaces-margin", "margin-informs", "scale-informs"):
+        assert BY_KEY[key].judged_by([old, record]) == [record]
 
 
 def test_one_size_has_no_trend():

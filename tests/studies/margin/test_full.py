@@ -83,7 +83,7 @@ def test_tuning_judges_by_training_prompts_that_were_not_trained_on(fake, prepar
         else:
             assert len(training) + len(judged) in (8, 16)
     # Each arm and size: two learning rates to tune, two to report.
-    assert (len(calls), finals) == (8 * 2 * 4, 8 * 2 * 2)
+    assert (len(calls), finals) == (11 * 2 * 4, 11 * 2 * 2)
 
 
 def test_the_best_learning_rate_on_held_out_training_prompts_is_chosen(fake, prepared):
@@ -114,15 +114,15 @@ def test_seeds_draw_other_subsets_and_sizes_grow_one_from_the_other(fake):
 
 
 def test_a_tiny_run_from_end_to_end(outcome, prepared):
-    assert outcome.sums.shape[:4] == (8, 2, 1, 2)
+    assert outcome.sums.shape[:4] == (11, 2, 1, 2)
     assert (outcome.sums[..., 0].sum(axis=-1) == len(prepared.test)).all()
     assert (outcome.grid, outcome.grid_name, outcome.shared) == ((1e-3, 1e-2), "learning rate", 1)
     assert outcome.sizes == (8, 16)
     assert set(np.unique(outcome.tuned)) <= {0, 1}
     assert prepared.account["test pairs"] == len(prepared.test)
-    assert outcome.examples.shape == (8, 2, 2, len(prepared.test))
+    assert outcome.examples.shape == (11, 2, 2, len(prepared.test))
     # Every arm is another training.
-    for one in range(8):
+    for one in range(11):
         for other in range(one):
             assert np.abs(outcome.examples[one] - outcome.examples[other]).max() > 1e-6
 
@@ -195,7 +195,7 @@ def test_edits_take_no_part(tiny_checkpoint, prepared):
 def test_a_single_learning_rate_is_not_tuned(fake):
     alone = replace(SETTINGS, learning_rates=[1e-2])
     outcome, calls = fake(lambda arm, training, test, rate: right(test, 0.7), alone)
-    assert len(calls) == 8 * 2
+    assert len(calls) == 11 * 2
     assert not outcome.tuned.any()
 
 

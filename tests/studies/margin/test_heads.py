@@ -101,7 +101,7 @@ def test_a_planted_signal_is_found(study, pairs):
 
 def test_every_pair_is_tested_once_by_every_arm_size_seed_and_penalty(study, pairs):
     outcome = study(noise(PAIRS, WIDTH), noise(PAIRS, WIDTH, seed=2))
-    assert outcome.sums.shape[:5] == (8, 2, 2, 3, pairs.group_count)
+    assert outcome.sums.shape[:5] == (11, 2, 2, 3, pairs.group_count)
     counts = np.bincount(pairs.codes)
     assert (outcome.sums[..., 0] == counts).all()
     assert (outcome.examples != 0).all()
@@ -124,7 +124,7 @@ def test_folds_and_inner_folds_share_no_group(study, pairs, monkeypatch):
 
     def watch_fits(differences, *, weights, **rest):
         codes = pairs.codes[current[0]]
-        by_fit = weights.reshape(8, 3, 4, -1)[0, 0]
+        by_fit = weights.reshape(11, 3, 4, -1)[0, 0]
         assert (by_fit[0] == 1).all()
         for kept in by_fit[1:].bool().numpy():
             assert 0 < kept.sum() < len(kept)
@@ -220,7 +220,7 @@ def test_settings_that_do_not_fit_are_refused(study, change, message):
 
 def test_fits_that_do_not_converge_are_refused(study, monkeypatch):
     monkeypatch.setattr(heads, "fit_heads", partial(models_heads.fit_heads, max_iterations=3))
-    with pytest.raises(ValueError, match=r"of 96 head fits did not converge in 3 iterations"):
+    with pytest.raises(ValueError, match=r"of 132 head fits did not converge in 3 iterations"):
         study(noise(PAIRS, WIDTH), noise(PAIRS, WIDTH, seed=2))
 
 

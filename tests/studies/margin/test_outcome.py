@@ -102,10 +102,11 @@ def directly(outcome, arm, size, tuning):
     return {name: np.mean([found[name] for found in by_seed]) for name in by_seed[0]}
 
 
-def test_arms_are_all_losses_with_and_without_the_filter():
+def test_arms_are_all_losses_with_and_without_the_filter_and_controls():
     assert [(arm.loss, arm.filtered) for arm in ARMS] == [
         ("none", False), ("small", False), ("large", False), ("scaled", False),
         ("none", True), ("small", True), ("large", True), ("scaled", True),
+        ("constant", False), ("large, permuted", False), ("scaled, permuted", False),
     ]  # fmt: skip
 
 
@@ -125,6 +126,23 @@ def test_margins_and_weights_of_an_arm(loss, margins, weights):
     filtered = Arm(loss, filtered=True)
     assert filtered.margins(strengths).tolist() == pytest.approx(margins)
     assert filtered.weights(strengths).tolist() == [0, 0, *weights[2:]]
+
+
+def test_controls_keep_the_scale_and_drop_the_information():
+    strengths = [1, 2, 3, 4] * 25
+    large = Arm("large").margins(strengths)
+    constant, permuted = (Arm(loss).margins(strengths) for loss in ("constant", "large, permuted"))
+    assert constant.tolist() == [1.5] * 100
+    assert permuted.tolist() != large.tolist()
+    assert sorted(permuted.tolist()) == sorted(large.tolist())
+    assert abs(np.corrcoef(permuted, strengths)[0, 1]) < 0.3
+    weights = Arm("scaled, permuted").weights(strengths).tolist()
+    assert weights != strengths
+    assert sorted(weights) == sorted(strengths)
+    # The same deal every time, so that a rerun is the same.
+    assert Arm("large, permuted").margins(strengths).equal(permuted)
+    assert (Arm("constant").weights(strengths) == 1).all()
+    assert (Arm("scaled, permuted").margins(strengths) == 0).all()
 
 
 def test_rated_pairs_number_the_split_groups():
@@ -179,9 +197,9 @@ def test_metrics_are_those_of_the_pairs(outcome, tables, tuning, arm, size):
 
 def test_gains_and_filter_effects_are_differences_of_metrics(tables):
     measured = tables["metrics"].set_index(KEYS)["estimate"]
-    assert len(measured) == 8 * 2 * 3 * 10
+    assert len(measured) == 11 * 2 * 3 * 10
     gains = tables["gains"].set_index(KEYS)["estimate"]
-    assert len(gains) == 6 * 2 * 3 * 10
+    assert len(gains) == 9 * 2 * 3 * 10
     for (loss, filtered, *rest), gain in gains.items():
         expected = measured[(loss, filtered, *rest)] - measured[("none", filtered, *rest)]
         assert gain == pytest.approx(expected, abs=1e-12)
@@ -193,10 +211,30 @@ def test_gains_and_filter_effects_are_differences_of_metrics(tables):
         assert effect == pytest.approx(expected, abs=1e-12)
 
 
+def test_interactions_and_controls_are_differences_of_metrics(tables):
+    gains = tables["gains"].set_index(KEYS)["estimate"]
+    interactions = tables["interactions"].set_index(["loss", *KEYS[2:]])["estimate"]
+    assert len(interactions) == 3 * 2 * 3 * 10
+    for (loss, *rest), taken in interactions.items():
+        expected = gains[(loss, False, *rest)] - gains[(loss, True, *rest)]
+        assert taken == pytest.approx(expected, abs=1e-12)
+    measured = tables["metrics"].set_index(KEYS)["estimate"]
+    controls = tables["controls"].set_index(["control", *KEYS[2:]])["estimate"]
+    assert len(controls) == 3 * 2 * 3 * 10
+    for name, loss, control in (
+        ("large - constant", "large", "constant"),
+        ("large - permuted", "large", "large, permuted"),
+        ("scaled - permuted", "scaled", "scaled, permuted"),
+    ):
+        for place, lead in controls[name].items():
+            expected = measured[(loss, False, *place)] - measured[(control, False, *place)]
+            assert lead == pytest.approx(expected, abs=1e-12)
+
+
 def test_steps_compare_strength_4_with_strength_1(tables):
     measured = tables["metrics"].set_index(KEYS)["estimate"]
     steps = tables["steps"].set_index(KEYS)["estimate"]
-    assert len(steps) == (8 + 6) * 2 * 3
+    assert len(steps) == (11 + 9) * 2 * 3
     for (loss, filtered, tuning, size, name), step in steps.items():
 
         def rise(loss, label=(filtered, tuning, size)):
@@ -209,7 +247,7 @@ def test_steps_compare_strength_4_with_strength_1(tables):
 def test_a_trend_is_the_slope_per_tenfold_data(tables):
     gains = tables["gains"].set_index(KEYS)["estimate"]
     trends = tables["trends"]
-    assert len(trends) == 6 * 2 * 5
+    assert len(trends) == 9 * 2 * 5
     for row in trends.itertuples():
         first, _, last = (
             gains[(row.loss, row.filtered, row.tuning, size, row.metric)] for size in SIZES
@@ -223,7 +261,7 @@ def test_a_trend_is_the_slope_per_tenfold_data(tables):
 def test_a_single_size_has_no_trend(outcome):
     single = replace(outcome, sizes=(100,), sums=outcome.sums[:, :1], tuned=outcome.tuned[:, :1])
     trends = summarise(single, resamples=5)["trends"]
-    assert len(trends) == 6 * 2 * 5
+    assert len(trends) == 9 * 2 * 5
     assert trends[["estimate", "low", "high"]].isna().all(axis=None)
 
 
@@ -268,7 +306,7 @@ def test_chosen_values_by_hand(outcome):
     tuned[0, 0, :, : GROUPS // 2] = 2
     tuned[1] = 1
     chosen = summarise(replace(outcome, tuned=tuned), resamples=2)["chosen"]
-    assert len(chosen) == 8 * 3
+    assert len(chosen) == 11 * 3
     # Half of the groups at 0.01, half at 1.
     row = value(chosen, loss="none", filtered=False, size=100)
     assert (row["penalty"], row["at edge"]) == pytest.approx((0.1, 1.0))

@@ -36,7 +36,7 @@ HUMAN = HumanFullSettings(
 )
 TABLES = {
     "metrics", "gains", "filter", "steps", "trends", "sensitivity", "chosen", "reliability",
-    "histogram", "baselines",
+    "histogram", "baselines", "interactions", "controls",
 }  # fmt: skip
 HEADS = HeadSettings(
     sizes=[40, 80],
@@ -164,7 +164,7 @@ def test_human_data_are_studied_with_heads(human_data):
         "file": "mine.jsonl",
         "groups": 150,
         "fingerprint": fingerprint(human_data),
-        "clusters": 15,
+        "clusters": len({group.cluster_id for group in human_data}),
         "groups with a trimmed prompt": 0,
     }
     assert "penalty" in record.tables["chosen"]
@@ -189,7 +189,7 @@ def test_whole_models_are_trained_on_human_data_if_asked_for(human_data, tmp_pat
         "fingerprint": fingerprint(human_data),
         "tokenisation": {},
         "test pairs": 30,
-        "clusters": 3,
+        "clusters": 30,
     }
     assert set(record.tables) == TABLES
     assert set(record.tables["metrics"]["size"]) == {20, 40}
@@ -197,7 +197,7 @@ def test_whole_models_are_trained_on_human_data_if_asked_for(human_data, tmp_pat
     # Nobody knows what can be reached.
     assert set(record.tables["baselines"]["baseline"]) == {"length only"}
     # By size and arm, each rate is tried on fewer pairs than it is trained on.
-    assert len(trained) == 2 * 8 * 4
+    assert len(trained) == 2 * 11 * 4
     assert all(recipe is HUMAN for _, recipe in trained)
     assert {size for size, _ in trained} >= {20, 40}
     assert all(size in (20, 40) for size, _ in trained[2:4])
@@ -213,9 +213,9 @@ def test_finished_runs_are_not_trained_again(human_data, interrupted, tmp_path):
     assert len(interrupted) == 7
     resumed = study.STUDY.run("mine", settings=few, cache_dir=tmp_path / "finished")
     # Six runs were kept; those of all eight arms are two rates tried and two reported.
-    assert len(interrupted) == 7 + 8 * 4 - 6
+    assert len(interrupted) == 7 + 11 * 4 - 6
     again = study.STUDY.run("mine", settings=few, cache_dir=tmp_path / "finished")
-    assert len(interrupted) == 7 + 8 * 4 - 6
+    assert len(interrupted) == 7 + 11 * 4 - 6
     whole = study.STUDY.run("mine", settings=few)
     for name in TABLES:
         pd.testing.assert_frame_equal(resumed.tables[name], whole.tables[name], check_exact=True)
