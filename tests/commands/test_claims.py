@@ -9,19 +9,25 @@ import pytest
 from command_line import run
 
 from posttrain import studies
-from posttrain.evidence import records
+from posttrain.evidence import records, verdicts
+from posttrain.studies.claims import judge_all
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "book" / "results"
 
 
-def test_all_claims_are_listed_with_their_verdicts(capsys):
+def test_all_claims_are_listed_with_what_the_verdict_rests_on(capsys):
     assert run("claims", "--results", RESULTS) == 0
-    shown = capsys.readouterr().out
-    for key, claim in studies.CLAIMS.items():
-        verdict = claim.judge(records.load_all(RESULTS, claim.study))[0]
-        (line,) = (line for line in shown.splitlines() if line.startswith(f"  {key} "))
-        assert re.fullmatch(rf"  {key} +{verdict} +{re.escape(claim.statement)}", line)
+    lines = capsys.readouterr().out.splitlines()
+    for key, one in judge_all(RESULTS).items():
+        (place,) = (n for n, line in enumerate(lines) if line.startswith(f"  {key} "))
+        statement = re.escape(one.claim.statement)
+        assert re.fullmatch(rf"  {key} +{one.outcome} +{statement}", lines[place])
+        if one.pooled:
+            told = lines[place + 1]
+            assert verdicts.pooled(one) in told
+            assert all(source.source in told for source in one.pooled.sources)
+            assert f"detectable {verdicts.detectable(one)}, p {verdicts.p_value(one)}" in told
 
 
 @pytest.mark.parametrize("key", studies.CLAIMS)
@@ -29,38 +35,34 @@ def test_a_claim_shows_every_row_that_it_rests_on(key, capsys):
     claim = studies.CLAIMS[key]
     assert run("claims", key, "--results", RESULTS) == 0
     shown = capsys.readouterr().out
-    assert all(text in shown for text in (claim.statement, claim.source, claim.paper))
+    assert all(text in shown for text in (claim.statement, claim.source, claim.quantity))
+    assert f"src/{claim.path.split('src/')[1]}:{claim.place[1]}" in shown
     judges = claim.judged_by(records.load_all(RESULTS, claim.study))
     for record in judges:
         # What is printed for a record, up to the next one.
         part = shown.split(f"{record.name}.json: ")[1].split("\n\n")[0]
-        assert claim.test(record).status in part
-        for row, line in zip(claim.test.rows, part.splitlines()[1:], strict=True):
-            table = record.tables[row.table]
-            for column, value in row.place(record).items():
-                table = table[table[column] == value]
-            number = table[row.exact or "estimate"].item()
-            assert line.startswith(f"  {row.table}: ")
-            assert f": {number:.6g} [" in line
+        line, row = part.splitlines()[1], claim.rule.row
+        table = record.tables[row.table]
+        for column, value in row.place(record).items():
+            table = table[table[column] == value]
+        number = table[row.exact or "estimate"].item()
+        assert line.startswith(f"  {row.table}: ")
+        assert f": {number:.6g} [" in line
     assert shown.count(".json: ") == len(judges)
 
 
-def test_the_places_that_are_named_hold_the_claim_and_its_test(capsys):
-    for key, name in (("margin-diminishing", "_diminishing"), ("bimodal", "gain")):
-        run("claims", key, "--results", RESULTS)
-        shown = capsys.readouterr().out
-        places = re.findall(r"(src/\S+\.py):(\d+)", shown)
-        lines = [(ROOT / path).read_text().splitlines()[int(line) - 1 :] for path, line in places]
-        assert lines[0][:2] == ["    Claim(", f'        "{key}",']
-        assert lines[1][0].lstrip().startswith("def ")
-        assert f"{name}(), {places[1][0]}" in shown
+def test_the_place_that_is_named_holds_the_claim(capsys):
+    run("claims", "bimodal", "--results", RESULTS)
+    ((path, line),) = re.findall(r"(src/\S+\.py):(\d+)", capsys.readouterr().out)
+    lines = (ROOT / path).read_text().splitlines()[int(line) - 1 :]
+    assert lines[:2] == ["    Claim(", '        "bimodal",']
 
 
 def test_a_folder_with_few_records_judges_what_it_can(tmp_path, capsys):
     records.save(records.load(RESULTS / "margin-seeda.json"), tmp_path)
     assert run("claims", "--results", tmp_path) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"bimodal +inconclusive", shown)
+    assert re.search(r"bimodal +cannot tell", shown)
     assert re.search(r"no-loss +no record", shown)
     assert run("claims", "no-loss", "--results", tmp_path) == 0
     assert "posttrain study packing" in capsys.readouterr().out

@@ -17,13 +17,11 @@ from posttrain.commands.gpu_study import JOBS, Job, read_summary, run_in_time, w
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.errors import UserError
-from posttrain.evidence import records, verdicts
+from posttrain.evidence import records
+from posttrain.evidence.judging import judge
 from posttrain.models import embedded
-from posttrain.studies.edits import claims as edits_claims
-from posttrain.studies.margin import claims as margin_claims
+from posttrain.studies.claims import CLAIMS
 from posttrain.studies.margin import study as margin
-from posttrain.studies.packing import claims as packing_claims
-from posttrain.studies.tradeoff import claims as tradeoff_claims
 from posttrain.studies.tradeoff.data import CONFLICTS, DOMAINS, HUMAN_SOURCES
 
 ROOT = Path(__file__).parents[2]
@@ -94,19 +92,13 @@ def test_every_job_leaves_a_record_as_the_gpus(results):
     assert any((results / "finished").rglob("output.pkl"))
 
 
-def test_the_gpu_column_is_filled(results):
-    def both(study):
-        committed = records.load_all(ROOT / "book" / "results", study)
-        return committed + records.load_all(results, study)
-
-    margins = verdicts.verdict_table(margin_claims.CLAIMS, both("margin"))
-    assert (margins["GPU"] != "not run").any()
-    claims = [claim for claim in packing_claims.CLAIMS if claim.study == "packing"]
-    (packed,) = verdicts.verdict_tables(claims, both("packing"))
-    assert (packed["GPU"] != "not run").all()
-    for claims, study in ((edits_claims.CLAIMS, "edits"), (tradeoff_claims.CLAIMS, "tradeoff")):
-        table = verdicts.verdicts_by_status(claims, both(study))
-        assert "(GPU)" in table.to_csv()
+def test_the_gpus_records_are_sources_of_their_own(results):
+    studies = ("margin", "packing", "edits", "tradeoff")
+    found = records.load_all(ROOT / "book" / "results", *studies)
+    found += records.load_all(results, *studies)
+    for one in judge([*CLAIMS.values()], found).values():
+        if one.pooled:
+            assert any("(GPU)" in source.source for source in one.pooled.sources), one.claim.key
 
 
 def test_all_of_it_is_trained_in_full_on_a_gpu_with_several_seeds():

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.meta_analysis import combine_effects
-from statsmodels.stats.multitest import multipletests
 
 #: One-sided error of a test, and the power at which detectable effects are stated.
 LEVEL, POWER = 0.05, 0.8
@@ -124,6 +122,9 @@ def pool(effects: Sequence[Effect]) -> Pooled:
     common = Effect("all", float(weights @ values), math.sqrt(variance), float(own))
     if len(sources) == 1:
         return Pooled(tuple(sources), common, (common.estimate, -math.inf, math.inf), math.nan)
+    # Imported here because it takes long, and few who read claims pool anything.
+    from statsmodels.stats.meta_analysis import combine_effects
+
     with np.errstate(divide="ignore", over="ignore"):  # of a share that is not read here
         found = combine_effects(values, errors**2, method_re="iterated", use_t=True)
     error = found.sd_eff_w_re * math.sqrt(max(1.0, found.scale_hksj_re))
@@ -134,5 +135,7 @@ def pool(effects: Sequence[Effect]) -> Pooled:
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:
     """P values of several claims, adjusted by Holm's method so that all are tested at one level."""
+    from statsmodels.stats.multitest import multipletests
+
     adjusted = multipletests(list(values.values()), method="holm")[1]
     return dict(zip(values, map(float, adjusted), strict=True))

@@ -1,7 +1,7 @@
 """What all studies show readers in the same way: numbers with intervals, verdicts, provenance."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -169,6 +169,19 @@ def source_table(judgements: Sequence[Judgement], fresh: Sequence[Record] = ()) 
     last = ["another source", *(["this run"] if fresh else [])]
     shown = [*map(title, ordered([*recorded.values()])), *last]
     return pd.DataFrame(rows).set_index("claim")[shown].fillna("–")
+
+
+def departures(judged: Mapping[str, Judgement], written: Mapping[str, str]) -> str:
+    """Which verdicts are not those that a text was written for; empty where all are.
+
+    Sentences that rest on verdicts stand in the notebooks; with other records this is said below.
+    """
+    told = [
+        f"`{key}` comes out as *{judged[key].outcome}* here, not as *{outcome}*"
+        for key, outcome in written.items()
+        if judged[key].outcome != outcome
+    ]
+    return f"\n\n(Written for other records: {listing(told)}.)" if told else ""
 
 
 def summary(judgements: Sequence[Judgement], subject: str) -> str:

@@ -3,7 +3,11 @@
 Importing it needs no study's code, so that listing claims is quick.
 """
 
+from pathlib import Path
+
+from posttrain.evidence import records
 from posttrain.evidence.claims import Claim
+from posttrain.evidence.judging import Judgement, judge
 from posttrain.studies.edits import claims as edits
 from posttrain.studies.margin import claims as margin
 from posttrain.studies.packing import claims as packing
@@ -20,3 +24,9 @@ SUBJECTS: dict[str, tuple[Claim, ...]] = {
 }
 
 CLAIMS: dict[str, Claim] = {claim.key: claim for claims in SUBJECTS.values() for claim in claims}
+
+
+def judge_all(folder: Path) -> dict[str, Judgement]:
+    """The verdict on every claim by the records of a folder: all of them, which share a level."""
+    studies = dict.fromkeys(claim.study for claim in CLAIMS.values())
+    return judge([*CLAIMS.values()], records.load_all(folder, *studies))

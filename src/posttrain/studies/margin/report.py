@@ -4,16 +4,18 @@ Everything is read from run records, so that the chapter's prose changes when th
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
 from posttrain.evaluation.metrics import Metric
+from posttrain.evidence import claims
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
 from posttrain.studies.common.keys import ESTIMATE, Tuning
 from posttrain.studies.common.tables import labelled
 from posttrain.studies.margin.claims import estimate, largest_size
-from posttrain.studies.margin.keys import Loss
+from posttrain.studies.margin.keys import Control, Loss
 from posttrain.studies.margin.outcome import LOSSES, TUNINGS
 
 
@@ -141,6 +143,48 @@ def filter_table(records: Sequence[Record]) -> pd.DataFrame:
             rows.append([title(record), f"{size:,}", *cells])
     columns = ["source", "annotated pairs", "all test pairs", "negligibly", "significantly"]
     return pd.DataFrame(rows, columns=columns).set_index(["source", "annotated pairs"])
+
+
+def filter_and_margin(records: Sequence[Record], loss: str = Loss.LARGE) -> pd.DataFrame:
+    """What a loss gains (points of accuracy) on all pairs and on filtered ones, and the difference.
+
+    Paired, at the most data; of records that hold interactions.
+    """
+    rows = {}
+    for record in ordered(records):
+        if "interactions" not in record.tables:
+            continue
+        for tuning in TUNINGS:
+            where: dict[str, Any] = {
+                "loss": loss, "tuning": tuning, "metric": Metric.ACCURACY,
+                "size": largest_size(record),
+            }  # fmt: skip
+            gains = record.tables["gains"]
+            rows[title(record), str(tuning)] = {
+                "all pairs": with_interval(estimate(gains, **where)),
+                "filtered": with_interval(estimate(gains, **where, filtered=True)),
+                "taken by the filter": with_interval(
+                    claims.estimate(record.tables["interactions"], **where)
+                ),
+            }
+    return labelled(rows, ["source", "settings"])
+
+
+def control_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Losses minus their controls (points of accuracy), at the most data, by source and tuning."""
+    rows = {}
+    for record in ordered(records):
+        if "controls" not in record.tables:
+            continue
+        for tuning in TUNINGS:
+            where = {"tuning": tuning, "metric": Metric.ACCURACY, "size": largest_size(record)}
+            rows[title(record), str(tuning)] = {
+                str(name): with_interval(
+                    claims.estimate(record.tables["controls"], control=name, **where)
+                )
+                for name in Control
+            }
+    return labelled(rows, ["source", "settings"])
 
 
 def closed_distance(records: Sequence[Record], tuning: str = Tuning.TUNED) -> pd.DataFrame:

@@ -1,60 +1,13 @@
-"""The first lines of the chapter on rows, and other sentences composed from records."""
+"""Sentences of the chapter on rows, composed from records."""
 
 from collections.abc import Sequence
 
-from posttrain.errors import UserError
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import listing, ordered, with_interval
 from posttrain.studies.packing.keys import Contrast, OrderMetric, RowName
 from posttrain.studies.packing.outcome import chosen_rates, own_test
-from posttrain.studies.packing.report import accuracy, arms_of, gap
-from posttrain.studies.packing.speed import in_words
-
-
-def answer(records: Sequence[Record], speed: Sequence[Record]) -> str:
-    """The chapter's answer in Markdown, from records of the study and of the benchmark of speed.
-
-    Raises:
-        UserError: If there is no record of either.
-    """
-    if not records or not speed:
-        raise UserError("the answer needs a record of the packing study and one of speed")
-    packed = [
-        f"{gap(record, RowName.CAUSAL, RowName.CAUSAL)} points on `{record.label}`"
-        for record in ordered(records)
-    ]
-    apart = [
-        f"{gap(record, RowName.CAUSAL, RowName.SEPARATE)} points on `{record.label}`"
-        for record in ordered(records)
-    ]
-    ranked = [
-        f"{accuracy(record, RowName.CAUSAL_RANKED, RowName.CAUSAL)} % on `{record.label}`"
-        for record in ordered(records)
-        if RowName.CAUSAL_RANKED in arms_of(record)
-    ]
-    flips = [
-        f"{accuracy(record, RowName.CAUSAL, RowName.CAUSAL, OrderMetric.FLIPS)} % of pairs on "
-        f"`{record.label}`"
-        for record in ordered(records)
-    ]
-    sizes = [f"{record.settings['size']:,}" for record in ordered(records)]
-    return (
-        "**What is optimised?** With the responses isolated from each other and positions that "
-        "restart behind the prompt, exactly the loss of separate rows, on the same scores and "
-        "gradients up to rounding. With ordinary causal attention, something else: each score also "
-        "depends on the responses before it.\n\n"
-        "**Is one row the same as separate rows?** That exact row is, for every model that follows "
-        "its mask and its positions.\n\n"
-        "**When is it not?** Whenever a response sees another, or its positions do not continue "
-        "from the prompt. A causal row with shuffled responses changes accuracy, tested in rows "
-        f"like its own, by {listing(packed)} (95 %; trained on {listing(sizes)} groups); the same "
-        f"models, used on separate rows, by {listing(apart)}. In causal rows the order of the "
-        f"responses decides the ranking of {listing(flips)}. Without shuffling, the model reads "
-        f"the answer off the slot: trained so, accuracy over both orders falls to "
-        f"{listing(ranked)}. What large models learn from much more data is not measured here.\n\n"
-        f"**What does it cost and save?** {' '.join(map(in_words, ordered(speed)))}"
-    )
+from posttrain.studies.packing.report import arms_of
 
 
 def order_in_words(record: Record) -> str:

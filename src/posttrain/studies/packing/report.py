@@ -29,14 +29,6 @@ def accuracy(record: Record, trained: str, tested: str, metric: str = OrderMetri
     return with_interval(interval, sign=False)
 
 
-def gap(record: Record, trained: str, tested: str) -> str:
-    """Points of accuracy over separate rows in training and testing, with its interval."""
-    table = record.tables["differences"]
-    return with_interval(
-        estimate(table, trained=trained, tested=tested, metric=OrderMetric.ACCURACY)
-    )
-
-
 def arms_of(record: Record) -> list[str]:
     """The trained layouts of a record, in the order of :data:`.packing.outcome.ARMS`."""
     trained = set(record.tables["matrix"]["trained"])
