@@ -31,6 +31,7 @@ def test_each_verdict():
     assert outcome(record_of("a", -0.01)) == "ruled out here"
     assert outcome(record_of("a", 0.02, 0.02)) == "cannot tell"
     assert outcome(record_of("a", math.nan)) == "uninformative"
+    assert outcome(record_of("a", 0.02, 0.0)) == "uninformative"
     assert outcome(record_of("a", 0.02, study="games")) == "no record"
 
 

@@ -103,8 +103,8 @@ def _whole(**settings: Any) -> dict[str, Any]:
 
 _MARGIN = _whole(sizes=[1000], test_size=1000, shared_learning_rate=1e-4)
 _PACKING = _whole(
-    arms=["separate", "exact", "causal", "causal, ranked"],
-    tests=["separate", "causal"],
+    arms=["separate", "exact", "running positions", "causal", "causal, ranked"],
+    tests=["separate", "running positions", "causal"],
     size=1500,
     test_size=800,
     tuning_seeds=1,

@@ -117,7 +117,8 @@ def _voice(claim: Claim, record: Record) -> Voice:
         )
     said = effect(source_of(record), shown, record.data.get("clusters", 2))
     part: Part = "counts"
-    if not known(shown) or not claim.informs(record):
+    if not known(shown) or shown[1] == shown[2] or not claim.informs(record):
+        # What did not vary at all, as with one seed and one group, has no error to be weighed by.
         part = "uninformative"
     elif claim.late(record):
         part = "late"

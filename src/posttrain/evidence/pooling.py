@@ -18,7 +18,6 @@ from scipy import stats
 
 #: One-sided error of a test, and the power at which detectable effects are stated.
 LEVEL, POWER = 0.05, 0.8
-TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,7 @@ def effect(
     clusters = max(clusters, 2)
     error = (high - low) / (2 * float(stats.norm.ppf((1 + level) / 2)))
     error *= math.sqrt(clusters / (clusters - 1))
-    # What never varied, as where a single seed and cluster were drawn, is not known exactly.
-    return Effect(source, value, max(error, TINY), clusters - 1)
+    return Effect(source, value, error, clusters - 1)
 
 
 def one_vote(effects: Sequence[Effect]) -> list[Effect]:

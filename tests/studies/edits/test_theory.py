@@ -10,6 +10,7 @@ from scipy.special import expit
 from posttrain.studies.edits.theory import (
     OBJECTIVES,
     PLACKETT_LUCE,
+    consistency_table,
     group_loss,
     identity_table,
     push_table,
@@ -72,3 +73,11 @@ def test_objectives_are_written_as_comparisons():
         "edits ignored": 1, "adding edited > chosen": 2, "adding edited > rejected": 2,
         "edited over both": 2, "all pairs": 3,
     }  # fmt: skip
+
+
+def test_which_pairs_learn_a_plackett_luce_ranking():
+    table = consistency_table((1.5, 0.5, 0.0)).set_index("objective")
+    biased = {"adding edited > chosen": (1.147, 0.413), "adding edited > rejected": (1.983, 0.535)}
+    for objective, learned in table.iterrows():
+        expected = biased.get(objective, (1.5, 0.5))
+        assert learned.tolist() == pytest.approx(expected, abs=1e-3), objective

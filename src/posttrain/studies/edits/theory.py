@@ -1,9 +1,12 @@
 """What each way of using an edit pushes, derived from the losses themselves."""
 
 from collections.abc import Sequence
+from itertools import permutations
 
+import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from posttrain.data.preferences import RESPONSES
@@ -54,6 +57,32 @@ def push_table(
             (gradient,) = torch.autograd.grad(group_loss(scores, objective), scores)
             rows.append((first, second, objective, *(0 - gradient).tolist()))
     columns = ["edited − chosen", "chosen − rejected", "objective", *RESPONSES]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def consistency_table(scores: Sequence[float] = (1.5, 0.5, 0.0)) -> pd.DataFrame:
+    """What each objective learns of rankings that follow Plackett–Luce with some scores.
+
+    One row an objective: the scores, the last at 0, that minimise its expected loss over all
+    orders. Adjacent pairs alone ("adding edited > chosen") do not give back the truth.
+    """
+    truth = torch.tensor(scores, dtype=torch.float64)
+    orders = [list(order) for order in permutations(range(len(scores)))]
+    weights = torch.stack([(-plackett_luce_loss(truth[o], [len(scores)])).exp() for o in orders])
+    rows = []
+    for objective in (*OBJECTIVES, PLACKETT_LUCE):
+
+        def expected(free: np.ndarray, objective: str = objective) -> tuple[float, np.ndarray]:
+            learned = torch.tensor(free, requires_grad=True)
+            whole = torch.cat([learned, torch.zeros(1, dtype=torch.float64)])
+            losses = torch.stack([group_loss(whole[order], objective) for order in orders])
+            loss = weights @ losses
+            (gradient,) = torch.autograd.grad(loss, learned)
+            return loss.item(), gradient.numpy()
+
+        found = minimize(expected, np.zeros(len(scores) - 1), jac=True, options={"gtol": 1e-10})
+        rows.append((objective, *found.x))
+    columns = ["objective", *(f"score {value:g}" for value in scores[:-1])]
     return pd.DataFrame(rows, columns=columns)
 
 
