@@ -188,6 +188,7 @@ class Claim:
         study: Whose records can judge it.
         ours: Whether it is this book's own inference rather than a paper's statement.
         unit: ``points``: the quantity is a share, shown in percentage points; ``plain``: as it is.
+        effect: The paper's own effect, where it gives one, in the quantity's unit and direction.
         applies: Whether a record of the study holds what the rule needs; by default all do.
         informs: Whether a record could show the difference at all: of two systems that do no better
             than chance, neither is better.
@@ -208,6 +209,7 @@ class Claim:
     rule: Rule
     ours: bool = False
     unit: Literal["points", "plain"] = "points"
+    effect: float | None = None
     applies: Callable[[Record], bool] = lambda record: True
     informs: Callable[[Record], bool] = lambda record: True
     headline: bool = False

@@ -76,6 +76,7 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy with the large margin minus without, each tuned, most data",
         "margin",
         gain(_gains(loss=Loss.LARGE), smallest=LARGE_MARGIN),
+        effect=LARGE_MARGIN,
         headline=True,
     ),
     Claim(
@@ -86,6 +87,7 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy with the small margin minus without, each tuned, most data",
         "margin",
         gain(_gains(loss=Loss.SMALL), smallest=SMALL_MARGIN),
+        effect=SMALL_MARGIN,
     ),
     Claim(
         "gains-where-decided",
@@ -95,6 +97,7 @@ CLAIMS: tuple[Claim, ...] = (
         "the large margin's gain on strength 4 minus its gain on strength 1, each tuned",
         "margin",
         gain(_steps(loss=Loss.LARGE, metric=Step.GAIN), smallest=STRENGTH_STEP),
+        effect=STRENGTH_STEP,
     ),
     Claim(
         "bimodal",
@@ -149,6 +152,7 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy with the scaled loss minus the plain one, each tuned, most data",
         "margin",
         gain(_gains(loss=Loss.SCALED), smallest=SCALED_LOSS),
+        effect=SCALED_LOSS,
     ),
     Claim(
         "filter-replaces-margin",

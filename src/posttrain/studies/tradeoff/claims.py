@@ -67,6 +67,7 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy on safety, safety mix (90 % safety) minus helpfulness mix (50 %), tuned",
         "tradeoff",
         gain(_differences(contrast=Contrast.MIXES, test=DomainName.SAFETY), smallest=ON_SAFETY),
+        effect=ON_SAFETY,
         applies=holds("differences", "contrast", Contrast.MIXES),
     ),
     Claim(
@@ -80,6 +81,7 @@ CLAIMS: tuple[Claim, ...] = (
             -_differences(contrast=Contrast.MIXES, test=DomainName.HELPFULNESS),
             smallest=ON_HELPFULNESS,
         ),
+        effect=ON_HELPFULNESS,
         applies=holds("differences", "contrast", Contrast.MIXES),
     ),
     Claim(
@@ -93,6 +95,7 @@ CLAIMS: tuple[Claim, ...] = (
             _differences(contrast=Contrast.AUXILIARY, test=DomainName.SAFETY),
             smallest=FROM_AUXILIARY,
         ),
+        effect=FROM_AUXILIARY,
         applies=holds("metrics", "arm", ArmName.AUXILIARY),
     ),
     Claim(

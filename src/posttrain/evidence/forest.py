@@ -1,0 +1,69 @@
+"""The scoreboard as one figure: what all sources say of each claim, beside the paper's own effect."""
+
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from posttrain.evidence.judging import Judgement
+
+#: Colour of each verdict.
+COLOURS = {
+    "holds here": "#0072b2",
+    "too small to matter": "#e69f00",
+    "ruled out here": "#d55e00",
+    "cannot tell": "#7f7f7f",
+}
+CHARACTERS = 62
+TICKS = (-30, -10, -3, -1, 0, 1, 3, 10, 30)
+
+
+def forest(judgements: Sequence[Judgement]) -> Figure:
+    """Common effects with 95 % intervals, in units of the smallest effect that matters to a claim.
+
+    One line a claim; the axis is linear up to 1 and logarithmic beyond. Inside the grey band
+    effects are too small to matter; diamonds are the paper's own. Claims about a bound, for which
+    no effect is the smallest, and those without sources that count are left out.
+    """
+    shown = [
+        one
+        for one in judgements
+        if one.pooled and one.outcome in COLOURS and one.claim.rule.visible and _from_zero(one)
+    ]
+    figure, axis = plt.subplots(figsize=(8.8, 0.4 * len(shown) + 1.4), layout="constrained")
+    axis.axvspan(-1, 1, color="#eeeeee", lw=0)
+    for line, one in enumerate(shown):
+        assert one.pooled is not None
+        common, unit = one.pooled.common, one.claim.rule.visible
+        low, high = (end / unit for end in common.interval())
+        colour = COLOURS[one.outcome]
+        axis.plot([low, high], [line, line], color=colour, lw=2)
+        axis.plot(common.estimate / unit, line, "o", color=colour, ms=5)
+        if one.claim.effect is not None:
+            axis.plot(one.claim.effect / unit, line, "D", mfc="none", mec="#333333", ms=7)
+    axis.axvline(0, color="#333333", lw=0.8)
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xticks(TICKS, [f"{tick:g}".replace("-", "−") for tick in TICKS])
+    labels = [textwrap.fill(one.claim.statement, CHARACTERS) for one in shown]
+    axis.set_yticks(range(len(shown)), labels, fontsize=8)
+    axis.set_ylim(len(shown) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("effect in units of the smallest that matters, with 95 % interval")
+    handles = [
+        Line2D([], [], color=colour, marker="o", label=name) for name, colour in COLOURS.items()
+    ]
+    handles.append(
+        Line2D(
+            [], [], color="#333333", marker="D", mfc="none", lw=0, label="the paper's own effect"
+        )
+    )
+    figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside lower right", ncols=5)
+    return figure
+
+
+def _from_zero(one: Judgement) -> bool:
+    """Whether a claim's quantity is a difference that could be none, not a share or a ratio."""
+    rule = one.claim.rule
+    return rule.bound in (0.0, -rule.visible) or rule.equivalence
