@@ -1,4 +1,4 @@
-"""The scoreboard as one figure: what all sources say of each claim, beside the paper's own effect."""
+"""The scoreboard as one figure: what all sources say of each claim, beside the papers' effects."""
 
 import textwrap
 from collections.abc import Sequence
