@@ -25,13 +25,16 @@ def against_time(record: Record, metric: Metric, *, scale: float = 1) -> Figure:
             table = table[(table["way"] == way) & (table["metric"] == metric)]
             table = table.sort_values("passes")
             spent = costs.loc[(way, cost)].set_index("passes")["mean"][table["passes"]].to_numpy()
+            if cost == Cost.TOKENS:
+                spent = spent / 1000
             interval_line(
                 axis, spent, table, colour=colour, scale=scale, marker=marker, label=str(way)
             )
             for x, y, passes in zip(spent, table["estimate"] * scale, table["passes"], strict=True):
                 axis.annotate(f"{passes}", (x, y), xytext=(5, 4), textcoords="offset points")
         axis.set_xlim(0)
-        axis.set_xlabel(str(cost))
+        axis.set_xlabel("thousands of tokens" if cost == Cost.TOKENS else str(cost))
+        axis.locator_params(axis="x", nbins=6)
     axes[0].set_ylabel(f"{metric}{' (%)' if scale == 100 else ''}")
     axes[0].legend(loc="best")
     figure.suptitle(f"{title(record)}; numbers are passes")
