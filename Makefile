@@ -35,6 +35,9 @@ endif
 
 book: .venv/.stamp
 	$(RUN) posttrain.notebooks --params 'notebooks/params/$(PARAMS)' --output book/chapters
+ifeq ($(PARAMS),real)
+	.venv/bin/python benchmarks/independent_margin.py "$$POSTTRAIN_DATA/ukpconvarg.jsonl.gz"
+endif
 	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
 	@echo
 	@echo 'The book: $(CURDIR)/_build/html/index.html'

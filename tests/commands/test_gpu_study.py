@@ -96,9 +96,15 @@ def test_the_gpus_records_are_sources_of_their_own(results):
     studies = ("margin", "packing", "edits", "tradeoff")
     found = records.load_all(ROOT / "book" / "results", *studies)
     found += records.load_all(results, *studies)
-    for one in judge([*CLAIMS.values()], found).values():
-        if one.pooled:
-            assert any("(GPU)" in source.source for source in one.pooled.sources), one.claim.key
+    judged = judge([*CLAIMS.values()], found).values()
+    for study in studies:
+        sources = [
+            source.source
+            for one in judged
+            if one.claim.study == study and one.pooled
+            for source in one.pooled.sources
+        ]
+        assert any(source.endswith("(GPU)") for source in sources), study
 
 
 def test_all_of_it_is_trained_in_full_on_a_gpu_with_several_seeds():

@@ -115,7 +115,7 @@ def test_the_table_of_outcomes_has_time_beside_tokens(record):
 
 def test_the_figure_draws_each_way_by_seconds_and_by_tokens(record):
     figure = figures.against_time(record, Metric.LOG_LIKELIHOOD)
-    for axis, over in zip(figure.axes, (100, 1), strict=True):
+    for axis, over in zip(figure.axes, (100, 1000), strict=True):
         assert len(axis.containers) == len(Way)
         for way, container in zip(Way, axis.containers, strict=True):
             x, y = container.lines[0].get_data()
