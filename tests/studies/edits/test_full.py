@@ -163,6 +163,7 @@ def test_every_arm_is_trained_at_every_share_at_its_best_and_at_the_shared_rate(
     assert set(tuning["accuracy"]) == {0.0, 1.0}
     assert outcome.account == {
         "test groups": 10,
+        "clusters": 10,
         "test groups with an edit": sum(
             experiment.groups.ranked[i].has_edit for i in experiment.test
         ),

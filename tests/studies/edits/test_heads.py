@@ -88,6 +88,7 @@ def test_heads_on_the_truth_find_it_and_every_group_is_tested_once(groups, with_
         assert sums[:, :, 0].sum(axis=1).tolist() == [90, 90]
     assert outcome.account == {
         "test groups": 90, "test groups with an edit": int((groups.edits >= 0).sum()),
+        "clusters": 45,
     }  # fmt: skip
     assert len(tuning) == len(ARMS)
     assert set(tuning["at edge"]) == {1.0}  # the grid has two values

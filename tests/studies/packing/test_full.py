@@ -157,6 +157,7 @@ def test_simulated_groups_are_those_of_the_settings(tiny_checkpoint, prepared):
     assert prepared.ranked == drawn
     assert prepared.account == {
         "groups": 60, "fingerprint": fingerprint(drawn), "tokenisation": {}, "test groups": 14,
+        "clusters": 14,
     }  # fmt: skip
     assert {len(group.responses) for group in prepared.tokens} == {2, 3}
     plain = prepare("simulator", tiny_checkpoint, replace(SETTINGS, edited_share=0.0))
@@ -193,6 +194,7 @@ def test_human_data_are_read_and_what_cannot_be_ranked_is_left_out(human_data, t
         "fingerprint": fingerprint(human_data),
         "tokenisation": {"no pair left": 1},
         "test groups": 6,
+        "clusters": 5,
     }
     # The tokens are those of the groups beside them.
     assert found.ranked == [group for group in human_data if group.id != "unknown"]
