@@ -24,6 +24,7 @@ TITLES = {
     ("packing", "ukpconvarg"): "ukpconvarg (top layers)",
     ("packing", "finegrained_rlhf"): "finegrained_rlhf (top layers)",
     ("packing", "simulator"): "simulator (full training)",
+    ("packing", "simulator-anew"): "simulator (drawn anew)",
     ("edits", "seeda"): "seeda (frozen features)",
     ("edits", "finegrained_rlhf"): "finegrained_rlhf (frozen features)",
     ("edits", "seeda-full"): "seeda (top layers)",
