@@ -71,6 +71,13 @@ class TestPooling:
         assert pooled.tau2 == pytest.approx(0, abs=1e-6)
         assert pooled.random[0] == pytest.approx(0.3)
 
+    def test_sources_that_differ_are_told_from_such_that_do_not(self):
+        alike = pool([Effect("a", 0.3, 0.1, MANY), Effect("b", 0.3, 0.2, MANY)])
+        assert alike.differ == pytest.approx(1.0)
+        # Two errors of 0.1 apart by 0.4: a squared distance of 8 on one degree of freedom.
+        apart = pool([Effect("a", 0.1, 0.1, MANY), Effect("b", 0.5, 0.1, MANY)])
+        assert apart.differ == pytest.approx(stats.chi2.sf(8, 1))
+
     def test_one_source_says_nothing_of_others(self):
         assert math.isinf(pool([Effect("a", 1.0, 0.1, 9)]).random[2])
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from posttrain.evidence import records
-from posttrain.evidence.claims import Claim, above, gain, no_worse, row, within
+from posttrain.evidence.claims import Claim, above, below, gain, no_worse, row, within
 from posttrain.evidence.judging import judge
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import (
@@ -23,6 +23,7 @@ from posttrain.evidence.verdicts import (
     quantities,
     random_effects,
     source_table,
+    span,
     summary,
     title,
     verdict_table,
@@ -74,7 +75,7 @@ def test_the_table_of_verdicts_shows_what_all_sources_say_together():
     assert list(table.index) == [f"{claim.statement} (a paper)" for claim in claims]
     first, second, third = table.to_dict("records")
     assert first == {
-        "paper": "+1 point", "all sources": "+2.0 [+1.3,\u00a0+2.7]", "matters from": "0.5",
+        "paper": "+1 point", "all sources": "+2.0 [+1.3,\u00a0+2.7]", "threshold": "0.5",
         "detectable": "0.9", "p": "<.001*", "verdict": "holds here",
     }  # fmt: skip
     assert (second["verdict"], third["verdict"]) == ("passes", "no record")
@@ -98,7 +99,7 @@ def test_the_table_of_sources_shows_each_record_and_what_its_part_is():
         "another source", "this run",
     ]  # fmt: skip
     first, second = table.to_dict("records")
-    assert first["seeda (frozen features)"] == "+2.0 [+1.0,\u00a0+3.0] (counts, no veto)"
+    assert first["seeda (frozen features)"] == "+2.0 [+1.0,\u00a0+3.0] (coarse)"
     assert first["mine"] == "−2.0 [−3.0,\u00a0−1.2] (late)"
     assert first["simulator (tiny Llama)"] == "–"
     assert first["this run"] == "−2.0 [−3.0,\u00a0−1.2]; +0.0 [−1.0,\u00a0+1.0]"
@@ -135,7 +136,9 @@ def test_a_number_is_shown_in_the_claims_unit(unit, values, shown):
         (gain(row("x"), 0.018), "plain", "0.018"),
         (no_worse(row("x"), 0.01), "points", "1.0"),
         (within(row("x"), 0.1), "plain", "0.100"),
-        (above(row("x"), 0.9), "points", "–"),
+        (above(row("x"), 0.9), "points", "above 90.0"),
+        (gain(row("x"), 0.05, over=0.5), "points", "above 55.0"),
+        (below(row("x"), 0.5, smallest=0.05), "points", "below 45.0"),
     ],
 )
 def test_what_matters_is_told(rule, unit, shown):
@@ -148,6 +151,14 @@ def test_p_values_are_starred_where_they_are_adjusted():
     assert p_value(plain) == ".037"
     claims = [claim_of("margin", name, headline=True) for name in ("a", "b")]
     assert [p_value(one) for one in judged(claims, [small])] == [".075*", ".075*"]
+
+
+def test_the_span_of_sources():
+    found = [record_of("margin", "seeda", HELPS), record_of("margin", "mine", OPEN)]
+    (one,) = judged([claim_of("margin")], found)
+    assert span(one) == "+0.0 to +2.0"
+    (one,) = judged([claim_of("margin")], found[:1])
+    assert span(one) == "+2.0"
 
 
 def test_one_source_says_nothing_of_another():

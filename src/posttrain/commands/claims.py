@@ -67,7 +67,7 @@ def _list(recorded: Sequence[Record]) -> None:
             if one.pooled:
                 sources = ", ".join(source.source for source in one.pooled.sources)
                 print(
-                    f"  {'':{max(map(len, CLAIMS))}}  {pooled(one)} over {sources}; matters from "
+                    f"  {'':{max(map(len, CLAIMS))}}  {pooled(one)} over {sources}; threshold "
                     f"{matters(claim)}, detectable {detectable(one)}, p {p_value(one)}"
                 )
     print("\n*: adjusted for the number of headline claims. `posttrain claims KEY` shows one.")
@@ -82,7 +82,7 @@ def _show(judgement: Judgement, folder: Path) -> None:
         ("paper", claim.paper),
         ("measured", claim.quantity),
         ("holds if it lies", str(claim.rule)),
-        ("matters from", matters(claim)),
+        ("threshold", matters(claim)),
         ("written down in", f"{claim.path}:{claim.place[1]}"),
         ("verdict", judgement.outcome),
         ("all sources together", pooled(judgement)),

@@ -85,7 +85,7 @@ class Rule:
         equivalence: Whether it is said to lie within the bound.
         smallest: How far beyond the bound is far enough to matter; 0 where the bound itself is
             what matters.
-        visible: The effect that a source must be able to see in order to have a veto.
+        visible: The effect that a source must be able to see, lest it be called coarse.
     """
 
     row: Row
@@ -94,6 +94,11 @@ class Rule:
     equivalence: bool = False
     smallest: float = 0.0
     visible: float = 0.0
+
+    @property
+    def of_share(self) -> bool:
+        """Whether the quantity is a share or ratio with a bound, not a difference."""
+        return not self.equivalence and self.bound not in (0.0, -self.visible)
 
     def __str__(self) -> str:
         bound = "a bound that depends on the record" if callable(self.bound) else f"{self.bound:g}"

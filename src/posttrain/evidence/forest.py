@@ -30,7 +30,10 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     shown = [
         one
         for one in judgements
-        if one.pooled and one.outcome in COLOURS and one.claim.rule.visible and _from_zero(one)
+        if one.pooled
+        and one.outcome in COLOURS
+        and one.claim.rule.visible
+        and not one.claim.rule.of_share
     ]
     figure, axis = plt.subplots(figsize=(8.8, 0.4 * len(shown) + 1.4), layout="constrained")
     axis.axvspan(-1, 1, color="#eeeeee", lw=0)
@@ -61,9 +64,3 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     )
     figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside lower right", ncols=5)
     return figure
-
-
-def _from_zero(one: Judgement) -> bool:
-    """Whether a claim's quantity is a difference that could be none, not a share or a ratio."""
-    rule = one.claim.rule
-    return rule.bound in (0.0, -rule.visible) or rule.equivalence

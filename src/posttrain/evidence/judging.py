@@ -1,20 +1,21 @@
 """The verdicts on claims: what each source says, and what they say together.
 
-A verdict is about *these* sources. Each source of data has one vote: the mean of its runs, since
-these share its test groups; a GPU's runs of whole models count as a source of their own. The common
-effect of the sources decides (:mod:`.evidence.pooling`), by the rule of the claim:
+A verdict is about *these* sources. Runs of one source of data are averaged, since they share its
+test groups; a GPU's runs of whole models count as a source of their own. The common effect of the
+sources, weighted by precision, decides (:mod:`.evidence.pooling`), by the rule of the claim:
 
 - *holds here*: the one-sided p value lies below .05, after Holm's adjustment over the headline
-  claims, and the effect is at least as large as the smallest that matters;
+  claims, and the estimate is at least as large as the smallest effect that matters;
 - *too small to matter*: the 90 % interval lies within that on either side;
 - *ruled out here*: the 95 % interval lies below it;
-- *cannot tell*: none of these, or sources contradict each other;
+- *cannot tell*: none of these, or sources lie significantly on opposite sides of the bound (of an
+  equivalence there are no sides);
 - *uninformative*: no record could show it.
 
-A source that could not have seen the smallest effect that matters, by its standard error alone,
-has no part in contradictions, but stays in the pool. Results that a run was added for after others
-were seen (``late``) are shown and not counted. A *check* follows from how things are made, or is
-the speed of a machine: each record passes or fails.
+A source that could not have seen the smallest effect that matters, by its standard error alone, is
+called *coarse*; it is pooled with the little weight that it has. Results that a run was added for
+after others were seen (``late``) are shown and not counted. A *check* follows from how things are
+made, or is the speed of a machine: each record passes or fails.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from posttrain.evidence.pooling import LEVEL, Effect, Pooled, effect, holm, pool
 from posttrain.evidence.records import Record
 
 #: What part a record has in a verdict.
-Part = Literal["counts", "counts, no veto", "late", "uninformative"]
+Part = Literal["counts", "coarse", "late", "uninformative"]
 Outcome = Verdict | Literal["passes", "fails", "no record"]
 OUTCOMES: tuple[Outcome, ...] = (
     "holds here", "too small to matter", "ruled out here", "cannot tell", "uninformative",
@@ -102,7 +103,7 @@ def _hear(claim: Claim, records: Sequence[Record]) -> Judgement:
     voices = tuple(_voice(claim, record) for record in claim.judged_by(records))
     if claim.check:
         return Judgement(claim, voices, None, 1.0, 1.0, "no record")
-    counted = [voice.effect for voice in voices if voice.part.startswith("counts")]
+    counted = [voice.effect for voice in voices if voice.part in ("counts", "coarse")]
     pooled = pool(counted) if counted else None
     p = claim.rule.p(pooled.common) if pooled else 1.0
     return Judgement(claim, voices, pooled, p, p, "no record")
@@ -123,7 +124,7 @@ def _voice(claim: Claim, record: Record) -> Voice:
     elif claim.late(record):
         part = "late"
     elif claim.rule.visible and said.detectable > claim.rule.visible:
-        part = "counts, no veto"
+        part = "coarse"
     return Voice(record, shown, said, part)
 
 
@@ -149,11 +150,11 @@ def _contradict(judgement: Judgement) -> bool:
     bound = judgement.claim.rule.bound
     assert judgement.pooled is not None
     assert not callable(bound)
-    with_veto = {voice.effect.source for voice in judgement.voices if voice.part == "counts"}
-    sides = set()
-    for one in judgement.pooled.sources:
-        if one.source in with_veto and min(one.p(bound), (-one).p(-bound)) < LEVEL / 2:
-            sides.add(one.estimate > bound)
+    sides = {
+        one.estimate > bound
+        for one in judgement.pooled.sources
+        if min(one.p(bound), (-one).p(-bound)) < LEVEL / 2
+    }
     return len(sides) == 2
 
 

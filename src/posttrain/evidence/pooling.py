@@ -65,12 +65,14 @@ class Pooled:
         random: The mean over sources of which these are a sample (Hartung–Knapp–Sidik–Jonkman,
             whose scale is at least 1): estimate, and ends of a 95 % interval.
         tau2: Variance of effects between sources (Paule–Mandel).
+        differ: P value of Cochran's test that all sources have the same effect.
     """
 
     sources: tuple[Effect, ...]
     common: Effect
     random: tuple[float, float, float]
     tau2: float
+    differ: float
 
 
 def effect(
@@ -119,7 +121,7 @@ def pool(effects: Sequence[Effect]) -> Pooled:
     own = variance**2 / np.sum((weights * errors) ** 4 / freedom)
     common = Effect("all", float(weights @ values), math.sqrt(variance), float(own))
     if len(sources) == 1:
-        return Pooled(tuple(sources), common, (common.estimate, -math.inf, math.inf), math.nan)
+        return Pooled(tuple(sources), common, (common.estimate, -math.inf, math.inf), math.nan, 1.0)
     # Imported here because it takes long, and few who read claims pool anything.
     from statsmodels.stats.meta_analysis import combine_effects
 
@@ -128,7 +130,10 @@ def pool(effects: Sequence[Effect]) -> Pooled:
     error = found.sd_eff_w_re * math.sqrt(max(1.0, found.scale_hksj_re))
     half = float(stats.t.ppf(0.975, len(sources) - 1)) * error
     mean = float(found.mean_effect_re)
-    return Pooled(tuple(sources), common, (mean, mean - half, mean + half), float(found.tau2))
+    spread = float(np.sum(((values - common.estimate) / errors) ** 2))
+    differ = float(stats.chi2.sf(spread, len(sources) - 1))
+    ends = (mean, mean - half, mean + half)
+    return Pooled(tuple(sources), common, ends, float(found.tau2), differ)
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:

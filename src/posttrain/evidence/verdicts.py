@@ -86,11 +86,15 @@ def listing(parts: Sequence[str]) -> str:
 def number(values: tuple[float, float, float], claim: Claim) -> str:
     """A quantity of a claim with its interval, in its unit."""
     if claim.unit == "points":
-        return with_interval(values)
+        return with_interval(values, sign=not claim.rule.of_share)
     if max(map(abs, values)) < 0.0005:
         # Rounding errors differ from machine to machine, and three digits would show nothing.
         return "<0.001"
-    return with_interval(values, scale=1, digits=3)
+    return with_interval(values, scale=1, digits=3, sign=not claim.rule.of_share)
+
+
+def _p(value: float) -> str:
+    return "<.001" if value < 0.001 else f"{value:.3f}".lstrip("0")
 
 
 def _size(value: float, claim: Claim) -> str:
@@ -112,12 +116,26 @@ def pooled(judgement: Judgement) -> str:
     return number((common.estimate, *common.interval()), judgement.claim)
 
 
+def span(judgement: Judgement) -> str:
+    """The least and the largest estimate of a source, in the claim's unit."""
+    if judgement.pooled is None:
+        return "–"
+    values = [source.estimate for source in judgement.pooled.sources]
+    ends = [number((value,) * 3, judgement.claim) for value in (min(values), max(values))]
+    return " to ".join(dict.fromkeys(ends))
+
+
 def random_effects(judgement: Judgement) -> str:
-    """The mean over sources of which these are a sample, and how much such differ; from two on."""
+    """The mean over sources of which these are a sample, how much such differ, and whether at all.
+
+    A dash where there are fewer than two.
+    """
     if judgement.pooled is None or len(judgement.pooled.sources) < 2:
         return "–"
-    shown = number(judgement.pooled.random, judgement.claim)
-    return f"{shown}, τ {_size(math.sqrt(judgement.pooled.tau2), judgement.claim)}"
+    found = judgement.pooled
+    shown = number(found.random, judgement.claim)
+    spread = _size(math.sqrt(found.tau2), judgement.claim)
+    return f"{shown}, τ {spread}, differ p {_p(found.differ)}"
 
 
 def detectable(judgement: Judgement) -> str:
@@ -131,8 +149,7 @@ def p_value(judgement: Judgement) -> str:
     """The p value that decides, starred where it is adjusted; a dash for checks."""
     if judgement.pooled is None:
         return "–"
-    shown = "<.001" if judgement.adjusted < 0.001 else f"{judgement.adjusted:.3f}".lstrip("0")
-    return shown + "*" * judgement.claim.headline
+    return _p(judgement.adjusted) + "*" * judgement.claim.headline
 
 
 def verdict_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
@@ -142,7 +159,7 @@ def verdict_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
             "claim": f"{one.claim.statement} ({one.claim.source})",
             "paper": one.claim.paper,
             "all sources": pooled(one),
-            "matters from": matters(one.claim),
+            "threshold": matters(one.claim),
             "detectable": detectable(one),
             "p": p_value(one),
             "verdict": one.outcome,
@@ -201,8 +218,11 @@ def summary(judgements: Sequence[Judgement], subject: str) -> str:
 
 
 def matters(claim: Claim) -> str:
-    """The smallest effect that matters, or the margin of loss or difference that does."""
+    """The smallest effect that matters, the loss or difference that does, or the bound."""
     rule = claim.rule
+    if rule.of_share and not callable(rule.bound):
+        way = "above" if rule.direction > 0 else "below"
+        return f"{way} {_size(rule.bound + rule.direction * rule.smallest, claim)}"
     return _size(rule.visible, claim) if rule.visible else "–"
 
 

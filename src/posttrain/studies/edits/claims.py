@@ -82,7 +82,7 @@ CLAIMS: tuple[Claim, ...] = (
         LLAMA_3,
         "A model trained without edits scores edited above chosen.",
         "edited > chosen > rejected, by construction",
-        "accuracy on edited > chosen, less one half, edits ignored, tuned, most data",
+        "accuracy on edited > chosen, edits ignored, tuned, most data; by chance one half",
         "edits",
         gain(
             _tuned("metrics", arm=ArmName.IGNORE, metric=PairKind.EDITED_CHOSEN, size=largest_size),

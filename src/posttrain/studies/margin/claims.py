@@ -180,7 +180,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "margin-informs",
         "derived in this book",
-        "What the large margin gains it gains by the strengths, not by its size.",
+        "What the large margin gains under one weak penalty it gains by the strengths, not by its "
+        "size.",
         "not mentioned",
         "accuracy with the large margin minus with the same margins dealt out at random, one "
         "setting for all arms, most data",
@@ -193,7 +194,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "scale-informs",
         "derived in this book",
-        "What the scaled loss gains it gains by the strengths, not by its weights as such.",
+        "What the scaled loss gains under one weak penalty it gains by the strengths, not by its "
+        "weights as such.",
         "not mentioned",
         "accuracy with the scaled loss minus with the same weights dealt out at random, one "
         "setting for all arms, most data",

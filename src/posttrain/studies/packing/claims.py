@@ -110,10 +110,10 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "shuffling-repairs",
         "derived in this book",
-        "Shuffling leaves no preference for a slot.",
+        "Shuffling leaves no mean preference of scores for a slot.",
         "not mentioned",
-        "slot bias in own rows, in units of the typical score difference; holds within a tenth "
-        "on either side",
+        "mean slot bias in own rows, in units of the typical score difference; holds within a "
+        "tenth on either side",
         "packing",
         within(_own("matrix", metric=OrderMetric.SLOT_BIAS), BIAS),
         ours=True,

@@ -147,7 +147,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "two-choose-better",
         OURS,
-        "Two calibrated models, their scores added, choose better than one model of all data.",
+        "By gold, two calibrated models, their scores added, choose better than one of all data.",
         "no number given",
         "share of the way from random to the best combined gold, safety counting twice, sum of "
         "specialists minus the joint model",
@@ -173,7 +173,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "sum-beats-switch",
         OURS,
-        "A sum of calibrated scores chooses better than Llama 2's switch.",
+        "By gold, a sum of calibrated scores chooses better than Llama 2's switch.",
         "no number given",
         "share of the way from random to the best combined gold, sum minus the calibrated switch "
         "at 0.15 without flags",
