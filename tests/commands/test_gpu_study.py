@@ -18,7 +18,7 @@ from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.errors import UserError
 from posttrain.evidence import records
-from posttrain.evidence.judging import judge
+from posttrain.evidence.judging import judge, source_of
 from posttrain.models import embedded
 from posttrain.studies.claims import CLAIMS
 from posttrain.studies.margin import study as margin
@@ -96,15 +96,13 @@ def test_the_gpus_records_are_sources_of_their_own(results):
     studies = ("margin", "packing", "edits", "tradeoff")
     found = records.load_all(ROOT / "book" / "results", *studies)
     found += records.load_all(results, *studies)
-    judged = judge([*CLAIMS.values()], found).values()
-    for study in studies:
-        sources = [
-            source.source
-            for one in judged
-            if one.claim.study == study and one.pooled
-            for source in one.pooled.sources
-        ]
-        assert any(source.endswith("(GPU)") for source in sources), study
+    heard = {
+        source_of(voice.record)
+        for one in judge([*CLAIMS.values()], found).values()
+        for voice in one.voices
+        if voice.record.profile == "gpu"
+    }
+    assert heard == {f"{job.source.split('-')[0]} (GPU)" for job in JOBS if job.study}
 
 
 def test_all_of_it_is_trained_in_full_on_a_gpu_with_several_seeds():
