@@ -510,11 +510,12 @@ def test_a_record_comes_back_from_its_file(which, request, tmp_path):
 def test_every_claim_can_judge_a_record_that_was_saved(record, tmp_path):
     found = records.load(records.save(record, tmp_path))
     claims = [claim for claim in CLAIMS if claim.study == "packing"]
-    assert len(claims) == 6
     before, after = (judge(claims, [one]) for one in (record, found))
     for key, one in before.items():
         assert one.outcome == after[key].outcome
-        assert one.voices[0].shown == pytest.approx(after[key].voices[0].shown, rel=1e-5, abs=1e-9)
+        # Not every run has the arm that a claim is about.
+        for said, again in zip(one.voices, after[key].voices, strict=True):
+            assert said.shown == pytest.approx(again.shown, rel=1e-5, abs=1e-9)
 
 
 def test_human_data_train_the_top_layers_of_smollm2(human_data, monkeypatch):
