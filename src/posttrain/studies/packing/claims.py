@@ -104,6 +104,7 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy in own rows, trained on shuffled causal rows minus on ranked ones",
         "packing",
         gain(row("contrasts", contrast=Contrast.SHUFFLED_RANKED), smallest=MARGIN),
+        applies=holds("contrasts", "contrast", Contrast.SHUFFLED_RANKED),
         check=True,
         ours=True,
     ),
