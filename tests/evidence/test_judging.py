@@ -8,7 +8,7 @@ import pytest
 
 from posttrain.errors import UserError
 from posttrain.evidence.claims import Claim, above, gain, row, within
-from posttrain.evidence.judging import by_subject, judge, source_of
+from posttrain.evidence.judging import judge, source_of
 from posttrain.evidence.records import Record
 
 CLAIM = Claim("helps", "a paper", "It helps.", "+1", "gain", "toys", gain(row("toys"), 0.01))
@@ -119,11 +119,3 @@ def test_without_clusters_no_error_can_be_stated():
 def test_few_clusters_are_less_sure():
     assert outcome(record_of("a", 0.02, 0.008)) == "holds here"
     assert outcome(record_of("a", 0.02, 0.008, clusters=3)) == "cannot tell"
-
-
-def test_judgements_come_by_subject_and_are_adjusted_over_all():
-    records = [record_of("a", 0.02, 0.008)]
-    first, second = (replace(CLAIM, key=key, headline=True) for key in ("one", "two"))
-    found = by_subject({"toys": [first], "more": [second]}, records)
-    assert [[one.claim.key for one in some] for some in found.values()] == [["one"], ["two"]]
-    assert found["toys"][0].adjusted == pytest.approx(2 * found["toys"][0].p)

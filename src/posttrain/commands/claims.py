@@ -1,13 +1,13 @@
 """``posttrain claims``: which claims hold up, and on what rows of which records that rests."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from posttrain.errors import UserError
 from posttrain.evidence import records
-from posttrain.evidence.judging import Judgement, by_subject, judge
+from posttrain.evidence.judging import Judgement, judge
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import (
     detectable,
@@ -29,10 +29,11 @@ def main(arguments: Sequence[str]) -> int:
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UserError(f"unknown claim {known.key!r}; {hint}`posttrain claims` lists all")
     recorded = _load(known.results)
+    judged = judge([*CLAIMS.values()], recorded)
     if known.key is None:
-        _list(recorded)
+        _list(judged)
     else:
-        _show(judge([*CLAIMS.values()], recorded)[known.key], known.results)
+        _show(judged[known.key], known.results)
     return 0
 
 
@@ -58,11 +59,11 @@ def _load(folder: Path) -> list[Record]:
     return ordered(found)
 
 
-def _list(recorded: Sequence[Record]) -> None:
-    for subject, judgements in by_subject(SUBJECTS, recorded).items():
+def _list(judged: Mapping[str, Judgement]) -> None:
+    for subject, claims in SUBJECTS.items():
         print(f"\nAbout {subject}:")
-        for one in judgements:
-            claim = one.claim
+        for claim in claims:
+            one = judged[claim.key]
             print(f"  {claim.key:{max(map(len, CLAIMS))}}  {one.outcome:19}  {claim.statement}")
             if one.pooled:
                 sources = ", ".join(source.source for source in one.pooled.sources)

@@ -174,6 +174,14 @@ def holds(table: str, column: str, *values: object) -> Callable[[Record], bool]:
     return lambda record: set(values) <= set(record.tables[table][column])
 
 
+def shows_gain(row: Row) -> Callable[[Record], bool]:
+    """Whether a quantity is positive in a record; for :attr:`Claim.informs`.
+
+    Where there was no gain at first, say, none can diminish.
+    """
+    return lambda record: row.read(record)[1] > 0
+
+
 def _place() -> tuple[str, int]:
     """Module and line of whoever makes a :class:`Claim`: behind this function and ``__init__``."""
     caller = sys._getframe(2)

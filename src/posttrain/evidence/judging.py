@@ -1,8 +1,9 @@
 """The verdicts on claims: what each source says, and what they say together.
 
-A verdict is about *these* sources. Runs of one source of data are averaged, since they share its
-test groups; a GPU's runs of whole models count as a source of their own. The common effect of the
-sources, weighted by precision, decides (:mod:`.evidence.pooling`), by the rule of the claim:
+A verdict is about *these* sources. Runs of one source of data are averaged and count as one, since
+most share its test groups; a GPU's runs of whole models count as a source of their own. The common
+effect of the sources, weighted by precision, decides (:mod:`.evidence.pooling`), by the rule of the
+claim:
 
 - *holds here*: the one-sided p value lies below .05, after Holm's adjustment over the headline
   claims, and the estimate is at least as large as the smallest effect that matters;
@@ -18,7 +19,7 @@ after others were seen (``late``) are shown and not counted. A *check* follows f
 made, or is the speed of a machine: each record passes or fails.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -156,11 +157,3 @@ def _contradict(judgement: Judgement) -> bool:
         if min(one.p(bound), (-one).p(-bound)) < LEVEL / 2
     }
     return len(sides) == 2
-
-
-def by_subject(
-    subjects: Mapping[str, Sequence[Claim]], records: Sequence[Record]
-) -> dict[str, list[Judgement]]:
-    """Judgements on all claims, in the order of what they are about."""
-    found = judge([claim for claims in subjects.values() for claim in claims], records)
-    return {subject: [found[claim.key] for claim in claims] for subject, claims in subjects.items()}

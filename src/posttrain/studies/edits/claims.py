@@ -7,7 +7,16 @@ import pandas as pd
 
 from posttrain.data.preferences import PairKind
 from posttrain.evidence import claims
-from posttrain.evidence.claims import Claim, Interval, gain, holds, no_worse, row, within
+from posttrain.evidence.claims import (
+    Claim,
+    Interval,
+    gain,
+    holds,
+    no_worse,
+    row,
+    shows_gain,
+    within,
+)
 from posttrain.evidence.records import Record
 from posttrain.studies.common.keys import Tuning
 from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName, Contrast
@@ -54,11 +63,6 @@ _gains = partial(_tuned, "gains", arm=ArmName.ALL, size=largest_size)
 _contrasts = partial(_tuned, "contrasts", size=largest_size)
 FALL = -_tuned("trends", arm=ArmName.ALL)
 START = _gains(size=smallest_size)
-
-
-def _gains_at_first(record: Record) -> bool:
-    """Whether the smallest size shows a gain; where it shows none, nothing can diminish."""
-    return START.read(record)[1] > 0
 
 
 def _has_trend(record: Record) -> bool:
@@ -124,7 +128,7 @@ CLAIMS: tuple[Claim, ...] = (
         "all sizes have as many edits a group and the smallest shows a gain",
         "edits",
         gain(FALL, smallest=ONE_POINT / 2),
-        informs=_gains_at_first,
+        informs=shows_gain(START),
         ours=True,
         applies=_has_trend,
         late=_late,

@@ -6,7 +6,7 @@ import pandas as pd
 
 from posttrain.evaluation.metrics import Metric
 from posttrain.evidence import claims
-from posttrain.evidence.claims import Claim, Interval, gain, no_worse, row
+from posttrain.evidence.claims import Claim, Interval, gain, no_worse, row, shows_gain
 from posttrain.evidence.records import Record
 from posttrain.studies.common.keys import Tuning
 from posttrain.studies.margin.keys import Control, Loss, Step
@@ -50,11 +50,6 @@ _controls = partial(
 def _has_controls(record: Record) -> bool:
     """Whether a record has controls; those made before November 2026 have none."""
     return "controls" in record.tables
-
-
-def _gains_at_first(record: Record) -> bool:
-    """Whether the smallest size shows a gain; where it shows none, nothing can diminish."""
-    return START.read(record)[1] > 0
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -119,7 +114,7 @@ CLAIMS: tuple[Claim, ...] = (
         gain(FALL, smallest=LARGE_MARGIN / 2),
         # A trend takes two sizes.
         applies=lambda record: smallest_size(record) < largest_size(record),
-        informs=_gains_at_first,
+        informs=shows_gain(START),
     ),
     Claim(
         "harmless-to-drop",
