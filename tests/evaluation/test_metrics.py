@@ -88,6 +88,9 @@ def test_metrics_are_those_of_sklearn_and_scipy(drawn):
     scores = np.concatenate([winners, losers])
     sarle = (stats.skew(scores) ** 2 + 1) / stats.kurtosis(scores, fisher=False)
     assert found["bimodality"] == pytest.approx(sarle, abs=1e-12)
+    either = np.concatenate([difference, -difference])
+    split = 1 / stats.kurtosis(either, fisher=False)
+    assert found["split of differences"] == pytest.approx(split, abs=1e-12)
 
 
 @given(SCORES)

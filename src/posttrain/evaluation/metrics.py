@@ -31,6 +31,7 @@ class Metric(Key):
     TIES = "ties"
     SPREAD = "spread"
     BIMODALITY = "bimodality"
+    SPLIT = "split of differences"
 
 
 STRATA = ("all", "1", "2", "3", "4")
@@ -46,6 +47,7 @@ SUMS = Columns(
     bin_confidence=BINS,
     bin_correct=BINS,
     difference_squared=None,
+    difference_fourth=None,
     # Of the scores of winners and losers, to the power of 1 to 4.
     powers=4,
 )
@@ -87,6 +89,7 @@ def sufficient_statistics(
         bin_confidence=in_bin * confidence[..., None],
         bin_correct=in_bin * correct[..., None],
         difference_squared=difference**2,
+        difference_fourth=difference**4,
         powers=np.stack([winners**power + losers**power for power in (1, 2, 3, 4)], axis=-1),
     )
     # Sparse, because a dense table of pairs by groups outgrows memory at some ten thousand.
@@ -109,6 +112,8 @@ def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
     - ``spread``: root mean square of Δ.
     - ``bimodality``: Sarle's coefficient of the scores, (skewness² + 1) / kurtosis: ⅓ for a normal
       distribution, 5/9 for a uniform one, 1 for two spikes.
+    - ``split of differences``: the same of Δ with either response first, 1 / kurtosis. What sets
+      prompts apart is not in it.
 
     >>> winners, losers = np.array([2.0, 0.5]), np.array([0.0, 1.0])
     >>> strengths, groups = np.array([4, 1]), np.array([0, 1])
@@ -137,6 +142,7 @@ def metrics(sums: np.ndarray) -> dict[str, np.ndarray]:
             Metric.TIES: of.ties / total,
             Metric.SPREAD: np.sqrt(of.difference_squared / total),
             Metric.BIMODALITY: (skew**2 + 1) / kurtosis,
+            Metric.SPLIT: of.difference_squared**2 / (total * of.difference_fourth),
         }
 
 

@@ -13,6 +13,7 @@ SIZES = (300, 1000)
 BY_KEY = {claim.key: claim for claim in CLAIMS}
 METRICS = (
     "accuracy", "accuracy 1", "accuracy 4", "log-likelihood", "calibration error", "bimodality",
+    "split of differences",
 )  # fmt: skip
 
 #: Where each claim looks (at the largest size), with which sign, and what it asks for.
@@ -22,6 +23,7 @@ CELLS = {
     "small-margin-helps": ("gains", "small", "accuracy", "tuned", 1, (0, 0.005)),
     "gains-where-decided": ("steps", "large", "gain 4 - 1", "tuned", 1, (0, 0.018)),
     "bimodal": ("gains", "large", "bimodality", "tuned", 1, (0, 0.02)),
+    "splits-differences": ("gains", "large", "split of differences", "tuned", 1, (0, 0.02)),
     "margin-diminishing": ("trends", "large", "accuracy", "tuned", -1, (0, 0.002)),
     "harmless-to-drop": ("gains", "large", "accuracy", "tuned", -1, (-0.005, 0)),
     "costs-likelihood": ("gains", "large", "log-likelihood", "tuned", -1, (0, 0.005)),
@@ -79,11 +81,13 @@ def test_what_the_book_adds_and_what_is_no_share_are_marked():
         "filter-replaces-margin",
         "margin-informs",
         "scale-informs",
+        "splits-differences",
         "harmless-to-drop",
         "costs-likelihood",
     }
     assert {key: claim.unit for key, claim in BY_KEY.items()} == dict.fromkeys(BY_KEY, "points") | {
         "bimodal": "plain",
+        "splits-differences": "plain",
         "costs-likelihood": "plain",
     }
 
@@ -112,6 +116,13 @@ def test_records_without_controls_say_nothing_about_them():
     old = replace(record, tables={"metrics": record.tables["metrics"]})
     for key in ("filter-replaces-margin", "margin-informs", "scale-informs"):
         assert BY_KEY[key].judged_by([old, record]) == [record]
+
+
+def test_records_without_the_split_of_differences_say_nothing_about_it():
+    record = synthetic((0.2, 0.1, 0.4))
+    gains = record.tables["gains"]
+    old = record.tables | {"gains": gains[gains["metric"] != "split of differences"]}
+    assert BY_KEY["splits-differences"].judged_by([replace(record, tables=old)]) == []
 
 
 def test_one_size_has_no_trend():

@@ -214,13 +214,13 @@ def test_gains_and_filter_effects_are_differences_of_metrics(tables):
 def test_interactions_and_controls_are_differences_of_metrics(tables):
     gains = tables["gains"].set_index(KEYS)["estimate"]
     interactions = tables["interactions"].set_index(["loss", *KEYS[2:]])["estimate"]
-    assert len(interactions) == 3 * 2 * 3 * 10
+    assert len(interactions) == 3 * 2 * 3 * 11
     for (loss, *rest), taken in interactions.items():
         expected = gains[(loss, False, *rest)] - gains[(loss, True, *rest)]
         assert taken == pytest.approx(expected, abs=1e-12)
     measured = tables["metrics"].set_index(KEYS)["estimate"]
     controls = tables["controls"].set_index(["control", *KEYS[2:]])["estimate"]
-    assert len(controls) == 3 * 2 * 3 * 10
+    assert len(controls) == 3 * 2 * 3 * 11
     for name, loss, control in (
         ("large - constant", "large", "constant"),
         ("large - permuted", "large", "large, permuted"),

@@ -105,6 +105,20 @@ CLAIMS: tuple[Claim, ...] = (
         unit="plain",
     ),
     Claim(
+        "splits-differences",
+        "derived in this book",
+        "A margin moves the differences of scores away from zero, and so splits them in two.",
+        "shown as a figure, of scores",
+        "Sarle's bimodality of the differences, with either response first, large margin minus "
+        "none, each tuned",
+        "margin",
+        gain(_gains(loss=Loss.LARGE, metric=Metric.SPLIT), smallest=0.02),
+        ours=True,
+        unit="plain",
+        # Records made before November 27 of 2026 do not have it.
+        applies=lambda record: Metric.SPLIT in set(record.tables["gains"]["metric"]),
+    ),
+    Claim(
         "margin-diminishing",
         "Llama 3, section 4.1.2",
         "The margin's improvement diminishes as data grows.",

@@ -104,13 +104,19 @@ def strength_table(record: Record) -> pd.DataFrame:
 def score_table(record: Record) -> pd.DataFrame:
     """What each loss does to scores at the largest size, tuned: metrics that are no accuracies."""
     size = largest_size(record)
-    columns = (
-        Metric.LOG_LIKELIHOOD,
-        Metric.CALIBRATION_ERROR,
-        Metric.SPREAD,
-        Metric.BIMODALITY,
-        Metric.TIES,
-    )
+    known = set(record.tables["metrics"]["metric"])
+    columns = [
+        metric
+        for metric in (
+            Metric.LOG_LIKELIHOOD,
+            Metric.CALIBRATION_ERROR,
+            Metric.SPREAD,
+            Metric.BIMODALITY,
+            Metric.SPLIT,
+            Metric.TIES,
+        )
+        if metric in known
+    ]
     rows = [
         [
             with_interval(
