@@ -197,14 +197,14 @@ def test_metrics_are_those_of_the_pairs(outcome, tables, tuning, arm, size):
 
 def test_gains_and_filter_effects_are_differences_of_metrics(tables):
     measured = tables["metrics"].set_index(KEYS)["estimate"]
-    assert len(measured) == 11 * 2 * 3 * 10
+    assert len(measured) == 11 * 2 * 3 * 11
     gains = tables["gains"].set_index(KEYS)["estimate"]
-    assert len(gains) == 9 * 2 * 3 * 10
+    assert len(gains) == 9 * 2 * 3 * 11
     for (loss, filtered, *rest), gain in gains.items():
         expected = measured[(loss, filtered, *rest)] - measured[("none", filtered, *rest)]
         assert gain == pytest.approx(expected, abs=1e-12)
     filters = tables["filter"].set_index(KEYS)["estimate"]
-    assert len(filters) == 4 * 2 * 3 * 10
+    assert len(filters) == 4 * 2 * 3 * 11
     for (loss, filtered, *rest), effect in filters.items():
         assert filtered
         expected = measured[(loss, True, *rest)] - measured[(loss, False, *rest)]
