@@ -5,7 +5,7 @@ from posttrain.studies.edits import examples
 from posttrain.studies.edits import study as edits
 from posttrain.studies.margin import study as margin
 from posttrain.studies.merging import study as merging
-from posttrain.studies.packing import rows
+from posttrain.studies.packing import growth, rows
 from posttrain.studies.packing import study as packing
 from posttrain.studies.preference_data import study as preference_data
 from posttrain.studies.tradeoff import study as tradeoff
@@ -14,7 +14,7 @@ from posttrain.studies.training_run import study as training_run
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
-        preference_data, margin, rows, packing, merging, edits, examples, tradeoff,
+        preference_data, margin, rows, packing, growth, merging, edits, examples, tradeoff,
         training_run,
     )
 }  # fmt: skip
