@@ -20,7 +20,7 @@ Expected, before the controls (:data:`.margin.outcome.CONTROLS`) were run:
 
 Expected before the simulator was drawn anew (``data_seed`` 2; float64, four learning rates):
 
-1. Tuned, neither margin nor the scaled loss gains or loses 0.4 points at 4,000 pairs.
+1. Tuned, neither margin nor the scaled loss gains or loses 0.4 points at 3,000 pairs.
 2. With one learning rate for all, strengths add 0.2 points or more to the scaled loss, and nothing
    that could be told to the margin: that rate is no weak penalty.
 3. The large margin makes the differences of scores more bimodal, by 0.02 at least: it asks for
