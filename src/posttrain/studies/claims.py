@@ -11,6 +11,7 @@ from posttrain.evidence.judging import Judgement, judge
 from posttrain.studies.edits import claims as edits
 from posttrain.studies.margin import claims as margin
 from posttrain.studies.packing import claims as packing
+from posttrain.studies.recipe import claims as recipe
 from posttrain.studies.tradeoff import claims as tradeoff
 from posttrain.studies.training_run import claims as training_run
 
@@ -20,6 +21,7 @@ SUBJECTS: dict[str, tuple[Claim, ...]] = {
     "packing": packing.CLAIMS,
     "edited responses": edits.CLAIMS,
     "helpfulness and safety": tradeoff.CLAIMS,
+    "smaller choices": recipe.CLAIMS,
     "training in full": training_run.CLAIMS,
 }
 

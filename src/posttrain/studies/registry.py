@@ -8,6 +8,7 @@ from posttrain.studies.merging import study as merging
 from posttrain.studies.packing import growth, rows
 from posttrain.studies.packing import study as packing
 from posttrain.studies.preference_data import study as preference_data
+from posttrain.studies.recipe import study as recipe
 from posttrain.studies.tradeoff import study as tradeoff
 from posttrain.studies.training_run import study as training_run
 
@@ -15,6 +16,7 @@ STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
         preference_data, margin, rows, packing, growth, merging, edits, examples, tradeoff,
+        recipe,
         training_run,
     )
 }  # fmt: skip

@@ -72,6 +72,7 @@ def train(
     loss_type: LossType = "pairs",
     learning_rate: float,
     seed: int,
+    head_seed: int | None = None,
     steps: int | None = None,
     epochs: int | None = None,
     auxiliary_weight: float = 0.0,
@@ -80,9 +81,9 @@ def train(
 ) -> tuple[PreTrainedModel, int]:
     """Train a reward model: AdamW, five steps of warm-up to the learning rate, cosine to zero.
 
-    ``seed`` decides the score head, the order of groups and that of responses; ``epochs`` or
-    ``steps`` of the optimiser take the place of the recipe's epochs, and ``pairs_per_step`` that of
-    its groups. For ``loss_type`` and ``auxiliary_weight`` see
+    ``seed`` decides the order of groups, that of responses, and unless ``head_seed`` does, the
+    score head; ``epochs`` or ``steps`` of the optimiser take the place of the recipe's epochs, and
+    ``pairs_per_step`` that of its groups. For ``loss_type`` and ``auxiliary_weight`` see
     :class:`.training.config.RankingConfig`, for ``merging`` :func:`.collator.training_set`.
 
     Returns:
@@ -96,7 +97,7 @@ def train(
         # Trainer would take the CPU instead, for days.
         raise UserError("gpu is set, but torch finds no GPU; leave it out to train on the CPU")
     started = time.monotonic()
-    model, tokenizer = reward_model.load(checkpoint, seed=seed)
+    model, tokenizer = reward_model.load(checkpoint, seed=seed if head_seed is None else head_seed)
     compute_in_double(model)
     pad_token_id = tokenizer.pad_token_id
     assert isinstance(pad_token_id, int)
