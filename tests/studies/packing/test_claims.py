@@ -24,6 +24,7 @@ CELLS = {
     "counted-no-loss": (
         ("differences", "running positions", "running positions", "accuracy"), 1, "above -0.01",
     ),
+    "gap-closes": (("trends", "causal", "accuracy"), 1, "above 0, by 0.005 or more"),
     "efficient": (("speed", "triples", "causal", "speed-up over separate rows"), 1, "above 1"),
     "exact-is-separate": (
         ("equality", "exact row"), 1, "less than a bound that depends on the record away from 0",
@@ -45,6 +46,7 @@ KEYS = {
     "equality": ["way"],
     "speed": ["workload", "method", "metric"],
     "gains": ["passes", "metric"],
+    "trends": ["trained", "metric"],
 }
 
 
@@ -57,6 +59,7 @@ def synthetic(everywhere, *, cell=None, planted=None):
         "equality": ((name,) for name in WAYS),
         "speed": itertools.product(("pairs", "triples", "triples@256"), Way, QUANTITIES),
         "gains": itertools.product((1, 3), METRICS),
+        "trends": itertools.product(ARMS, METRICS),
     }
     tables = {
         name: pd.DataFrame(
@@ -67,7 +70,7 @@ def synthetic(everywhere, *, cell=None, planted=None):
     }
     # Equality is measured without an interval.
     tables["equality"] = tables["equality"].rename(columns={"estimate": "scores"})
-    study = {"speed": "throughput", "equality": "rows", "gains": "merging"}.get(
+    study = {"speed": "throughput", "equality": "rows", "gains": "merging", "trends": "growth"}.get(
         cell[0] if cell else "", "packing"
     )
     return Record(study, "toy", "quick", {}, {}, tables)
@@ -81,6 +84,7 @@ def test_every_claim_is_tested_here():
 def test_every_claim_is_judged_by_records_of_its_study():
     studies = {key: claim.study for key, claim in BY_KEY.items()}
     assert studies == dict.fromkeys(BY_KEY, "packing") | {
+        "gap-closes": "growth",
         "efficient": "throughput",
         "exact-is-separate": "rows",
         "exact-reaches-ideal": "throughput",
