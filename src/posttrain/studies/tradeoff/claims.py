@@ -14,6 +14,7 @@ from posttrain.studies.tradeoff.keys import (
     MAIN_EXCHANGE,
     RECOVERED,
     ArmName,
+    Chosen,
     Contrast,
     DomainName,
     Kind,
@@ -23,6 +24,8 @@ from posttrain.studies.tradeoff.keys import (
 #: Llama 2's own effects (Tables 8 and 29): what the right model gains on safety and on helpfulness,
 #: and what the auxiliary loss gains.
 ON_SAFETY, ON_HELPFULNESS, FROM_AUXILIARY = 0.017, 0.070, 0.008
+#: What the auxiliary loss adds to the recall of unsafe responses (Table 29): 73.0 to 90.4 %.
+TO_RECALL = 0.174
 ONE_POINT, FIVE_POINTS = 0.01, 0.05
 #: The share of the way to the best possible choices that the recommended rule is to cover.
 ENOUGH = 0.9
@@ -47,6 +50,27 @@ def _errs(record: Record) -> bool:
 #: choosing: in the share of the way to the best possible choice, and in errors.
 _recovers = partial(row, "advantages", metric=RECOVERED)
 _errors = partial(row, "advantages", metric=ERRORS)
+
+
+def _chosen_unseen(record: Record) -> bool:
+    """Whether gold is known, and of goals that no model was trained on."""
+    return has_gold(record) and bool(record.settings.get("held_out_goals"))
+
+
+def _against_one(system: str) -> Row:
+    """Errors of two models by the rule best on other prompts, minus those of the best model."""
+    return row(
+        "against one",
+        team=Team.SPECIALISTS,
+        system=system,
+        **{"one model": Chosen.ARM},
+        metric=ERRORS,
+    )
+
+
+def _seen(record: Record) -> bool:
+    """Whether the errors of both, by other rules, had been seen when the claim was written."""
+    return _errs(record)
 
 
 def _over_switch(measure: Callable[..., Row]) -> Row:
@@ -97,6 +121,18 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         effect=FROM_AUXILIARY,
         applies=holds("metrics", "arm", ArmName.AUXILIARY),
+    ),
+    Claim(
+        "auxiliary-loss-finds",
+        "Llama 2, Table 29",
+        "The auxiliary loss lets a threshold of one half find more unsafe responses.",
+        "90.4 against 73.0 %",
+        "share of unsafe candidates whose σ(score) is below one half, not calibrated, safety mix "
+        "with the auxiliary loss minus without",
+        "tradeoff",
+        gain(row("auxiliary", scores="raw", threshold=0.5, metric="recall"), smallest=FIVE_POINTS),
+        effect=TO_RECALL,
+        applies=lambda record: len(record.tables.get("auxiliary", ())) > 0,
     ),
     Claim(
         "one-ranks-as-well",
@@ -154,7 +190,7 @@ CLAIMS: tuple[Claim, ...] = (
         "tradeoff",
         gain(_recovers(team=Team.SINGLE, system=ArmName.JOINT), smallest=ONE_POINT),
         ours=True,
-        applies=lambda record: has_gold(record) and _has_joint(record),
+        applies=lambda record: _chosen_unseen(record) and _has_joint(record),
         headline=True,
     ),
     Claim(
@@ -171,6 +207,31 @@ CLAIMS: tuple[Claim, ...] = (
         headline=True,
     ),
     Claim(
+        "best-rule-errs-less",
+        OURS,
+        "Two models by the best rule err less often than the best single model.",
+        "no number given",
+        "answers to unsafe and refusals of harmless requests, mean of both; rule and model chosen "
+        "on other prompts; the model minus the rule, without flags",
+        "tradeoff",
+        gain(-_against_one(Chosen.RULE), smallest=ONE_POINT),
+        ours=True,
+        applies=lambda record: "against one" in record.tables,
+        late=_seen,
+    ),
+    Claim(
+        "flags-help-two",
+        OURS,
+        "Told which prompts are unsafe, two models err less often than the best single model.",
+        "no number given",
+        "the same, the rule with unsafe prompts flagged",
+        "tradeoff",
+        gain(-_against_one(Chosen.FLAGGED), smallest=ONE_POINT),
+        ours=True,
+        applies=lambda record: "against one" in record.tables,
+        late=_seen,
+    ),
+    Claim(
         "sum-beats-switch",
         OURS,
         "By gold, a sum of calibrated scores chooses better than Llama 2's switch.",
@@ -180,7 +241,7 @@ CLAIMS: tuple[Claim, ...] = (
         "tradeoff",
         gain(_over_switch(_recovers), smallest=ONE_POINT),
         ours=True,
-        applies=has_gold,
+        applies=_chosen_unseen,
         headline=True,
     ),
     Claim(
@@ -214,6 +275,6 @@ CLAIMS: tuple[Claim, ...] = (
             ENOUGH,
         ),
         ours=True,
-        applies=has_gold,
+        applies=_chosen_unseen,
     ),
 )

@@ -20,7 +20,12 @@ from transformers import AutoTokenizer
 from posttrain.data.preferences import Message, RankedGroup, fingerprint
 from posttrain.data.sources import human
 from posttrain.data.sources.simulator.annotators import draw_candidates, simulate
-from posttrain.data.sources.simulator.tasks import Domain
+from posttrain.data.sources.simulator.tasks import (
+    LOOKALIKE_GOALS,
+    UNSAFE_GOALS,
+    Domain,
+    goal_of,
+)
 from posttrain.errors import UserError
 from posttrain.rows.tokenization import Limits, TokenizedGroup, tokenize_groups, tokenize_responses
 from posttrain.studies.common.groups import without_edit
@@ -101,6 +106,7 @@ def simulated_data(
     *,
     groups: int,
     sensitive: Sequence[float],
+    held_out_goals: Sequence[str],
     prompts: int,
     responses: int,
     candidates_sensitive: float,
@@ -109,13 +115,18 @@ def simulated_data(
     """Draw a world: ``groups`` of each domain, and ``prompts`` with ``responses`` to choose from.
 
     Groups whose last turn is that of a prompt with candidates are left out and counted, so that
-    nothing that is chosen from has been trained on. ``sensitive`` is the share of prompts that are,
-    or look, unsafe, in each domain's groups (see :func:`.tasks.draw_task`),
-    ``candidates_sensitive`` that among the prompts to choose for.
+    nothing that is chosen from has been trained on. So are those that ask for ``held_out_goals``;
+    where there are such, all sensitive prompts with candidates ask for one of them. ``sensitive``
+    is the share of prompts that are, or look, unsafe, in each domain's groups (see
+    :func:`.tasks.draw_task`), ``candidates_sensitive`` that among the prompts to choose for.
     """
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     drawn_candidates = draw_candidates(
-        prompts, responses, seed=3 * seed + 2, sensitive=candidates_sensitive
+        prompts,
+        responses,
+        seed=3 * seed + 2,
+        sensitive=candidates_sensitive,
+        goals=held_out_goals or UNSAFE_GOALS + LOOKALIKE_GOALS,
     )
     held_out = {options.task.prompt[-1].content for options in drawn_candidates}
     ranked: list[RankedGroup] = []
@@ -126,6 +137,7 @@ def simulated_data(
             group
             for group in simulate(groups, seed=3 * seed + number, domain=domain, sensitive=share)
             if group.ranked.prompt[-1].content not in held_out
+            and goal_of(group.ranked.prompt[-1].content) not in held_out_goals
         ]
         ranked += [replace(group.ranked, id=f"{domain}-{group.ranked.id}") for group in drawn]
         harmless += [tuple(value == 0 for value in group.gold("safety")) for group in drawn]
@@ -170,7 +182,8 @@ def simulated_data(
         candidates,
         {
             "groups": len(usable),
-            "groups with prompts of candidates, left out": len(DOMAINS) * groups - len(ranked),
+            "groups with prompts or goals of candidates, left out": len(DOMAINS) * groups
+            - len(ranked),
             "fingerprint": fingerprint(usable),
             "tokenisation": tokenized.counts,
         },

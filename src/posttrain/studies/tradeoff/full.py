@@ -16,6 +16,7 @@ from joblib import Parallel, delayed
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.sources.simulator.annotators import SIMULATOR
+from posttrain.data.sources.simulator.tasks import LOOKALIKE_GOALS, UNSAFE_GOALS
 from posttrain.data.splits import split
 from posttrain.errors import UserError
 from posttrain.evaluation import calibration
@@ -33,7 +34,7 @@ from posttrain.studies.tradeoff.data import (
 from posttrain.studies.tradeoff.keys import DomainName
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
-    TEAM_DOMAINS,
+    CALIBRATED,
     ArmOutcome,
     Outcome,
     TestPairs,
@@ -56,7 +57,12 @@ class FullSettings(RateSettings, Recipe, TradeoffSettings):
         [0.2, 0.8],
         "Share of prompts that are or look unsafe, among groups of helpfulness and of safety.",
     )
-    prompts: int = setting(600, "Prompts with candidates to choose from.")
+    held_out_goals: list[str] = setting(
+        ["poison a well", "clean a well"],
+        "Goals that no model is trained on; prompts with candidates that are or look unsafe ask "
+        "for these. None: all goals, though not the same prompts.",
+    )
+    prompts: int = setting(360, "Prompts with candidates to choose from.")
     responses: int = setting(8, "Candidates of each.")
     candidates_sensitive: float = setting(0.5, "Share of those prompts that are or look unsafe.")
     test_size: int = setting(1500, "Test pairs of each source, at most.")
@@ -73,6 +79,13 @@ class FullSettings(RateSettings, Recipe, TradeoffSettings):
         at_least_one(
             self, "groups", "prompts", "test_size", "calibration_size", "tuning_seeds", "processes"
         )
+        known = UNSAFE_GOALS, LOOKALIKE_GOALS
+        held = [sum(goal in kind for goal in self.held_out_goals) for kind in known]
+        if sum(held) != len(self.held_out_goals) or (any(held) and not all(held)):
+            raise UserError(
+                f"held_out_goals needs one or more of {', '.join(UNSAFE_GOALS)} and one or more of "
+                f"{', '.join(LOOKALIKE_GOALS)}, or nothing; not {self.held_out_goals}"
+            )
         if len(self.sensitive) != len(DOMAINS):
             raise UserError(
                 f"sensitive needs a share for each of {', '.join(DOMAINS)}, not {self.sensitive}"
@@ -99,6 +112,7 @@ def data_for(source: str, checkpoint: Path, settings: FullSettings) -> TradeoffD
             checkpoint,
             groups=settings.groups,
             sensitive=settings.sensitive,
+            held_out_goals=settings.held_out_goals,
             prompts=settings.prompts,
             responses=settings.responses,
             candidates_sensitive=settings.candidates_sensitive,
@@ -235,7 +249,7 @@ def tune(experiment: Experiment, arm: str) -> list[tuple[float, float]]:
 def train_arm(experiment: Experiment, arm: str) -> tuple[ArmOutcome, list[tuple[float, float]]]:
     """Tune, train and test one arm: its results, and what :func:`tune` gives."""
     settings, world = experiment.settings, experiment.world
-    domain = TEAM_DOMAINS.get(arm)
+    domain = CALIBRATED.get(arm)
     calibrating = experiment.calibration[domain] if domain else np.array([], dtype=int)
     ranked = [world.tokens[i] for i in (*experiment.test, *calibrating)]
     pairs = 2 * len(experiment.test)

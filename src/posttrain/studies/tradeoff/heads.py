@@ -25,7 +25,7 @@ from posttrain.studies.common.settings import FrozenSettings
 from posttrain.studies.tradeoff.data import DOMAINS, TradeoffData, account_of
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
-    TEAM_DOMAINS,
+    CALIBRATED,
     TUNINGS,
     ArmOutcome,
     Outcome,
@@ -127,8 +127,8 @@ def run(checkpoint: Path, world: TradeoffData, settings: HeadSettings) -> Outcom
                 scored = (world_features.groups[test] / scale) @ heads.T
                 pairs[arm][:, seed, test] = scored.movedim(-1, 0).numpy()
                 candidates[arm].append(((world_features.candidates / scale) @ heads[0]).numpy())
-                if arm in TEAM_DOMAINS:
-                    own = test[domains[test] == TEAM_DOMAINS[arm]]
+                if arm in CALIBRATED:
+                    own = test[domains[test] == CALIBRATED[arm]]
                     calibrations[arm].append(calibration.fit(*pairs[arm][0, seed, own].T))
     tested = TestPairs.from_data(world, everything)
     return Outcome(

@@ -34,6 +34,7 @@ class Contrast(Key):
     """Paired differences of accuracy between two arms."""
 
     MIXES = "safety mix - helpfulness mix"
+    OPEN_MIXES = "safety mix - helpfulness mix with a quarter of safety"
     SPECIALISTS = "safety only - helpfulness only"
     SAFETY_MIX = "safety mix - safety only"
     HELPFULNESS_MIX = "helpfulness mix - helpfulness only"
@@ -55,8 +56,17 @@ class Team(Key):
 
     SPECIALISTS = "specialists"
     MIXES = "Llama 2's mixes"
+    OPEN_MIXES = "Llama 2's mixes, 25 %"
     SINGLE = "one model"
     NOBODY = "nobody"
+
+
+class Chosen(Key):
+    """What chooses best on other prompts, of several ways of choosing."""
+
+    RULE = "best rule on other prompts"
+    FLAGGED = "best rule on other prompts, unsafe prompts flagged"
+    ARM = "best model on other prompts"
 
 
 #: How many units of helpfulness a unit of safety is worth, where both golds become one.

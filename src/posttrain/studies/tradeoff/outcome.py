@@ -59,14 +59,20 @@ SPECIALISTS = {DomainName.HELPFULNESS: ArmName.HELPFUL, DomainName.SAFETY: ArmNa
 TEAMS = {
     Team.SPECIALISTS: (ArmName.HELPFUL, ArmName.SAFE),
     Team.MIXES: (ArmName.HELPFULNESS_MIX, ArmName.SAFETY_MIX),
+    # The other reading of Llama 2's mix for helpfulness: half of what is not its own data is from
+    # open-source sets, which are of helpfulness too.
+    Team.OPEN_MIXES: (ArmName.QUARTER, ArmName.SAFETY_MIX),
 }
 #: What each of their members judges, and is calibrated on.
 TEAM_DOMAINS: dict[str, str] = {
     arm: domain for team in TEAMS.values() for arm, domain in zip(team, DOMAINS, strict=True)
 }
+#: Arms that are calibrated, and on which domain: these and the one with the auxiliary loss.
+CALIBRATED = TEAM_DOMAINS | {ArmName.AUXILIARY: DomainName.SAFETY}
 #: Paired differences of accuracy between two arms.
 CONTRASTS = {
     Contrast.MIXES: (ArmName.SAFETY_MIX, ArmName.HELPFULNESS_MIX),
+    Contrast.OPEN_MIXES: (ArmName.SAFETY_MIX, ArmName.QUARTER),
     Contrast.SPECIALISTS: (ArmName.SAFE, ArmName.HELPFUL),
     Contrast.SAFETY_MIX: (ArmName.SAFETY_MIX, ArmName.SAFE),
     Contrast.HELPFULNESS_MIX: (ArmName.HELPFULNESS_MIX, ArmName.HELPFUL),
@@ -159,7 +165,8 @@ class ArmOutcome:
     #: Of chosen and rejected of the held-out pairs, ``[tunings, seeds, pairs, 2]``.
     pairs: np.ndarray
     candidates: np.ndarray  #: By each model, tuned, ``[models, responses]``.
-    calibrations: list[Calibration]  #: Of each model of an arm that is in a team; otherwise none.
+    #: Of each model of an arm in :data:`CALIBRATED`; otherwise none.
+    calibrations: list[Calibration]
 
 
 @dataclass(frozen=True)

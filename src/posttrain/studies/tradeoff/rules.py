@@ -1,11 +1,12 @@
 """Choosing the best of several responses by one model or by two, and what comes of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from posttrain.evaluation.bootstrap import Resamples
 from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
@@ -15,13 +16,20 @@ from posttrain.studies.tradeoff.keys import (
     ERRORS,
     EXCHANGE,
     MAIN_EXCHANGE,
+    RECOVERED,
     ArmName,
+    Chosen,
+    DomainName,
     Kind,
     Team,
 )
-from posttrain.studies.tradeoff.outcome import TEAMS, ArmOutcome, Outcome
+from posttrain.studies.tradeoff.outcome import CALIBRATED, TEAMS, ArmOutcome, Outcome
 
 RANDOM, BEST = "random", "best possible"
+#: Folds of prompts: which way of choosing is best is found on all others.
+FOLDS = 5
+FLAGGED = ", unsafe prompts flagged"
+UNCALIBRATED = "switch, not calibrated"
 
 
 @dataclass(frozen=True)
@@ -68,13 +76,13 @@ def systems(
                     _best(rule.combine(helpfulness, safety), prompt_of),
                 )
                 yield (
-                    System(team, f"{kind}, unsafe prompts flagged", threshold),
+                    System(team, f"{kind}{FLAGGED}", threshold),
                     _best(rule.combine(helpfulness, safety, flagged), prompt_of),
                 )
         raw = (outcome.arms[name].candidates for name in members)
         rule = Rule(RuleKind.SWITCH, threshold=THRESHOLD)
         yield (
-            System(team, "switch, not calibrated", THRESHOLD),
+            System(team, UNCALIBRATED, THRESHOLD),
             _best(rule.combine(*raw), prompt_of),
         )
 
@@ -148,6 +156,42 @@ class SelectionMetrics:
         return values
 
 
+def best_elsewhere(
+    sums: Mapping[System, np.ndarray], chosen: SelectionMetrics, kinds: np.ndarray
+) -> dict[System, np.ndarray]:
+    """What comes of the way of choosing that does best on other prompts: its sums by prompt.
+
+    Prompts are dealt to :data:`FOLDS` folds, by kind; in each, that way of a family chooses which
+    does best on all the others: by recovered gold where that is known, else by fewest errors.
+    Families are each team's rules, the same with unsafe prompts flagged, and single models.
+    """
+    random = np.random.default_rng(0)
+    fold = np.empty(len(kinds), dtype=int)
+    for kind in np.unique(kinds):
+        places = random.permutation(np.flatnonzero(kinds == kind))
+        fold[places] = np.arange(len(places)) % FOLDS
+    families: dict[System, list[System]] = {}
+    for system in sums:
+        if system.team == Team.SINGLE:
+            families.setdefault(System(system.team, Chosen.ARM), []).append(system)
+        elif system.team != Team.NOBODY and system.name != UNCALIBRATED:
+            flagged = system.name.endswith(FLAGGED)
+            name = Chosen.FLAGGED if flagged else Chosen.RULE
+            families.setdefault(System(system.team, name), []).append(system)
+    found = {}
+    for best, members in families.items():
+        result = np.empty_like(sums[members[0]])
+        for f in range(FOLDS):
+            elsewhere = [
+                chosen.metrics(sums[member][:, fold != f].sum(axis=(0, 1))) for member in members
+            ]
+            worth = [m[RECOVERED] if chosen.gold else -m[ERRORS] for m in elsewhere]
+            here = fold == f
+            result[:, here] = sums[members[int(np.argmax(worth))]][:, here]
+        found[best] = result
+    return found
+
+
 def choice_tables(
     outcome: Outcome, *, weights: Sequence[float], thresholds: Sequence[float], resamples: int
 ) -> dict[str, pd.DataFrame]:
@@ -157,15 +201,23 @@ def choice_tables(
         - ``choices``: by team, system, parameter and metric (see :meth:`SelectionMetrics.metrics`).
         - ``advantages``: the sum of calibrated specialists, safety weighing
           :data:`MAIN_EXCHANGE`, minus every other system, paired.
+        - ``against one``: the way of choosing that is best on other prompts
+          (:func:`best_elsewhere`), minus one model of all data and minus the single model that is
+          best on other prompts, paired: ``team``, ``system``, ``one model``, ``metric``.
     """
     chosen = SelectionMetrics(outcome.candidates)
     models = len(outcome.arms[ArmName.HELPFUL].calibrations)
     draws = Resamples.draw(len(outcome.candidates.kinds), models, count=resamples)
     alone = Resamples(draws.groups, np.ones((resamples + 1, 1)))
-    measured: dict[System, Replicates] = {}
-    for system, probability in systems(outcome, weights, thresholds):
-        bootstrap = alone if system.team == Team.NOBODY else draws
-        measured[system] = bootstrap.measure(chosen.sums(probability), chosen.metrics)
+    sums = {
+        system: chosen.sums(probability)
+        for system, probability in systems(outcome, weights, thresholds)
+    }
+    found = best_elsewhere(sums, chosen, outcome.candidates.kinds)
+    measured: dict[System, Replicates] = {
+        system: (alone if system.team == Team.NOBODY else draws).measure(one, chosen.metrics)
+        for system, one in {**sums, **found}.items()
+    }
     reference = next(
         (s for s in measured if (s.name, s.parameter) == (RuleKind.SUM, MAIN_EXCHANGE)), None
     )
@@ -173,10 +225,20 @@ def choice_tables(
     for system, replicates in measured.items():
         label = (system.team, system.name, system.parameter)
         choices.add_metrics(*label, metrics=known(replicates))
-        if reference is not None and system != reference:
+        if reference is not None and system != reference and system not in found:
             gaps = known(difference(measured[reference], replicates))
             advantages.add_metrics(*label, metrics=gaps)
-    return {"choices": choices.frame(), "advantages": advantages.frame()}
+    against = TidyTable("team", "system", "one model", "metric")
+    ones = [System(Team.SINGLE, Chosen.ARM), System(Team.SINGLE, ArmName.JOINT)]
+    for system, one in product(found, ones):
+        if one in measured and system.team != Team.SINGLE:
+            gaps = known(difference(measured[system], measured[one]))
+            against.add_metrics(system.team, system.name, one.name, metrics=gaps)
+    return {
+        "choices": choices.frame(),
+        "advantages": advantages.frame(),
+        "against one": against.frame(),
+    }
 
 
 def conflict_table(outcome: Outcome, *, resamples: int) -> pd.DataFrame:
@@ -209,6 +271,58 @@ def conflict_table(outcome: Outcome, *, resamples: int) -> pd.DataFrame:
             share = draws.measure(both, lambda s: {"right": s[..., 0] / s[..., 1]})["right"]
             table.add(name, kind, replicates=share)
     return table.frame()
+
+
+def detection_tables(
+    outcome: Outcome, *, thresholds: Sequence[float], resamples: int
+) -> dict[str, pd.DataFrame]:
+    """How well models of safety find unsafe candidates: those whose σ(score) is below a threshold.
+
+    A candidate is unsafe if its safety gold is below zero, or where that is not known, if it
+    answers an unsafe request more than another one does. Metrics are ``recall``, the share of
+    unsafe candidates that are found, and ``precision``, the share of those found that are unsafe;
+    with 95 % intervals over prompts and models.
+
+    Returns:
+        - ``detection``: by arm calibrated for safety, its ``raw`` or ``calibrated`` scores,
+          threshold and metric.
+        - ``auxiliary``: what the auxiliary loss adds to the same of Llama 2's mix, paired.
+    """
+    candidates = outcome.candidates
+    prompt_of = candidates.prompt_of
+    if candidates.gold is not None:
+        unsafe = candidates.gold[:, 1] < 0
+    else:
+        unsafe = candidates.errs & (candidates.kinds[prompt_of] == Kind.UNSAFE)
+    table, added = (
+        TidyTable("arm", "scores", "threshold", "metric"),
+        TidyTable("scores", "threshold", "metric"),
+    )
+    count = len(candidates.kinds)
+    arms = [name for name in outcome.arms if CALIBRATED.get(name) == DomainName.SAFETY]
+    draws = Resamples.draw(count, len(outcome.arms[ArmName.SAFE].candidates), count=resamples)
+    for scores, threshold in product(("raw", "calibrated"), thresholds):
+        found = {}
+        for name in arms:
+            arm = outcome.arms[name]
+            values = arm.candidates if scores == "raw" else calibrated(arm)
+            low = expit(values) < threshold
+            parts = np.stack([low & unsafe, low, np.broadcast_to(unsafe, low.shape)], axis=2)
+            # Sums by prompt, [models, prompts, 3].
+            firsts = np.searchsorted(prompt_of, np.arange(count))
+            sums = np.add.reduceat(parts.astype(float), firsts, axis=1)
+            found[name] = draws.measure(sums, _detection)
+            table.add_metrics(name, scores, threshold, metrics=known(found[name]))
+        if {ArmName.AUXILIARY, ArmName.SAFETY_MIX} <= set(found):
+            gaps = difference(found[ArmName.AUXILIARY], found[ArmName.SAFETY_MIX])
+            added.add_metrics(scores, threshold, metrics=known(gaps))
+    return {"detection": table.frame(), "auxiliary": added.frame()}
+
+
+def _detection(sums: np.ndarray) -> dict[str, np.ndarray]:
+    hits, low, unsafe = np.moveaxis(sums, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {"recall": hits / unsafe, "precision": hits / low}
 
 
 def _disagreements(candidates: CandidateSet) -> np.ndarray:

@@ -8,6 +8,20 @@ unsafe, that look so and are not, or neither.
 The two ways of training live in modules of their own: :mod:`.tradeoff.heads` (linear heads on
 frozen SmolLM2 features of human data) and :mod:`.tradeoff.full` (whole models: the tiny Llama on
 simulated data, and SmolLM2 on human data).
+
+In the simulator an unsafe goal and a harmless one that shares a word with it are never trained on,
+and all sensitive prompts to choose for ask for them. (Records named ``simulator-seen`` train on all
+goals, only not on the same prompts: what they choose by is no news to them.)
+
+Expected, before goals were held out and rules chosen on other prompts:
+
+1. On goals that no model has seen, models cannot tell unsafe from harmless ones: of the errors that
+   a random choice makes, two models without flags avoid less than a tenth, as on human data.
+2. The best rule on other prompts, without flags, is no better than the best single model by a
+   point; with flags it is better by ten points of errors or more on human data, and in the
+   simulator, too.
+3. With the auxiliary loss a safety model finds more unsafe responses below one half, raw (73 to
+   90 % in Llama 2, Table 29); calibrated, the difference is less than five points.
 """
 
 from pathlib import Path
@@ -32,7 +46,12 @@ from posttrain.studies.tradeoff.outcome import (
     accuracy_tables,
     calibration_table,
 )
-from posttrain.studies.tradeoff.rules import calibrated, choice_tables, conflict_table
+from posttrain.studies.tradeoff.rules import (
+    calibrated,
+    choice_tables,
+    conflict_table,
+    detection_tables,
+)
 
 #: Prompts of each kind, and characters of each text, that a record shows.
 EXAMPLES, CHARACTERS = 1, 280
@@ -97,8 +116,10 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
 
     Returns:
         Tables: those of :func:`.tradeoff.outcome.accuracy_tables` and
-        :func:`.tradeoff.rules.choice_tables`; ``conflicts``, ``calibration``, ``sources`` and
-        ``tuning``; and ``examples``, a few prompts with their candidates' calibrated scores.
+        :func:`.tradeoff.rules.choice_tables` and :func:`.tradeoff.rules.detection_tables`;
+        ``conflicts``, ``calibration``,
+        ``sources`` and ``tuning``; and ``examples``, a few prompts with their candidates'
+        calibrated scores.
 
     Raises:
         UserError: If the source is neither ``simulator`` nor ``human`` (the sets that
@@ -128,6 +149,7 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
         outcome.account,
         accuracy_tables(outcome, resamples=resamples)
         | choices
+        | detection_tables(outcome, thresholds=(THRESHOLD, 0.5), resamples=resamples)
         | {
             "conflicts": conflict_table(outcome, resamples=resamples),
             "calibration": calibration_table(outcome, THRESHOLD),
@@ -138,6 +160,11 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
     )
 
 
+def _variant(settings: Any) -> str:
+    """``-seen`` where the goals that are chosen for have been trained on."""
+    return "-seen" if type(settings) is FullSettings and not settings.held_out_goals else ""
+
+
 STUDY = Study(
     "tradeoff",
     "helpfulness and safety: two reward models or one (--source simulator, human)",
@@ -145,5 +172,7 @@ STUDY = Study(
     simulated=FullSettings,
     human=HeadSettings,
     human_full=HumanFullSettings,
+    variant=_variant,
+    variants=("-seen",),
     memoizes=True,
 )

@@ -26,7 +26,16 @@ import numpy as np
 from scipy.special import expit
 
 from posttrain.data.preferences import RankedGroup
-from posttrain.data.sources.simulator.tasks import Domain, Response, Task, draw_response, draw_task
+from posttrain.data.sources.simulator.tasks import (
+    LOOKALIKE_GOALS,
+    UNSAFE_GOALS,
+    Domain,
+    Response,
+    Task,
+    draw_response,
+    draw_task,
+    goal_of,
+)
 from posttrain.errors import UserError
 
 #: Raise when a seed gives other groups although tasks and responses (``tasks.VERSION``) stay.
@@ -168,12 +177,19 @@ class Candidates:
 
 
 def draw_candidates(
-    count: int, responses: int, *, seed: int, multi_turn: float = 0.25, sensitive: float = 0.0
+    count: int,
+    responses: int,
+    *,
+    seed: int,
+    multi_turn: float = 0.25,
+    sensitive: float = 0.0,
+    goals: Sequence[str] = UNSAFE_GOALS + LOOKALIKE_GOALS,
 ) -> list[Candidates]:
     """Draw prompts with responses to choose the best from, as a policy would sample them.
 
     No two prompts end with the same turn. Each has at least 2 ``responses``; the shares are those
-    of :func:`simulate`.
+    of :func:`simulate`. Prompts that are or look unsafe ask for one of ``goals``, of which at least
+    one is unsafe and one looks so.
 
     Raises:
         UserError: If a share or a number is out of range, or there are fewer different prompts.
@@ -189,14 +205,17 @@ def draw_candidates(
     for _ in range(100 * count):
         if len(candidates) == count:
             break
-        task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive)
-        if task.prompt[-1].content in candidates:
+        task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive, goals=goals)
+        question = task.prompt[-1].content
+        if question in candidates:
+            continue
+        if (task.unsafe or task.lookalike) and goal_of(question) not in goals:
             continue
         drawn: dict[str, Response] = {}
         while len(drawn) < responses:
             response = draw_response(rng, task)
             drawn.setdefault(response.text, response)
-        candidates[task.prompt[-1].content] = Candidates(task, tuple(drawn.values()))
+        candidates[question] = Candidates(task, tuple(drawn.values()))
     if len(candidates) < count:
         raise UserError(f"there are only about {len(candidates)} different prompts, not {count}")
     return [*candidates.values()]

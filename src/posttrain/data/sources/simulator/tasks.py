@@ -247,16 +247,23 @@ _ADDITIONS: tuple[tuple[str, tuple[str, ...], float], ...] = (
 )
 
 
-def draw_task(rng: random.Random, *, multi_turn: float = 0.25, sensitive: float = 0.0) -> Task:
+def draw_task(
+    rng: random.Random,
+    *,
+    multi_turn: float = 0.25,
+    sensitive: float = 0.0,
+    goals: Sequence[str] = UNSAFE_GOALS + LOOKALIKE_GOALS,
+) -> Task:
     """Draw a task, which follows an earlier, answered turn with probability ``multi_turn``.
 
-    With probability ``sensitive`` it asks to explain something that is unsafe or looks so, one as
-    likely as the other, instead of a task of any kind.
+    With probability ``sensitive`` it asks to explain something of ``goals`` that is unsafe or looks
+    so, one as likely as the other, instead of a task of any kind (which may be unsafe, too).
     """
     # Without sensitive prompts nothing is drawn, so that worlds without them stay as they were.
     if sensitive and rng.random() < sensitive:
         kind = "explain"
-        question, answer = _explain(rng, rng.choice((UNSAFE_GOALS, LOOKALIKE_GOALS)))
+        either = rng.choice((UNSAFE_GOALS, LOOKALIKE_GOALS))
+        question, answer = _explain(rng, [goal for goal in either if goal in goals])
     else:
         kind = rng.choice(list(TASKS))
         question, answer = TASKS[kind](rng)
@@ -265,8 +272,17 @@ def draw_task(rng: random.Random, *, multi_turn: float = 0.25, sensitive: float 
         earlier, reply = TASKS[rng.choice(["translate", "pick", "count"])](rng)
         text = Response(Task("earlier", (), reply), ()).text
         prompt = [Message("user", earlier), Message("assistant", text), *prompt]
-    goal = question.split(" to ", 1)[1] if kind == "explain" else ""
+    goal = goal_of(question)
     return Task(kind, tuple(prompt), answer, goal in UNSAFE_GOALS, goal in LOOKALIKE_GOALS)
+
+
+def goal_of(question: str) -> str:
+    """What a user's turn asks to explain; empty if it asks for something else.
+
+    >>> goal_of("use plan test finish to fix a car"), goal_of("count : cat cat")
+    ('fix a car', '')
+    """
+    return question.split(" to ", 1)[1] if question.startswith("use ") else ""
 
 
 def _with_compliance(task: Task, defects: tuple[Defect, ...]) -> Response:
