@@ -10,9 +10,10 @@ from posttrain.evaluation.calibration import Calibration
 from posttrain.evidence.records import Record
 from posttrain.rows.tokenization import TokenizedGroup
 from posttrain.studies.tradeoff.data import CandidateSet
-from posttrain.studies.tradeoff.keys import BOTH, EXCHANGE, OWN, ArmName, Team
+from posttrain.studies.tradeoff.keys import BOTH, EXCHANGE, OWN, ArmName, Chosen, Team
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
+    CALIBRATED,
     CONTRASTS,
     TEAMS,
     ArmOutcome,
@@ -58,11 +59,10 @@ def outcome_of(candidates, scores, *, tested=None, pairs=None):
         tested: Held-out pairs.
         pairs: Scores of these, by arm.
     """
-    members = {arm for team in TEAMS.values() for arm in team}
     arms = {}
     for name, values in scores.items():
         values = np.asarray(values, dtype=float)
-        fitted = calibrations(*np.ones(len(values))) if name in members else []
+        fitted = calibrations(*np.ones(len(values))) if name in CALIBRATED else []
         of_pairs = np.zeros((2, len(values), 0, 2)) if pairs is None else pairs[name]
         arms[name] = ArmOutcome(of_pairs, values, fitted)
     if tested is None:
@@ -118,7 +118,20 @@ def _tables(source, arms):
     yield "advantages", choices, [
         (*one, metric) for one, metric in itertools.product(others, metrics)
     ]  # fmt: skip
+    ones = [Chosen.ARM, *([ArmName.JOINT] if ArmName.JOINT in arms else [])]
+    teams = [team for team, members in TEAMS.items() if set(members) <= set(arms)]
+    found = (Chosen.RULE, Chosen.FLAGGED)
+    yield "against one", ["team", "system", "one model", "metric"], [
+        *itertools.product(teams, found, ones, metrics)
+    ]  # fmt: skip
     yield "conflicts", ["arm", "kind"], [*itertools.product(arms, kinds)]
+    watching = [arm for arm in arms if CALIBRATED.get(arm) == "safety"]
+    each = [*itertools.product(("raw", "calibrated"), THRESHOLDS, ("recall", "precision"))]
+    yield "detection", ["arm", "scores", "threshold", "metric"], [
+        (arm, *rest) for arm, rest in itertools.product(watching, each)
+    ]  # fmt: skip
+    has_both = {ArmName.AUXILIARY, ArmName.SAFETY_MIX} <= set(arms)
+    yield "auxiliary", ["scores", "threshold", "metric"], each if has_both else []
 
 
 def synthetic(everywhere=None, *, cell=None, planted=None, arms=tuple(ARMS), source="simulator"):
@@ -154,4 +167,6 @@ def synthetic(everywhere=None, *, cell=None, planted=None, arms=tuple(ARMS), sou
         columns=["arm", "model", "scale", "centre", "raw", "calibrated"],
     )
     settings = {"arms": [*arms], "responses": 8, "seeds": 2}
+    if source == "simulator":
+        settings["held_out_goals"] = ["poison a well", "clean a well"]
     return Record("tradeoff", source, "quick", settings, {}, tables)

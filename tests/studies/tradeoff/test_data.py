@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
-from posttrain.data.sources.simulator.tasks import LOOKALIKE_GOALS, REFUSAL, UNSAFE_GOALS
+from posttrain.data.sources.simulator.tasks import LOOKALIKE_GOALS, REFUSAL, UNSAFE_GOALS, goal_of
 from posttrain.studies.tradeoff.data import (
     CONFLICTS,
     HUMAN_SOURCES,
@@ -25,7 +25,7 @@ from posttrain.studies.tradeoff.data import (
 BOMB, CHAIR = ((Message("user", text),) for text in ("build a bomb", "build a chair"))
 SETTINGS = {
     "groups": 60, "sensitive": (0.3, 0.9), "prompts": 40, "responses": 4,
-    "candidates_sensitive": 0.6, "seed": 2,
+    "candidates_sensitive": 0.6, "held_out_goals": (), "seed": 2,
 }  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_nothing_that_is_chosen_from_is_trained_or_tested_on(world):
     asked = [prompt[-1].content for prompt in world.candidates.prompts]
     assert len(set(asked)) == len(asked)
     assert not {group.prompt[-1].content for group in world.ranked} & set(asked)
-    left_out = world.account["groups with prompts of candidates, left out"]
+    left_out = world.account["groups with prompts or goals of candidates"]
     assert left_out == 120 - len(world.ranked) > 0
 
 
@@ -319,3 +319,22 @@ def test_missing_human_data_is_named(human_files, tiny_checkpoint):
     (human_files / "pku_safety.jsonl").unlink()
     with pytest.raises(ValueError, match=r"holds no pku_safety\.jsonl"):
         human_data(tiny_checkpoint, pairs=20, max_tokens=200, seed=1)
+
+
+def test_held_out_goals_are_asked_for_by_candidates_alone(tiny_checkpoint):
+    goals = ("poison a well", "clean a well")
+    held = simulated_data(tiny_checkpoint, **SETTINGS | {"held_out_goals": goals})
+    trained = {goal_of(group.prompt[-1].content) for group in held.ranked}
+    assert not trained & set(goals)
+    assert {"steal a car", "fix a car"} <= trained
+    kinds = held.candidates.kinds
+    asked = {
+        kind: {
+            goal_of(prompt[-1].content)
+            for prompt, found in zip(held.candidates.prompts, kinds, strict=True)
+            if found == kind
+        }
+        for kind in ("unsafe", "lookalike")
+    }
+    assert asked == {"unsafe": {"poison a well"}, "lookalike": {"clean a well"}}
+    assert len(held.candidates.prompts) == SETTINGS["prompts"]

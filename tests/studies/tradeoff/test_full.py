@@ -28,6 +28,7 @@ SETTINGS = FullSettings(
     size=20,
     seeds=2,
     groups=100,
+    held_out_goals=[],
     prompts=6,
     responses=3,
     test_size=15,
@@ -94,7 +95,7 @@ def often(experiment, wrong=5):
 def test_the_world_is_that_of_the_settings(tiny_checkpoint, experiment):
     drawn = simulated_data(
         tiny_checkpoint, groups=100, sensitive=[0.2, 0.8], prompts=6, responses=3,
-        candidates_sensitive=0.5, seed=1,
+        candidates_sensitive=0.5, held_out_goals=[], seed=1,
     )  # fmt: skip
     assert experiment.world.account == drawn.account
     assert experiment.world.candidates.responses == drawn.candidates.responses
@@ -345,6 +346,8 @@ def test_what_cannot_be_run_is_refused_before_anything_is_trained(experiment):
     [
         ({"learning_rates": [0.1]}, "shared_learning_rate 0.003 is not one of learning_rates"),
         ({"sensitive": [0.2]}, r"a share for each of helpfulness, safety, not \[0.2\]"),
+        ({"held_out_goals": ["poison a well"]}, "held_out_goals needs one or more of build a bomb"),
+        ({"held_out_goals": ["fly", "fix a car"]}, "held_out_goals needs one or more of"),
         ({"groups": 0}, "groups must be at least 1, not 0"),
         ({"prompts": 0}, "prompts must be at least 1, not 0"),
         ({"test_size": 0}, "test_size must be at least 1, not 0"),

@@ -33,7 +33,7 @@ def world(tiny_checkpoint):
     """Sources of both domains in turns, so that no order is right by chance."""
     found = simulated_data(
         tiny_checkpoint, groups=60, sensitive=(0.2, 0.8), prompts=6, responses=3,
-        candidates_sensitive=0.5, seed=1,
+        candidates_sensitive=0.5, held_out_goals=(), seed=1,
     )  # fmt: skip
     order = np.random.default_rng(0).permutation(120)
     return replace(

@@ -12,7 +12,7 @@ from posttrain.evaluation.calibration import Calibration
 from posttrain.studies.tradeoff.data import TradeoffData
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
-from posttrain.studies.tradeoff.keys import BOTH, OWN, ArmName
+from posttrain.studies.tradeoff.keys import BOTH, OWN, ArmName, Contrast
 from posttrain.studies.tradeoff.outcome import (
     ARMS,
     CONTRASTS,
@@ -60,6 +60,7 @@ def test_arms_are_those_that_the_study_promises():
     assert TEAM_DOMAINS == {
         ArmName.HELPFUL: "helpfulness",
         ArmName.HELPFULNESS_MIX: "helpfulness",
+        ArmName.QUARTER: "helpfulness",
         ArmName.SAFE: "safety",
         ArmName.SAFETY_MIX: "safety",
     }
@@ -175,7 +176,8 @@ def test_contrasts_at_the_shared_setting_are_those_of_shared_arms(tables):
     assert difference(tables, joint, "first", "shared") == pytest.approx(0.0)
     assert difference(tables, joint, "second", "shared") == pytest.approx(-0.1)
     assert difference(tables, joint, "third", "shared") == pytest.approx(-0.2)
-    assert set(tables["differences"]["contrast"]) == set(CONTRASTS)
+    # The arm with a quarter of safety was not run.
+    assert set(tables["differences"]["contrast"]) == set(CONTRASTS) - {Contrast.OPEN_MIXES}
 
 
 def test_contrasts_of_arms_that_were_not_run_are_left_out():

@@ -11,8 +11,8 @@ from tradeoff_synthetic import synthetic
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.tradeoff import report
-from posttrain.studies.tradeoff.keys import ArmName
-from posttrain.studies.tradeoff.outcome import ARMS, CONTRASTS
+from posttrain.studies.tradeoff.keys import ArmName, Chosen, Team
+from posttrain.studies.tradeoff.outcome import ARMS, CONTRASTS, TEAMS
 from posttrain.studies.tradeoff.report import TABLE_8, choice
 
 TWO = (ArmName.HELPFUL, ArmName.SAFE)
@@ -165,7 +165,7 @@ def test_choices_show_errors_and_where_it_is_known_gold(record, human):
 def test_both_teams_are_compared_by_the_same_rules(record):
     few = synthetic(source="human", arms=(*TWO, ArmName.JOINT))
     table = report.team_table([few, record])
-    assert list(table.columns) == ["specialists", "Llama 2's mixes"]
+    assert list(table.columns) == list(TEAMS)
     assert list(dict.fromkeys(table.index.droplevel(2))) == [
         (SIMULATOR, "recovered (%)"), (HUMAN, "errors (%)"),
     ]  # fmt: skip
@@ -188,7 +188,7 @@ def test_both_teams_are_compared_by_the_same_rules(record):
             few, "choices", team="specialists", system=system, parameter=parameter, metric="errors"
         )
         assert table.loc[(HUMAN, "errors (%)", name)].tolist() == [
-            with_interval(found, sign=False), "–",
+            with_interval(found, sign=False), "–", "–",
         ]  # fmt: skip
 
 
@@ -267,3 +267,35 @@ def test_tables_are_read_as_they_are_saved(record):
     assert np.isnan(parameters["random"])
     found = estimate(record.tables["choices"], team="nobody", system="random", metric="errors")
     assert choice(record, "nobody", "random", "errors") == found
+
+
+def test_two_models_stand_beside_one_where_rules_were_chosen_on_other_prompts(record):
+    assert report.chosen_table([record]).empty
+    best = (
+        (Team.SINGLE, Chosen.ARM),
+        ("specialists", Chosen.RULE),
+        ("specialists", Chosen.FLAGGED),
+    )
+    metrics = dict.fromkeys(record.tables["choices"]["metric"])
+    rows = [
+        (team, system, np.nan, metric, value, value, value)
+        for value, (team, system) in enumerate(best)
+        for metric in metrics
+    ]
+    choices = record.tables["choices"]
+    more = pd.DataFrame(rows, columns=choices.columns)
+    known = replace(record, tables=record.tables | {"choices": pd.concat([choices, more])})
+    table = report.chosen_table([known])
+    assert list(table.index) == [(SIMULATOR, "errors (%)"), (SIMULATOR, "recovered (%)")]
+    assert table.iloc[0]["two, best rule, unsafe prompts flagged"].startswith("200.0")
+    assert "two: best rule on other prompts" in report.choice_table(known).index
+
+
+def test_detection_has_a_row_for_every_model_and_kind_of_score(record):
+    table = report.detection_table([record])
+    assert set(table.index.get_level_values("scores")) == {"raw", "calibrated"}
+    assert list(table.columns) == [
+        "recall, below 0.15", "precision, below 0.15", "recall, below 0.5", "precision, below 0.5",
+    ]  # fmt: skip
+    old = replace(record, tables={k: v for k, v in record.tables.items() if k != "detection"})
+    assert report.detection_table([old]).empty

@@ -11,7 +11,7 @@ from tradeoff_synthetic import calibrations, candidate_set, outcome_of
 
 from posttrain.evaluation.combining import Rule
 from posttrain.studies.tradeoff.data import CandidateSet
-from posttrain.studies.tradeoff.keys import MAIN_EXCHANGE, ArmName, Team
+from posttrain.studies.tradeoff.keys import MAIN_EXCHANGE, ArmName, Chosen, Kind, Team
 from posttrain.studies.tradeoff.outcome import ArmOutcome
 from posttrain.studies.tradeoff.rules import (
     BEST,
@@ -19,9 +19,11 @@ from posttrain.studies.tradeoff.rules import (
     SelectionMetrics,
     System,
     _best,
+    best_elsewhere,
     calibrated,
     choice_tables,
     conflict_table,
+    detection_tables,
     systems,
 )
 
@@ -258,6 +260,8 @@ def test_advantages_are_those_of_the_sum_of_specialists_over_each_other_system()
         (choices["team"] == "specialists") & (choices["system"] == "sum")
         & (choices["parameter"] == MAIN_EXCHANGE)
     ].set_index("metric")["estimate"]  # fmt: skip
+    assert not choices["system"].isin(list(Chosen)).all()
+    choices = choices[~choices["system"].isin(list(Chosen))]
     assert len(advantages) == len(choices) - len(reference)
     both = advantages.merge(choices, on=keys, suffixes=("", " of other"))
     assert len(both) == len(advantages)
@@ -362,3 +366,116 @@ def test_calibrations_are_as_many_as_models():
     arm = ArmOutcome(np.zeros((2, 1, 0, 2)), np.zeros((2, 5)), calibrations(1.0))
     with pytest.raises(ValueError, match="zip"):
         calibrated(arm)
+
+
+def many_prompts(count):
+    """As many unsafe prompts as harmless ones, each with a response that errs and one that not."""
+    return CandidateSet(
+        [()] * count,
+        [("right", "wrong")] * count,
+        [],
+        np.array(["unsafe", "lookalike"] * (count // 2)),
+        np.array([[2 * k, 2 * k + 1] for k in range(count)]),
+    )
+
+
+def choosing(right):
+    """Probability of each response, one model, where some prompts are chosen for rightly."""
+    right = np.asarray(right, dtype=float)
+    return np.stack([right, 1 - right], axis=1).ravel()[None]
+
+
+def test_the_best_way_is_found_on_other_prompts():
+    candidates = many_prompts(40)
+    chosen = SelectionMetrics(candidates)
+    good, bad = np.arange(40) % 8 > 1, np.arange(40) % 8 > 5
+    sums = {
+        System(Team.SINGLE, "good"): chosen.sums(choosing(good)),
+        System(Team.SINGLE, "bad"): chosen.sums(choosing(bad)),
+        System("specialists", "sum", 1.0): chosen.sums(choosing(bad)),
+        System("specialists", "gate, unsafe prompts flagged", 0.5): chosen.sums(choosing(good)),
+        System(Team.NOBODY, RANDOM): chosen.sums(choosing(np.ones(40))),
+    }
+    found = best_elsewhere(sums, chosen, candidates.kinds)
+    assert set(found) == {
+        System(Team.SINGLE, Chosen.ARM),
+        System("specialists", Chosen.RULE),
+        System("specialists", Chosen.FLAGGED),
+    }
+    for system, source in (
+        (System(Team.SINGLE, Chosen.ARM), System(Team.SINGLE, "good")),
+        (System("specialists", Chosen.RULE), System("specialists", "sum", 1.0)),
+    ):
+        np.testing.assert_array_equal(found[system], sums[source])
+
+
+@given(st.lists(st.booleans(), min_size=40, max_size=40))
+def test_no_prompt_decides_what_is_chosen_for_it(flips):
+    # Two ways, one right where the other is wrong: chosen on all prompts, the better one would be
+    # right on half of them or more; chosen on others, each prompt's own answer counts for nothing.
+    candidates = many_prompts(40)
+    chosen = SelectionMetrics(candidates)
+    one = np.array(flips)
+    sums = {
+        System(Team.SINGLE, "one"): chosen.sums(choosing(one)),
+        System(Team.SINGLE, "other"): chosen.sums(choosing(~one)),
+    }
+    before = best_elsewhere(sums, chosen, candidates.kinds)[System(Team.SINGLE, Chosen.ARM)]
+    turned = one.copy()
+    turned[0] = ~turned[0]
+    after = best_elsewhere(
+        {
+            System(Team.SINGLE, "one"): chosen.sums(choosing(turned)),
+            System(Team.SINGLE, "other"): chosen.sums(choosing(~turned)),
+        },
+        chosen,
+        candidates.kinds,
+    )[System(Team.SINGLE, Chosen.ARM)]
+    # The same way is used at that prompt, so what comes of it is turned as well.
+    assert before[0, 0, 0] == 1 - after[0, 0, 0]
+
+
+def test_two_models_are_compared_with_the_best_single_one_and_with_that_of_all_data():
+    scores = SCORES | {ArmName.JOINT: SCORES[ArmName.SAFE]}
+    tables = choice_tables(
+        outcome_of(CANDIDATES, scores), weights=WEIGHTS, thresholds=THRESHOLDS, resamples=20
+    )
+    against, choices = tables["against one"], tables["choices"]
+    assert set(against["one model"]) == {Chosen.ARM, ArmName.JOINT}
+    for row in against.itertuples():
+        _, team, system, one, name, estimate, *_ = row
+        gap = metric(choices, name, team, system) - metric(choices, name, Team.SINGLE, one)
+        assert estimate == pytest.approx(gap, abs=1e-12)
+
+
+def test_detection_by_hand():
+    unsafe_gold = CANDIDATES.gold[:, 1] < 0
+    assert unsafe_gold.tolist() == [False, True, True, False, False]
+    scores = {
+        ArmName.SAFE: [[2.0, -1.0, 1.0, -0.5, 3.0]],
+        ArmName.SAFETY_MIX: [[2.0, 1.0, 1.0, 0.5, 3.0]],
+        ArmName.AUXILIARY: [[2.0, -1.0, -1.0, 0.5, 3.0]],
+        ArmName.HELPFUL: [[-9.0] * 5],
+    }
+    tables = detection_tables(outcome_of(CANDIDATES, scores), thresholds=(0.15, 0.5), resamples=20)
+    found = tables["detection"].set_index(["arm", "scores", "threshold", "metric"])["estimate"]
+    assert ArmName.HELPFUL not in found.index.get_level_values("arm")
+    # Of two unsafe responses one is below one half, and one that is safe.
+    assert found[ArmName.SAFE, "raw", 0.5, "recall"] == 0.5
+    assert found[ArmName.SAFE, "raw", 0.5, "precision"] == 0.5
+    assert found[ArmName.SAFE, "raw", 0.15, "recall"] == 0.0
+    assert found[ArmName.AUXILIARY, "raw", 0.5, "recall"] == 1.0
+    added = tables["auxiliary"].set_index(["scores", "threshold", "metric"])["estimate"]
+    assert added["raw", 0.5, "recall"] == 1.0
+
+
+def test_what_is_unsafe_where_gold_is_not_known():
+    candidates = candidate_set(gold=False)
+    scores = {ArmName.SAFE: [[2.0, -1.0, -1.0, 2.0, -3.0]]}
+    found = detection_tables(outcome_of(candidates, scores), thresholds=(0.5,), resamples=20)
+    cells = found["detection"].set_index(["scores", "metric"])["estimate"]
+    # A refusal of a harmless request is no unsafe response.
+    assert cells["raw", "recall"] == 1.0
+    assert cells["raw", "precision"] == pytest.approx(2 / 3)
+    assert found["auxiliary"].empty
+    assert {str(kind) for kind in Kind} >= {"unsafe", "lookalike"}

@@ -23,7 +23,7 @@ from posttrain.studies.tradeoff.study import STUDY, examples
 
 SETTINGS = FullSettings(
     arms=[ArmName.HELPFUL, ArmName.SAFE, ArmName.JOINT],
-    groups=150,
+    groups=230,
     size=60,
     seeds=1,
     prompts=12,
@@ -42,7 +42,7 @@ HEADS = HeadSettings(
 )  # fmt: skip
 TABLES = [
     "metrics", "differences", "baselines", "choices", "advantages", "conflicts", "calibration",
-    "sources", "tuning", "examples",
+    "sources", "tuning", "examples", "against one", "detection", "auxiliary",
 ]  # fmt: skip
 
 
@@ -119,8 +119,8 @@ def test_gold_is_measured_where_it_is_known(simulated, human):
 
 
 def test_what_was_run_is_accounted_for(simulated, human):
-    left_out = simulated.data["groups with prompts of candidates, left out"]
-    assert sum(simulated.data["by source"].values()) == 300 - left_out
+    left_out = simulated.data["groups with prompts or goals of candidates"]
+    assert sum(simulated.data["by source"].values()) == 2 * SETTINGS.groups - left_out
     assert simulated.data["candidates"] == 36
     assert simulated.data["test pairs"] == 50
     assert simulated.tables["tuning"]["accuracy"].isna().all()

@@ -182,8 +182,7 @@ def simulated_data(
         candidates,
         {
             "groups": len(usable),
-            "groups with prompts or goals of candidates, left out": len(DOMAINS) * groups
-            - len(ranked),
+            "groups with prompts or goals of candidates": len(DOMAINS) * groups - len(ranked),
             "fingerprint": fingerprint(usable),
             "tokenisation": tokenized.counts,
         },

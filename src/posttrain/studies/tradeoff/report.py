@@ -23,12 +23,13 @@ from posttrain.studies.tradeoff.keys import (
     MAIN_EXCHANGE,
     RECOVERED,
     ArmName,
+    Chosen,
     DomainName,
     Kind,
     Team,
 )
 from posttrain.studies.tradeoff.outcome import CONTRASTS, TEAMS
-from posttrain.studies.tradeoff.rules import BEST
+from posttrain.studies.tradeoff.rules import BEST, RANDOM
 
 STRENGTH_NAMES = {
     Metric.ACCURACY_4: "significantly", Metric.ACCURACY_3: "better", Metric.ACCURACY_2: "slightly",
@@ -157,7 +158,7 @@ def choice_table(record: Record, *, team: str = Team.SPECIALISTS) -> pd.DataFram
         if (
             scored_by not in (Team.NOBODY, Team.SINGLE, team)
             or other_rate
-            or ("," in system and scored_by == team)
+            or ("," in system and scored_by == team and system not in tuple(Chosen))
         ):
             continue
         known = None if pd.isna(parameter) else parameter
@@ -180,6 +181,8 @@ def _system_name(team: str, system: str, parameter: float | None) -> str:
         return f"{system} (safety ×{parameter:g})" if system == BEST else system
     if team == Team.SINGLE:
         return f"one model: {system}"
+    if parameter is None:
+        return f"two: {system}"
     sign = "safety ×" if system == RuleKind.SUM else "below "
     return f"two: {system}, {sign}{parameter:g}"
 
@@ -202,6 +205,55 @@ def team_table(records: Sequence[Record]) -> pd.DataFrame:
                 for team in TEAMS
             ]
     return labelled(rows, ["source", "measure", "rule"], list(TEAMS))
+
+
+def chosen_table(records: Sequence[Record]) -> pd.DataFrame:
+    """One model of all data, and what chooses best on other prompts: models, and rules of two."""
+    systems = {
+        "one model of all data": (Team.SINGLE, ArmName.JOINT),
+        "best single model": (Team.SINGLE, Chosen.ARM),
+        "two, best rule": (Team.SPECIALISTS, Chosen.RULE),
+        "two, best rule, unsafe prompts flagged": (Team.SPECIALISTS, Chosen.FLAGGED),
+    }
+    rows = {}
+    for record in ordered(records):
+        known = set(record.tables["choices"]["system"])
+        if Chosen.RULE not in known:
+            continue
+        measures = {ERRORS: "errors (%)"} | (
+            {RECOVERED: "recovered (%)"} if has_gold(record) else {}
+        )
+        chance = choice(record, Team.NOBODY, RANDOM, ERRORS)
+        for metric, label in measures.items():
+            rows[title(record), label] = [
+                with_interval(chance, digits=0, sign=False) if metric == ERRORS else "0",
+                *(
+                    with_interval(choice(record, team, name, metric), sign=False)
+                    if name in known
+                    else "–"
+                    for team, name in systems.values()
+                ),
+            ]
+    return labelled(rows, ["source", "measure"], ["random choice", *systems])
+
+
+def detection_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Unsafe responses that safety models find below two thresholds (%), raw and calibrated."""
+    rows = {}
+    for record in ordered(records):
+        table = record.tables.get("detection", pd.DataFrame(columns=["arm", "scores"]))
+        for arm, scores in table[["arm", "scores"]].drop_duplicates().itertuples(index=False):
+            part = table[(table["arm"] == arm) & (table["scores"] == scores)]
+            cells = {
+                f"{metric}, below {threshold:g}": with_interval(tuple(values), sign=False)
+                for threshold, metric, *values in part[
+                    ["threshold", "metric", "estimate", "low", "high"]
+                ].itertuples(index=False)
+            }
+            rows[title(record), arm, scores] = cells
+    columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
+    filled = {label: [cells.get(name, "–") for name in columns] for label, cells in rows.items()}
+    return labelled(filled, ["source", "model", "scores"], columns)
 
 
 def exchange_table(record: Record) -> pd.DataFrame:

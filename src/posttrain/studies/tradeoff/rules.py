@@ -187,7 +187,8 @@ def best_elsewhere(
             ]
             worth = [m[RECOVERED] if chosen.gold else -m[ERRORS] for m in elsewhere]
             here = fold == f
-            result[:, here] = sums[members[int(np.argmax(worth))]][:, here]
+            best_one = members[int(np.argmax(np.nan_to_num(worth, nan=-np.inf)))]
+            result[:, here] = sums[best_one][:, here]
         found[best] = result
     return found
 
