@@ -30,7 +30,7 @@ def test_each_claim_about_an_effect_has_a_line_in_units_of_what_matters():
     ]  # fmt: skip
     figure = forest([*judge(claims, [record]).values()])
     (axis,) = figure.axes
-    assert [label.get_text() for label in axis.get_yticklabels()] == ["gain", "no worse", "alike"]
+    assert [text.get_text() for text in axis.texts] == ["gain", "no worse", "alike"]
     # An interval and a point a claim, the paper's effect for one, and the line at zero.
     drawn = [line.get_xdata() for line in axis.lines]
     assert len(drawn) == 3 * 2 + 1 + 1

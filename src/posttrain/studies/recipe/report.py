@@ -1,0 +1,77 @@
+"""The recipe study for readers: tables of formatted numbers."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from posttrain.evaluation.metrics import Metric
+from posttrain.evidence.claims import estimate
+from posttrain.evidence.records import Record
+from posttrain.evidence.verdicts import with_interval
+from posttrain.studies.packing.keys import OrderMetric
+from posttrain.studies.recipe.keys import Question
+
+
+def _cells(record: Record, question: str) -> list[tuple[int, float]]:
+    """Sizes and shares of pairs turned round that a question was asked of."""
+    metrics = record.tables["metrics"]
+    asked = metrics[metrics["question"] == question]
+    return list(asked[["size", "noise"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def arm_table(record: Record, question: str) -> pd.DataFrame:
+    """Accuracy (%) of each arm of a question, and what it has more than the first (points)."""
+    metrics, gains = record.tables["metrics"], record.tables["gains"]
+    rows: dict[tuple, dict[str, str]] = {}
+    for size, noise in _cells(record, question):
+        where = {"question": question, "size": size, "noise": noise}
+        here = metrics[
+            (metrics["question"] == question)
+            & (metrics["size"] == size)
+            & (metrics["noise"] == noise)
+        ]
+        arms = list(dict.fromkeys(here["arm"]))
+        head = f"{size:,} pairs" + (f", {noise:.0%} turned round" if noise else "")
+        for arm in arms:
+            accuracy = estimate(metrics, arm=arm, metric=Metric.ACCURACY, **where)
+            row = {"accuracy (%)": with_interval(accuracy, sign=False)}
+            for metric, name, scale, digits in (
+                (Metric.ACCURACY, f"minus {arms[0]} (points)", 100, 1),
+                (Metric.LOG_LIKELIHOOD, "log-likelihood (nats)", 1, 3),
+            ):
+                row[name] = "–"
+                if arm != arms[0]:
+                    gap = estimate(gains, arm=arm, reference=arms[0], metric=metric, **where)
+                    row[name] = with_interval(gap, scale=scale, digits=digits)
+            rows[head, arm] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["trained on", ""])
+
+
+def average_table(record: Record) -> pd.DataFrame:
+    """What averages of weights have more than what else can be made of the models (points)."""
+    gains = record.tables["gains"]
+    gains = gains[(gains["question"] == Question.AVERAGE) & (gains["metric"] == Metric.ACCURACY)]
+    singles = gains.groupby(["size", "noise"])["reference"].transform("first")
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in gains[gains["reference"] != singles].to_dict("records"):
+        column = f"{row['noise']:.0%} of labels wrong"
+        interval = row["estimate"], row["low"], row["high"]
+        rows.setdefault((row["arm"], row["reference"]), {})[column] = with_interval(interval)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["", "minus"])
+
+
+def exponent_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Powers of the number of training groups with which what models lack to the truth falls."""
+    rows = {}
+    for record in records:
+        powers = record.tables["exponents"]
+        for arm in dict.fromkeys(powers["trained"]):
+            rows[arm] = {
+                name: with_interval(
+                    estimate(powers, trained=arm, metric=metric), scale=1, digits=2
+                )
+                for metric, name in (
+                    (OrderMetric.ACCURACY, "errors"), (OrderMetric.LOG_LIKELIHOOD, "nats")
+                )
+            }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rows")
