@@ -119,3 +119,35 @@ def test_without_clusters_no_error_can_be_stated():
 def test_few_clusters_are_less_sure():
     assert outcome(record_of("a", 0.02, 0.008)) == "holds here"
     assert outcome(record_of("a", 0.02, 0.008, clusters=3)) == "cannot tell"
+
+
+def test_a_verdict_that_depends_on_how_it_is_measured_is_none():
+    claim = replace(CLAIM, otherwise=row("others"))
+
+    def both(first, second):
+        one, other = record_of("a", first), record_of("a", second, study="others")
+        (found,) = judge([claim], [replace(one, tables=one.tables | other.tables)]).values()
+        return found
+
+    found = both(0.02, 0.03)
+    assert (found.outcome, found.torn) == ("holds here", None)
+    found = both(0.02, 0.001)
+    assert found.outcome == "cannot tell"
+    assert found.torn == ("holds here", "too small to matter")
+    assert found.pooled.common.estimate == pytest.approx(0.02)
+
+
+def test_measured_otherwise_the_level_is_as_strict():
+    # One of two headline claims; the other decides nothing, so p counts twice.
+    sure, unsure = 0.02, 0.0115  # in units of a standard error of 0.0064: p of .001 and of .036
+    first = replace(CLAIM, headline=True, otherwise=row("others"))
+    second = replace(
+        CLAIM, key="second", headline=True, study="games", rule=gain(row("games"), 0.1)
+    )
+    one = record_of("a", sure, 0.0064)
+    weak = record_of("a", unsure, 0.0064, study="others")
+    games = record_of("a", 0.0, 0.05, study="games")
+    found = judge([first, second], [replace(one, tables=one.tables | weak.tables), games])
+    assert found["helps"].torn == ("holds here", "cannot tell")
+    alone = judge([first], [replace(one, tables=one.tables | weak.tables)])
+    assert alone["helps"].torn is None

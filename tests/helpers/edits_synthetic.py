@@ -5,12 +5,12 @@ import itertools
 import pandas as pd
 
 from posttrain.evidence.records import Record
-from posttrain.studies.edits.keys import ArmName
-from posttrain.studies.edits.metrics import GOLD, KINDS
+from posttrain.studies.edits.keys import GOLD, GOLD_RATED, ArmName
+from posttrain.studies.edits.metrics import KINDS
 from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 
 METRICS = (
-    *KINDS, *GOLD, "leans shorter", "chosen > rejected, winner longer",
+    *KINDS, GOLD, GOLD_RATED, "leans shorter", "chosen > rejected, winner longer",
     "chosen > rejected, winner shorter",
 )  # fmt: skip
 SIZES, SHARES = (100, 1000), (0.25, 1.0)

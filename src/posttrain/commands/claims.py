@@ -16,6 +16,7 @@ from posttrain.evidence.verdicts import (
     p_value,
     pooled,
     random_effects,
+    verdict,
     voice,
 )
 from posttrain.studies.claims import CLAIMS, SUBJECTS
@@ -85,7 +86,7 @@ def _show(judgement: Judgement, folder: Path) -> None:
         ("holds if it lies", str(claim.rule)),
         ("threshold", matters(claim)),
         ("written down in", f"{claim.path}:{claim.place[1]}"),
-        ("verdict", judgement.outcome),
+        ("verdict", verdict(judgement)),
         ("all sources together", pooled(judgement)),
         ("detectable by them", detectable(judgement)),
         ("another source", random_effects(judgement)),

@@ -208,6 +208,8 @@ class Claim:
         headline: Whether the book's answers rest on it; these share one error rate.
         check: Whether it follows from how things are made, or is the speed of a machine, so that
             it is checked on each record and no effect is estimated.
+        otherwise: The same quantity measured in another way that the verdict must not depend on,
+            such as one setting for all arms.
         late: Whether a record's result was seen before the claim was written, or the run was added
             after the results of others had been seen.
         place: Module and line where the claim is written down.
@@ -227,6 +229,7 @@ class Claim:
     informs: Callable[[Record], bool] = lambda record: True
     headline: bool = False
     check: bool = False
+    otherwise: Row | None = None
     late: Callable[[Record], bool] = lambda record: False
     place: tuple[str, int] = field(default_factory=_place, compare=False, repr=False)
 

@@ -10,7 +10,7 @@ claim:
 - *too small to matter*: the 90 % interval lies within that on either side;
 - *ruled out here*: the 95 % interval lies below it;
 - *cannot tell*: none of these, or sources lie significantly on opposite sides of the bound (of an
-  equivalence there are no sides);
+  equivalence there are no sides), or the same quantity measured otherwise gives another verdict;
 - *uninformative*: no record could show it.
 
 A source that could not have seen the smallest effect that matters, by its standard error alone, is
@@ -61,6 +61,7 @@ class Judgement:
         pooled: The sources that count together; None for checks, and where there are none.
         p: One-sided p value of the claim.
         adjusted: The same, adjusted for the number of headline claims; p itself for others.
+        torn: The verdicts on the quantity and on it measured otherwise, where they differ.
     """
 
     claim: Claim
@@ -69,6 +70,7 @@ class Judgement:
     p: float
     adjusted: float
     outcome: Outcome
+    torn: tuple[Outcome, Outcome] | None = None
 
 
 def judge(claims: Sequence[Claim], records: Sequence[Record]) -> dict[str, Judgement]:
@@ -84,9 +86,10 @@ def judge(claims: Sequence[Claim], records: Sequence[Record]) -> dict[str, Judge
             if judgement.claim.headline and judgement.pooled
         }
     )
-    return {
+    decided = {
         key: _decide(judgement, adjusted.get(key, judgement.p)) for key, judgement in found.items()
     }
+    return {key: _confirm(judgement, records) for key, judgement in decided.items()}
 
 
 def source_of(record: Record) -> str:
@@ -144,6 +147,20 @@ def _decide(judgement: Judgement, adjusted: float) -> Judgement:
     else:
         outcome = claim.rule.verdict(judgement.pooled.common, adjusted)
     return replace(judgement, adjusted=adjusted, outcome=outcome)
+
+
+def _confirm(judgement: Judgement, records: Sequence[Record]) -> Judgement:
+    """The verdict, unless the quantity measured otherwise gives another one."""
+    claim = judgement.claim
+    if claim.otherwise is None or judgement.pooled is None:
+        return judgement
+    again = _hear(replace(claim, rule=replace(claim.rule, row=claim.otherwise)), records)
+    # As strict as for the first: p is adjusted by the same factor.
+    factor = judgement.adjusted / judgement.p if judgement.p else 1.0
+    second = _decide(again, min(1.0, factor * again.p)).outcome
+    if second == judgement.outcome:
+        return judgement
+    return replace(judgement, outcome="cannot tell", torn=(judgement.outcome, second))
 
 
 def _contradict(judgement: Judgement) -> bool:

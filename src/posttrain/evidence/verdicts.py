@@ -152,6 +152,14 @@ def p_value(judgement: Judgement) -> str:
     return _p(judgement.adjusted) + "*" * judgement.claim.headline
 
 
+def verdict(judgement: Judgement) -> str:
+    """The verdict, with both of which it is torn between."""
+    if judgement.torn is None:
+        return judgement.outcome
+    first, second = judgement.torn
+    return f"{judgement.outcome} ({first}; measured otherwise {second})"
+
+
 def verdict_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
     """Every claim: what the paper says, what all sources say together, and the verdict."""
     rows = [
@@ -162,7 +170,7 @@ def verdict_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
             "threshold": matters(one.claim),
             "detectable": detectable(one),
             "p": p_value(one),
-            "verdict": one.outcome,
+            "verdict": verdict(one),
         }
         for one in judgements
     ]

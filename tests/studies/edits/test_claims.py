@@ -7,7 +7,7 @@ from edits_synthetic import synthetic
 
 from posttrain.data.preferences import PairKind
 from posttrain.studies.edits.claims import CLAIMS, estimate, most_data
-from posttrain.studies.edits.keys import ArmName
+from posttrain.studies.edits.keys import GOLD_RATED, ArmName
 from posttrain.studies.edits.outcome import CONTRASTS
 
 BY_KEY = {claim.key: claim for claim in CLAIMS}
@@ -16,27 +16,27 @@ CELLS = {
     "edits-are-better": (
         ("metrics", ArmName.IGNORE, "edited > chosen"), 1, "above 0.5, by 0.05 or more",
     ),
-    "edits-help": (("gains", "all pairs", PairKind.RATED), 1, "above 0, by 0.01 or more"),
+    "edits-help": (("gains", "all pairs", GOLD_RATED), 1, "above 0, by 0.01 or more"),
     "edits-teach-edits": (("gains", "all pairs", "edited > chosen"), 1, "above 0, by 0.01 or more"),
-    "edits-diminishing": (("trends", "all pairs", PairKind.RATED), -1, "above 0, by 0.005 or more"),
+    "edits-diminishing": (("trends", "all pairs", GOLD_RATED), -1, "above 0, by 0.005 or more"),
     "worth-a-rating": (
-        ("contrasts", "all pairs - one more pair", PairKind.RATED), 1, "above 0, by 0.01 or more",
+        ("contrasts", "all pairs - one more pair", GOLD_RATED), 1, "above 0, by 0.01 or more",
     ),
     "worth-its-pairs": (
-        ("contrasts", "all pairs - two more pairs", PairKind.RATED), 1, "above -0.01",
+        ("contrasts", "all pairs - two more pairs", GOLD_RATED), 1, "above -0.01",
     ),
     "plackett-luce-alike": (
-        ("contrasts", "Plackett-Luce - all pairs", PairKind.RATED), 1, "less than 0.01 away from 0",
+        ("contrasts", "Plackett-Luce - all pairs", GOLD_RATED), 1, "less than 0.01 away from 0",
     ),
     "weights-alike": (
-        ("contrasts", "by prompt - by pair", PairKind.RATED), 1, "less than 0.01 away from 0",
+        ("contrasts", "by prompt - by pair", GOLD_RATED), 1, "less than 0.01 away from 0",
     ),
     "near-pair-teaches": (
-        ("contrasts", "adding edited > chosen - edited > rejected", PairKind.RATED), 1,
+        ("contrasts", "adding edited > chosen - edited > rejected", GOLD_RATED), 1,
         "above 0, by 0.01 or more",
     ),
     "close-edits-teach": (
-        ("contrasts", "closest - farthest edits", PairKind.RATED), 1, "above 0, by 0.01 or more",
+        ("contrasts", "closest - farthest edits", GOLD_RATED), 1, "above 0, by 0.01 or more",
     ),
     "no-brevity": (("gains", "all pairs", "leans shorter"), -1, "above -0.02"),
 }  # fmt: skip
@@ -57,6 +57,28 @@ def test_each_claim_reads_its_own_cell(key):
     expected = (0.2, 0.1, 0.4) if sign > 0 else (-0.2, -0.4, -0.1)
     assert BY_KEY[key].rule.row.read(record) == expected
     assert str(BY_KEY[key].rule) == rule
+
+
+@pytest.mark.parametrize("key", [key for key in CELLS if CELLS[key][0][2] == GOLD_RATED])
+def test_where_the_truth_is_not_known_annotators_judge(key):
+    (table, name, _), sign, _ = CELLS[key]
+    cell = (table, name, PairKind.RATED)
+    record = synthetic((9.0, 8.0, 10.0), cell=cell, planted=(0.2, 0.1, 0.4))
+    metrics = record.tables["metrics"]
+    unknown = metrics["estimate"].where(metrics["metric"] != GOLD_RATED)
+    record.tables["metrics"] = metrics.assign(estimate=unknown)
+    expected = (0.2, 0.1, 0.4) if sign > 0 else (-0.2, -0.4, -0.1)
+    assert BY_KEY[key].rule.row.read(record) == expected
+
+
+def test_verdicts_on_gains_and_contrasts_are_the_same_with_one_setting_for_all():
+    for key, claim in BY_KEY.items():
+        if key in ("edits-are-better", "edits-diminishing"):
+            assert claim.otherwise is None
+            continue
+        assert claim.otherwise == replace(
+            claim.rule.row, where={**claim.rule.row.where, "tuning": "shared"}
+        )
 
 
 def test_without_a_gain_to_begin_with_nothing_can_diminish():

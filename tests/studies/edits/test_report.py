@@ -11,8 +11,8 @@ from posttrain.data.preferences import PairKind
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.edits import report
 from posttrain.studies.edits.claims import estimate, most_data
-from posttrain.studies.edits.keys import ArmName
-from posttrain.studies.edits.metrics import GOLD, KINDS
+from posttrain.studies.edits.keys import GOLD, GOLD_RATED, ArmName
+from posttrain.studies.edits.metrics import KINDS
 from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 
 
@@ -41,9 +41,9 @@ def test_gains_have_a_row_for_each_arm_and_tuning_and_a_column_for_each_cell(rec
 
 def test_kinds_of_pairs_show_gold_where_it_is_known(records):
     table = report.kinds_table(records[0])
-    assert list(table.columns) == [*KINDS, *GOLD]
+    assert list(table.columns) == [*KINDS, GOLD, GOLD_RATED]
     metrics = records[0].tables["metrics"]
-    unknown = metrics["estimate"].where(~metrics["metric"].isin(GOLD))
+    unknown = metrics["estimate"].where(~metrics["metric"].isin([GOLD, GOLD_RATED]))
     blind = replace(
         records[0], tables=records[0].tables | {"metrics": metrics.assign(estimate=unknown)}
     )

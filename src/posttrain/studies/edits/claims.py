@@ -1,5 +1,11 @@
-"""The claims about edited responses, each with its source and the rule that judges it."""
+"""The claims about edited responses, each with its source and the rule that judges it.
 
+*Chosen > rejected* is judged in order of the true quality where that is known, in the simulator:
+annotators' noise would only hide differences. Verdicts must be the same whether every arm is tuned
+or all share one setting.
+"""
+
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +16,7 @@ from posttrain.evidence import claims
 from posttrain.evidence.claims import (
     Claim,
     Interval,
+    Row,
     gain,
     holds,
     no_worse,
@@ -19,7 +26,7 @@ from posttrain.evidence.claims import (
 )
 from posttrain.evidence.records import Record
 from posttrain.studies.common.keys import Tuning
-from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName, Contrast
+from posttrain.studies.edits.keys import GOLD_RATED, LEANS_SHORTER, ArmName, Contrast
 
 #: The gain of accuracy that would pay for an editor, and the loss that would matter: one point.
 ONE_POINT = 0.01
@@ -58,9 +65,23 @@ def most_data(record: Record) -> dict[str, Any]:
     return {"size": largest_size(record), "share": largest_share(record)}
 
 
-_tuned = partial(row, tuning=Tuning.TUNED, metric=PairKind.RATED, share=largest_share)
+def judged(record: Record) -> str:
+    """What annotators chose, in order of the true quality where that is known."""
+    metrics = record.tables["metrics"]
+    gold = metrics.loc[metrics["metric"] == GOLD_RATED, "estimate"]
+    return GOLD_RATED if gold.notna().any() else PairKind.RATED
+
+
+_tuned = partial(row, tuning=Tuning.TUNED, metric=judged, share=largest_share)
 _gains = partial(_tuned, "gains", arm=ArmName.ALL, size=largest_size)
 _contrasts = partial(_tuned, "contrasts", size=largest_size)
+
+
+def _shared(quantity: Row) -> Row:
+    """The same where all arms share one setting."""
+    return replace(quantity, where={**quantity.where, "tuning": Tuning.SHARED})
+
+
 FALL = -_tuned("trends", arm=ArmName.ALL)
 START = _gains(size=smallest_size)
 
@@ -104,6 +125,7 @@ CLAIMS: tuple[Claim, ...] = (
         "edits",
         gain(_gains(), smallest=ONE_POINT),
         headline=True,
+        otherwise=_shared(_gains()),
         ours=True,
         late=_late,
     ),
@@ -116,6 +138,7 @@ CLAIMS: tuple[Claim, ...] = (
         "edits",
         gain(_gains(metric=PairKind.EDITED_CHOSEN), smallest=ONE_POINT),
         headline=True,
+        otherwise=_shared(_gains(metric=PairKind.EDITED_CHOSEN)),
         ours=True,
         late=_late,
     ),
@@ -143,6 +166,7 @@ CLAIMS: tuple[Claim, ...] = (
         "edits",
         gain(_contrasts(contrast=Contrast.ALL_ONE_MORE), smallest=ONE_POINT),
         headline=True,
+        otherwise=_shared(_contrasts(contrast=Contrast.ALL_ONE_MORE)),
         ours=True,
         late=_late,
     ),
@@ -155,6 +179,7 @@ CLAIMS: tuple[Claim, ...] = (
         "data; holds above −1 point",
         "edits",
         no_worse(_contrasts(contrast=Contrast.ALL_TWO_MORE), ONE_POINT),
+        otherwise=_shared(_contrasts(contrast=Contrast.ALL_TWO_MORE)),
         ours=True,
         late=_late,
     ),
@@ -168,6 +193,7 @@ CLAIMS: tuple[Claim, ...] = (
         "edits",
         within(_contrasts(contrast=Contrast.PLACKETT_LUCE_ALL), ONE_POINT),
         headline=True,
+        otherwise=_shared(_contrasts(contrast=Contrast.PLACKETT_LUCE_ALL)),
         ours=True,
         applies=holds("contrasts", "contrast", Contrast.PLACKETT_LUCE_ALL),
         late=_late,
@@ -181,6 +207,7 @@ CLAIMS: tuple[Claim, ...] = (
         "within a point",
         "edits",
         within(_contrasts(contrast=Contrast.PROMPT_PAIR), ONE_POINT),
+        otherwise=_shared(_contrasts(contrast=Contrast.PROMPT_PAIR)),
         ours=True,
         applies=holds("contrasts", "contrast", Contrast.PROMPT_PAIR),
         late=_late,
@@ -194,6 +221,7 @@ CLAIMS: tuple[Claim, ...] = (
         "tuned, most data",
         "edits",
         gain(_contrasts(contrast=Contrast.OVER_CHOSEN_REJECTED), smallest=ONE_POINT),
+        otherwise=_shared(_contrasts(contrast=Contrast.OVER_CHOSEN_REJECTED)),
         ours=True,
         applies=holds("contrasts", "contrast", Contrast.OVER_CHOSEN_REJECTED),
         late=_late,
@@ -207,6 +235,7 @@ CLAIMS: tuple[Claim, ...] = (
         "response minus those of the other half, tuned, most data",
         "edits",
         gain(_contrasts(contrast=Contrast.CLOSEST_FARTHEST), smallest=ONE_POINT),
+        otherwise=_shared(_contrasts(contrast=Contrast.CLOSEST_FARTHEST)),
         ours=True,
         applies=holds("contrasts", "contrast", Contrast.CLOSEST_FARTHEST),
         late=_late,
@@ -220,6 +249,7 @@ CLAIMS: tuple[Claim, ...] = (
         "others, all pairs minus edits ignored, tuned, most data; holds above −2 points",
         "edits",
         no_worse(-_gains(metric=LEANS_SHORTER), 2 * ONE_POINT),
+        otherwise=_shared(-_gains(metric=LEANS_SHORTER)),
         ours=True,
         late=_late,
     ),

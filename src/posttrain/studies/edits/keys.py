@@ -32,5 +32,8 @@ class Contrast(Key):
     CLOSEST_FARTHEST = "closest - farthest edits"
 
 
+#: Metrics: accuracy on pairs in order of their true quality; of all, and of chosen and rejected
+#: alone, because edits are better by construction.
+GOLD, GOLD_RATED = "gold", "gold, chosen and rejected"
 #: Metric: how far a model leans to the shorter response.
 LEANS_SHORTER = "leans shorter"

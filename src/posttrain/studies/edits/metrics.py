@@ -10,17 +10,15 @@ from posttrain.data.preferences import RESPONSES, PairKind, RankedGroup
 from posttrain.errors import UserError
 from posttrain.evaluation.metrics import Metric
 from posttrain.evaluation.sums import Columns
-from posttrain.studies.edits.keys import LEANS_SHORTER
+from posttrain.studies.edits.keys import GOLD, GOLD_RATED, LEANS_SHORTER
 
 KINDS = tuple(PairKind)
-#: Pairs in order of their true quality: all, and those of chosen and rejected alone, because edits
-#: are better by construction.
-GOLD = ("gold", "gold, chosen and rejected")
 #: What test pairs are told apart by: their kind, and whether the winner is the longer response.
 STRATA = (
     *KINDS,
     *(f"{kind}, {length}" for kind in KINDS for length in ("winner longer", "winner shorter")),
-    *GOLD,
+    GOLD,
+    GOLD_RATED,
 )
 #: What is summed over pairs: pairs and right ones by stratum, the log-likelihood of rated pairs.
 SUMS = Columns(count=len(STRATA), right=len(STRATA), likelihood=None)
@@ -63,7 +61,7 @@ class TestPairs:
             first += len(group.responses)
         winners, losers, shorter, of_group, kinds, by_gold = map(np.array, zip(*rows, strict=True))
         by_stratum: dict[str, np.ndarray] = {kind: (kinds == kind) & ~by_gold for kind in KINDS}
-        by_stratum |= {GOLD[0]: by_gold, GOLD[1]: by_gold & (kinds == PairKind.RATED)}
+        by_stratum |= {GOLD: by_gold, GOLD_RATED: by_gold & (kinds == PairKind.RATED)}
         for kind in KINDS:
             by_stratum[f"{kind}, winner longer"] = by_stratum[kind] & (shorter < 0)
             by_stratum[f"{kind}, winner shorter"] = by_stratum[kind] & (shorter > 0)

@@ -16,8 +16,8 @@ from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_i
 from posttrain.studies.common.keys import Tuning
 from posttrain.studies.common.tables import labelled
 from posttrain.studies.edits.claims import estimate, most_data
-from posttrain.studies.edits.keys import LEANS_SHORTER, ArmName
-from posttrain.studies.edits.metrics import GOLD, KINDS
+from posttrain.studies.edits.keys import GOLD, GOLD_RATED, LEANS_SHORTER, ArmName
+from posttrain.studies.edits.metrics import KINDS
 from posttrain.studies.edits.outcome import ARMS, CONTRASTS
 
 
@@ -86,7 +86,7 @@ def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
 def kinds_table(record: Record) -> pd.DataFrame:
     """Gains (points) of every arm on each kind of test pair, tuned, most data; gold where known."""
     metrics = record.tables["metrics"].set_index("metric")["estimate"]
-    known = [name for name in (*KINDS, *GOLD) if metrics.loc[name].notna().all()]
+    known = [name for name in (*KINDS, GOLD, GOLD_RATED) if metrics.loc[name].notna().all()]
     rows = {
         arm: {name: gain(record, arm, name) for name in known}
         for arm in arms_of(record)

@@ -1,58 +1,10 @@
-"""The first lines of the chapter on training your own, composed from records."""
+"""Sentences of the chapter on training your own, composed from records."""
 
 import math
-from collections.abc import Sequence
 
-from posttrain.evaluation.metrics import Metric
-from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
-from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.common.cost import SHAPES
-from posttrain.studies.training_run.keys import Scorer
-from posttrain.studies.training_run.report import LLAMA, _accuracy
-from posttrain.studies.training_run.theory import UTILISATION, expectations, linear_parameters
-
-
-def answer(records: Sequence[Record]) -> str:
-    """What training takes and what it bought, in Markdown, from records of the training study."""
-    table = expectations().set_index(["model", "trained"])
-    lora, whole = (table.loc[(LLAMA, f"{way}, checkpointed")] for way in ("LoRA", "all weights"))
-    takes = (
-        "**One command, and any model with a decoder**: `posttrain train --model … --data "
-        "mine.jsonl --output_dir mine` makes a folder that transformers and TRL load and score "
-        f"alike. By count, not yet by measurement, {LLAMA} takes one GPU of 80 GB with LoRA "
-        f"({lora['weights and optimiser']:.0f} GB of weights and optimiser, "
-        f"{lora['activations']:.0f} GB of activations) and {int(whole['GPUs'])} in full, and a "
-        f"hundred thousand pairs of Llama 3's lengths {lora['GPU hours']:.0f} to "
-        f"{whole['GPU hours']:.0f} hours of an H100 at {UTILISATION:.0%} of its peak."
-    )
-    return "\n\n".join([takes, *map(_bought, records)])
-
-
-def _bought(record: Record) -> str:
-    found, reference, head = (
-        _accuracy(record, scorer) for scorer in (Scorer.TRAINED, Scorer.LENGTH, Scorer.HEAD)
-    )
-    over_length, over_head = (
-        with_interval(estimate(record.tables["differences"], scorer=name, metric=Metric.ACCURACY))
-        for name in (Scorer.LENGTH, Scorer.HEAD)
-    )
-    minutes = record.environment["seconds"] / 60
-    judging = record.environment["judged"]
-    return (
-        f"**Compare with what costs less.** {_what(record)} ranks {found} % of held-out pairs as "
-        f"annotators did; preferring the longer response ranks {reference} %, a linear head on the "
-        f"same model's frozen features {head} %. That is {over_length} points over length, and "
-        f"{over_head} points over the head. The run took {minutes:.0f} minutes with "
-        f"{record.environment['threads']} threads; the head, its features and this comparison took "
-        f"{judging['seconds'] / 60:.0f} with {judging['threads']}."
-    )
-
-
-def _what(record: Record) -> str:
-    run = record.settings["run"]
-    layers = f"the last {run['top_layers']} layers of " if run["top_layers"] else ""
-    return f"Training {layers}`{run['model']}` on `{', '.join(run['data'])}`"
+from posttrain.studies.training_run.theory import linear_parameters
 
 
 def conditions(record: Record) -> str:
