@@ -10,7 +10,9 @@ from scipy.special import expit
 from posttrain.studies.edits.theory import (
     OBJECTIVES,
     PLACKETT_LUCE,
+    _variances,
     consistency_table,
+    efficiency_table,
     group_loss,
     identity_table,
     push_table,
@@ -81,3 +83,39 @@ def test_which_pairs_learn_a_plackett_luce_ranking():
     for objective, learned in table.iterrows():
         expected = biased.get(objective, (1.5, 0.5))
         assert learned.tolist() == pytest.approx(expected, abs=1e-3), objective
+
+
+def test_plackett_luce_needs_no_more_rankings_than_all_pairs():
+    table = efficiency_table().set_index("scores")
+    assert (table >= 1 - 1e-9).all(axis=None)
+    # Of equal scores it is 28/27 for every difference.
+    assert table.loc["0, 0, 0"].tolist() == pytest.approx([28 / 27] * 3)
+
+
+def test_the_variance_is_that_of_estimates_from_drawn_rankings():
+    truth, count, worlds = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64), 400, 300
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(worlds, count, 3, generator=generator, dtype=torch.float64)
+    # Gumbel noise on scores gives rankings of Plackett–Luce.
+    orders = (truth - torch.log(-torch.log(noise))).argsort(dim=2, descending=True)
+    for objective in ("all pairs", PLACKETT_LUCE):
+        learned = torch.zeros(worlds, 2, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([learned], max_iter=60, line_search_fn="strong_wolfe")
+
+        def closure(learned=learned, optimizer=optimizer, objective=objective):
+            optimizer.zero_grad()
+            whole = torch.cat([learned, torch.zeros(worlds, 1, dtype=torch.float64)], dim=1)
+            first, second, third = whole[:, None].expand(orders.shape).gather(2, orders).unbind(2)
+            soft = torch.nn.functional.softplus
+            loss = soft(third - second)
+            if objective == "all pairs":
+                loss = loss + soft(second - first) + soft(third - first)
+            else:
+                loss = loss + torch.logsumexp(torch.stack([first, second, third]), 0) - first
+            loss = loss.sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        measured = learned.detach()[:, 0].var().item() * count
+        assert measured == pytest.approx(_variances(truth.tolist(), objective)[1], rel=0.25)
