@@ -266,6 +266,10 @@ def test_summary_counts_the_papers_claims_and_the_books_apart():
         "**Of 4 claims of the papers about rows, 1 holds here, 2 ruled out here and 1 cannot tell; "
         "of 2 claims of this book, 1 holds here and 1 ruled out here.**"
     )
+    twice = [claim_of("margin", "a"), claim_of("margin", "b")]
+    assert summary(judged(twice, found), "rows") == (
+        "**Of 2 claims of the papers about rows, 2 hold here.**"
+    )
     alone = [claim_of("packing", ours=True)]
     assert summary(judged(alone, found), "rows") == (
         "**Of 1 claims of this book about rows, 1 ruled out here.**"

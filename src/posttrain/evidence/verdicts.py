@@ -219,10 +219,15 @@ def summary(judgements: Sequence[Judgement], subject: str) -> str:
             continue
         if not parts:
             whose += f" about {subject}"
-        counts = [f"{found.count(name)} {name}" for name in OUTCOMES if name in found]
+        counts = [_counted(found.count(name), name) for name in OUTCOMES if name in found]
         parts.append(f"of {len(found)} claims {whose}, {listing(counts)}")
     text = "; ".join(parts)
     return f"**{text[0].upper()}{text[1:]}.**"
+
+
+def _counted(count: int, outcome: str) -> str:
+    several = {"holds here": "hold here", "passes": "pass", "fails": "fail"}
+    return f"{count} {outcome if count == 1 else several.get(outcome, outcome)}"
 
 
 def matters(claim: Claim) -> str:

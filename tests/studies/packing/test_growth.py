@@ -1,10 +1,16 @@
 """The growth study: its tables of planted outcomes, and a small run."""
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
 from posttrain.errors import UserError
+from posttrain.evidence.records import Record
+from posttrain.studies.packing import figures, report
 from posttrain.studies.packing.growth import STUDY, GrowthSettings, summarise
 from posttrain.studies.packing.keys import RowName
 from posttrain.studies.packing.outcome import Outcome, order_sums
@@ -94,3 +100,19 @@ def test_a_small_run_trains_every_size_on_the_same_test_pairs():
     levels: pd.DataFrame = record.tables["levels"]
     assert len(levels) == 3 * 2 * 2
     assert levels[["estimate", "low", "high"]].notna().all().all()
+
+
+def test_readers_see_gaps_by_size_and_what_the_truth_has_more(tables):
+    record = Record("growth", "simulator", "quick", {}, {}, tables)
+    shown = report.growth_table(record)
+    assert list(shown.index) == ["10", "1,000"]
+    assert shown["causal (points)"].iloc[0].startswith("−10.0")
+    assert shown["the truth has more (points)"].iloc[1].startswith("10.0")
+    figure = figures.growth(tables)
+    assert [axis.get_xscale() for axis in figure.axes] == ["log", "log"]
+    plt.close(figure)
+    without = summarise([10], [outcome(separate=500, causal=400)], resamples=50)
+    assert report.growth_table(Record("growth", "a", "real", {}, {}, without)).shape == (1, 2)
+    figure = figures.growth(without)
+    assert len(figure.axes) == 1
+    plt.close(figure)

@@ -1,0 +1,103 @@
+"""What readers are told of the recipe study, and its figure."""
+
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from posttrain.data.preferences import Message, RankedGroup
+from posttrain.evidence.records import Record
+from posttrain.studies.recipe import figures, report
+from posttrain.studies.recipe.keys import Combined, Dropped, Question, Start
+from posttrain.studies.recipe.outcome import Cell, summarise
+
+PAIRS = 8
+
+
+@dataclass
+class Held:
+    """What of prepared pairs the tables need."""
+
+    ranked: list
+    test: np.ndarray
+
+    @property
+    def test_codes(self):
+        return np.arange(PAIRS)
+
+
+def right(count):
+    """Scores of one model that ranks so many pairs rightly, ``[1, 2, pairs]``."""
+    return np.stack([np.where(np.arange(PAIRS) < count, 1.0, -1.0), np.zeros(PAIRS)])[None]
+
+
+@pytest.fixture(scope="module")
+def record():
+    groups = [
+        RankedGroup(str(k), (Message("user", f"question {k}"),), ("yes", "no"), strength=1)
+        for k in range(PAIRS)
+    ]
+    arms = {
+        Cell(Question.START, 3000, 0.0): dict(zip(Start, (6, 7, 3), strict=True)),
+        Cell(Question.SIMILAR, 2000, 0.0): dict(zip(Dropped, (6, 5, 4), strict=True)),
+        Cell(Question.AVERAGE, 2000, 0.0): {arm: 4 + k % 3 for k, arm in enumerate(Combined)},
+        Cell(Question.AVERAGE, 2000, 0.2): {arm: 3 + k % 2 for k, arm in enumerate(Combined)},
+    }
+    outcomes = {
+        cell: [{arm: right(count) for arm, count in counts.items()}] * 2
+        for cell, counts in arms.items()
+    }
+    tables = summarise(outcomes, Held(groups, np.arange(PAIRS)), resamples=50)
+    return Record("recipe", "simulator", "quick", {}, {"clusters": PAIRS}, tables)
+
+
+def test_arms_stand_beside_the_first_of_their_question(record):
+    table = report.arm_table(record, Question.START)
+    assert list(table.index) == [("3,000 pairs", str(start)) for start in Start]
+    assert table["accuracy (%)"].iloc[0].startswith("75.0")
+    gained = table["minus pre-trained (points)"]
+    assert gained.iloc[0] == "–"
+    assert gained.iloc[1].startswith("+12.5")
+    assert gained.iloc[2].startswith("−37.5")
+
+
+def test_each_share_of_wrong_labels_has_rows_of_its_own(record):
+    table = report.arm_table(record, Question.AVERAGE)
+    heads = list(dict.fromkeys(table.index.get_level_values(0)))
+    assert heads == ["2,000 pairs", "2,000 pairs, 20% turned round"]
+
+
+def test_averages_are_compared_with_what_else_can_be_made(record):
+    table = report.average_table(record)
+    assert list(table.columns) == ["0% of labels wrong", "20% of labels wrong"]
+    # "average of 8" is right in 5 of 8, "ensemble of 8" in 5.
+    assert table.loc[(Combined.AVERAGE_8, Combined.ENSEMBLE_8)].iloc[0].startswith(("+", "−"))
+    assert Combined.SINGLE not in table.index.get_level_values(1)
+
+
+def test_exponents_are_shown_by_rows():
+    values = {"accuracy": -0.3, "log-likelihood": -0.6}
+    powers = pd.DataFrame(
+        [("separate", metric, v, v - 0.1, v + 0.1) for metric, v in values.items()],
+        columns=["trained", "metric", "estimate", "low", "high"],
+    )
+    table = report.exponent_table([Record("growth", "a", "real", {}, {}, {"exponents": powers})])
+    assert [cell[:5] for cell in table.loc["separate"]] == ["−0.30", "−0.60"]
+
+
+def test_the_figure_draws_every_number_of_models_and_all_data(record):
+    figure = figures.averages(record)
+    assert len(figure.axes) == 2
+    table = record.tables["gains"].set_index(["noise", "arm", "reference", "metric"])["estimate"]
+    for axis, noise in zip(figure.axes, (0.0, 0.2), strict=True):
+        for container, (arms, *_) in zip(axis.containers, figures.LINES.values(), strict=False):
+            x, y = container.lines[0].get_data()
+            assert x.tolist() == [2, 4, 8]
+            expected = [100 * table[noise, arm, Combined.SINGLE, "accuracy"] for arm in arms]
+            assert y.tolist() == pytest.approx(expected)
+    plt.close(figure)
