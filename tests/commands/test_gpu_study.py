@@ -33,6 +33,7 @@ SMALL = {
 OF_STUDY = {
     "margin": {"sizes": [30], "shared_learning_rate": 1e-3},
     "packing": {"size": 30},
+    "growth": {"sizes": [12, 24], "most_seeds": 1},
     "edits": {"sizes": [12], "shared_learning_rate": 1e-3},
     "merging": {"size": 30, "pairs_per_step": 8},
     # Trained longer, because a model that ranks no better than chance cannot be calibrated.

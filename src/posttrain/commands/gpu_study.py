@@ -125,6 +125,7 @@ _MERGING = _whole(
     test_size=800, pairs_per_step=64, passes=[1, 3], tuning_seeds=1,
     learning_rates=[1e-5, 3e-5, 1e-4],
 )  # fmt: skip
+_GROWTH = _whole(sizes=[300, 1000, 3000], most_seeds=4, test_size=800, tuning_seeds=1)
 _WAYS = ("--methods", "trl", "separate", "two-piece", "merged")
 _SPEED = ("--seconds", "1.5", "--workloads", "triples", "pairs", "five")
 _REAL = ("--seconds", "1.5", "--workloads", "seeda", "ukpconvarg", "triples")
@@ -142,6 +143,7 @@ JOBS = (
     Job("merging-ukpconvarg", "merging", "ukpconvarg", _MERGING | {"size": 1500}),
     Job("margin-seeda", "margin", "seeda-full", _MARGIN),
     Job("merging-finegrained", "merging", "finegrained_rlhf", _MERGING | {"size": 1200}),
+    Job("growth-ukpconvarg", "growth", "ukpconvarg", _GROWTH),
     Job("packing-ukpconvarg", "packing", "ukpconvarg", _PACKING),
     Job("edits-finegrained", "edits", "finegrained_rlhf-full", _EDITS | {"test_size": 600}),
     Job("tradeoff", "tradeoff", "human-full", _TRADEOFF),

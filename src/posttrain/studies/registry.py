@@ -3,9 +3,10 @@
 from posttrain.studies.common.study import Study
 from posttrain.studies.edits import examples
 from posttrain.studies.edits import study as edits
+from posttrain.studies.growth import study as growth
 from posttrain.studies.margin import study as margin
 from posttrain.studies.merging import study as merging
-from posttrain.studies.packing import growth, rows
+from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing
 from posttrain.studies.preference_data import study as preference_data
 from posttrain.studies.recipe import study as recipe

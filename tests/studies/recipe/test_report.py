@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 
 matplotlib.use("Agg")
@@ -78,16 +77,6 @@ def test_averages_are_compared_with_what_else_can_be_made(record):
     # "average of 8" is right in 5 of 8, "ensemble of 8" in 5.
     assert table.loc[(Combined.AVERAGE_8, Combined.ENSEMBLE_8)].iloc[0].startswith(("+", "−"))
     assert Combined.SINGLE not in table.index.get_level_values(1)
-
-
-def test_exponents_are_shown_by_rows():
-    values = {"accuracy": -0.3, "log-likelihood": -0.6}
-    powers = pd.DataFrame(
-        [("separate", metric, v, v - 0.1, v + 0.1) for metric, v in values.items()],
-        columns=["trained", "metric", "estimate", "low", "high"],
-    )
-    table = report.exponent_table([Record("growth", "a", "real", {}, {}, {"exponents": powers})])
-    assert [cell[:5] for cell in table.loc["separate"]] == ["−0.30", "−0.60"]
 
 
 def test_the_figure_draws_every_number_of_models_and_all_data(record):

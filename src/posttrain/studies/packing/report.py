@@ -239,29 +239,3 @@ def arrangements() -> pd.DataFrame:
         }
     )
     return shown.set_index(["responses", "arrangement"])
-
-
-def growth_table(record: Record) -> pd.DataFrame:
-    """What each layout changes against separate rows, by number of training groups (points).
-
-    Beside it, accuracy in separate rows (%), and what the truth would add to it, where known.
-    """
-    tables = record.tables
-    arms = list(dict.fromkeys(tables["gaps"]["trained"]))
-    rows = {}
-    for size in dict.fromkeys(tables["levels"]["size"]):
-        where = {"size": size, "metric": OrderMetric.ACCURACY}
-        cells = [
-            with_interval(estimate(tables["levels"], trained=RowName.SEPARATE, **where), sign=False)
-        ]
-        cells += [with_interval(estimate(tables["gaps"], trained=arm, **where)) for arm in arms]
-        if not tables["excess"].empty:
-            lacks = estimate(tables["excess"], trained=RowName.SEPARATE, **where)
-            cells.append(with_interval(lacks, sign=False))
-        rows[f"{size:,}"] = cells
-    columns = ["separate rows (%)", *(f"{arm} (points)" for arm in arms)]
-    if not tables["excess"].empty:
-        columns.append("the truth has more (points)")
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis(
-        "training groups"
-    )

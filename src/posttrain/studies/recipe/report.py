@@ -1,14 +1,11 @@
 """The recipe study for readers: tables of formatted numbers."""
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import with_interval
-from posttrain.studies.packing.keys import OrderMetric
 from posttrain.studies.recipe.keys import Question
 
 
@@ -58,20 +55,3 @@ def average_table(record: Record) -> pd.DataFrame:
         interval = row["estimate"], row["low"], row["high"]
         rows.setdefault((row["arm"], row["reference"]), {})[column] = with_interval(interval)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["", "minus"])
-
-
-def exponent_table(records: Sequence[Record]) -> pd.DataFrame:
-    """Powers of the number of training groups with which what models lack to the truth falls."""
-    rows = {}
-    for record in records:
-        powers = record.tables["exponents"]
-        for arm in dict.fromkeys(powers["trained"]):
-            rows[arm] = {
-                name: with_interval(
-                    estimate(powers, trained=arm, metric=metric), scale=1, digits=2
-                )
-                for metric, name in (
-                    (OrderMetric.ACCURACY, "errors"), (OrderMetric.LOG_LIKELIHOOD, "nats")
-                )
-            }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rows")

@@ -10,8 +10,8 @@ import matplotlib.pyplot as plt
 
 from posttrain.errors import UserError
 from posttrain.evidence.records import Record
-from posttrain.studies.packing import figures, report
-from posttrain.studies.packing.growth import STUDY, GrowthSettings, summarise
+from posttrain.studies.growth import figures, report
+from posttrain.studies.growth.study import STUDY, GrowthSettings, summarise
 from posttrain.studies.packing.keys import RowName
 from posttrain.studies.packing.outcome import Outcome, order_sums
 
@@ -116,3 +116,13 @@ def test_readers_see_gaps_by_size_and_what_the_truth_has_more(tables):
     figure = figures.growth(without)
     assert len(figure.axes) == 1
     plt.close(figure)
+
+
+def test_exponents_are_shown_by_rows():
+    values = {"accuracy": -0.3, "log-likelihood": -0.6}
+    powers = pd.DataFrame(
+        [("separate", metric, v, v - 0.1, v + 0.1) for metric, v in values.items()],
+        columns=["trained", "metric", "estimate", "low", "high"],
+    )
+    table = report.exponent_table([Record("growth", "a", "real", {}, {}, {"exponents": powers})])
+    assert [cell[:5] for cell in table.loc["separate"]] == ["−0.30", "−0.60"]

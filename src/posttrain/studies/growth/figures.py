@@ -1,0 +1,50 @@
+"""Figures of the growth study."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from posttrain.evidence.style import interval_line, panels
+from posttrain.studies.packing.keys import OrderMetric, RowName
+
+#: Colour and marker of each layout.
+GROWTH = {
+    RowName.SEPARATE: ("#000000", "o"),
+    RowName.POSITIONS: ("#0072b2", "s"),
+    RowName.CAUSAL: ("#d55e00", "^"),
+}
+
+
+def growth(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Gaps of accuracy to separate rows, and what each layout lacks to the truth in nats, by data.
+
+    From tables of the growth study; the second panel is there where the truth is known.
+    """
+    titles = ["accuracy minus that in separate rows"]
+    if known := not tables["excess"].empty:
+        titles.append("log-likelihood that the truth has more")
+    figure, axes = panels(titles)
+    for arm, (colour, marker) in GROWTH.items():
+        style: dict[str, Any] = {"colour": colour, "marker": marker, "label": str(arm)}
+        gaps = tables["gaps"]
+        part = gaps[(gaps["trained"] == arm) & (gaps["metric"] == OrderMetric.ACCURACY)]
+        if not part.empty:
+            interval_line(axes[0], part["size"], part, **style)
+        if known:
+            lacks = tables["excess"]
+            part = lacks[
+                (lacks["trained"] == arm) & (lacks["metric"] == OrderMetric.LOG_LIKELIHOOD)
+            ]
+            interval_line(axes[1], part["size"], part, scale=1, **style)
+    axes[0].axhline(0, color="black", lw=0.8, ls=":")
+    axes[0].set_ylabel("points")
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.set_xlabel("training groups")
+    if known:
+        axes[1].set_yscale("log")
+        axes[1].set_ylabel("nats")
+    axes[-1].legend(loc="best")
+    return figure
