@@ -12,9 +12,11 @@ Both return a folder that ``from_pretrained`` reads.
 import importlib.util
 import random
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -23,6 +25,7 @@ from transformers import (
     AutoTokenizer,
     DataCollatorForLanguageModeling,
     LlamaConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     PrinterCallback,
     Trainer,
@@ -190,33 +193,60 @@ def _pretrain_tiny(settings: TinySettings, folder: Path) -> None:
     # Initial weights are drawn in float64 too: in float32 their last digit depends on the CPU.
     stock = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
     model = compute_in_double(stock)
+    encoded = [{"input_ids": ids} for ids in tokenizer(texts)["input_ids"]]
+    train_language_model(
+        model,
+        encoded,
+        DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=20,
+        seed=settings.seed,
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def train_language_model(
+    model: PreTrainedModel,
+    examples: Sequence[Mapping[str, Any]],
+    collator: Callable[..., Any],
+    *,
+    batch_size: int,
+    learning_rate: float,
+    warmup_steps: int,
+    seed: int,
+) -> None:
+    """Train a language model in place for one pass, with AdamW, its rate falling as a cosine.
+
+    ``examples`` hold ``input_ids``, and ``labels`` if not every token is a target; the loss is
+    :func:`.float64.next_token_loss`.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             scratch,
-            per_device_train_batch_size=settings.batch_size,
+            per_device_train_batch_size=batch_size,
             num_train_epochs=1,
-            learning_rate=settings.learning_rate,
+            learning_rate=learning_rate,
             lr_scheduler_type="cosine",
-            warmup_steps=20,
-            seed=settings.seed,
+            warmup_steps=warmup_steps,
+            seed=seed,
             use_cpu=True,
             save_strategy="no",
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
         )
-        encoded = [{"input_ids": ids} for ids in tokenizer(texts)["input_ids"]]
+        data: Any = examples
         trainer = Trainer(
             model,
             arguments,
-            train_dataset=encoded,
-            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+            train_dataset=data,
+            data_collator=collator,
             compute_loss_func=next_token_loss,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _render(conversation: list[dict[str, str]]) -> str:

@@ -1,7 +1,6 @@
 """Checkpoints that a tiny reward model can start from."""
 
 import random
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,11 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForSeq2Seq,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
 )
 
 from posttrain.data.sources.simulator import tasks
 from posttrain.models import embedded
-from posttrain.models.float64 import compute_in_double, next_token_loss
+from posttrain.models.float64 import compute_in_double
 from posttrain.storage import cache
 from posttrain.studies.recipe.keys import Start
 
@@ -78,30 +74,15 @@ def _finetune(base: Path, settings: ChatSettings, folder: Path) -> None:
         labels = [-100] * len(prompt) + whole[len(prompt) :]
         examples.append({"input_ids": whole, "labels": labels})
     model = compute_in_double(AutoModelForCausalLM.from_pretrained(base, dtype="auto"))
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            scratch,
-            per_device_train_batch_size=settings.batch_size,
-            num_train_epochs=1,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=5,
-            seed=settings.seed,
-            use_cpu=True,
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = Trainer(
-            model,
-            arguments,
-            train_dataset=examples,
-            data_collator=DataCollatorForSeq2Seq(tokenizer),
-            compute_loss_func=next_token_loss,
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    embedded.train_language_model(
+        model,
+        examples,
+        DataCollatorForSeq2Seq(tokenizer),
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=5,
+        seed=settings.seed,
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
