@@ -79,3 +79,11 @@ def test_a_record_without_wrong_labels_says_nothing_about_them():
     for table in record.tables.values():
         table.loc[table["noise"] > 0, "noise"] = 0.1
     assert BY_KEY["averaging-resists-noise"].judged_by([record]) == []
+
+
+@pytest.mark.parametrize(
+    ("untrained", "informs"), [((-0.1, -0.2, -0.05), True), ((-0.1, -0.2, 0.01), False)]
+)
+def test_where_to_start_matters_only_where_pretraining_does(untrained, informs):
+    control = ("start", 3000, 0.0, Start.UNTRAINED, Start.PRETRAINED)
+    assert BY_KEY["chat-start-helps"].informs(synthetic(control, untrained)) == informs

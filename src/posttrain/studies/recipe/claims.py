@@ -3,7 +3,7 @@
 from functools import partial
 
 from posttrain.evaluation.metrics import Metric
-from posttrain.evidence.claims import Claim, gain, no_worse, row
+from posttrain.evidence.claims import Claim, gain, no_worse, row, shows_gain
 from posttrain.evidence.records import Record
 from posttrain.studies.packing.keys import MARGIN, OrderMetric, RowName
 from posttrain.studies.recipe.keys import Combined, Dropped, Question, Start
@@ -24,6 +24,13 @@ def _largest_start(record: Record) -> int:
 
 
 _gains = partial(row, "gains", noise=0.0, metric=Metric.ACCURACY)
+#: The control of where to start: weights that nobody trained against the pre-trained ones.
+_UNTRAINED = _gains(
+    question=Question.START,
+    arm=Start.UNTRAINED,
+    reference=Start.PRETRAINED,
+    size=_largest_start,
+)
 _average = partial(_gains, question=Question.AVERAGE, arm=Combined.AVERAGE_8)
 
 CLAIMS: tuple[Claim, ...] = (
@@ -44,6 +51,8 @@ CLAIMS: tuple[Claim, ...] = (
             ),
             smallest=MARGIN,
         ),
+        # Where pre-training itself brings nothing, the comparison of two kinds says nothing.
+        informs=shows_gain(-_UNTRAINED),
     ),
     Claim(
         "similar-pairs-harm",
