@@ -1,5 +1,6 @@
 """The claims about smaller choices, each with its source and the rule that judges it."""
 
+from collections.abc import Callable
 from functools import partial
 
 from posttrain.evaluation.metrics import Metric
@@ -31,6 +32,18 @@ _UNTRAINED = _gains(
     reference=Start.PRETRAINED,
     size=_largest_start,
 )
+
+
+def _averaged(noise: float) -> Callable[[Record], bool]:
+    """Whether models were averaged in a record with such a share of wrong labels."""
+
+    def asked(record: Record) -> bool:
+        metrics = record.tables["metrics"]
+        return bool(((metrics["question"] == Question.AVERAGE) & (metrics["noise"] == noise)).any())
+
+    return asked
+
+
 _average = partial(_gains, question=Question.AVERAGE, arm=Combined.AVERAGE_8)
 
 CLAIMS: tuple[Claim, ...] = (
@@ -87,6 +100,7 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy of the average of eight minus the mean accuracy of the eight",
         "recipe",
         gain(_average(reference=Combined.SINGLE), smallest=HALF_A_POINT),
+        applies=_averaged(0.0),
     ),
     Claim(
         "averaging-is-ensembling",
@@ -97,6 +111,7 @@ CLAIMS: tuple[Claim, ...] = (
         "point",
         "recipe",
         no_worse(_average(reference=Combined.ENSEMBLE_8), MARGIN),
+        applies=_averaged(0.0),
     ),
     Claim(
         "averaging-resists-noise",
@@ -118,7 +133,7 @@ CLAIMS: tuple[Claim, ...] = (
             ),
             smallest=HALF_A_POINT,
         ),
-        applies=lambda record: 0.2 in set(record.tables["metrics"]["noise"]),
+        applies=_averaged(0.2),
     ),
     Claim(
         "averaging-beats-all-data",
@@ -130,6 +145,7 @@ CLAIMS: tuple[Claim, ...] = (
         "recipe",
         gain(_average(reference=Combined.ALL_DATA), smallest=HALF_A_POINT),
         ours=True,
+        applies=_averaged(0.0),
     ),
     Claim(
         "more-data-helps",
