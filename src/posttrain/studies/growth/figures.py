@@ -15,6 +15,8 @@ GROWTH = {
     RowName.POSITIONS: ("#0072b2", "s"),
     RowName.CAUSAL: ("#d55e00", "^"),
 }
+#: Ticks of what is lacking.
+NATS = (0.05, 0.1, 0.2)
 
 
 def growth(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -40,11 +42,16 @@ def growth(tables: Mapping[str, pd.DataFrame]) -> Figure:
             interval_line(axes[1], part["size"], part, scale=1, **style)
     axes[0].axhline(0, color="black", lw=0.8, ls=":")
     axes[0].set_ylabel("points")
+    sizes = sorted(set(tables["levels"]["size"]))
     for axis in axes:
         axis.set_xscale("log")
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
         axis.set_xlabel("training groups")
     if known:
         axes[1].set_yscale("log")
+        axes[1].set_yticks(NATS, [f"{value:g}" for value in NATS])
+        axes[1].yaxis.minorticks_off()
         axes[1].set_ylabel("nats")
     axes[-1].legend(loc="best")
     return figure
