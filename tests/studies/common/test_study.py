@@ -8,9 +8,11 @@ import yaml
 from posttrain.errors import UserError
 from posttrain.studies.edits import examples
 from posttrain.studies.edits import study as edits
+from posttrain.studies.growth import study as growth
 from posttrain.studies.margin import study as margin
 from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing
+from posttrain.studies.recipe import study as recipe
 from posttrain.studies.tradeoff import study as tradeoff
 
 PARAMS = Path(__file__).parents[3] / "notebooks" / "params"
@@ -47,10 +49,12 @@ def test_settings_of_every_run_replace_its_own_where_they_are_given():
     [
         ("01_margin_ablation", "runs", margin.STUDY),
         ("02_single_row_packing", "rows", rows.STUDY),
+        ("02_single_row_packing", "growth", growth.STUDY),
         ("02_single_row_packing", "runs", packing.STUDY),
         ("03_edited_responses", "runs", edits.STUDY),
         ("03_edited_responses", "examples", examples.STUDY),
         ("04_helpfulness_and_safety", "runs", tradeoff.STUDY),
+        ("06_smaller_choices", "runs", recipe.STUDY),
     ],
 )
 def test_the_profiles_hold_runs_that_can_be(profile, notebook, parameter, study):
