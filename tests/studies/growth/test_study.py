@@ -126,3 +126,14 @@ def test_exponents_are_shown_by_rows():
     )
     table = report.exponent_table([Record("growth", "a", "real", {}, {}, {"exponents": powers})])
     assert [cell[:5] for cell in table.loc["separate"]] == ["−0.30", "−0.60"]
+
+
+def test_the_best_rate_of_every_size_and_layout_is_starred():
+    tuning = pd.DataFrame(
+        [("separate", 1e-3, 0.7, 300), ("separate", 1e-2, 0.8, 300), ("causal", 1e-3, 0.6, 300),
+         ("causal", 1e-2, 0.5, 300)],
+        columns=["trained", "learning rate", "accuracy", "size"],
+    )  # fmt: skip
+    table = report.tuning_table(Record("growth", "a", "real", {}, {}, {"tuning": tuning}))
+    assert table.loc[("300", "separate")].tolist() == ["70.0", "80.0*"]
+    assert table.loc[("300", "causal")].tolist() == ["60.0*", "50.0"]

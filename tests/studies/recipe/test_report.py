@@ -73,7 +73,7 @@ def test_each_share_of_wrong_labels_has_rows_of_its_own(record):
 
 def test_averages_are_compared_with_what_else_can_be_made(record):
     table = report.average_table(record)
-    assert list(table.columns) == ["0% of labels wrong", "20% of labels wrong"]
+    assert list(table.columns) == ["as annotated", "20% turned round"]
     # "average of 8" is right in 5 of 8, "ensemble of 8" in 5.
     assert table.loc[(Combined.AVERAGE_8, Combined.ENSEMBLE_8)].iloc[0].startswith(("+", "−"))
     assert Combined.SINGLE not in table.index.get_level_values(1)
@@ -90,3 +90,12 @@ def test_the_figure_draws_every_number_of_models_and_all_data(record):
             expected = [100 * table[noise, arm, Combined.SINGLE, "accuracy"] for arm in arms]
             assert y.tolist() == pytest.approx(expected)
     plt.close(figure)
+
+
+def test_what_turning_pairs_round_adds_is_shown_in_both_metrics(record):
+    table = report.noise_table(record)
+    assert list(table.columns) == ["as annotated", "20% turned round", "change"]
+    added = record.tables["noise"].set_index(["arm", "reference", "metric"])["estimate"]
+    change = 100 * added[Combined.AVERAGE_8, Combined.SINGLE, "accuracy"]
+    shown = table.loc[("minus single", "accuracy (points)"), "change"]
+    assert float(shown.split(" ")[0].replace("−", "-")) == pytest.approx(change, abs=0.06)

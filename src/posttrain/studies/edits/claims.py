@@ -121,7 +121,8 @@ CLAIMS: tuple[Claim, ...] = (
         f"inferred from {LLAMA_3}",
         "Training on edited responses as well ranks what annotators chose better.",
         "no number given",
-        "accuracy on chosen > rejected, all pairs minus edits ignored, tuned, most data",
+        "accuracy on chosen > rejected (by gold where known), all pairs minus edits ignored, tuned "
+        "and shared, most data",
         "edits",
         gain(_gains(), smallest=ONE_POINT),
         headline=True,

@@ -7,6 +7,7 @@ import pandas as pd
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import with_interval
+from posttrain.studies.common.tables import labelled
 from posttrain.studies.packing.keys import OrderMetric, RowName
 
 
@@ -51,3 +52,16 @@ def exponent_table(records: Sequence[Record]) -> pd.DataFrame:
                 )
             }  # fmt: skip
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("rows")
+
+
+def tuning_table(record: Record) -> pd.DataFrame:
+    """Validation accuracy (%) at each learning rate, by size and layout, the best starred."""
+    tuning = record.tables["tuning"]
+    rows = {}
+    for (size, arm), part in tuning.groupby(["size", "trained"], sort=True):
+        best = part["accuracy"].max()
+        rows[f"{size:,}", arm] = {
+            f"{rate:g}": f"{100 * accuracy:.1f}" + "*" * (accuracy == best)
+            for rate, accuracy in zip(part["learning rate"], part["accuracy"], strict=True)
+        }
+    return labelled(rows, ["training groups", "rows"])

@@ -116,8 +116,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "averaging-resists-noise",
         "WARM (Ramé et al., 2024)",
-        "With wrong labels in training, averaging the weights is better than the ensemble of the "
-        "scores.",
+        "With wrong labels in training, averaging the weights ranks better than the ensemble of "
+        "the scores.",
         "less is memorised of corrupted labels",
         "accuracy of the average of eight minus that of their ensemble, a fifth of the training "
         "pairs turned round",

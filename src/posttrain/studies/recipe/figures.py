@@ -27,7 +27,10 @@ def averages(record: Record) -> Figure:
         & (gains["reference"] == Combined.SINGLE)
     ]
     noises = sorted(set(gains["noise"]))
-    figure, axes = panels([f"{noise:.0%} of labels turned round" for noise in noises], sharey=True)
+    figure, axes = panels(
+        [f"{noise:.0%} of pairs turned round" if noise else "as annotated" for noise in noises],
+        sharey=True,
+    )
     for axis, noise in zip(axes, noises, strict=True):
         here = gains[gains["noise"] == noise].set_index("arm")
         for name, (arms, colour, marker) in LINES.items():

@@ -6,7 +6,7 @@ from posttrain.evaluation.metrics import Metric
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import with_interval
-from posttrain.studies.recipe.keys import Question
+from posttrain.studies.recipe.keys import Combined, Question
 
 
 def _cells(record: Record, question: str) -> list[tuple[int, float]]:
@@ -51,7 +51,26 @@ def average_table(record: Record) -> pd.DataFrame:
     singles = gains.groupby(["size", "noise"])["reference"].transform("first")
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in gains[gains["reference"] != singles].to_dict("records"):
-        column = f"{row['noise']:.0%} of labels wrong"
+        column = f"{row['noise']:.0%} turned round" if row["noise"] else "as annotated"
         interval = row["estimate"], row["low"], row["high"]
         rows.setdefault((row["arm"], row["reference"]), {})[column] = with_interval(interval)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["", "minus"])
+
+
+def noise_table(record: Record) -> pd.DataFrame:
+    """What pairs turned round add to the gain of averaging, in accuracy and in log-likelihood."""
+    added, gains = record.tables["noise"], record.tables["gains"]
+    rows = {}
+    for reference in (Combined.SINGLE, Combined.ENSEMBLE_8):
+        for metric, scale, digits in ((Metric.ACCURACY, 100, 1), (Metric.LOG_LIKELIHOOD, 1, 3)):
+            where = {"arm": Combined.AVERAGE_8, "reference": reference, "metric": metric}
+            cells = {}
+            for noise in sorted(set(added["noise"]) | {0.0}):
+                name = f"{noise:.0%} turned round" if noise else "as annotated"
+                gap = estimate(gains, question=Question.AVERAGE, noise=noise, **where)
+                cells[name] = with_interval(gap, scale=scale, digits=digits)
+            change = estimate(added, **where)
+            cells["change"] = with_interval(change, scale=scale, digits=digits)
+            unit = "points" if metric == Metric.ACCURACY else "nats"
+            rows[f"minus {reference}", f"{metric} ({unit})"] = cells
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["average of 8", ""])

@@ -6,8 +6,10 @@
   similar quarter of the pairs is dropped, and as a control a random quarter.
 - *Averaging*: Llama 3 averages the weights of models trained on versions of the data (section
   4.1.5). Here two, four and eight, against the ensemble of their scores (WARM: Ramé et al., 2024),
-  the best of them, and one model that sees all data; with true labels and with a fifth of them
-  turned round. As a control, the same where each model has a score head of its own.
+  the best of them, and one model that sees all data; with pairs as annotated, which err by
+  themselves, and with a fifth of the training pairs turned round. As a control, the same where each
+  model has a score head of its own. The learning rate is the best of the one model on held-out
+  pairs as annotated, whatever is turned round.
 
 Expected, before the first run:
 
