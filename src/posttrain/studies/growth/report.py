@@ -61,7 +61,7 @@ def tuning_table(record: Record) -> pd.DataFrame:
     for (size, arm), part in tuning.groupby(["size", "trained"], sort=True):
         best = part["accuracy"].max()
         rows[f"{size:,}", arm] = {
-            f"{rate:g}": f"{100 * accuracy:.1f}" + "*" * (accuracy == best)
+            f"{rate:g}": f"{100 * accuracy:.1f}" + "*" * bool(accuracy == best)
             for rate, accuracy in zip(part["learning rate"], part["accuracy"], strict=True)
         }
     return labelled(rows, ["training groups", "rows"])
