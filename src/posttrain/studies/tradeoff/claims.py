@@ -212,7 +212,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Two models by the best rule err less often than the best single model.",
         "no number given",
         "answers to unsafe and refusals of harmless requests, mean of both; rule and model chosen "
-        "on other prompts; the model minus the rule, without flags",
+        "on other prompts, by recovered gold where known; the model minus the rule, without flags",
         "tradeoff",
         gain(-_against_one(Chosen.RULE), smallest=ONE_POINT),
         ours=True,
