@@ -125,7 +125,7 @@ def order_effect(tables: Mapping[str, pd.DataFrame]) -> Figure:
                 axis.errorbar(value, place, xerr=spread, color=colour, marker=marker, capsize=2)
         axis.axvline(50, color="black", lw=0.8, ls=":")
         axis.set_xlim(-3, 103)
-        axis.set_title(title)
+        axis.set_title(title.replace(" (", "\n("))
         axis.set_xlabel("accuracy (%)")
     axes[0][0].set_yticks(range(len(arms)), arms)
     axes[0][0].invert_yaxis()
