@@ -89,6 +89,12 @@ def test_sizes_that_make_no_sense_are_refused(sizes):
         GrowthSettings(sizes=sizes)
 
 
+def test_a_size_beside_sizes_is_refused():
+    assert GrowthSettings(sizes=[5, 10], size=10).size == 10
+    with pytest.raises(UserError, match=r"size 7 is not the largest of sizes \[5, 10\]"):
+        GrowthSettings(sizes=[5, 10], size=7)
+
+
 def test_a_small_run_trains_every_size_on_the_same_test_pairs():
     settings = GrowthSettings(
         sizes=[20, 40], groups=120, test_size=20, seeds=1, most_seeds=2, learning_rates=[3e-3],

@@ -66,18 +66,22 @@ class GrowthSettings(PackingSettings):
         12, "Repetitions at most; smaller sizes take as many more as they are smaller."
     )
     tuning_seeds: int = setting(1, "Repetitions over which each arm's learning rate is chosen.")
-    size: int = setting(0, "Not used; see sizes.")
+    size: int = setting(0, "The largest of sizes, which is what it says if not given.")
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1 or len(set(self.sizes)) < len(self.sizes):
             raise UserError(f"sizes needs different values of at least 1, not {self.sizes}")
+        if self.size not in (0, max(self.sizes)):
+            raise UserError(
+                f"size {self.size} is not the largest of sizes {self.sizes}; give sizes"
+            )
         object.__setattr__(self, "size", max(self.sizes))
         super().__post_init__()
 
     def of(self, size: int) -> "GrowthSettings":
         """Settings of the runs of one size."""
         seeds = min(self.most_seeds, self.seeds * max(self.sizes) // size)
-        return replace(self, sizes=[size], seeds=max(seeds, self.seeds))
+        return replace(self, sizes=[size], size=size, seeds=max(seeds, self.seeds))
 
 
 def measure(source: str, settings: GrowthSettings, cache_dir: Path | None) -> Measured:
