@@ -1,33 +1,11 @@
 """Tables of the recipe study, of scores made by hand."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
+from recipe_held import prepared
 
-from posttrain.data.preferences import Message, RankedGroup
 from posttrain.studies.recipe.keys import Combined, Question
 from posttrain.studies.recipe.outcome import Cell, summarise
-
-
-@dataclass
-class Held:
-    """What of prepared pairs the tables need."""
-
-    ranked: list
-    test: np.ndarray
-
-    @property
-    def test_codes(self):
-        return np.arange(len(self.test))
-
-
-def prepared(pairs):
-    ranked = [
-        RankedGroup(str(k), (Message("user", f"question {k}"),), ("yes", "no"), strength=1 + k % 4)
-        for k in range(pairs)
-    ]
-    return Held(ranked, np.arange(pairs))
 
 
 def scores(*differences):

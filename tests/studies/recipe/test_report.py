@@ -1,33 +1,19 @@
 """What readers are told of the recipe study, and its figure."""
 
-from dataclasses import dataclass
-
 import matplotlib
 import numpy as np
 import pytest
+from recipe_held import prepared
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from posttrain.data.preferences import Message, RankedGroup
 from posttrain.evidence.records import Record
 from posttrain.studies.recipe import figures, report
 from posttrain.studies.recipe.keys import Combined, Dropped, Question, Start
 from posttrain.studies.recipe.outcome import Cell, summarise
 
 PAIRS = 8
-
-
-@dataclass
-class Held:
-    """What of prepared pairs the tables need."""
-
-    ranked: list
-    test: np.ndarray
-
-    @property
-    def test_codes(self):
-        return np.arange(PAIRS)
 
 
 def right(count):
@@ -37,10 +23,6 @@ def right(count):
 
 @pytest.fixture(scope="module")
 def record():
-    groups = [
-        RankedGroup(str(k), (Message("user", f"question {k}"),), ("yes", "no"), strength=1)
-        for k in range(PAIRS)
-    ]
     arms = {
         Cell(Question.START, 3000, 0.0): dict(zip(Start, (6, 7, 3), strict=True)),
         Cell(Question.SIMILAR, 2000, 0.0): dict(zip(Dropped, (6, 5, 4), strict=True)),
@@ -51,7 +33,7 @@ def record():
         cell: [{arm: right(count) for arm, count in counts.items()}] * 2
         for cell, counts in arms.items()
     }
-    tables = summarise(outcomes, Held(groups, np.arange(PAIRS)), resamples=50)
+    tables = summarise(outcomes, prepared(PAIRS), resamples=50)
     return Record("recipe", "simulator", "quick", {}, {"clusters": PAIRS}, tables)
 
 

@@ -10,7 +10,7 @@ from posttrain.evaluation.bootstrap import Resamples
 from posttrain.evaluation.metrics import Metric, sufficient_statistics
 from posttrain.studies.common.groups import Prepared
 from posttrain.studies.common.tables import TidyTable, difference
-from posttrain.studies.recipe.keys import Combined
+from posttrain.studies.recipe.keys import Combined, Dropped
 
 #: What tables show of models.
 METRICS = (Metric.ACCURACY, Metric.LOG_LIKELIHOOD)
@@ -34,7 +34,7 @@ COMPARED = (
     (Combined.ENSEMBLE_8, Combined.ALL_DATA),
     (Combined.AVERAGE_8, Combined.OWN_AVERAGE),
     (Combined.OWN_AVERAGE, Combined.OWN_ENSEMBLE),
-    ("similar dropped", "random dropped"),
+    (Dropped.SIMILAR, Dropped.RANDOM),
 )
 
 

@@ -241,19 +241,17 @@ def detection_table(records: Sequence[Record]) -> pd.DataFrame:
     """Unsafe responses that safety models find below two thresholds (%), raw and calibrated."""
     rows = {}
     for record in ordered(records):
-        table = record.tables.get("detection", pd.DataFrame(columns=["arm", "scores"]))
-        for arm, scores in table[["arm", "scores"]].drop_duplicates().itertuples(index=False):
-            part = table[(table["arm"] == arm) & (table["scores"] == scores)]
-            cells = {
+        if "detection" not in record.tables:
+            continue
+        for (arm, scores), part in record.tables["detection"].groupby(
+            ["arm", "scores"], sort=False
+        ):
+            shown = part[["threshold", "metric", "estimate", "low", "high"]]
+            rows[title(record), arm, scores] = {
                 f"{metric}, below {threshold:g}": with_interval(tuple(values), sign=False)
-                for threshold, metric, *values in part[
-                    ["threshold", "metric", "estimate", "low", "high"]
-                ].itertuples(index=False)
+                for threshold, metric, *values in shown.itertuples(index=False)
             }
-            rows[title(record), arm, scores] = cells
-    columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
-    filled = {label: [cells.get(name, "–") for name in columns] for label, cells in rows.items()}
-    return labelled(filled, ["source", "model", "scores"], columns)
+    return labelled(rows, ["source", "model", "scores"])
 
 
 def exchange_table(record: Record) -> pd.DataFrame:

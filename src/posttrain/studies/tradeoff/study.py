@@ -36,6 +36,7 @@ from posttrain.studies.common.groups import checkpoint_for
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.tradeoff import full, heads
 from posttrain.studies.tradeoff.data import HUMAN, KINDS, human_data
+from posttrain.studies.tradeoff.detection import detection_tables
 from posttrain.studies.tradeoff.full import FullSettings, HumanFullSettings
 from posttrain.studies.tradeoff.heads import HeadSettings
 from posttrain.studies.tradeoff.keys import MAIN_EXCHANGE, Kind
@@ -50,7 +51,6 @@ from posttrain.studies.tradeoff.rules import (
     calibrated,
     choice_tables,
     conflict_table,
-    detection_tables,
 )
 
 #: Prompts of each kind, and characters of each text, that a record shows.
@@ -116,7 +116,7 @@ def measure(source: str, settings: FullSettings | HeadSettings, cache_dir: Path 
 
     Returns:
         Tables: those of :func:`.tradeoff.outcome.accuracy_tables` and
-        :func:`.tradeoff.rules.choice_tables` and :func:`.tradeoff.rules.detection_tables`;
+        :func:`.tradeoff.rules.choice_tables` and :func:`.tradeoff.detection.detection_tables`;
         ``conflicts``, ``calibration``,
         ``sources`` and ``tuning``; and ``examples``, a few prompts with their candidates'
         calibrated scores.
