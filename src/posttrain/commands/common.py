@@ -42,7 +42,7 @@ LAYOUT_HELP = (
 )
 PRECISIONS = ("auto", "float32", "bfloat16", "float64")
 #: Names that mean an embedded model, also beside a folder of that name.
-EMBEDDED = ("smollm2", "tiny")
+EMBEDDED = ("smollm2", "tiny", "tiny-praise")
 
 
 def parse(

