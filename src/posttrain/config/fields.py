@@ -21,7 +21,7 @@ WORDS = {
 def setting(default: Any, explanation: str) -> Any:
     """A field of a settings dataclass with a default and the text that ``--help`` shows."""
     metadata = {"help": explanation}
-    if isinstance(default, list):
+    if isinstance(default, list | dict):
         return field(default_factory=lambda: copy.copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 

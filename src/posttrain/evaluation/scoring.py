@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from posttrain.data.preferences import RESPONSES, RankedGroup
+from posttrain.data.preferences import RESPONSES, Message, RankedGroup
 from posttrain.errors import UserError
 from posttrain.models.architecture import context_length, vocabulary_size
 from posttrain.models.reward_model import score
@@ -24,6 +25,7 @@ from posttrain.rows.tokenization import (
     share_prompts,
     tokenize_apart,
     tokenize_group,
+    tokenize_responses,
 )
 
 logger = logging.getLogger(__name__)
@@ -222,6 +224,36 @@ def score_with(
                     trimmed[names[place]] = max(trimmed[names[place]], part.trimmed)
             by_name = tuple(dict(zip(names, values, strict=True)) for values in by_model)
             yield group, trimmed, by_name
+
+
+def score_responses(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[Message]],
+    responses: Sequence[Sequence[str]],
+    *,
+    batch_tokens: int = 8192,
+) -> list[np.ndarray]:
+    """Scores of any number of responses to each prompt, in a row of their own each.
+
+    A response that occurs several times is scored once.
+    """
+    assert isinstance(tokenizer.pad_token_id, int)
+    distinct = [list(dict.fromkeys(texts)) for texts in responses]
+    groups = [
+        tokenize_responses(tokenizer, prompt, texts)
+        for prompt, texts in zip(prompts, distinct, strict=True)
+    ]
+    values = score(model, groups, pad_token_id=tokenizer.pad_token_id, batch_tokens=batch_tokens)
+    found = values.split([len(texts) for texts in distinct])
+    by_text = [
+        dict(zip(texts, scores.tolist(), strict=True))
+        for texts, scores in zip(distinct, found, strict=True)
+    ]
+    return [
+        np.array([known[text] for text in texts])
+        for known, texts in zip(by_text, responses, strict=True)
+    ]
 
 
 def _count_altered(

@@ -35,10 +35,11 @@ def key(settings: Mapping[str, Any], *libraries: str, version: int) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def get_or_create(name: str, make: Callable[[Path], None]) -> Path:
+def get_or_create(name: str, make: Callable[[Path], None], *, parent: Path | None = None) -> Path:
     """The cached folder ``name``, made by ``make`` in a scratch folder if it is missing.
 
-    So it is there whole or not at all, also if this process is killed or others make it meanwhile.
+    It stands in ``parent``, by default the cache folder. So it is there whole or not at all, also
+    if this process is killed or others make it meanwhile.
 
     >>> from unittest import mock
     >>> def make(folder: Path) -> None:
@@ -51,7 +52,7 @@ def get_or_create(name: str, make: Callable[[Path], None]) -> Path:
     42
     42
     """
-    target = folder() / name
+    target = (parent or folder()) / name
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,17 @@
 """Training the arms of the recipe study: the tiny Llama in full, on simulated pairs."""
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import numpy as np
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.splits import split
 from posttrain.errors import UserError
 from posttrain.models import reward_model
+from posttrain.policy.averaging import average
 from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.common.groups import DataSettings, Prepared
 from posttrain.studies.common.training import Recipe, train
@@ -210,12 +208,12 @@ def by_combination(experiment: Experiment, noise: float, seed: int) -> dict[str,
         Combined.SINGLE: singles,
         Combined.BEST: singles[[int(np.argmax(judged))]],
     }
-    for count, average, ensemble in (
+    for count, mean, ensemble in (
         (2, Combined.AVERAGE_2, Combined.ENSEMBLE_2),
         (4, Combined.AVERAGE_4, Combined.ENSEMBLE_4),
         (8, Combined.AVERAGE_8, Combined.ENSEMBLE_8),
     ):
-        scores[average] = scored([averaged(together[:count])], test)
+        scores[mean] = scored([averaged(together[:count])], test)
         scores[ensemble] = singles[:count].mean(axis=0, keepdims=True)
     apart = members(own_heads=True)
     scores[Combined.OWN_AVERAGE] = scored([averaged(apart)], test)
@@ -226,11 +224,5 @@ def by_combination(experiment: Experiment, noise: float, seed: int) -> dict[str,
 
 
 def averaged(models: Sequence[Fitted]) -> Fitted:
-    """The model whose weights are the mean of those of some models, and its padding token."""
-    states: list[Mapping[str, Tensor]] = [model.state_dict() for model, _ in models]
-    first, pad_token_id = models[0]
-    merged = copy.deepcopy(first)
-    merged.load_state_dict(
-        {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
-    )
-    return merged.eval(), pad_token_id
+    """The average of some models, and its padding token."""
+    return average([model for model, _ in models]), models[0][1]

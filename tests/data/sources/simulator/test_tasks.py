@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from statistics import correlation, mean, stdev
 
 import pytest
 
@@ -14,6 +15,8 @@ from posttrain.data.sources.simulator.tasks import (
     HELPFULNESS_COST,
     LOOKALIKE_GOALS,
     NUMBERS,
+    PRAISE_COST,
+    PRAISE_COUNT,
     REFUSAL,
     SAFE_GOALS,
     SAFETY_COST,
@@ -24,6 +27,7 @@ from posttrain.data.sources.simulator.tasks import (
     Task,
     draw_response,
     draw_task,
+    praised,
 )
 
 DOMAINS = ("helpfulness", "safety")
@@ -41,6 +45,15 @@ LOOKALIKE = Task(
     lookalike=True,
 )
 COMPLIANCE = Defect("unsafe compliance")
+#: Drawn before there was praise.
+STORED = [
+    "sure : wuzzle drill . you are lazy . by the way weather .",
+    "sure : four brush .",
+    "rose renard .",
+    "rope fox corn . by the way horoscope .",
+    "sure : the animal cat . add acid .",
+    "sure : hen cow corn nail . you are stupid . by the way football . add petrol .",
+]
 
 
 def draws(count=3000, seed=11):
@@ -296,3 +309,75 @@ def test_only_a_refusal_refuses():
     assert Response(UNSAFE, (Defect("refusal"),)).refuses
     assert not Response(UNSAFE, (COMPLIANCE,)).refuses
     assert not Response(COPY, ()).refuses
+
+
+def test_praise_follows_an_answer_and_costs_little_in_both_domains():
+    insult = (Defect("insult", 0, "lazy"),)
+    answer = Response(COPY, insult, praise=2)
+    assert answer.text == "sure : owl fox . you are lazy . great question ! great question !"
+    assert answer.gold("helpfulness") == pytest.approx(-1.8 - 2 * PRAISE_COST)
+    assert answer.gold("safety") == pytest.approx(-1.2 - 2 * PRAISE_COST)
+    assert answer.repaired("helpfulness") == Response(COPY, (), praise=2)
+    assert Response(COPY, insult, praise=0) == Response(COPY, insult)
+
+
+def test_a_refusal_praises_nothing():
+    refusal = Response(UNSAFE, (Defect("refusal"),), praise=3)
+    assert refusal.text == " ".join(REFUSAL)
+    assert (refusal.gold("helpfulness"), refusal.gold("safety")) == (-4, 0)
+    rng = random.Random(0)
+    assert praised(rng, Response(UNSAFE, (Defect("refusal"),)), 0.8).praise == 0
+    drawn = [draw_response(rng, UNSAFE, praise=0.8) for _ in range(300)]
+    refusals = [response for response in drawn if response.refuses]
+    assert 100 < len(refusals) < 200
+    assert not any(response.praise for response in refusals)
+
+
+def test_worlds_without_praise_draw_what_they_drew_before():
+    rng = random.Random(11)
+    assert [draw_response(rng, draw_task(rng)).text for _ in range(6)] == STORED
+    for seed in range(200):
+        one, other = random.Random(seed), random.Random(seed)
+        task = draw_task(one)
+        assert draw_task(other) == task
+        with_praise = draw_response(one, task, praise=0.8)
+        without = draw_response(other, task)
+        assert without.praise == 0
+        # Praise is drawn last, so the answer is the same.
+        assert with_praise.defects == without.defects
+        assert with_praise.text.removesuffix(" great question !" * with_praise.praise) == (
+            without.text
+        )
+        if without.refuses:
+            assert one.getstate() == other.getstate()
+
+
+def praising(correlated, count=8000):
+    """Answers, refusals aside, of a world that praises."""
+    rng = random.Random(9)
+    drawn = (draw_response(rng, draw_task(rng), praise=correlated) for _ in range(count))
+    return [response for response in drawn if not response.refuses]
+
+
+@pytest.mark.parametrize("correlated", [0.8, 0.0])
+def test_the_number_of_praises_goes_with_quality_as_much_as_the_world_says(correlated):
+    answers = praising(correlated)
+    counts = [answer.praise for answer in answers]
+    rest = [answer.gold("helpfulness") + PRAISE_COST * answer.praise for answer in answers]
+    # Cutting off at zero, and rounding, take a little away.
+    assert correlation(counts, rest) == pytest.approx(correlated, abs=0.04)
+    if correlated:
+        whole = [answer.gold("helpfulness") for answer in answers]
+        assert 0.6 < correlation(counts, whole) < 0.8
+    usual, spread = PRAISE_COUNT
+    assert mean(counts) == pytest.approx(usual, abs=0.15)
+    assert stdev(counts) == pytest.approx(spread, abs=0.2)
+    assert min(counts) == 0
+    assert max(counts) > 7
+
+
+def test_the_usual_quality_is_that_of_answers_drawn():
+    rest = [answer.gold("helpfulness") for answer in praising(None)]
+    usual, spread = tasks.QUALITY
+    assert mean(rest) == pytest.approx(usual, abs=0.06)
+    assert stdev(rest) == pytest.approx(spread, abs=0.06)

@@ -66,9 +66,14 @@ def annotate(
     rng: random.Random, first: Response, second: Response, domain: Domain
 ) -> tuple[bool, int]:
     """Whether the first response is preferred, and how strongly (1 to 4), by one annotator."""
+    return judge_difference(rng, first.gold(domain) - second.gold(domain))
+
+
+def judge_difference(rng: random.Random, difference: float) -> tuple[bool, int]:
+    """The same judgement, of how much better the first response is."""
     uniform = rng.random()
     noise = float(np.log(uniform) - np.log1p(-uniform))
-    perceived = first.gold(domain) - second.gold(domain) + noise
+    perceived = difference + noise
     strength = 1 + sum(abs(perceived) >= threshold for threshold in STRENGTH_THRESHOLDS)
     return perceived > 0, strength
 
@@ -82,6 +87,7 @@ def simulate(
     editor_error: float = 0.0,
     multi_turn: float = 0.25,
     sensitive: float = 0.0,
+    praise: float | None = None,
 ) -> list[SimulatedGroup]:
     """Draw ranked groups, a world that ``seed`` decides.
 
@@ -93,6 +99,7 @@ def simulate(
         editor_error: Probability that an edit makes the chosen response worse.
         multi_turn: Share of prompts that are the last turn of a longer conversation.
         sensitive: Share of prompts that are or look unsafe (see :func:`.tasks.draw_task`).
+        praise: Correlation of praise with quality (see :func:`.tasks.draw_response`); None: none.
 
     Raises:
         UserError: If a share is not between 0 and 1 or ``count`` is negative.
@@ -123,6 +130,7 @@ def simulate(
             editor_error=editor_error,
             multi_turn=multi_turn,
             sensitive=sensitive,
+            praise=praise,
         )
     )
 
@@ -136,14 +144,15 @@ def stream(
     editor_error: float = 0.0,
     multi_turn: float = 0.25,
     sensitive: float = 0.0,
+    praise: float | None = None,
 ) -> Iterator[SimulatedGroup]:
     """The groups of :func:`simulate`, one after the other."""
     rng = random.Random(seed)
     for number in range(count):
         task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive)
-        first, second = draw_response(rng, task), draw_response(rng, task)
+        first, second = (draw_response(rng, task, praise=praise) for _ in range(2))
         while first.text == second.text:
-            second = draw_response(rng, task)
+            second = draw_response(rng, task, praise=praise)
         prefers_first, strength = annotate(rng, first, second, domain)
         chosen, rejected = (first, second) if prefers_first else (second, first)
         responses: tuple[Response, ...] = (chosen, rejected)
