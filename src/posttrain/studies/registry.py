@@ -1,5 +1,6 @@
 """All studies by name: what the command line, the notebooks and the scoreboard go by."""
 
+from posttrain.studies.best_of_n import study as best_of_n
 from posttrain.studies.common.study import Study
 from posttrain.studies.edits import examples
 from posttrain.studies.edits import study as edits
@@ -17,7 +18,6 @@ STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
         preference_data, margin, rows, packing, growth, merging, edits, examples, tradeoff,
-        recipe,
-        training_run,
+        recipe, best_of_n, training_run,
     )
 }  # fmt: skip

@@ -1,0 +1,171 @@
+"""Sampling from the policy, and reward models that score what it says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedModel
+
+from posttrain.config.fields import at_least_one, setting
+from posttrain.data.preferences import Message, RankedGroup
+from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.data.sources.simulator.gold import gold, inspect, task_of
+from posttrain.errors import UserError
+from posttrain.models import embedded, reward_model
+from posttrain.policy import prompts
+from posttrain.policy.averaging import average
+from posttrain.policy.rounds import load_policy
+from posttrain.policy.sampling import SamplingSettings, sample
+from posttrain.rows.layout import LAYOUTS
+from posttrain.rows.tokenization import TokenizedGroup, tokenize_groups, tokenize_responses
+from posttrain.studies.best_of_n.keys import World
+from posttrain.studies.common.training import Recipe, train
+from posttrain.training.collator import TrainingGroup, TrainingPair
+
+#: Share of a size's pairs that each member of an ensemble is trained on.
+MEMBER_SHARE = 0.8
+#: Correlation of praise with the rest of quality, in each world.
+CORRELATION = {World.PRAISE: 0.8, World.CONTROL: 0.0}
+
+
+@dataclass(frozen=True)
+class BestOfNSettings(Recipe):
+    """Settings of the best-of-n study."""
+
+    prompts: int = setting(100, "Prompts that the policy answers.")
+    samples: int = setting(1024, "Answers to each; the largest n.")
+    temperatures: list[float] = setting([0.6, 0.8, 1.0, 1.2, 1.4], "Temperatures to compare.")
+    temperature_samples: int = setting(128, "Answers to each prompt at each of these.")
+    max_new_tokens: int = setting(96, "Longest answer, in tokens.")
+    sizes: list[int] = setting([250, 1000, 4000, 16_000], "Numbers of annotated pairs.")
+    noises: list[float] = setting([0.0, 0.25], "Shares of these turned round, beside annotators'.")
+    members: int = setting(4, "Reward models of an ensemble.")
+    seeds: int = setting(2, "Repetitions, each with pairs and models of its own.")
+    test_pairs: int = setting(1000, "Held-out pairs that test a reward model.")
+    learning_rate: float = setting(3e-3, "Peak learning rate of reward models.")
+    data_seed: int = setting(1, "Seeds prompts, samples and annotators.")
+    resamples: int = setting(1000, "Bootstrap replicates.")
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "prompts", "members", "seeds", "test_pairs", "temperature_samples")
+        if not self.sizes or not self.noises or self.samples < 2 or min(self.sizes) < 2:
+            raise UserError("give sizes and samples of 2 or more, and noises")
+        if not all(0 <= noise < 0.5 for noise in self.noises):
+            raise UserError(f"noises must lie from 0 to below 0.5, not {self.noises}")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a policy said to each prompt, and how good it is; arrays are ``[prompts, samples]``."""
+
+    prompts: list[tuple[Message, ...]]
+    texts: list[list[str]]
+    gold: np.ndarray
+    praise: np.ndarray
+    words: np.ndarray
+
+
+def policy() -> Path:
+    """The policy that is sampled from: pre-trained where praise goes with quality."""
+    return embedded.tiny(embedded.PRAISING)
+
+
+def draw_samples(settings: BestOfNSettings, count: int, temperature: float) -> Samples:
+    """Samples of the policy, and what the simulator's truth says of each."""
+    model, tokenizer = load_policy(policy())
+    asked = prompts.simulated(settings.data_seed)(prompts.EVALUATION, settings.prompts)
+    sampling = SamplingSettings(
+        samples=count,
+        temperature=temperature,
+        max_new_tokens=settings.max_new_tokens,
+        sampling_seed=settings.data_seed,
+    )
+    texts = [[one.text for one in drawn] for drawn in sample(model, tokenizer, asked, sampling)]
+    tasks = [task_of(prompt) for prompt in asked]
+    found = [
+        [(gold(task, text), inspect(task, text).phrases["praise"], len(text.split()))
+         for text in answers]
+        for task, answers in zip(tasks, texts, strict=True)
+    ]  # fmt: skip
+    values = np.array(found, dtype=float)
+    return Samples(asked, texts, values[..., 0], values[..., 1], values[..., 2])
+
+
+def annotated(world: str, count: int, *, seed: int) -> list[RankedGroup]:
+    """Annotated pairs of a world."""
+    groups = simulate(count, seed=seed, praise=CORRELATION[World(world)])
+    return [group.ranked for group in groups]
+
+
+def score_samples(
+    settings: BestOfNSettings, drawn: Samples, world: str, noise: float, size: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Train the members of an ensemble and let them score the policy's samples.
+
+    Returns:
+        ``samples``: scores of each member and, last, of the average of their weights,
+        ``[members + 1, prompts, samples]``; ``test``: their scores of chosen and rejected of
+        held-out pairs, ``[members + 1, 2, pairs]``.
+    """
+    checkpoint = policy()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    pairs = annotated(world, size, seed=_seed(settings, seed, 1))
+    tokens = tokenize_groups(tokenizer, pairs).groups
+    turned = np.random.default_rng([seed, round(1000 * noise)]).random(len(tokens)) < noise
+    groups = [
+        TrainingGroup(one, (TrainingPair(1, 0) if flip else TrainingPair(0, 1),))
+        for one, flip in zip(tokens, turned, strict=True)
+    ]
+    members = []
+    for member in range(settings.members):
+        own = np.random.default_rng([seed, member]).permutation(len(groups))
+        model, _ = train(
+            checkpoint,
+            [groups[i] for i in own[: max(1, round(MEMBER_SHARE * len(groups)))]],
+            LAYOUTS["separate"],
+            settings,
+            learning_rate=settings.learning_rate,
+            seed=100 * seed + member,
+            head_seed=seed,
+        )
+        members.append(model)
+    members.append(average(members))
+    held = annotated(world, settings.test_pairs, seed=_seed(settings, seed, 2))
+    test = tokenize_groups(tokenizer, held).groups
+    distinct = [list(dict.fromkeys(texts)) for texts in drawn.texts]
+    answers = [
+        tokenize_responses(tokenizer, prompt, texts)
+        for prompt, texts in zip(drawn.prompts, distinct, strict=True)
+    ]
+    pad = tokenizer.pad_token_id
+    scored = [_score(model, answers, pad) for model in members]
+    return {
+        "samples": np.array([_spread(drawn.texts, distinct, values) for values in scored]),
+        "test": np.array([_score(model, test, pad).reshape(-1, 2).T for model in members]),
+    }
+
+
+def _score(
+    model: PreTrainedModel, groups: Sequence[TokenizedGroup], pad_token_id: int
+) -> np.ndarray:
+    # Only the order of scores counts, for which single precision is enough, and twice as fast.
+    single: Any = model.float()
+    return reward_model.score(single, groups, pad_token_id=pad_token_id, batch_tokens=4096).numpy()
+
+
+def _spread(
+    texts: Sequence[Sequence[str]], distinct: Sequence[Sequence[str]], values: np.ndarray
+) -> np.ndarray:
+    """Scores of all samples, ``[prompts, samples]``, from those of the distinct ones in a row."""
+    scores, start = [], 0
+    for answers, own in zip(texts, distinct, strict=True):
+        known = dict(zip(own, values[start : start + len(own)], strict=True))
+        scores.append([known[text] for text in answers])
+        start += len(own)
+    return np.array(scores, dtype=np.float32)
+
+
+def _seed(settings: BestOfNSettings, seed: int, purpose: int) -> int:
+    return 10_000 * settings.data_seed + 10 * seed + purpose
