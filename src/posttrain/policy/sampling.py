@@ -43,12 +43,14 @@ class Sample:
     """A sampled response.
 
     ``finished`` says whether the policy ended it, rather than the limit of its length;
-    ``log_probability`` is the policy's, of its tokens and its end, at temperature 1, in nats.
+    ``log_probability`` is the policy's, of its ``tokens``, the end among them, at temperature 1, in
+    nats. Special tokens that it wrote before the end are left out of the text.
     """
 
     text: str
     finished: bool
     log_probability: float
+    tokens: tuple[int, ...] = ()
 
 
 def sample(
@@ -62,17 +64,7 @@ def sample(
     Raises:
         UserError: If a prompt cannot be rendered or leaves no room for a response.
     """
-    encoded = [
-        tokenizer(
-            render(
-                tokenizer,
-                [{"role": turn.role, "content": turn.content} for turn in prompt],
-                add_generation_prompt=True,
-            ),
-            add_special_tokens=False,
-        )["input_ids"]
-        for prompt in prompts
-    ]
+    encoded = prompt_tokens(tokenizer, prompts)
     _check_room(model, encoded, settings)
     ends = end_tokens(model, tokenizer)
     at_once = max(1, settings.sampling_batch // settings.samples)
@@ -93,6 +85,15 @@ def sample(
         model.train(was_training)
     for i in range(len(encoded)):
         yield drawn[i]
+
+
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[Message]]
+) -> list[list[int]]:
+    """What a policy reads before it answers each prompt."""
+    turns = [[{"role": one.role, "content": one.content} for one in prompt] for prompt in prompts]
+    texts = [render(tokenizer, one, add_generation_prompt=True) for one in turns]
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -210,5 +211,5 @@ def _texts(
         ids = ids[ids >= 0]
         finished = bool(len(ids)) and int(ids[-1]) in ends
         text = tokenizer.decode(ids[: len(ids) - finished], skip_special_tokens=True)
-        samples.append(Sample(text.strip(), finished, float(log_probability)))
+        samples.append(Sample(text.strip(), finished, float(log_probability), tuple(ids.tolist())))
     return samples

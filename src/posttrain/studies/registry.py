@@ -11,6 +11,7 @@ from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing
 from posttrain.studies.preference_data import study as preference_data
 from posttrain.studies.recipe import study as recipe
+from posttrain.studies.rounds import study as rounds
 from posttrain.studies.tradeoff import study as tradeoff
 from posttrain.studies.training_run import study as training_run
 
@@ -18,6 +19,6 @@ STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
         preference_data, margin, rows, packing, growth, merging, edits, examples, tradeoff,
-        recipe, best_of_n, training_run,
+        recipe, best_of_n, rounds, training_run,
     )
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""What rounds of rejection sampling, SFT and DPO add, and which parts of the recipe matter."""

@@ -1,0 +1,83 @@
+"""The rounds study: what rounds of rejection sampling, SFT and DPO add.
+
+Four rounds of Llama 3's recipe (sections 4.1 and 4.2; :mod:`.policy.rounds`) against the same with
+one thing changed. Before the first round there are annotated pairs of other systems, in which
+phrases of praise go with quality; later ones are of the policy's own answers, annotated by gold
+quality with the simulator's noise. Learning rates of SFT and DPO were chosen by gold in a pilot of
+one round with a seed of its own, and are the same in all arms.
+
+Expected, before the first run:
+
+1. Gold rises in every round of Llama 3's recipe, by less each time; praise rises in the first
+   round, in which the reward model knows other systems' answers, and falls later.
+2. With the reward model frozen, praise goes on rising, and gold is lower after four rounds by 0.1
+   or more.
+3. SFT alone and DPO alone both stay behind by 0.1 or more.
+4. A round's reward model ranks the answers of the policy that came of it worse than those of the
+   policy before (Llama 2, section 3.2.1), and the next one mends that.
+5. The best of all rounds is not better than the last round's by 0.1, because four rounds are few;
+   nor is DPO on all rounds' pairs better than on the latest, which is the paper's choice.
+6. Without a restart, gold is as high, further from the pre-trained policy.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from joblib import Parallel, delayed
+
+from posttrain.data.sources.simulator import annotators, tasks
+from posttrain.data.sources.simulator.annotators import SIMULATOR
+from posttrain.errors import UserError
+from posttrain.models import embedded
+from posttrain.studies.common.study import Measured, Study
+from posttrain.studies.common.training import many_runs
+from posttrain.studies.rounds.full import RoundsStudySettings, run_arm
+from posttrain.studies.rounds.outcome import summarise
+
+
+def measure(source: str, settings: RoundsStudySettings, cache_dir: Path | None) -> Measured:
+    """Run all arms; tables are those of :func:`.rounds.outcome.summarise`.
+
+    Raises:
+        UserError: If the source is not the simulator, which alone knows the truth of any text.
+    """
+    if source != SIMULATOR:
+        raise UserError("only the simulator knows the truth of what a policy says; take it")
+    checkpoint = embedded.tiny(embedded.PRAISING)  # before processes share the work
+    with many_runs(), _place(cache_dir) as folder:
+        # Seeds share nothing, so that no two processes make one thing at a time.
+        by_seed = Parallel(n_jobs=settings.processes)(
+            delayed(_arms)(settings, seed, folder) for seed in range(settings.seeds)
+        )
+    runs = {arm: [one[arm] for one in by_seed] for arm in settings.arms}
+    account = {
+        "policy": checkpoint.name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
+        "clusters": settings.evaluation_prompts,
+    }  # fmt: skip
+    return Measured(account, summarise(runs, resamples=settings.resamples))
+
+
+def _arms(settings: RoundsStudySettings, seed: int, folder: Path) -> dict:
+    return {arm: run_arm(settings, arm, seed, folder / f"seed-{seed}") for arm in settings.arms}
+
+
+@contextmanager
+def _place(cache_dir: Path | None) -> Iterator[Path]:
+    """Where steps of rounds are kept: for good, or while the study runs."""
+    if cache_dir is not None:
+        yield cache_dir
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+STUDY = Study(
+    "rounds",
+    "what rounds of rejection sampling, SFT and DPO add",
+    measure,
+    simulated=RoundsStudySettings,
+    human=RoundsStudySettings,
+    memoizes=True,
+)
