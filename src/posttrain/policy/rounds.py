@@ -205,7 +205,7 @@ def fit_reward_model(
         model = train_reward_model(
             workshop.checkpoint, groups, recipe.reward_model, seed=_seed(recipe, number)
         )
-        _save(model, workshop.checkpoint, folder)
+        save_policy(model, workshop.checkpoint, folder)
 
     decided_by = {"training": recipe.reward_model, "seed": recipe.seed}
     return workshop.make(f"round-{number}-reward-model", decided_by, annotations, write)
@@ -228,11 +228,11 @@ def keep_best(
             {"prompt": messages(prompt), "responses": answers, "scores": values.tolist()}
             for prompt, answers, values in zip(prompts, texts, scores, strict=True)
         ]
-        _write_lines(folder / "samples.jsonl", rows)
+        write_lines(folder / "samples.jsonl", rows)
         heights = [max(row["scores"], default=float("-inf")) for row in rows]
         order = sorted(range(len(rows)), key=lambda i: -heights[i])
         kept = sorted(order[: max(1, round(recipe.share * len(rows)))])
-        _write_lines(
+        write_lines(
             folder / "demonstrations.jsonl",
             [
                 {
@@ -267,7 +267,7 @@ def fit_sft(
                 scratch, **_arguments(workshop, recipe.sft, _seed(recipe, number))
             )
             finetune(model, tokenizer, data, config)
-        _save(model, start, folder)
+        save_policy(model, start, folder)
 
     decided_by = {"training": recipe.sft, "seed": recipe.seed}
     return workshop.make(f"round-{number}-sft", decided_by, [start, *kept], write)
@@ -286,7 +286,7 @@ def fit_dpo(
                 scratch, **_arguments(workshop, recipe.dpo, _seed(recipe, number))
             )
             optimize(model, tokenizer, preference_set(groups), config)
-        _save(model, start, folder)
+        save_policy(model, start, folder)
 
     decided_by = {"training": recipe.dpo, "seed": recipe.seed}
     return workshop.make(f"round-{number}-dpo", decided_by, [start, *annotations], write)
@@ -334,7 +334,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write objects as :func:`read_lines` reads them."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     path.write_text(text, encoding="utf-8")
 
@@ -374,6 +375,7 @@ def _arguments(workshop: Workshop, given: Mapping[str, Any], seed: int) -> dict[
     return QUIET_POLICY | own | dict(given)
 
 
-def _save(model: PreTrainedModel, tokenizer_of: Path, folder: Path) -> None:
+def save_policy(model: PreTrainedModel, tokenizer_of: Path, folder: Path) -> None:
+    """Save a model with the tokenizer of another folder, a plain Hugging Face folder."""
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer_of).save_pretrained(folder)

@@ -9,6 +9,7 @@ from posttrain.studies.margin import study as margin
 from posttrain.studies.merging import study as merging
 from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing
+from posttrain.studies.policy_training import study as policy_training
 from posttrain.studies.preference_data import study as preference_data
 from posttrain.studies.recipe import study as recipe
 from posttrain.studies.rounds import study as rounds
@@ -19,6 +20,6 @@ STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
         preference_data, margin, rows, packing, growth, merging, edits, examples, tradeoff,
-        recipe, best_of_n, rounds, training_run,
+        recipe, best_of_n, rounds, policy_training, training_run,
     )
 }  # fmt: skip

@@ -19,11 +19,18 @@ from posttrain.policy.averaging import average
 from posttrain.policy.rounds import load_policy
 from posttrain.policy.sampling import SamplingSettings, sample
 from posttrain.rows.layout import LAYOUTS
-from posttrain.rows.tokenization import TokenizedGroup, tokenize_groups, tokenize_responses
+from posttrain.rows.tokenization import (
+    TokenizedGroup,
+    share_prompts,
+    tokenize_groups,
+    tokenize_responses,
+)
 from posttrain.studies.best_of_n.keys import World
 from posttrain.studies.common.training import Recipe, train
 from posttrain.training.collator import TrainingGroup, TrainingPair
 
+#: Tokens of a row that a prompt's answers share.
+ROW_TOKENS = 2048
 #: Share of a size's pairs that each member of an ensemble is trained on.
 MEMBER_SHARE = 0.8
 #: Correlation of praise with the rest of quality, in each world.
@@ -34,7 +41,7 @@ CORRELATION = {World.PRAISE: 0.8, World.CONTROL: 0.0}
 class BestOfNSettings(Recipe):
     """Settings of the best-of-n study."""
 
-    prompts: int = setting(100, "Prompts that the policy answers.")
+    prompts: int = setting(64, "Prompts that the policy answers.")
     samples: int = setting(1024, "Answers to each; the largest n.")
     temperatures: list[float] = setting([0.6, 0.8, 1.0, 1.2, 1.4], "Temperatures to compare.")
     temperature_samples: int = setting(128, "Answers to each prompt at each of these.")
@@ -93,6 +100,32 @@ def draw_samples(settings: BestOfNSettings, count: int, temperature: float) -> S
     return Samples(asked, texts, values[..., 0], values[..., 1], values[..., 2])
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Samples as a reward model reads them: each distinct one once, those of a prompt in one row.
+
+    ``places`` are where the score of each sample stands, ``[prompts, samples]``.
+    """
+
+    rows: list[TokenizedGroup]
+    places: np.ndarray
+
+
+def tokenize_samples(drawn: Samples) -> Answers:
+    """Tokenise samples for :func:`score_samples`."""
+    tokenizer = AutoTokenizer.from_pretrained(policy())
+    pieces = []
+    for prompt, texts in zip(drawn.prompts, drawn.texts, strict=True):
+        distinct = list(dict.fromkeys(texts))
+        group = tokenize_responses(tokenizer, prompt, distinct)
+        known = dict(zip(distinct, group.responses, strict=True))
+        pieces.append([(group.prompt, known[text]) for text in texts])
+    rows = share_prompts((piece for own in pieces for piece in own), ROW_TOKENS)
+    order = [(row.prompt, response) for row in rows for response in row.responses]
+    place = {piece: number for number, piece in enumerate(order)}
+    return Answers(rows, np.array([[place[piece] for piece in own] for own in pieces]))
+
+
 def annotated(world: str, count: int, *, seed: int) -> list[RankedGroup]:
     """Annotated pairs of a world."""
     groups = simulate(count, seed=seed, praise=CORRELATION[World(world)])
@@ -100,7 +133,7 @@ def annotated(world: str, count: int, *, seed: int) -> list[RankedGroup]:
 
 
 def score_samples(
-    settings: BestOfNSettings, drawn: Samples, world: str, noise: float, size: int, seed: int
+    settings: BestOfNSettings, answers: Answers, world: str, noise: float, size: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Train the members of an ensemble and let them score the policy's samples.
 
@@ -134,37 +167,30 @@ def score_samples(
     members.append(average(members))
     held = annotated(world, settings.test_pairs, seed=_seed(settings, seed, 2))
     test = tokenize_groups(tokenizer, held).groups
-    distinct = [list(dict.fromkeys(texts)) for texts in drawn.texts]
-    answers = [
-        tokenize_responses(tokenizer, prompt, texts)
-        for prompt, texts in zip(drawn.prompts, distinct, strict=True)
-    ]
     pad = tokenizer.pad_token_id
-    scored = [_score(model, answers, pad) for model in members]
     return {
-        "samples": np.array([_spread(drawn.texts, distinct, values) for values in scored]),
-        "test": np.array([_score(model, test, pad).reshape(-1, 2).T for model in members]),
+        "samples": np.array(
+            [_score(model, answers.rows, "exact", pad)[answers.places] for model in members]
+        ),
+        "test": np.array(
+            [_score(model, test, "separate", pad).reshape(-1, 2).T for model in members]
+        ),
     }
 
 
 def _score(
-    model: PreTrainedModel, groups: Sequence[TokenizedGroup], pad_token_id: int
+    model: PreTrainedModel, groups: Sequence[TokenizedGroup], layout: str, pad_token_id: int
 ) -> np.ndarray:
     # Only the order of scores counts, for which single precision is enough, and twice as fast.
     single: Any = model.float()
-    return reward_model.score(single, groups, pad_token_id=pad_token_id, batch_tokens=4096).numpy()
-
-
-def _spread(
-    texts: Sequence[Sequence[str]], distinct: Sequence[Sequence[str]], values: np.ndarray
-) -> np.ndarray:
-    """Scores of all samples, ``[prompts, samples]``, from those of the distinct ones in a row."""
-    scores, start = [], 0
-    for answers, own in zip(texts, distinct, strict=True):
-        known = dict(zip(own, values[start : start + len(own)], strict=True))
-        scores.append([known[text] for text in answers])
-        start += len(own)
-    return np.array(scores, dtype=np.float32)
+    scores = reward_model.score(
+        single,
+        groups,
+        pad_token_id=pad_token_id,
+        layout=LAYOUTS[layout],
+        batch_tokens=2 * ROW_TOKENS,
+    )
+    return scores.numpy()
 
 
 def _seed(settings: BestOfNSettings, seed: int, purpose: int) -> int:

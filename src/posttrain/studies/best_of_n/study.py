@@ -38,6 +38,7 @@ from posttrain.studies.best_of_n.full import (
     draw_samples,
     policy,
     score_samples,
+    tokenize_samples,
 )
 from posttrain.studies.best_of_n.keys import World
 from posttrain.studies.best_of_n.outcome import Cell, summarise
@@ -73,11 +74,12 @@ def measure(source: str, settings: BestOfNSettings, cache_dir: Path | None) -> M
         cache_dir,
         settings=asdict(settings),
         data=account,
-        ignore=["settings", "drawn"],
+        ignore=["settings", "answers"],
     )
+    answers = tokenize_samples(drawn)
     with many_runs():
         results = Parallel(n_jobs=settings.processes)(
-            delayed(scored)(settings, drawn, cell.world, cell.noise, cell.size, seed)
+            delayed(scored)(settings, answers, cell.world, cell.noise, cell.size, seed)
             for cell in cells
             for seed in range(settings.seeds)
         )

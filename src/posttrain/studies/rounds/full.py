@@ -1,7 +1,9 @@
 """Rounds of one recipe, and what each policy on the way is worth."""
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -203,3 +205,13 @@ def evaluate(
     )
     values = json.loads((path / "values.json").read_text(encoding="utf-8"))
     return {name: np.array(value, dtype=float) for name, value in values.items()}
+
+
+@contextmanager
+def working_folder(cache_dir: Path | None) -> Iterator[Path]:
+    """Where steps of rounds are kept: for good, or while the study runs."""
+    if cache_dir is not None:
+        yield cache_dir
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)

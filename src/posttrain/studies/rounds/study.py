@@ -20,9 +20,6 @@ Expected, before the first run:
 6. Without a restart, gold is as high, further from the pre-trained policy.
 """
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -33,7 +30,7 @@ from posttrain.errors import UserError
 from posttrain.models import embedded
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.training import many_runs
-from posttrain.studies.rounds.full import RoundsStudySettings, run_arm
+from posttrain.studies.rounds.full import RoundsStudySettings, run_arm, working_folder
 from posttrain.studies.rounds.outcome import summarise
 
 
@@ -46,7 +43,7 @@ def measure(source: str, settings: RoundsStudySettings, cache_dir: Path | None) 
     if source != SIMULATOR:
         raise UserError("only the simulator knows the truth of what a policy says; take it")
     checkpoint = embedded.tiny(embedded.PRAISING)  # before processes share the work
-    with many_runs(), _place(cache_dir) as folder:
+    with many_runs(), working_folder(cache_dir) as folder:
         # Seeds share nothing, so that no two processes make one thing at a time.
         by_seed = Parallel(n_jobs=settings.processes)(
             delayed(_arms)(settings, seed, folder) for seed in range(settings.seeds)
@@ -61,16 +58,6 @@ def measure(source: str, settings: RoundsStudySettings, cache_dir: Path | None) 
 
 def _arms(settings: RoundsStudySettings, seed: int, folder: Path) -> dict:
     return {arm: run_arm(settings, arm, seed, folder / f"seed-{seed}") for arm in settings.arms}
-
-
-@contextmanager
-def _place(cache_dir: Path | None) -> Iterator[Path]:
-    """Where steps of rounds are kept: for good, or while the study runs."""
-    if cache_dir is not None:
-        yield cache_dir
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 STUDY = Study(

@@ -1,0 +1,1 @@
+"""What the details of DPO, averaging policies, and filters of SFT data change."""
