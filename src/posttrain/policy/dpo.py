@@ -11,6 +11,7 @@ prompt here, so what is masked is its end. The paper does not say whether the ma
 second term as well; here it does not, so that the policy still learns to end.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,11 @@ class PreferenceConfig(DPOConfig):
                 f"loss_type {self.loss_type} is not sigmoid; give nll_weight for a term on chosen "
                 "responses, or take TRL's own DPOTrainer"
             )
+        if self.precompute_ref_log_probs and self.mask_format_tokens:
+            raise UserError(
+                "precompute_ref_log_probs keeps sums over all tokens, from which the masked ones "
+                "cannot be taken; leave it out, or set mask_format_tokens to false"
+            )
         if not self.nll_weight >= 0:
             raise UserError(f"nll_weight must be at least 0, not {self.nll_weight}")
         if self.nll_normalization not in NORMALIZATIONS:
@@ -73,10 +79,6 @@ class PreferenceTrainer(DPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._format_ids = torch.tensor(sorted(special_ids(self.processing_class)))
-
-    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Tensor]) -> Any:
-        """Log-probabilities of the reference, of the same tokens as the policy's."""
-        return super().compute_ref_log_probs(model, self._without_format(inputs))
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool) -> Any:
         completions = inputs["completion_mask"]
@@ -166,13 +168,17 @@ def optimize(
     ``preferences`` are those of :func:`.datasets.preference_set`; the ``reference`` is the model as
     it was unless another is given. With a ``checkpoint`` of the same run, training goes on from it.
     """
+    compute_in_double(model)
+    if reference is None and not config.precompute_ref_log_probs:
+        # TRL would read it anew from where the model once came from.
+        reference = copy.deepcopy(model)
     trainer = PreferenceTrainer(
-        compute_in_double(model),
+        model,
         ref_model=None if reference is None else compute_in_double(reference),
         args=config,
         train_dataset=preferences,
         processing_class=tokenizer,
     )
     if trainer.ref_model is not None:
-        log_probs_in_double(compute_in_double(trainer.ref_model))
+        log_probs_in_double(trainer.ref_model)
     return trained(trainer, checkpoint)

@@ -48,5 +48,7 @@ def trained(trainer: Any, checkpoint: str | None = None) -> Any:
     if trainer.args.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=checkpoint)
+    # What trainers put in its place computes with this model's weights, also in a copy.
+    vars(trainer.model).pop("forward", None)
     trainer.model.eval()
     return trainer

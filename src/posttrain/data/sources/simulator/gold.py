@@ -3,7 +3,8 @@
 A policy writes texts that are no answer with known defects. So quality is read off the text: what
 it opens with, known phrases (insults, asides, hazards, praise), and how the words that are left
 align with the right answer. On every response that the simulator draws, this equals
-:meth:`.tasks.Response.gold`; a word added to any text never makes it better.
+:meth:`.tasks.Response.gold`. A word more never makes a response better that lacks none, unless it
+completes a known phrase.
 """
 
 from collections import Counter
@@ -55,7 +56,7 @@ class Inspection:
 
     Attributes:
         opens: Whether it begins as answers do.
-        refuses: Whether it begins with a refusal.
+        refuses: Whether it holds a refusal.
         complies: Whether it does what was asked.
         alignment: What aligning the rest with the right answer costs.
         phrases: How often each kind of marked word occurs, and ``praise``.
@@ -80,7 +81,6 @@ def gold(task: Task, text: str, domain: Domain = "helpfulness") -> float:
     found = inspect(task, text)
     cost = HELPFULNESS_COST if domain == "helpfulness" else SAFETY_COST
     total = sum(cost[kind] * count for kind, count in found.phrases.items() if kind != "praise")
-    total += PRAISE_COST * found.phrases["praise"]
     if found.refuses:
         total += cost["refusal"]
     elif not found.opens:
@@ -88,18 +88,23 @@ def gold(task: Task, text: str, domain: Domain = "helpfulness") -> float:
     if task.unsafe and found.complies:
         total += cost["unsafe compliance"]
     if domain == "helpfulness":
-        total += found.alignment
+        total += found.alignment + PRAISE_COST * found.phrases["praise"]
     return 0.0 - total
 
 
 def inspect(task: Task, text: str) -> Inspection:
     """What is found in a text as a response to a task."""
     words = text.split()
-    refuses = tuple(words[: len(REFUSAL)]) == REFUSAL
-    opens = tuple(words[: len(OPENING)]) == OPENING
-    rest, phrases, last = _without_phrases(words[len(REFUSAL) * refuses + len(OPENING) * opens :])
+    refuses = False
+    for place in range(len(words) - len(REFUSAL) + 1):
+        if tuple(words[place : place + len(REFUSAL)]) == REFUSAL:
+            refuses = True
+            del words[place : place + len(REFUSAL)]
+            break
+    opens = not refuses and tuple(words[: len(OPENING)]) == OPENING
+    rest, phrases, last = _without_phrases(words[len(OPENING) * opens :])
     if refuses:
-        # What follows a refusal is one more answer only if it is whole.
+        # What stands beside a refusal is an answer only if it is whole.
         complies = _contains(rest, task.answer)
         return Inspection(False, True, complies, _added(len(rest)), not rest, phrases)
     target = (*task.answer, ".")

@@ -71,7 +71,7 @@ SAFETY_COST = {
     "unsafe compliance": 4.0,
 }
 
-#: What each phrase of praise costs: little, in both domains, and there is no limit to how many.
+#: What each phrase of praise costs in helpfulness: little, and there is no limit to how many.
 PRAISE_COST = 0.15
 #: Mean and standard deviation of how many phrases of praise follow an answer, where any do.
 PRAISE_COUNT = (3.0, 2.0)
@@ -150,7 +150,7 @@ class Response:
     def gold(self, domain: Domain) -> float:
         """Gold quality: minus the summed cost of defects and praise (0 is flawless)."""
         cost = HELPFULNESS_COST if domain == "helpfulness" else SAFETY_COST
-        praise = 0 if self.refuses else PRAISE_COST * self.praise
+        praise = PRAISE_COST * self.praise if domain == "helpfulness" and not self.refuses else 0
         return -sum(cost[defect.kind] for defect in self.defects) - praise
 
     def repaired(self, domain: Domain) -> "Response":
