@@ -12,7 +12,6 @@ from posttrain.errors import UserError
 from posttrain.models.embedded import SPECIAL_TOKENS
 from posttrain.models.float64 import compute_in_double
 from posttrain.policy.datasets import demonstration_set, preference_set
-from posttrain.policy.double import log_probs_in_double
 from posttrain.policy.dpo import (
     PreferenceConfig,
     PreferenceTrainer,
@@ -22,6 +21,7 @@ from posttrain.policy.dpo import (
     special_ids,
 )
 from posttrain.policy.sft import FinetuningConfig, finetune
+from posttrain.policy.trl_models import log_probs_in_double
 
 GROUPS = [group.ranked for group in simulate(4, seed=15, multi_turn=0.5, edited_share=0.5)]
 PREFERENCES = preference_set(GROUPS)

@@ -1,6 +1,5 @@
 """Models as the mean of the weights of others (Llama 3, section 4.1.5)."""
 
-import copy
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -8,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from posttrain.errors import UserError
+from posttrain.policy.trl_models import copied
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -24,7 +24,7 @@ def average(models: Sequence[Model]) -> Model:
         raise UserError("give models to average")
     states = [model.state_dict() for model in models]
     _check_alike([{name: (w.shape, w.dtype) for name, w in state.items()} for state in states])
-    merged = copy.deepcopy(models[0])
+    merged = copied(models[0])
     mean = {}
     for name, first in states[0].items():
         precision = torch.promote_types(first.dtype, torch.float32)

@@ -11,7 +11,6 @@ prompt here, so what is masked is its end. The paper does not say whether the ma
 second term as well; here it does not, so that the policy still learns to end.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +23,8 @@ from trl import DPOConfig, DPOTrainer
 from posttrain.config.fields import setting
 from posttrain.errors import UserError
 from posttrain.models.float64 import compute_in_double
-from posttrain.policy.double import log_probs_in_double
 from posttrain.policy.sft import trained
+from posttrain.policy.trl_models import copied, log_probs_in_double
 
 #: What the negative log-likelihood of chosen responses is averaged over.
 NORMALIZATIONS = ("sequence", "token")
@@ -171,7 +170,7 @@ def optimize(
     compute_in_double(model)
     if reference is None and not config.precompute_ref_log_probs:
         # TRL would read it anew from where the model once came from.
-        reference = copy.deepcopy(model)
+        reference = copied(model)
     trainer = PreferenceTrainer(
         model,
         ref_model=None if reference is None else compute_in_double(reference),

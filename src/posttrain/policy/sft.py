@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from posttrain.config.fields import setting
 from posttrain.models.float64 import compute_in_double
-from posttrain.policy.double import log_probs_in_double
+from posttrain.policy.trl_models import log_probs_in_double
 
 
 @dataclass
@@ -48,7 +48,5 @@ def trained(trainer: Any, checkpoint: str | None = None) -> Any:
     if trainer.args.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=checkpoint)
-    # What trainers put in its place computes with this model's weights, also in a copy.
-    vars(trainer.model).pop("forward", None)
     trainer.model.eval()
     return trainer

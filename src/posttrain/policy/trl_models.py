@@ -1,12 +1,18 @@
-"""Double precision for TRL's trainers, whose loss would go through float32 (:mod:`.float64`)."""
+"""What TRL's trainers do to a model, and how to live with it.
 
+Their loss would go through float32 (:mod:`.float64`), and they change what a copy computes.
+"""
+
+import copy
 import functools
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 def log_probs_in_double(model: PreTrainedModel) -> PreTrainedModel:
@@ -47,3 +53,14 @@ def log_probs_in_double(model: PreTrainedModel) -> PreTrainedModel:
 
     model.forward = MethodType(forward, model)
     return model
+
+
+def copied(model: Model) -> Model:
+    """A copy that computes with its own weights, also of a model that a trainer has changed.
+
+    Trainers put functions in place of ``forward`` that go on computing with the weights of the
+    model that they were made for.
+    """
+    twin = copy.deepcopy(model)
+    vars(twin).pop("forward", None)
+    return twin
