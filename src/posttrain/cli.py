@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train a reward model",
     "calibrate": "give the scores of a reward model a unit and a zero",
     "score": "score the responses of files",
+    "rounds": "rounds of annotation, reward model, rejection sampling, SFT and DPO",
     "evaluate": "report how well a reward model ranks held-out responses",
     "study": "run a study and write its run record",
     "gpu-study": "measure what a GPU can in some minutes, and keep the records",

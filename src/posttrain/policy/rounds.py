@@ -116,7 +116,8 @@ class State:
 class Workshop:
     """What rounds work with: a pre-trained checkpoint, prompts, a judge, and a place for results.
 
-    ``base`` names the checkpoint in hashes, ``judged`` prompts and judge.
+    ``base`` names the checkpoint in hashes, ``judged`` prompts and judge. ``truth`` is the gold
+    quality of an answer, where it is known.
     """
 
     checkpoint: Path
@@ -127,6 +128,7 @@ class Workshop:
     judged: str
     device: torch.device = torch.device("cpu")
     report: Callable[[str], None] = lambda text: None
+    truth: Callable[[Prompt, str], float] | None = None
 
     def make(
         self,
@@ -184,7 +186,10 @@ def annotate(workshop: Workshop, recipe: RoundRecipe, policy: Path, number: int)
         ]
         apart = [i for i, (a, b) in enumerate(answers) if a != b and a and b]
         groups = workshop.judge.compare(
-            [prompts[i] for i in apart], [answers[i] for i in apart], seed=_seed(recipe, number)
+            [prompts[i] for i in apart],
+            [answers[i] for i in apart],
+            name=f"round-{number}",
+            seed=_seed(recipe, number),
         )
         named = [
             replace(group, id=f"round-{number}-{place:06d}") for place, group in enumerate(groups)
