@@ -8,10 +8,13 @@ from pathlib import Path
 from posttrain.evidence import records
 from posttrain.evidence.claims import Claim
 from posttrain.evidence.judging import Judgement, judge
+from posttrain.studies.best_of_n import claims as best_of_n
 from posttrain.studies.edits import claims as edits
 from posttrain.studies.margin import claims as margin
 from posttrain.studies.packing import claims as packing
+from posttrain.studies.policy_training import claims as policy_training
 from posttrain.studies.recipe import claims as recipe
+from posttrain.studies.rounds import claims as rounds
 from posttrain.studies.tradeoff import claims as tradeoff
 from posttrain.studies.training_run import claims as training_run
 
@@ -21,6 +24,7 @@ SUBJECTS: dict[str, tuple[Claim, ...]] = {
     "packing": packing.CLAIMS,
     "edited responses": edits.CLAIMS,
     "helpfulness and safety": tradeoff.CLAIMS,
+    "rounds": best_of_n.CLAIMS + rounds.CLAIMS + policy_training.CLAIMS,
     "smaller choices": recipe.CLAIMS,
     "training in full": training_run.CLAIMS,
 }

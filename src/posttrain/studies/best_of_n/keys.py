@@ -2,6 +2,9 @@
 
 from posttrain.config.keys import Key
 
+#: Llama 3 samples 10 to 30 answers to a prompt (section 4.2.2).
+FEW, MANY = 10, 30
+
 
 class World(Key):
     """Whether praise goes with quality in what annotators compared; the second is the control."""

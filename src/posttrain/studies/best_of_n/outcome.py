@@ -9,11 +9,9 @@ import pandas as pd
 from posttrain.evaluation.bootstrap import Resamples
 from posttrain.policy.selection import best_of_n_divergence, combine, expected_best
 from posttrain.studies.best_of_n.full import Samples
-from posttrain.studies.best_of_n.keys import Proxy, Test, Value
+from posttrain.studies.best_of_n.keys import FEW, MANY, Proxy, Test, Value
 from posttrain.studies.common.tables import TidyTable
 
-#: Llama 3 samples 10 to 30 answers to a prompt (section 4.2.2).
-FEW, MANY = 10, 30
 #: Size at which choices of reward models are compared with their tests.
 PREDICTED = 64
 

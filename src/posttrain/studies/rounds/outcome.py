@@ -23,6 +23,7 @@ def summarise(
     Returns:
         - ``levels``: ``arm``, ``round``, ``measure``; round 0 is the pre-trained policy.
         - ``steps``: what a round adds to the one before.
+        - ``growth``: gold after the last round minus after the first, by arm.
         - ``gains``: an arm's level minus that of the first arm.
         - ``ranking``: share of answer pairs that the round's reward model ranks as gold does, of
           the policy that it chose from, of the policy that came of it, and of the latter by the
@@ -32,12 +33,14 @@ def summarise(
     """
     levels, steps, gains = (TidyTable("arm", "round", "measure") for _ in range(3))
     ranking, shifts = TidyTable("arm", "round", "ranked"), TidyTable("arm", "shift")
+    growth = TidyTable("arm")
     reference: dict[tuple[int, str], np.ndarray] = {}
     first = next(iter(runs))
     for arm, seeds in runs.items():
         prompts = len(seeds[0][0]["gold"])
         draws = Resamples.draw(prompts, len(seeds), count=resamples)
         before: dict[str, np.ndarray] = {}
+        golds: list[np.ndarray] = []
         for number in range(len(seeds[0])):
             for measure in Measure:
                 values = np.array([_measured(run, number, measure) for run in seeds])
@@ -46,14 +49,18 @@ def summarise(
                 if measure in before:
                     steps.add(arm, number, measure, replicates=level - before[measure])
                 before[measure] = level
+                if measure == Measure.GOLD:
+                    golds.append(level)
                 if arm == first:
                     reference[number, measure] = level
                 elif number:
                     gap = level - reference[number, measure]
                     gains.add(arm, number, measure, replicates=gap)
+        growth.add(arm, replicates=golds[-1] - golds[1])
         _rank(arm, seeds, draws, ranking, shifts)
     tables = {
-        "levels": levels, "steps": steps, "gains": gains, "ranking": ranking, "shifts": shifts,
+        "levels": levels, "steps": steps, "growth": growth, "gains": gains, "ranking": ranking,
+        "shifts": shifts,
     }  # fmt: skip
     return {name: table.frame() for name, table in tables.items()}
 
