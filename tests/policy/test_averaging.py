@@ -5,11 +5,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.data.preferences import Message
+from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.errors import UserError
+from posttrain.models import reward_model
 from posttrain.models.float64 import compute_in_double
 from posttrain.policy.averaging import average
 from posttrain.policy.datasets import demonstration_set
+from posttrain.policy.rounds import train_reward_model
 from posttrain.policy.sft import FinetuningConfig, finetune
+from posttrain.rows.tokenization import tokenize_groups
 
 IDS = torch.tensor([[7, 8, 9, 10, 11]])
 
@@ -133,3 +137,19 @@ def test_weights_that_one_model_lacks_are_refused_by_name(load, first):
     models = [other, load()] if first else [load(), other]
     with pytest.raises(UserError, match=r"model 2 .* extra\.weight is .*missing"):
         average(models)
+
+
+def test_the_average_of_trained_reward_models_scores_rows_with_its_own_weights(tiny_checkpoint):
+    groups = [one.ranked for one in simulate(16, seed=1)]
+    settings = {"learning_rate": 1e-2, "pairs_per_step": 8, "use_cpu": True}
+    models = [train_reward_model(tiny_checkpoint, groups, settings, seed=seed) for seed in (1, 2)]
+    merged = average(models)
+    plain, tokenizer = reward_model.load(tiny_checkpoint)
+    plain.load_state_dict(merged.state_dict())
+    tokens = tokenize_groups(tokenizer, groups).groups
+    own, expected, other = (
+        reward_model.score(one, tokens, pad_token_id=tokenizer.pad_token_id)
+        for one in (merged, plain, models[0])
+    )
+    torch.testing.assert_close(own, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(own, other)

@@ -58,8 +58,12 @@ def sample(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[Message]],
     settings: SamplingSettings,
+    *,
+    first: int = 0,
 ) -> Iterator[list[Sample]]:
     """Samples of each prompt, ``settings.samples`` each, in the order of the prompts.
+
+    ``first`` is the place of the first prompt among all, if they are sampled part by part.
 
     Raises:
         UserError: If a prompt cannot be rendered or leaves no room for a response.
@@ -77,7 +81,8 @@ def sample(
         with torch.inference_mode(), computing_in_double(model):
             for start in range(0, len(order), at_once):
                 members = order[start : start + at_once]
-                ids, logs = _draw(model, [encoded[i] for i in members], members, ends, settings)
+                numbers = [first + i for i in members]
+                ids, logs = _draw(model, [encoded[i] for i in members], numbers, ends, settings)
                 for place, i in enumerate(members):
                     own = slice(place * settings.samples, (place + 1) * settings.samples)
                     drawn[i] = _texts(tokenizer, ids[own], logs[own], ends)

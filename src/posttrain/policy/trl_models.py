@@ -56,11 +56,13 @@ def log_probs_in_double(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def copied(model: Model) -> Model:
-    """A copy that computes with its own weights, also of a model that a trainer has changed.
+    """A copy that computes with its own weights, also of a model that TRL's trainers have changed.
 
-    Trainers put functions in place of ``forward`` that go on computing with the weights of the
-    model that they were made for.
+    They put functions in place of ``forward`` that go on computing with the weights of the model
+    that they were made for. What reward models have there (:func:`.reward_model.accept_rows`) is
+    copied with them.
     """
     twin = copy.deepcopy(model)
-    vars(twin).pop("forward", None)
+    if "accepts_rows" not in vars(twin):
+        vars(twin).pop("forward", None)
     return twin

@@ -51,6 +51,8 @@ def ranking_table(record: Record) -> pd.DataFrame:
     rows = {}
     for arm in (Arm.LLAMA3, Arm.FROZEN):
         here = ranking[ranking["arm"] == arm]
+        if here.empty:
+            continue
         for number in sorted(set(here["round"])):
             own = here[here["round"] == number]
             rows[str(arm), f"{number}"] = {
