@@ -174,6 +174,18 @@ def holds(table: str, column: str, *values: object) -> Callable[[Record], bool]:
     return lambda record: set(values) <= set(record.tables[table][column])
 
 
+def has(row: Row) -> Callable[[Record], bool]:
+    """Whether a record's table has a row; for :attr:`Claim.applies`."""
+
+    def found(record: Record) -> bool:
+        table = record.tables[row.table]
+        for column, value in row.place(record).items():
+            table = table[table[column] == value]
+        return len(table) == 1
+
+    return found
+
+
 def shows_gain(row: Row) -> Callable[[Record], bool]:
     """Whether a quantity is positive in a record; for :attr:`Claim.informs`.
 

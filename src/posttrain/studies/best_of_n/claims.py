@@ -1,8 +1,9 @@
 """The claims about choosing the best of n, each with its source and the rule that judges it."""
 
+from dataclasses import replace
 from functools import partial
 
-from posttrain.evidence.claims import Claim, gain, no_worse, row
+from posttrain.evidence.claims import Claim, gain, has, no_worse, row
 from posttrain.evidence.records import Record
 from posttrain.studies.best_of_n.keys import FEW, MANY, Proxy, Test, World
 
@@ -26,10 +27,10 @@ def _noisiest(record: Record) -> float:
 
 
 _praise = partial(row, world=World.PRAISE, size=largest)
-_plain = partial(Claim, study="best-of-n", unit="plain")
+_claim = partial(Claim, study="best-of-n", unit="plain")
 
-CLAIMS: tuple[Claim, ...] = (
-    _plain(
+_CLAIMS = (
+    _claim(
         key="no-turn-at-thirty",
         source="Gao et al., 2022",
         statement="Choosing among 30 samples is not worse than among 10: Llama 3's numbers lie "
@@ -39,7 +40,7 @@ CLAIMS: tuple[Claim, ...] = (
         "where praise goes with quality; holds above minus a tenth of a unit",
         rule=no_worse(_praise("changes", noise=0.0, proxy=Proxy.SINGLE, n=FEW, to=MANY), TENTH),
     ),
-    _plain(
+    _claim(
         key="no-turn-without-cue",
         source="Gao et al., 2022",
         statement="The same where praise says nothing of quality.",
@@ -58,7 +59,7 @@ CLAIMS: tuple[Claim, ...] = (
             TENTH,
         ),
     ),
-    _plain(
+    _claim(
         key="ensemble-delays-turn",
         source="Coste et al., 2023",
         statement="With wrong labels, an ensemble's mean less its variance chooses better at large "
@@ -68,7 +69,7 @@ CLAIMS: tuple[Claim, ...] = (
         "most pairs, most of them turned round",
         rule=gain(_praise("gains", noise=_noisiest, proxy=Proxy.VARIANCE, n=most), smallest=TENTH),
     ),
-    _plain(
+    _claim(
         key="mean-delays-turn",
         source="Coste et al., 2023",
         statement="With wrong labels, an ensemble's mean does not.",
@@ -76,7 +77,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="the same by the mean; the claim is that it is not better by a tenth of a unit",
         rule=no_worse(-_praise("gains", noise=_noisiest, proxy=Proxy.MEAN, n=most), TENTH),
     ),
-    _plain(
+    _claim(
         key="average-chooses-better",
         source="WARM (Ramé et al., 2024)",
         statement="The average of reward models' weights chooses better than one of them.",
@@ -85,7 +86,7 @@ CLAIMS: tuple[Claim, ...] = (
         "model, most pairs, as annotated",
         rule=gain(_praise("gains", noise=0.0, proxy=Proxy.AVERAGE, n=most), smallest=TENTH),
     ),
-    _plain(
+    _claim(
         key="policy-pairs-predict",
         source="derived in this book",
         statement="Accuracy on pairs of the policy's own answers predicts what a reward model's "
@@ -96,7 +97,7 @@ CLAIMS: tuple[Claim, ...] = (
         rule=gain(row("predictions", test=Test.POLICY), smallest=0.5),
         ours=True,
     ),
-    _plain(
+    _claim(
         key="held-out-pairs-predict",
         source="derived in this book",
         statement="So does accuracy on held-out pairs like those of training.",
@@ -105,7 +106,7 @@ CLAIMS: tuple[Claim, ...] = (
         rule=gain(row("predictions", test=Test.HELD_OUT), smallest=0.5),
         ours=True,
     ),
-    _plain(
+    _claim(
         key="highest-grows",
         source="Llama 2, Figure 7",
         statement="The highest reward among n samples grows with n.",
@@ -113,7 +114,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="gold of the best by gold, of the most samples minus of one, temperature 1",
         rule=gain(row("growth", value="highest"), smallest=TENTH),
     ),
-    _plain(
+    _claim(
         key="median-stays",
         source="Llama 2, Figure 7",
         statement="The median does not.",
@@ -121,7 +122,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="median gold of the most samples minus of one; holds below a tenth of a unit",
         rule=no_worse(-row("growth", value="median"), TENTH),
     ),
-    _plain(
+    _claim(
         key="temperature-shifts",
         source="Llama 2, Figure 8",
         statement="The best temperature is higher the more samples are drawn.",
@@ -131,3 +132,5 @@ CLAIMS: tuple[Claim, ...] = (
         rule=gain(row("shift"), smallest=0.2),
     ),
 )
+#: All of them; a record judges those whose row it has.
+CLAIMS: tuple[Claim, ...] = tuple(replace(claim, applies=has(claim.rule.row)) for claim in _CLAIMS)

@@ -1,8 +1,9 @@
 """The claims about training policies, each with its source and the rule that judges it."""
 
+from dataclasses import replace
 from functools import partial
 
-from posttrain.evidence.claims import Claim, gain, row
+from posttrain.evidence.claims import Claim, gain, has, row
 from posttrain.evidence.records import Record
 from posttrain.studies.best_of_n.claims import TENTH
 from posttrain.studies.policy_training.keys import Averaged, Filter, Loss, Measure, Question
@@ -14,10 +15,10 @@ def most_passes(record: Record) -> int:
 
 
 _loss = partial(row, "gains", question=Question.LOSS, passes=most_passes)
-_plain = partial(Claim, study="policy-training", unit="plain")
+_claim = partial(Claim, study="policy-training", unit="plain")
 
-CLAIMS: tuple[Claim, ...] = (
-    _plain(
+_CLAIMS = (
+    _claim(
         key="nll-keeps-chosen",
         source="Llama 3, section 4.1.4",
         statement="The NLL term keeps the log-probability of chosen responses from falling.",
@@ -26,7 +27,7 @@ CLAIMS: tuple[Claim, ...] = (
         "passes; at least 1 nat",
         rule=gain(_loss(arm=Loss.NLL, measure=Measure.CHOSEN), smallest=1.0),
     ),
-    _plain(
+    _claim(
         key="dpo-lowers-chosen",
         source="Pang et al., 2024",
         statement="Plain DPO makes chosen responses less likely.",
@@ -44,16 +45,17 @@ CLAIMS: tuple[Claim, ...] = (
             smallest=1.0,
         ),
     ),
-    Claim(
-        "mask-mends-endings",
-        "Llama 3, section 4.1.4",
-        "Masking the end of turn out of DPO's loss prevents bad endings.",
-        "repeated tails and abrupt ends; no number given",
-        "share of answers that end well with the end masked minus in plain DPO, most passes",
-        "policy-training",
-        gain(_loss(arm=Loss.MASK, measure=Measure.ENDED), smallest=0.01),
+    _claim(
+        key="mask-mends-endings",
+        source="Llama 3, section 4.1.4",
+        statement="Masking the end of turn out of DPO's loss prevents bad endings.",
+        paper="repeated tails and abrupt ends; no number given",
+        quantity="share of answers that end well with the end masked minus in plain DPO, most "
+        "passes",
+        unit="points",
+        rule=gain(_loss(arm=Loss.MASK, measure=Measure.ENDED), smallest=0.01),
     ),
-    _plain(
+    _claim(
         key="llama3-loss-helps",
         source="Llama 3, section 4.1.4",
         statement="With both, the policy is better than by plain DPO.",
@@ -61,7 +63,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="gold with the end masked and the NLL term minus plain DPO, most passes",
         rule=gain(_loss(arm=Loss.LLAMA3, measure=Measure.GOLD), smallest=TENTH),
     ),
-    _plain(
+    _claim(
         key="passes-overoptimise",
         source="Rafailov et al., 2024",
         statement="More passes of DPO make the policy worse.",
@@ -78,7 +80,7 @@ CLAIMS: tuple[Claim, ...] = (
             smallest=TENTH,
         ),
     ),
-    _plain(
+    _claim(
         key="averaged-policies-better",
         source="Llama 3, section 4.1.5",
         statement="The average of DPO policies is better than one of them.",
@@ -95,7 +97,7 @@ CLAIMS: tuple[Claim, ...] = (
             smallest=TENTH,
         ),
     ),
-    _plain(
+    _claim(
         key="top-quarter-beats-random",
         source="Llama 3, section 4.2.3",
         statement="SFT on the quarter that the reward model scores highest makes a better policy "
@@ -114,3 +116,5 @@ CLAIMS: tuple[Claim, ...] = (
         ),
     ),
 )
+#: All of them; a record judges those whose row it has.
+CLAIMS: tuple[Claim, ...] = tuple(replace(claim, applies=has(claim.rule.row)) for claim in _CLAIMS)

@@ -1,8 +1,9 @@
 """The claims about rounds, each with its source and the rule that judges it."""
 
+from dataclasses import replace
 from functools import partial
 
-from posttrain.evidence.claims import Claim, gain, row
+from posttrain.evidence.claims import Claim, gain, has, row
 from posttrain.evidence.records import Record
 from posttrain.studies.best_of_n.claims import TENTH
 from posttrain.studies.rounds.keys import Arm, Measure
@@ -14,10 +15,10 @@ def last(record: Record) -> int:
 
 
 _gain = partial(row, "gains", round=last, measure=Measure.GOLD)
-_plain = partial(Claim, study="rounds", unit="plain")
+_claim = partial(Claim, study="rounds", unit="plain")
 
-CLAIMS: tuple[Claim, ...] = (
-    _plain(
+_CLAIMS = (
+    _claim(
         key="rounds-add",
         source="Llama 3, section 4.1",
         statement="Rounds after the first still make the policy better.",
@@ -25,7 +26,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="gold after the last round minus after the first, Llama 3's recipe",
         rule=gain(row("growth", arm=Arm.LLAMA3), smallest=TENTH),
     ),
-    _plain(
+    _claim(
         key="fresh-beats-frozen",
         source="Llama 2, section 3.2.1",
         statement="A reward model trained anew in every round makes a better policy than that of "
@@ -34,26 +35,27 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="gold after the last round, Llama 3's recipe minus with the first reward model",
         rule=gain(-_gain(arm=Arm.FROZEN), smallest=TENTH),
     ),
-    Claim(
-        "reward-models-decay",
-        "Llama 2, section 3.2.1",
-        "A reward model ranks the answers of the policy that it made worse than those of the "
-        "policy before.",
-        "quickly degrades if not exposed to the new distribution; no number given",
-        "accuracy by gold on the policy before minus on the one after, mean of all rounds",
-        "rounds",
-        gain(-row("shifts", arm=Arm.LLAMA3, shift="decay"), smallest=0.01),
+    _claim(
+        key="reward-models-decay",
+        source="Llama 2, section 3.2.1",
+        statement="A reward model ranks the answers of the policy that it made worse than those of "
+        "the policy before.",
+        paper="quickly degrades if not exposed to the new distribution; no number given",
+        quantity="accuracy by gold on the policy before minus on the one after, mean of all rounds",
+        unit="points",
+        rule=gain(-row("shifts", arm=Arm.LLAMA3, shift="decay"), smallest=0.01),
     ),
-    Claim(
-        "fresh-ones-mend",
-        "Llama 2, section 3.2.1",
-        "The next reward model ranks them better.",
-        "gathering new preference data for the latest models; no number given",
-        "accuracy by gold of the next round's reward model minus this round's, same answers",
-        "rounds",
-        gain(row("shifts", arm=Arm.LLAMA3, shift="renewal"), smallest=0.01),
+    _claim(
+        key="fresh-ones-mend",
+        source="Llama 2, section 3.2.1",
+        statement="The next reward model ranks them better.",
+        paper="gathering new preference data for the latest models; no number given",
+        quantity="accuracy by gold of the next round's reward model minus this round's, same "
+        "answers",
+        unit="points",
+        rule=gain(row("shifts", arm=Arm.LLAMA3, shift="renewal"), smallest=0.01),
     ),
-    _plain(
+    _claim(
         key="dpo-adds-to-sft",
         source="Llama 3, section 4.1.4",
         statement="DPO after SFT makes a better policy than SFT alone.",
@@ -61,7 +63,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="gold after the last round, Llama 3's recipe minus with SFT only",
         rule=gain(-_gain(arm=Arm.SFT), smallest=TENTH),
     ),
-    _plain(
+    _claim(
         key="sft-adds-to-dpo",
         source="Llama 3, section 4.1.3",
         statement="Rejection sampling and SFT before DPO make a better policy than DPO alone.",
@@ -69,7 +71,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="gold after the last round, Llama 3's recipe minus with DPO only",
         rule=gain(-_gain(arm=Arm.DPO), smallest=TENTH),
     ),
-    _plain(
+    _claim(
         key="latest-pairs-suit-dpo",
         source="Llama 3, section 4.2.1",
         statement="DPO on the latest annotations makes a better policy than on those of all "
@@ -78,7 +80,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="gold after the last round, Llama 3's recipe minus with all rounds' pairs",
         rule=gain(-_gain(arm=Arm.ALL_PAIRS), smallest=TENTH),
     ),
-    _plain(
+    _claim(
         key="all-rounds-samples-help",
         source="Llama 2, section 3.2.3",
         statement="SFT on the best samples of all rounds makes a better policy than on the last "
@@ -87,7 +89,7 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="gold after the last round, with all rounds' samples minus Llama 3's recipe",
         rule=gain(_gain(arm=Arm.ALL_SAMPLES), smallest=TENTH),
     ),
-    _plain(
+    _claim(
         key="restart-costs-nothing",
         source="inferred from Llama 3, section 4.1",
         statement="Starting each round from the pre-trained checkpoint makes a better policy than "
@@ -97,3 +99,5 @@ CLAIMS: tuple[Claim, ...] = (
         rule=gain(-_gain(arm=Arm.CONTINUE), smallest=TENTH),
     ),
 )
+#: All of them; a record judges those whose row it has.
+CLAIMS: tuple[Claim, ...] = tuple(replace(claim, applies=has(claim.rule.row)) for claim in _CLAIMS)
