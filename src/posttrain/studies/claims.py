@@ -14,6 +14,7 @@ from posttrain.studies.margin import claims as margin
 from posttrain.studies.packing import claims as packing
 from posttrain.studies.policy_training import claims as policy_training
 from posttrain.studies.recipe import claims as recipe
+from posttrain.studies.reinforcement import claims as reinforcement
 from posttrain.studies.rounds import claims as rounds
 from posttrain.studies.tradeoff import claims as tradeoff
 from posttrain.studies.training_run import claims as training_run
@@ -24,7 +25,7 @@ SUBJECTS: dict[str, tuple[Claim, ...]] = {
     "packing": packing.CLAIMS,
     "edited responses": edits.CLAIMS,
     "helpfulness and safety": tradeoff.CLAIMS,
-    "rounds": best_of_n.CLAIMS + rounds.CLAIMS + policy_training.CLAIMS,
+    "rounds": (best_of_n.CLAIMS + reinforcement.CLAIMS + rounds.CLAIMS + policy_training.CLAIMS),
     "smaller choices": recipe.CLAIMS,
     "training in full": training_run.CLAIMS,
 }

@@ -12,6 +12,7 @@ from posttrain.studies.packing import study as packing
 from posttrain.studies.policy_training import study as policy_training
 from posttrain.studies.preference_data import study as preference_data
 from posttrain.studies.recipe import study as recipe
+from posttrain.studies.reinforcement import study as reinforcement
 from posttrain.studies.rounds import study as rounds
 from posttrain.studies.tradeoff import study as tradeoff
 from posttrain.studies.training_run import study as training_run
@@ -20,6 +21,6 @@ STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
         preference_data, margin, rows, packing, growth, merging, edits, examples, tradeoff,
-        recipe, best_of_n, rounds, policy_training, training_run,
+        recipe, best_of_n, reinforcement, rounds, policy_training, training_run,
     )
 }  # fmt: skip

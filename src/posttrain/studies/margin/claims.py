@@ -4,6 +4,7 @@ from functools import partial
 
 import pandas as pd
 
+from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.evaluation.metrics import Metric
 from posttrain.evidence import claims
 from posttrain.evidence.claims import Claim, Interval, gain, no_worse, row, shows_gain
@@ -50,6 +51,11 @@ _controls = partial(
 def _has_controls(record: Record) -> bool:
     """Whether a record has controls; those made before November 2026 have none."""
     return "controls" in record.tables
+
+
+def _added(record: Record) -> bool:
+    """Whether these arms were run there when those of other sources had been seen."""
+    return record.source == SIMULATOR
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -117,6 +123,7 @@ CLAIMS: tuple[Claim, ...] = (
         unit="plain",
         # Records made before November 27 of 2026 do not have it.
         applies=lambda record: Metric.SPLIT in set(record.tables["gains"]["metric"]),
+        late=_added,
     ),
     Claim(
         "margin-diminishing",
@@ -198,6 +205,7 @@ CLAIMS: tuple[Claim, ...] = (
         gain(_controls(control=Control.LARGE_PERMUTED), smallest=LARGE_MARGIN / 2),
         ours=True,
         applies=_has_controls,
+        late=_added,
         headline=True,
     ),
     Claim(
@@ -212,5 +220,6 @@ CLAIMS: tuple[Claim, ...] = (
         gain(_controls(control=Control.SCALED_PERMUTED), smallest=LARGE_MARGIN / 2),
         ours=True,
         applies=_has_controls,
+        late=_added,
     ),
 )
