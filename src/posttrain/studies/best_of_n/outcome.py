@@ -9,9 +9,11 @@ import pandas as pd
 from posttrain.evaluation.bootstrap import Resamples
 from posttrain.policy.selection import best_of_n_divergence, combine, expected_best
 from posttrain.studies.best_of_n.full import Samples
-from posttrain.studies.best_of_n.keys import FEW, MANY, Proxy, Test, Value
+from posttrain.studies.best_of_n.keys import FEW, MANY, Proxy, Test, Value, World
 from posttrain.studies.common.tables import TidyTable
 
+#: Prompts of the table of examples.
+EXAMPLES = 8
 #: Size at which choices of reward models are compared with their tests.
 PREDICTED = 64
 
@@ -50,6 +52,8 @@ def summarise(
         - ``tests``: each test's accuracy, by cell.
         - ``predictions``: rank correlation, over reward models, of each test with what the best of
           :data:`PREDICTED` is worth.
+        - ``examples``: what one reward model of the most pairs as annotated, where praise goes with
+          quality, chooses from all samples, and what is best by gold.
         - ``temperatures``: best of n by gold at each temperature; ``best temperatures``: the best
           one by n.
     """
@@ -99,6 +103,8 @@ def summarise(
     }  # fmt: skip
     frames = {name: table.frame() for name, table in tables.items()}
     frames["predictions"] = _predictions(pd.DataFrame(singles), resamples)
+    shown = max((cell for cell in scores if cell.world == World.PRAISE and not cell.noise))
+    frames["examples"] = _examples(drawn, scores[shown][0]["samples"][0])
     return frames | _temperatures(by_temperature, resamples)
 
 
@@ -163,6 +169,25 @@ def _tests(drawn: Samples, scored: Mapping[str, np.ndarray]) -> dict[str, np.nda
         Test.LAST_DECILE: _mean_where(right, both_high & (gap != 0)),
     }
     return {str(test): shares for test, shares in found.items()}
+
+
+def _examples(drawn: Samples, scores: np.ndarray) -> pd.DataFrame:
+    """What scores highest and what is best, for the first prompts."""
+    rows = []
+    for place, prompt in enumerate(drawn.prompts[:EXAMPLES]):
+        chosen, best = int(scores[place].argmax()), int(drawn.gold[place].argmax())
+        rows.append(
+            {
+                "prompt": prompt[-1].content,
+                "chosen": drawn.texts[place][chosen],
+                "gold of chosen": drawn.gold[place, chosen],
+                "score of chosen": float(scores[place, chosen]),
+                "best": drawn.texts[place][best],
+                "gold of best": drawn.gold[place, best],
+                "score of best": float(scores[place, best]),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _mean_where(values: np.ndarray, counted: np.ndarray) -> np.ndarray:

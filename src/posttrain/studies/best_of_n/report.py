@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from posttrain.data.sources.simulator.tasks import PRAISE
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import with_interval
@@ -81,6 +82,29 @@ def prediction_table(record: Record) -> pd.DataFrame:
         for test, models in table[["test", "models"]].itertuples(index=False, name=None)
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("accuracy on")
+
+
+def example_table(record: Record) -> pd.DataFrame:
+    """What a reward model chooses from all samples, and what is best by gold, with both values."""
+    table = record.tables["examples"]
+    rows = {}
+    for row in table.to_dict("records"):
+        rows[row["prompt"]] = {}
+        for which in ("chosen", "best"):
+            values = f"{row[f'gold of {which}']:.2f}, {row[f'score of {which}']:.2f}"
+            rows[row["prompt"]] |= {
+                which: _shortened(row[which]),
+                f"gold, score of {which}": values.replace("-", "−"),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("prompt")
+
+
+def _shortened(text: str) -> str:
+    """A text in which phrases of praise are counted."""
+    praise = " ".join(PRAISE)
+    count = text.count(praise)
+    rest = text.replace(praise, "").strip()
+    return f"{rest} ({praise} × {count})" if count > 1 else text
 
 
 def temperature_table(record: Record) -> pd.DataFrame:
