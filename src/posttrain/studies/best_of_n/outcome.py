@@ -103,7 +103,8 @@ def summarise(
     }  # fmt: skip
     frames = {name: table.frame() for name, table in tables.items()}
     frames["predictions"] = _predictions(pd.DataFrame(singles), resamples)
-    shown = max((cell for cell in scores if cell.world == World.PRAISE and not cell.noise))
+    praised = [cell for cell in scores if cell.world == World.PRAISE]
+    shown = max(praised, key=lambda cell: (-cell.noise, cell.size))
     frames["examples"] = _examples(drawn, scores[shown][0]["samples"][0])
     return frames | _temperatures(by_temperature, resamples)
 

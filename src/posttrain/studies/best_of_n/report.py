@@ -87,7 +87,7 @@ def prediction_table(record: Record) -> pd.DataFrame:
 def example_table(record: Record) -> pd.DataFrame:
     """What a reward model chooses from all samples, and what is best by gold, with both values."""
     table = record.tables["examples"]
-    rows = {}
+    rows: dict[str, dict[str, str]] = {}
     for row in table.to_dict("records"):
         rows[row["prompt"]] = {}
         for which in ("chosen", "best"):
