@@ -13,7 +13,8 @@ from posttrain.errors import UserError
 
 COMMANDS = (
     [], ["data"], ["data", "check"], ["data", "convert"], ["data", "simulate"], ["study"],
-    ["train"], ["calibrate"], ["score"], ["evaluate"], ["study", "margin"], ["claims"],
+    ["train"], ["calibrate"], ["score"], ["evaluate"], ["sample"], ["sft"], ["dpo"], ["average"],
+    ["study", "margin"], ["claims"],
 )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def test_a_hub_name_with_pickles_alone_says_so(monkeypatch, tiny_checkpoint):
     def lacking(*_, **__):
         raise OSError("x/y does not appear to ... and thus cannot be loaded with `safetensors`. P")
 
-    monkeypatch.setattr(loading, "_refuse_code", lambda _: None)
+    monkeypatch.setattr(loading, "refuse_code", lambda _: None)
     monkeypatch.setattr(loading.AutoModelForSequenceClassification, "from_pretrained", lacking)
     with pytest.raises(ValueError, match="'x/y' has its weights in pickles"):
         loading.load_classifier("x/y")

@@ -233,7 +233,7 @@ def load_model(
     a GPU, and the rows decide the attention implementation. ``day`` is written into a chat template
     that asks for today's date; by default it is today, and a warning says so.
     """
-    template = None if settings.chat_template is None else _template(settings.chat_template)
+    template = None if settings.chat_template is None else read_template(settings.chat_template)
     model, tokenizer = reward_model.load(
         embedded.find(settings.model),
         seed=seed,
@@ -252,19 +252,19 @@ def load_model(
         and not shares
     ):
         model.set_attn_implementation("flex_attention")
-    _pin_date(tokenizer, day)
+    use_day(tokenizer, day)
     return model, tokenizer
 
 
 def load_reader(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The tokenizer of some settings, with the chat template that :func:`load_model` would use."""
-    template = None if settings.chat_template is None else _template(settings.chat_template)
+    template = None if settings.chat_template is None else read_template(settings.chat_template)
     tokenizer = load_tokenizer(embedded.find(settings.model), settings.pad_token, template)
-    _pin_date(tokenizer, None)
+    use_day(tokenizer, None)
     return tokenizer
 
 
-def _pin_date(tokenizer: PreTrainedTokenizerBase, day: datetime.date | None) -> None:
+def use_day(tokenizer: PreTrainedTokenizerBase, day: datetime.date | None) -> None:
     """Write a day into the template that is used: the only one, or of several the default one."""
     written = day or datetime.date.today()
     several = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else None
@@ -276,8 +276,8 @@ def _pin_date(tokenizer: PreTrainedTokenizerBase, day: datetime.date | None) -> 
     tokenizer.pinned_day = written
     if day is None:
         logger.warning(
-            "the chat template of %s writes today's date, so scores change with the day; these "
-            "are those of %s", tokenizer.name_or_path, written,
+            "the chat template of %s writes today's date, so results change with the day; "
+            "these are those of %s", tokenizer.name_or_path, written,
         )  # fmt: skip
     else:
         logger.info(
@@ -286,7 +286,8 @@ def _pin_date(tokenizer: PreTrainedTokenizerBase, day: datetime.date | None) -> 
         )  # fmt: skip
 
 
-def _template(path: str) -> str:
+def read_template(path: str) -> str:
+    """The text of a file with a chat template; a UserError if it is none."""
     try:
         template = Path(path).read_text(encoding="utf-8")
         render_jinja_template(conversations=[], chat_template=template)

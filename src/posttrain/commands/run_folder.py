@@ -16,7 +16,7 @@ SETTINGS = "settings.json"
 #: Settings that change how a run is computed and watched, but not what it computes.
 FREE = (
     "resume", "processes", "resamples", "output_dir", "max_tokens_per_device", "disable_tqdm",
-    "report_to", "run_name", "project", "trackio", "push_to_hub",
+    "report_to", "run_name", "project", "trackio", "push_to_hub", "dataset_num_proc",
 )  # fmt: skip
 FREE_BEGINNINGS = ("logging_", "log_", "save_", "eval_s", "dataloader_", "hub_", "ddp_", "fsdp")
 

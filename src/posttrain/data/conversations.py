@@ -81,16 +81,38 @@ def read_shared_prompt(
     return messages, {name: responses[name] for name in values}
 
 
+def read_prompt(prompt: Any, notes: Notes) -> tuple[Message, ...]:
+    """A prompt that stands alone, in any shape that one with responses may have."""
+    prompt = _spelled_out(prompt, "prompt", notes)
+    if isinstance(prompt, list | tuple):
+        messages = read_messages(prompt, "prompt", notes)
+    else:
+        turns = transcripts.prompt_turns(check_text(prompt, "prompt"))
+        notes.readings[TURNS] += turns is not None
+        turns = [("user", prompt)] if turns is None else turns
+        messages = tuple(Message(role, content) for role, content in turns)
+    check_prompt(messages)
+    return messages
+
+
 def _judged(fields: Iterable[str]) -> list[str]:
     return [name for name in fields if name != "edited"]
 
 
 def stands_as_it_is(prompt: str, responses: Sequence[str]) -> bool:
     """Whether a prompt and responses that are written as plain texts are read as those texts."""
-    asked = [("user", prompt)]
-    return transcripts.prompt_turns(prompt) is None and not any(
+    asked = (Message("user", prompt),)
+    return transcripts.prompt_turns(prompt) is None and responses_stand_as_they_are(
+        asked, (prompt, *responses)
+    )
+
+
+def responses_stand_as_they_are(prompt: tuple[Message, ...], responses: Sequence[str]) -> bool:
+    """Whether responses beside a prompt, if written as plain texts, are read as those texts."""
+    asked = _pairs(prompt)
+    return not any(
         _may_spell_out(text) or transcripts.after_prompt(text, asked) is not None
-        for text in (prompt, *responses)
+        for text in responses
     )
 
 

@@ -51,8 +51,13 @@ def split_suffix(path: Path, known: Sequence[str] = SUFFIXES) -> tuple[str, str]
     raise bad_file(path, "its suffix names no known format", f"use one of {', '.join(known)}")
 
 
-def rows(path: Path, suffix: str, notes: Notes) -> Iterator[tuple[int, Any]]:
+def rows(
+    path: Path, suffix: str, notes: Notes, others: Sequence[str] = ()
+) -> Iterator[tuple[int, Any]]:
     """Rows of a file with their line or row number from 1: mappings of columns, or a BadRecord.
+
+    `others` are columns of records that compare nothing: a file that has one of them, if it names
+    its columns once, needs no chosen and rejected.
 
     `notes` takes columns that are no part of the data contract, where a format names its columns
     once, and rows with cells that were read as missing.
@@ -61,9 +66,9 @@ def rows(path: Path, suffix: str, notes: Notes) -> Iterator[tuple[int, Any]]:
         BadFile: The file cannot be read to its end, or lacks a column.
     """
     if suffix == ".parquet":
-        return _parquet_rows(path, notes.columns)
+        return _parquet_rows(path, notes.columns, others)
     if suffix == ".csv":
-        return _csv_rows(path, notes)
+        return _csv_rows(path, notes, others)
     return _json_rows(path, suffix)
 
 
@@ -118,7 +123,7 @@ def _object_without_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(items)
 
 
-def _csv_rows(path: Path, notes: Notes) -> Iterator[tuple[int, Any]]:
+def _csv_rows(path: Path, notes: Notes, others: Sequence[str]) -> Iterator[tuple[int, Any]]:
     # By default no cell may hold more than 128 KiB; the limit is one for all readers.
     csv.field_size_limit(2**31 - 1)
     line = 0
@@ -129,7 +134,7 @@ def _csv_rows(path: Path, notes: Notes) -> Iterator[tuple[int, Any]]:
             reader = csv.reader(file, strict=True)
             names = next(reader, [])
             if names:
-                _check_columns(path, names)
+                _check_columns(path, names, others)
             line = reader.line_num
             for cells in reader:
                 # A cell may hold line breaks, so a row is named by the line on which it starts.
@@ -186,14 +191,16 @@ def _csv_value(name: str, cell: str) -> Any:
         return cell  # which is then refused by its name
 
 
-def _parquet_rows(path: Path, ignored_columns: Counter[str]) -> Iterator[tuple[int, Any]]:
+def _parquet_rows(
+    path: Path, ignored_columns: Counter[str], others: Sequence[str]
+) -> Iterator[tuple[int, Any]]:
     try:
         # Opened by Python, because its errors say more plainly what is wrong with a path.
         with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
             names = file.schema_arrow.names
-            _check_columns(path, names, may_hold_lists=True)
+            _check_columns(path, names, others, may_hold_lists=True)
             row = 0
-            known = [name for name in names if name in (*COLUMNS, *LIST_COLUMNS)]
+            known = [name for name in names if name in (*COLUMNS, *LIST_COLUMNS, *others)]
             extra = (printable(name) for name in names if name not in known)
             ignored_columns.update(dict.fromkeys(extra, file.metadata.num_rows))
             for batch in file.iter_batches(ROWS_PER_BATCH, columns=known):
@@ -223,7 +230,9 @@ def _parquet_record(row: pyarrow.RecordBatch) -> Any:
     }
 
 
-def _check_columns(path: Path, names: Sequence[str], *, may_hold_lists: bool = False) -> None:
+def _check_columns(
+    path: Path, names: Sequence[str], others: Sequence[str], *, may_hold_lists: bool = False
+) -> None:
     missing = [name for name in ("chosen", "rejected") if name not in names]
     lists = [name for name in LISTS if name in names]
     if lists and missing and not may_hold_lists:
@@ -232,7 +241,7 @@ def _check_columns(path: Path, names: Sequence[str], *, may_hold_lists: bool = F
             f"column {lists[0]} is a list in every record, which no cell can hold",
             "write .jsonl, in pandas by to_json(path, lines=True, orient='records'), or .parquet",
         )
-    missing = [] if lists else missing
+    missing = [] if lists or not set(others).isdisjoint(names) else missing
     if missing or len(set(names)) < len(names):
         raise bad_file(
             path,

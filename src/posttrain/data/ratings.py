@@ -15,7 +15,7 @@ from numbers import Real
 from typing import Any
 
 from posttrain.data.conversations import read_shared_prompt
-from posttrain.data.messages import BadRecord, check_text, name_kind, printable, show_value
+from posttrain.data.messages import BadRecord, Message, check_text, name_kind, printable, show_value
 from posttrain.data.notes import Notes
 from posttrain.data.preferences import (
     COLUMNS,
@@ -40,6 +40,8 @@ LISTS = ("responses", *NESTED)
 INSTRUCTION = "instruction"
 #: All columns of this form that the other one has not.
 LIST_COLUMNS = (*LISTS, *RATINGS, INSTRUCTION)
+#: What `posttrain sample` writes beside responses, and no comparison needs.
+SAMPLED = ("finished", "log_probabilities")
 #: Columns that say something about one pair.
 OF_ONE_PAIR = ("chosen", "rejected", "edited", "strength", "margin")
 
@@ -106,6 +108,26 @@ def read_record(
     return [from_record(record, where=where, default_id=default_id, notes=notes)]
 
 
+def read_list(
+    record: Mapping[str, Any], *, notes: Notes, least: int = 2
+) -> tuple[tuple[Message, ...], list[str], list[Decimal]] | None:
+    """Prompt, responses and ratings (higher is better) of a record that has a list of `responses`.
+
+    None where it is another record, one pair or nothing that is compared. A list has at least so
+    many. Lists of UltraFeedback and Nectar count, as in :func:`read_record`.
+
+    Raises:
+        BadRecord: As there, but without a place.
+    """
+    column = _list_column(record)
+    if column is None:
+        return None
+    row = Notes()
+    messages, responses, ratings = _read_list(record, column, row, least)
+    notes.add_row(row)
+    return messages, list(responses.values()), ratings
+
+
 def _list_column(record: Any) -> str | None:
     """The column with the list of responses; None where a record is one pair, or nothing at all."""
     if not isinstance(record, Mapping):
@@ -135,25 +157,13 @@ def _list_column(record: Any) -> str | None:
 def _groups(
     record: Mapping[str, Any], column: str, default_id: str, min_difference: float, row: Notes
 ) -> Iterator[RankedGroup]:
-    for field in OF_ONE_PAIR:
-        if record.get(field) is not None:
-            raise BadRecord(
-                f"it is about one pair, and the record has a list of '{column}'",
-                field,
-                "remove it, or write a record with 'chosen' and 'rejected' for each pair",
-            )
-    values, ratings, used = _responses_and_ratings(record, column, row)
-    prompt = record.get("prompt")
-    if prompt is None and column == "completions":
-        prompt, used = record.get(INSTRUCTION), {*used, INSTRUCTION}
-    row.columns.update(printable(str(key)) for key in record if key not in {*COLUMNS, *used})
-    messages, responses = read_shared_prompt(prompt, values, row)
+    messages, responses, ratings = _read_list(record, column, row)
     row.readings[READ] += 1
 
     copies: dict[str, list[int]] = {}
     for place, response in enumerate(responses.values()):
         copies.setdefault(response.strip(), []).append(place)
-    if len(copies) < len(values):
+    if len(copies) < len(responses):
         row.readings[TWICE] += 1
     texts = list(responses.values())
     given = record.get("id")
@@ -177,6 +187,27 @@ def _groups(
         row.readings[NO_PAIR] += 1
 
 
+def _read_list(
+    record: Mapping[str, Any], column: str, row: Notes, least: int = 2
+) -> tuple[tuple[Message, ...], dict[str, str], list[Decimal]]:
+    """Prompt, responses by field, and their ratings (higher is better)."""
+    for field in OF_ONE_PAIR:
+        if record.get(field) is not None:
+            raise BadRecord(
+                f"it is about one pair, and the record has a list of '{column}'",
+                field,
+                "remove it, or write a record with 'chosen' and 'rejected' for each pair",
+            )
+    values, ratings, used = _responses_and_ratings(record, column, row, least)
+    prompt = record.get("prompt")
+    if prompt is None and column == "completions":
+        prompt, used = record.get(INSTRUCTION), {*used, INSTRUCTION}
+    known = {*COLUMNS, *used, *(SAMPLED if column == "responses" else ())}
+    row.columns.update(printable(str(key)) for key in record if key not in known)
+    messages, responses = read_shared_prompt(prompt, values, row)
+    return messages, responses, ratings
+
+
 def _compare(
     ratings: Sequence[Decimal], one: Sequence[int], other: Sequence[int], least: Decimal
 ) -> tuple[str, int, int]:
@@ -196,7 +227,7 @@ def _compare(
 
 
 def _responses_and_ratings(
-    record: Mapping[str, Any], column: str, row: Notes
+    record: Mapping[str, Any], column: str, row: Notes, least: int
 ) -> tuple[dict[str, Any], list[Decimal], set[str]]:
     """Responses by field, their ratings (higher is better), and the columns that hold them."""
     items = record[column]
@@ -207,9 +238,10 @@ def _responses_and_ratings(
             "write the table with to_json(lines=True, orient='records') or to_parquet, which keep "
             "lists",
         )
-    if len(items) < 2:
+    if len(items) < least:
+        needed = "a comparison needs at least two" if least > 1 else "there must be one at least"
         raise BadRecord(
-            f"a comparison needs at least two, and the list has {len(items)}",
+            f"{needed}, and the list has {len(items)}",
             column,
             "add responses, or remove the record",
         )

@@ -7,9 +7,10 @@ because the rows lost with it cannot be counted.
 
 import gzip
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from posttrain.data.formats import (
     WRITTEN,
@@ -25,6 +26,8 @@ from posttrain.data.preferences import BadRecord, RankedGroup
 from posttrain.data.ratings import check_min_difference, read_record
 from posttrain.errors import UserError
 from posttrain.storage.files import whole_path
+
+Read = TypeVar("Read")
 
 
 @dataclass
@@ -133,42 +136,67 @@ def scan(
         BadFile: The file cannot be read to its end, or has no rows.
     """
     check_min_difference(min_difference)
-    suffix, stem = split_suffix(path)
-    row_name = "row" if suffix == ".parquet" else "line"
     seen: set[bytes] = set()
+
+    def read(record: Any, where: str, default_id: str) -> list[RankedGroup]:
+        groups = read_record(
+            record, where=where, default_id=default_id, notes=notes, min_difference=min_difference
+        )
+        names = {group.id for group in groups}
+        if names and record.get("id") is not None:
+            names.add(str(record["id"]))  # of which those of a list of responses are made
+        # Digests, because the ids of a large file would take more memory than its batch.
+        digests = {hashlib.blake2b(name.encode(), digest_size=16).digest() for name in names}
+        if not seen.isdisjoint(digests):
+            raise BadRecord(
+                f"an earlier {_row_name(path)} has the same id", "id", "make it unique", where
+            )
+        seen.update(digests)
+        return groups
+
+    for item in scan_rows(path, notes, read):
+        if isinstance(item, BadRecord):
+            yield item
+        else:
+            yield from item
+
+
+def scan_rows(
+    path: Path,
+    notes: Notes,
+    read: Callable[[Any, str, str], Read],
+    *,
+    others: Sequence[str] = (),
+) -> Iterator[Read | BadRecord]:
+    """Read a file row by row by a function of record, place and default id.
+
+    Yields what the function returns, or the bad record that stands there instead. `others` are
+    columns of records that compare nothing (see :func:`.formats.rows`).
+
+    Raises:
+        BadFile: The file cannot be read to its end, or has no rows.
+    """
+    suffix, stem = split_suffix(path)
     empty = True
-    for line, record in rows(path, suffix, notes):
+    for line, record in rows(path, suffix, notes, others):
         empty = False
-        where = f"{path}, {row_name} {line}"
+        where = f"{path}, {_row_name(path)} {line}"
         try:
             if isinstance(record, BadRecord):
-                record.where = where
                 raise record
-            groups = read_record(
-                record,
-                where=where,
-                default_id=f"{stem}-{line}",
-                notes=notes,
-                min_difference=min_difference,
-            )
-            names = {group.id for group in groups}
-            if names and record.get("id") is not None:
-                names.add(str(record["id"]))  # of which those of a list of responses are made
-            # Digests, because the ids of a large file would take more memory than its batch.
-            digests = {hashlib.blake2b(name.encode(), digest_size=16).digest() for name in names}
-            if not seen.isdisjoint(digests):
-                raise BadRecord(
-                    f"an earlier {row_name} has the same id", "id", "make it unique", where
-                )
-            seen |= digests
+            found = read(record, where, f"{stem}-{line}")
         except BadRecord as error:
-            error.path, error.line = path, line
+            error.where, error.path, error.line = where, path, line
             # Without its traceback, which would keep the record itself in memory.
             yield error.with_traceback(None)
         else:
-            yield from groups
+            yield found
     if empty:
         raise bad_file(path, "the file has no rows", "check how it was written")
+
+
+def _row_name(path: Path) -> str:
+    return "row" if path.name.lower().endswith(".parquet") else "line"
 
 
 def _without_duplicates(groups: Iterable[RankedGroup]) -> Iterator[RankedGroup]:

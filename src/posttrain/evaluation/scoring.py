@@ -19,6 +19,7 @@ from posttrain.rows.layout import Layout
 from posttrain.rows.rendering import altered_counts
 from posttrain.rows.tokenization import (
     Limits,
+    Responses,
     TokenizedGroup,
     TooLongError,
     UnreadableError,
@@ -69,7 +70,7 @@ class Scorer:
     batch_tokens: int = 8192
     pack_length: int | None = None
 
-    def tokenize(self, group: RankedGroup) -> tuple[TokenizedGroup, ...] | str:
+    def tokenize(self, group: Responses) -> tuple[TokenizedGroup, ...] | str:
         """A group as this model reads it; or what it is, if the limits say to leave it out.
 
         Where responses do not see each other, none depends on how long another is.
@@ -216,7 +217,7 @@ def score_with(
                 scores.append(scorer.score([tokenized[number] for tokenized in tokens]))
         for group, tokenized, *by_model in zip(fitting, tokens, *reversed(scores), strict=True):
             for scorer, values in zip(scorers, by_model, strict=True):
-                _check_finite(scorer, group, values)
+                check_finite(scorer, group, values)
             names = RESPONSES[-len(group.responses) :]
             trimmed = dict.fromkeys(names, 0)
             for part in itertools.chain.from_iterable(tokenized):
@@ -271,7 +272,8 @@ def _count_altered(
     counts += found
 
 
-def _check_finite(scorer: Scorer, group: RankedGroup, scores: Sequence[float]) -> None:
+def check_finite(scorer: Scorer, group: Responses, scores: Sequence[float]) -> None:
+    """Refuse scores of a group that are not finite."""
     for value in scores:
         if not math.isfinite(value):
             raise UserError(

@@ -5,7 +5,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from posttrain.data.preferences import Message, RankedGroup
+from posttrain.data.preferences import Message, Pair, RankedGroup
 
 
 def demonstration_set(prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> Dataset:
@@ -20,7 +20,11 @@ def demonstration_set(prompts: Sequence[Sequence[Message]], responses: Sequence[
 
 def preference_set(groups: Sequence[RankedGroup]) -> Dataset:
     """All pairs of ranked groups, for ``DPOTrainer``."""
-    pairs = [(group, pair) for group in groups for pair in group.pairs()]
+    return pair_set([(group, pair) for group in groups for pair in group.pairs()])
+
+
+def pair_set(pairs: Sequence[tuple[RankedGroup, Pair]]) -> Dataset:
+    """Some pairs of ranked groups, for ``DPOTrainer``."""
     return Dataset.from_dict(
         {
             "prompt": [messages(group.prompt) for group, _ in pairs],

@@ -24,6 +24,7 @@ from posttrain.config.fields import setting
 from posttrain.errors import UserError
 from posttrain.models.float64 import compute_in_double
 from posttrain.policy.sft import trained
+from posttrain.policy.trainers import PolicyTrainer, settle_precision
 from posttrain.policy.trl_models import copied, log_probs_in_double
 
 #: What the negative log-likelihood of chosen responses is averaged over.
@@ -47,7 +48,15 @@ class PreferenceConfig(DPOConfig):
         "(sequence; Pang et al., 2024), or over all tokens of a batch (token; TRL's sft loss).",
     )
 
+    bf16: bool | None = setting(  # type: ignore[assignment]
+        None, "Compute in bfloat16; by default on a GPU that has it."
+    )
+    gradient_checkpointing: bool | None = setting(  # type: ignore[assignment]
+        None, "Compute layers again rather than keep what they computed; by default on a GPU."
+    )
+
     def __post_init__(self) -> None:
+        settle_precision(self)
         super().__post_init__()
         if list(self.loss_type) != ["sigmoid"]:
             raise UserError(
@@ -68,7 +77,7 @@ class PreferenceConfig(DPOConfig):
             )
 
 
-class PreferenceTrainer(DPOTrainer):
+class PreferenceTrainer(PolicyTrainer, DPOTrainer):
     """TRL's trainer with format tokens masked out of the preference loss, and an NLL term."""
 
     args: PreferenceConfig
@@ -167,8 +176,24 @@ def optimize(
     ``preferences`` are those of :func:`.datasets.preference_set`; the ``reference`` is the model as
     it was unless another is given. With a ``checkpoint`` of the same run, training goes on from it.
     """
+    return trained(preference_trainer(model, tokenizer, preferences, config, reference), checkpoint)
+
+
+def preference_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    preferences: Dataset,
+    config: PreferenceConfig,
+    reference: PreTrainedModel | None = None,
+    **others: Any,
+) -> PreferenceTrainer:
+    """The trainer of :func:`optimize`, for :func:`.sft.trained`; ``others`` are its own arguments.
+
+    With a ``peft_config`` the reference, unless given, is the model without its adapters.
+    """
     compute_in_double(model)
-    if reference is None and not config.precompute_ref_log_probs:
+    adapted = others.get("peft_config") is not None
+    if reference is None and not adapted and not config.precompute_ref_log_probs:
         # TRL would read it anew from where the model once came from.
         reference = copied(model)
     trainer = PreferenceTrainer(
@@ -177,7 +202,8 @@ def optimize(
         args=config,
         train_dataset=preferences,
         processing_class=tokenizer,
+        **others,
     )
     if trainer.ref_model is not None:
         log_probs_in_double(trainer.ref_model)
-    return trained(trainer, checkpoint)
+    return trainer

@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from posttrain.config.fields import setting
 from posttrain.models.float64 import compute_in_double
+from posttrain.policy.trainers import PolicyTrainer, settle_precision
 from posttrain.policy.trl_models import log_probs_in_double
 
 
@@ -21,6 +22,20 @@ class FinetuningConfig(SFTConfig):
 
     learning_rate: float = setting(1e-5, "Peak learning rate (Llama 3: 1e-5).")
     completion_only_loss: bool | None = setting(True, "Train on responses, not on prompts.")
+    bf16: bool | None = setting(  # type: ignore[assignment]
+        None, "Compute in bfloat16; by default on a GPU that has it."
+    )
+    gradient_checkpointing: bool | None = setting(  # type: ignore[assignment]
+        None, "Compute layers again rather than keep what they computed; by default on a GPU."
+    )
+
+    def __post_init__(self) -> None:
+        settle_precision(self)
+        super().__post_init__()
+
+
+class FinetuningTrainer(PolicyTrainer, SFTTrainer):
+    """TRL's trainer with whole checkpoints."""
 
 
 def finetune(
@@ -30,16 +45,30 @@ def finetune(
     config: FinetuningConfig,
     *,
     checkpoint: str | None = None,
-) -> SFTTrainer:
+) -> FinetuningTrainer:
     """Train a language model in place on demonstrations, and return its trainer.
 
     ``demonstrations`` are those of :func:`.datasets.demonstration_set`; with a ``checkpoint`` of
     the same run, training goes on from it.
     """
-    trainer = SFTTrainer(
-        compute_in_double(model), config, train_dataset=demonstrations, processing_class=tokenizer
+    return trained(finetuning_trainer(model, tokenizer, demonstrations, config), checkpoint)
+
+
+def finetuning_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    demonstrations: Dataset,
+    config: FinetuningConfig,
+    **others: Any,
+) -> FinetuningTrainer:
+    """The trainer of :func:`finetune`, for :func:`trained`; ``others`` are its own arguments."""
+    return FinetuningTrainer(
+        compute_in_double(model),
+        config,
+        train_dataset=demonstrations,
+        processing_class=tokenizer,
+        **others,
     )
-    return trained(trainer, checkpoint)
 
 
 def trained(trainer: Any, checkpoint: str | None = None) -> Any:

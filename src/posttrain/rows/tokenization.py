@@ -3,12 +3,41 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.errors import UserError
 from posttrain.rows.rendering import Reading, altered_counts, read_responses
+
+
+class Responses(Protocol):
+    """A prompt with responses, which need not be ranked, and a name for messages."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Turns up to the last user turn."""
+        ...
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """At least one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Any number of responses to a prompt, such as samples of a policy."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    responses: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -103,7 +132,7 @@ class Limits:
 
 def tokenize_group(
     tokenizer: PreTrainedTokenizerBase,
-    group: RankedGroup,
+    group: Responses,
     limits: Limits = Limits(),
     *,
     keep_equal: bool = False,
@@ -138,7 +167,7 @@ def tokenize_group(
 
 
 def tokenize_apart(
-    tokenizer: PreTrainedTokenizerBase, group: RankedGroup, limits: Limits
+    tokenizer: PreTrainedTokenizerBase, group: Responses, limits: Limits
 ) -> tuple[TokenizedGroup, ...]:
     """Tokenise a group so that a response's score depends on its prompt and itself alone.
 
@@ -250,7 +279,7 @@ def tokenize_groups(
     return TokenizedSet(tokenized_groups, kept, dict(counts))
 
 
-def _read(tokenizer: PreTrainedTokenizerBase, group: RankedGroup, limits: Limits) -> Reading:
+def _read(tokenizer: PreTrainedTokenizerBase, group: Responses, limits: Limits) -> Reading:
     try:
         return read_responses(
             tokenizer,
@@ -274,7 +303,7 @@ def _split(reading: Reading, places: Sequence[int]) -> TokenizedGroup:
     )
 
 
-def _over(group: RankedGroup, prompt: int, needed: int, limit: int | None, name: str) -> int:
+def _over(group: Responses, prompt: int, needed: int, limit: int | None, name: str) -> int:
     """How many tokens of a prompt are beyond a limit, beside so many that are needed."""
     if limit is None:
         return 0

@@ -79,13 +79,14 @@ def model_card(account: Mapping[str, Any]) -> str:
     return TEMPLATE.format(
         header=header.to_yaml(),
         model=settings["model"],
-        data=_data(account["data"]),
+        data=data_lines(account["data"]),
         evaluation=_evaluation(account["evaluation"]),
         training=_training(account),
     )
 
 
-def _data(counts: Mapping[str, Any]) -> str:
+def data_lines(counts: Mapping[str, Any]) -> str:
+    """What a run read and left out, in Markdown."""
     lines = [f"Sources: {', '.join(f'`{source}`' for source in counts['sources'])}.", ""]
     for part in ("training", "evaluation"):
         if part in counts:
@@ -103,7 +104,7 @@ def _evaluation(found: Mapping[str, Any]) -> str:
         return "No data were held out."
     if "accuracy" not in found or not isinstance(found["accuracy"], Mapping):
         rows = [(name.removeprefix("eval_"), f"{value:.4g}") for name, value in found.items()]
-        return _table(("metric", "value"), rows)
+        return table(("metric", "value"), rows)
     rows = [("accuracy on held-out pairs", _percent(found["accuracy"]))]
     rows += [
         (f"accuracy at strength {strength}", _percent(value))
@@ -125,7 +126,7 @@ def _evaluation(found: Mapping[str, Any]) -> str:
         if len(found["by_pair"]) > 1
     ]
     head = ("metric", f"{found['pairs']:,} pairs of {found['groups']:,} groups, 95 % interval")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _training(account: Mapping[str, Any]) -> str:
@@ -139,10 +140,11 @@ def _training(account: Mapping[str, Any]) -> str:
         ("minutes", f"{where['seconds'] / 60:.1f}"),
         ("posttrain", f"{where['versions']['posttrain']}, commit {where['commit']}"),
     ]
-    return _table(("setting", "value"), rows)
+    return table(("setting", "value"), rows)
 
 
-def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    """A table of two columns in Markdown."""
     lines = (head, ("---", "---"), *rows)
     # A bar would end the cell, also within code.
     cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)

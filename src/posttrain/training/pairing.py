@@ -101,7 +101,7 @@ class Pairing:
         for pair in group.pairs():
             kind = f"{roles[pair.winner]} > {roles[pair.loser]}"
             has_both = pair.winner in index_of and pair.loser in index_of
-            if has_both and kind in wanted and (kind != PairKind.RATED or self._is_strong(group)):
+            if has_both and kind in wanted and (kind != PairKind.RATED or self.is_strong(group)):
                 ends = index_of[pair.winner], index_of[pair.loser]
                 comparisons.append((*ends, self._margin(group, kind), pair.strength or 0))
         if not comparisons:
@@ -131,7 +131,8 @@ class Pairing:
         taken = any(pair.margin == group.margin for pair in applied.pairs)
         return bool(group.margin) and not (self.margins == "record" and taken)
 
-    def _is_strong(self, group: RankedGroup) -> bool:
+    def is_strong(self, group: RankedGroup) -> bool:
+        """Whether chosen > rejected of a group is trained on; a UserError if nobody rated it."""
         if self.min_strength == 1:
             return True
         if group.strength is None:

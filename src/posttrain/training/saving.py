@@ -1,4 +1,4 @@
-"""Saving a reward model: a plain Hugging Face folder that other programs load as it is."""
+"""Saving a model: a plain Hugging Face folder that other programs load as it is."""
 
 import os
 import shutil
@@ -43,11 +43,13 @@ def save(
     *,
     state: Mapping[str, torch.Tensor] | None = None,
     texts: Mapping[str, str] | None = None,
+    auto: Any = AutoModelForSequenceClassification,
 ) -> None:
     """Save a finished model, tokenizer and texts into a folder, whole or not at all.
 
     Weights are written as safetensors; ``state`` are those to save instead of the model's own,
     where these are spread over processes. ``texts`` are contents of further files by name.
+    ``auto`` is the class of transformers as which others will load it.
 
     Raises:
         UserError: If stock classes could not load the weights, or they are not finite.
@@ -58,7 +60,7 @@ def save(
     stock = stock_model(model)
     state = state or stock.state_dict()
     weights = {name: tensor.to(stock.dtype) for name, tensor in state.items()}
-    _check(weights, stock, folder)
+    _check(weights, stock, folder, auto)
     try:
         stock.save_pretrained(scratch, state_dict=weights)
         tokenizer.save_pretrained(scratch)
@@ -80,10 +82,12 @@ def save(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check(weights: Mapping[str, torch.Tensor], model: PreTrainedModel, folder: Path) -> None:
+def _check(
+    weights: Mapping[str, torch.Tensor], model: PreTrainedModel, folder: Path, auto: Any
+) -> None:
     """Refuse what would load as another model: names that are missing there would be random."""
     with torch.device("meta"):
-        stock: Any = AutoModelForSequenceClassification.from_config(model.config)
+        stock: Any = auto.from_config(model.config)
     differing = sorted(weights.keys() ^ stock.state_dict().keys())
     if differing:
         raise UserError(

@@ -18,11 +18,9 @@ From ``posttrain train`` to the loss it is three hops: :func:`.commands.train.ma
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer
@@ -33,10 +31,9 @@ from posttrain.models.float64 import compute_in_double, computing_in_double
 from posttrain.models.memory import enough_tokens
 from posttrain.models.reward_model import accept_rows, forward_scores, stock_model
 from posttrain.rows.layout import RowBatch
-from posttrain.training.checkpoints import BackgroundManifests, discard
 from posttrain.training.collator import GroupCollator, refuse_margins
 from posttrain.training.config import RankingConfig
-from posttrain.training.divergence import check_weights, diverged
+from posttrain.training.divergence import diverged
 from posttrain.training.fsdp import shard_head_in_fp32
 from posttrain.training.losses import label_loss, plackett_luce_loss, ranking_loss
 from posttrain.training.metrics import RecentSteps
@@ -52,9 +49,10 @@ from posttrain.training.step_batches import (
     step_loader,
     step_sampler,
 )
+from posttrain.training.whole_checkpoints import WholeCheckpoints
 
 
-class RankingTrainer(Trainer):
+class RankingTrainer(WholeCheckpoints, Trainer):
     """Trains a reward model on groups; all but loss and metrics is ``transformers.Trainer``.
 
     The loss of a step is the mean over all its pairs (with ``plackett-luce``, its groups), in
@@ -109,7 +107,6 @@ class RankingTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.compute_metrics = self.compute_metrics or self.pair_metrics
         self._recent = RecentSteps()
-        self._manifests = BackgroundManifests()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, after a check that each response is scored by itself and its prompt alone.
@@ -119,27 +116,22 @@ class RankingTrainer(Trainer):
                 gradients or weights stop being finite.
         """
         check_exact(
-            self.model,  # type: ignore[arg-type]
+            self.model,
             self.collator.layout,
             pad_token_id=self.collator.pad_token_id,
             shared_rows=shares_rows(self.model, self.collator),
         )
         self._recent = RecentSteps()
-        stock = stock_model(self.model)  # type: ignore[arg-type]
+        stock = stock_model(self.model)
         if self.is_fsdp_enabled:
             # It gathers weights for the modules that it has wrapped, which therefore have to stay.
             compute_in_double(stock)
-        try:
-            with nullcontext() if self.is_fsdp_enabled else computing_in_double(stock):
-                result = super().train(*args, **kwargs)
-        finally:
-            self._manifests.wait()
-        self._check_weights()
-        return result
+        with nullcontext() if self.is_fsdp_enabled else computing_in_double(stock):
+            return super().train(*args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """As ``Trainer`` does, once FSDP has been told what to keep in full precision."""
-        shard_head_in_fp32(self.model, getattr(self.accelerator.state, "fsdp_plugin", None))  # type: ignore[arg-type]
+        shard_head_in_fp32(self.model, getattr(self.accelerator.state, "fsdp_plugin", None))
         return super().create_optimizer(model)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -207,10 +199,6 @@ class RankingTrainer(Trainer):
             what = f"the loss of step {self.state.global_step + 1} is {total.item()}"
             raise diverged(what, self.args.learning_rate)
         return total
-
-    def _check_weights(self) -> None:
-        when = f"after step {self.state.global_step}"
-        check_weights(self.model, self.accelerator, when, self.args.learning_rate)  # type: ignore[arg-type]
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """As ``Trainer`` does, before the update; a norm that is not finite ends training."""
@@ -306,30 +294,9 @@ class RankingTrainer(Trainer):
             return super().evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """As ``Trainer`` does, with a manifest, and only then are older ones removed."""
-        self._check_weights()
-        self._manifests.wait()
-        # Other processes, too, write nothing while folders without a manifest may be removed.
-        self.accelerator.wait_for_everyone()
-        runs = Path(self._get_output_dir(trial=trial))
-        folder = runs / f"checkpoint-{self.state.global_step}"
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        """As :class:`.WholeCheckpoints` does; its time does not count as training's."""
         with self._recent.paused():
-            try:
-                super()._save_checkpoint(model, trial)
-                # All processes have written theirs.
-                self.accelerator.wait_for_everyone()
-            # safetensors and torch have errors of their own for a disk that is full.
-            except (OSError, RuntimeError, SafetensorError) as error:
-                raise discard(folder, error) from error
-            finally:
-                self.args.save_total_limit = limit
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            self._manifests.start(folder, limit, keep={folder} | ({Path(best)} if best else set()))
-            if limit == 1:
-                # Then Trainer removes all but the best at its end, perhaps this one.
-                self._manifests.wait()
+            super()._save_checkpoint(model, trial)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and with a loss the metrics of the steps since the last one."""

@@ -57,7 +57,7 @@ def iterate(
     if match := SIMULATED.fullmatch(source):
         for group in stream(int(match[1]), seed=int(match[2] or 0)):
             yield group.ranked
-    elif _is_file(source):
+    elif is_file(source):
         yield from _of_file(Path(source), counts, skip_bad, notes, min_difference)
     elif match := ON_HUB.fullmatch(source):
         at = match["at"]
@@ -90,7 +90,7 @@ def identity(source: str) -> dict[str, Any]:
     """
     if SIMULATED.fullmatch(source):
         return {"source": source, "tasks": tasks.VERSION, "annotators": annotators.VERSION}
-    if _is_file(source):
+    if is_file(source):
         return {"source": source, "sha256": _hash(Path(source))}
     if match := ON_HUB.fullmatch(source):
         at = match["at"]
@@ -162,5 +162,6 @@ def _human(
         ) from None
 
 
-def _is_file(source: str) -> bool:
+def is_file(source: str) -> bool:
+    """Whether a source is a file, by its name."""
     return source.lower().endswith(SUFFIXES)

@@ -1,0 +1,33 @@
+"""What the trainers of policies share: whole checkpoints, quiet, and defaults that fit the machine.
+
+TRL computes layers again and in bfloat16 wherever nothing else is said, which on a CPU is slow, and
+in bfloat16 inexact; its trainers write cards of their own beside the run and report their use.
+"""
+
+from typing import Any
+
+import torch
+
+from posttrain.training.whole_checkpoints import WholeCheckpoints
+
+
+class PolicyTrainer(WholeCheckpoints):
+    """Put before a trainer of TRL among the bases of a class."""
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: a run gets its card once it is finished."""
+
+    def _send_telemetry(self) -> None:
+        """Nothing is reported to anyone."""
+
+
+def settle_precision(config: Any) -> None:
+    """Set ``bf16`` and ``gradient_checkpointing`` of some settings where they are None.
+
+    Both are for a GPU; the former for one that has it, unless ``fp16`` is set.
+    """
+    gpu = torch.cuda.is_available() and not config.use_cpu
+    if config.bf16 is None:
+        config.bf16 = gpu and torch.cuda.is_bf16_supported() and not config.fp16
+    if config.gradient_checkpointing is None and config.activation_checkpointing is None:
+        config.activation_checkpointing = gpu  # the new name of the same
