@@ -1,5 +1,6 @@
 """Where the prompts of rounds come from: drawn by the simulator, or taken from a list."""
 
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 
@@ -13,24 +14,41 @@ DrawPrompts = Callable[[str, int], list[Prompt]]
 
 #: The purpose whose prompts serve no other one.
 EVALUATION = "evaluation"
-#: Share of listed prompts that are kept for it.
+#: Share of prompts that are kept for it.
 EVALUATION_SHARE = 0.1
 
 
 def simulated(seed: int) -> DrawPrompts:
-    """Prompts of the simulator, no two of which end with the same turn."""
+    """Prompts of the simulator, no two of which end with the same turn.
+
+    A tenth of all last turns, the same for every seed, is for evaluation alone.
+
+    Raises:
+        UserError: When more are asked for than there are.
+    """
 
     def draw(purpose: str, count: int) -> list[Prompt]:
         rng = random.Random(f"{seed} {purpose}")
         drawn: dict[str, Prompt] = {}
-        for _ in range(100 * count):
+        for _ in range(1000 * count):
             if len(drawn) == count:
-                break
+                return list(drawn.values())
             prompt = draw_task(rng).prompt
-            drawn.setdefault(prompt[-1].content, prompt)
-        return list(drawn.values())
+            question = prompt[-1].content
+            if _is_held(question) == (purpose == EVALUATION):
+                drawn.setdefault(question, prompt)
+        raise UserError(
+            f"{count} prompts are needed for {purpose}, and the simulator has about {len(drawn)}; "
+            "lower the number"
+        )
 
     return draw
+
+
+def _is_held(question: str) -> bool:
+    """Whether a last turn is one of those kept for evaluation."""
+    digest = hashlib.sha256(question.encode()).digest()
+    return digest[0] < EVALUATION_SHARE * 256
 
 
 def listed(prompts: Sequence[Prompt], seed: int) -> DrawPrompts:

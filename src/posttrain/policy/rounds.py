@@ -45,7 +45,7 @@ from posttrain.training.pairing import Pairing
 from posttrain.training.trainer import RankingTrainer
 
 #: Raise when a step gives another result for the same settings.
-VERSION = 1
+VERSION = 2
 #: What trainers of a round do not do, unless settings say otherwise.
 QUIET: dict[str, Any] = {
     "save_strategy": "no",
@@ -225,16 +225,19 @@ def keep_best(
 
     def write(folder: Path) -> None:
         drawn = [_finished(one) for one in _sampled(workshop, policy, prompts, settings)]
+        # A prompt to which no answer was finished has nothing to keep.
+        answered = [i for i, samples in enumerate(drawn) if samples]
+        drawn, asked = [drawn[i] for i in answered], [prompts[i] for i in answered]
         model: Any
         model, tokenizer = reward_model.load(scorer)
         texts = [[one.text for one in samples] for samples in drawn]
-        scores = score_responses(model.to(workshop.device), tokenizer, prompts, texts)
+        scores = score_responses(model.to(workshop.device), tokenizer, asked, texts)
         rows = [
             {"prompt": messages(prompt), "responses": answers, "scores": values.tolist()}
-            for prompt, answers, values in zip(prompts, texts, scores, strict=True)
+            for prompt, answers, values in zip(asked, texts, scores, strict=True)
         ]
         write_lines(folder / "samples.jsonl", rows)
-        heights = [max(row["scores"], default=float("-inf")) for row in rows]
+        heights = [max(row["scores"]) for row in rows]
         order = sorted(range(len(rows)), key=lambda i: -heights[i])
         kept = sorted(order[: max(1, round(recipe.share * len(rows)))])
         write_lines(
@@ -246,7 +249,6 @@ def keep_best(
                     "score": heights[i],
                 }
                 for i in kept
-                if len(scores[i])
             ],
         )
 
