@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ ANSWERS = 4
 def measure_policy(
     workshop: Workshop, recipe: RoundRecipe, policy: Path, scorer: Path, number: int, prompts: int
 ) -> dict[str, Any]:
-    """Means over answers of a policy to prompts that nothing else sees.
+    """Means over answers of a policy, at temperature 1, to prompts that nothing else sees.
 
     Returns:
         ``reward``: by the reward model, less that of the first policy's answers to the same
@@ -31,7 +32,6 @@ def measure_policy(
     asked = workshop.draw(EVALUATION, prompts)
     settings = SamplingSettings(
         samples=ANSWERS,
-        temperature=recipe.temperature,
         max_new_tokens=recipe.max_new_tokens,
         sampling_seed=recipe.seed,
     )
@@ -71,7 +71,7 @@ def measure_policy(
             )
         (folder / "means.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
-    decided_by = {"prompts": prompts, "answers": ANSWERS, "seed": recipe.seed}
+    decided_by = {"prompts": prompts, "sampling": asdict(settings)}
     path = workshop.make(f"round-{number}-measured", decided_by, [policy, scorer], write)
     return json.loads((path / "means.json").read_text(encoding="utf-8"))
 

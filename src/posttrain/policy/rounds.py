@@ -227,6 +227,12 @@ def keep_best(
         drawn = [_finished(one) for one in _sampled(workshop, policy, prompts, settings)]
         # A prompt to which no answer was finished has nothing to keep.
         answered = [i for i, samples in enumerate(drawn) if samples]
+        if not answered:
+            raise UserError(
+                f"the policy finished none of its answers to {len(prompts)} prompts within "
+                f"max_new_tokens={recipe.max_new_tokens}; raise that, or start from a policy that "
+                "has learned to end its answers"
+            )
         drawn, asked = [drawn[i] for i in answered], [prompts[i] for i in answered]
         model: Any
         model, tokenizer = reward_model.load(scorer)

@@ -80,7 +80,8 @@ def summarise(
                     curves.add(*label, replicates=replicates[place])
             gold = by_value[Value.GOLD]
             reference = gold if reference is None else reference
-            for first, last in ((1, FEW), (FEW, MANY), (MANY, n[-1]), (1, MANY), (1, n[-1])):
+            steps = ((1, FEW), (FEW, MANY), (MANY, n[-1]), (1, MANY), (1, n[-1]))
+            for first, last in dict.fromkeys(steps):
                 if first in n and last in n and first < last:
                     change = gold[n.index(last)] - gold[n.index(first)]
                     changes.add(*cell, proxy, first, last, replicates=change)
@@ -215,7 +216,10 @@ def _models(
     """Of each reward model: its tests, and what its choices are worth."""
     at = [min(PREDICTED, drawn.gold.shape[1])]
     return [
-        {test: float(np.nanmean(shares[member])) for test, shares in tests.items()}
+        {
+            test: float(_mean_where(shares[member], ~np.isnan(shares[member])))
+            for test, shares in tests.items()
+        }
         | {"worth": float(expected_best(scored["samples"][member], drawn.gold, at).mean())}
         for scored, tests in zip(seeds, by_test, strict=True)
         for member in range(len(scored["samples"]) - 1)

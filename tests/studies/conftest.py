@@ -1,0 +1,16 @@
+"""A very small policy in place of the one that studies of policies start from."""
+
+from dataclasses import replace
+
+import pytest
+
+from posttrain.models import embedded
+
+
+@pytest.fixture(scope="module")
+def praising(tmp_path_factory, tiny_settings):
+    """Folder of a small policy that praises, which studies take while a module is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSTTRAIN_CACHE", str(tmp_path_factory.getbasetemp() / "praising"))
+        patch.setattr(embedded, "PRAISING", replace(tiny_settings, praise=0.8))
+        yield embedded.tiny(embedded.PRAISING)
