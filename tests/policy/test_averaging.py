@@ -11,7 +11,7 @@ from posttrain.models import reward_model
 from posttrain.models.float64 import compute_in_double
 from posttrain.policy.averaging import average
 from posttrain.policy.datasets import demonstration_set
-from posttrain.policy.rounds import train_reward_model
+from posttrain.policy.reward import train_reward_model
 from posttrain.policy.sft import FinetuningConfig, finetune
 from posttrain.rows.tokenization import tokenize_groups
 

@@ -12,10 +12,11 @@ from posttrain.data.sources.simulator.gold import gold, task_of
 from posttrain.evaluation.scoring import score_responses
 from posttrain.models import reward_model
 from posttrain.policy import prompts
+from posttrain.policy.folders import load_policy, save_policy
 from posttrain.policy.judges import Annotators
 from posttrain.policy.likelihood import log_probabilities
 from posttrain.policy.progress import ANSWERS, measure_policy
-from posttrain.policy.rounds import RoundRecipe, Workshop, load_policy, save_policy
+from posttrain.policy.rounds import RoundRecipe, Workshop
 from posttrain.policy.sampling import SamplingSettings, prompt_tokens, sample
 
 RECIPE = RoundRecipe(max_new_tokens=12, seed=3)

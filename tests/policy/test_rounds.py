@@ -27,6 +27,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.models import reward_model
 from posttrain.policy import prompts, rounds
+from posttrain.policy.folders import read_lines
 from posttrain.policy.judges import Annotators
 from posttrain.policy.rounds import (
     RoundRecipe,
@@ -36,7 +37,6 @@ from posttrain.policy.rounds import (
     fit_sft,
     keep_best,
     next_round,
-    read_lines,
 )
 from posttrain.policy.sampling import Sample, sample
 from posttrain.rows.layout import LAYOUTS

@@ -10,9 +10,10 @@ import numpy as np
 
 from posttrain.evaluation.scoring import score_responses
 from posttrain.models import reward_model
+from posttrain.policy.folders import load_policy
 from posttrain.policy.likelihood import log_probabilities
 from posttrain.policy.prompts import EVALUATION
-from posttrain.policy.rounds import RoundRecipe, Workshop, load_policy
+from posttrain.policy.rounds import RoundRecipe, Workshop
 from posttrain.policy.sampling import SamplingSettings, prompt_tokens, sample
 
 #: Answers to each evaluation prompt.

@@ -22,39 +22,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PrinterCallback
 
 from posttrain.config.fields import at_least_one, setting
-from posttrain.data.preferences import Message, RankedGroup
-from posttrain.data.reading import read_groups, write_groups
+from posttrain.data.preferences import Message
+from posttrain.data.reading import write_groups
 from posttrain.errors import UserError
 from posttrain.evaluation.scoring import score_responses
 from posttrain.models import reward_model
-from posttrain.models.float64 import compute_in_double
 from posttrain.policy.datasets import demonstration_set, messages, preference_set
 from posttrain.policy.dpo import PreferenceConfig, optimize
+from posttrain.policy.folders import (
+    load_policy,
+    preferences,
+    read_lines,
+    save_policy,
+    write_lines,
+)
 from posttrain.policy.judges import Judge, Prompt
 from posttrain.policy.prompts import DrawPrompts
+from posttrain.policy.reward import QUIET, train_reward_model
 from posttrain.policy.sampling import Sample, SamplingSettings, sample
 from posttrain.policy.sft import FinetuningConfig, finetune
-from posttrain.rows.tokenization import tokenize_groups
 from posttrain.storage import cache
-from posttrain.training.collator import GroupCollator, training_set
-from posttrain.training.config import RankingConfig
-from posttrain.training.pairing import Pairing
-from posttrain.training.trainer import RankingTrainer
 
 #: Raise when a step gives another result for the same settings.
 VERSION = 2
-#: What trainers of a round do not do, unless settings say otherwise.
-QUIET: dict[str, Any] = {
-    "save_strategy": "no",
-    "logging_strategy": "no",
-    "report_to": "none",
-    "disable_tqdm": True,
-    "bf16": False,
-}
-#: The same for those of TRL.
+#: What TRL's trainers do not do in a round, unless settings say otherwise.
 QUIET_POLICY = QUIET | {"gradient_checkpointing": False, "max_length": None}
 
 
@@ -305,54 +298,6 @@ def fit_dpo(
     return workshop.make(f"round-{number}-dpo", decided_by, [start, *annotations], write)
 
 
-def train_reward_model(
-    checkpoint: Path, groups: Sequence[RankedGroup], arguments: Mapping[str, Any], *, seed: int
-) -> PreTrainedModel:
-    """A reward model trained on all pairs of groups, from a checkpoint."""
-    model, tokenizer = reward_model.load(checkpoint, seed=seed)
-    compute_in_double(model)
-    tokens = tokenize_groups(tokenizer, groups)
-    rows = training_set(
-        [
-            Pairing().apply(groups[place], tokenized)
-            for place, tokenized in zip(tokens.kept, tokens.groups, strict=True)
-        ]
-    )
-    assert isinstance(tokenizer.pad_token_id, int)
-    with tempfile.TemporaryDirectory() as scratch:
-        given = {"max_tokens_per_device": 4096, "use_cpu": not torch.cuda.is_available()}
-        config = RankingConfig(scratch, **QUIET | given | {"seed": seed} | dict(arguments))
-        trainer = RankingTrainer(
-            model, config, train_dataset=rows, data_collator=GroupCollator(tokenizer.pad_token_id)
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    return model.eval()
-
-
-def load_policy(folder: Path | str) -> tuple[PreTrainedModel, Any]:
-    """A language model in float32 at least, and its tokenizer."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    model.to(torch.promote_types(model.dtype, torch.float32))
-    return model, AutoTokenizer.from_pretrained(folder)
-
-
-def preferences(folder: Path) -> list[RankedGroup]:
-    """The annotations of a round."""
-    return read_groups(folder / "pairs.jsonl").groups
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one a line."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write objects as :func:`read_lines` reads them."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
-
-
 def _sampled(
     workshop: Workshop, policy: Path, prompts: Sequence[Prompt], settings: SamplingSettings
 ) -> list[list[Sample]]:
@@ -386,9 +331,3 @@ def _seed(recipe: RoundRecipe, *numbers: int) -> int:
 def _arguments(workshop: Workshop, given: Mapping[str, Any], seed: int) -> dict[str, Any]:
     own = {"seed": seed, "use_cpu": workshop.device.type == "cpu"}
     return QUIET_POLICY | own | dict(given)
-
-
-def save_policy(model: PreTrainedModel, tokenizer_of: Path, folder: Path) -> None:
-    """Save a model with the tokenizer of another folder, a plain Hugging Face folder."""
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tokenizer_of).save_pretrained(folder)

@@ -15,8 +15,8 @@ from posttrain.data.sources.simulator.gold import gold, task_of
 from posttrain.errors import UserError
 from posttrain.evidence.claims import estimate
 from posttrain.policy import rounds
+from posttrain.policy.folders import load_policy, read_lines
 from posttrain.policy.likelihood import response_log_probabilities
-from posttrain.policy.rounds import load_policy, read_lines
 from posttrain.studies.policy_training import study
 from posttrain.studies.policy_training.keys import Averaged, Filter, Loss, Measure, Question
 from posttrain.studies.policy_training.report import arm_table, loss_table

@@ -14,7 +14,8 @@ from posttrain.data.sources.simulator.gold import gold, task_of
 from posttrain.errors import UserError
 from posttrain.evidence.claims import estimate
 from posttrain.policy import prompts, rounds
-from posttrain.policy.rounds import RoundRecipe, load_policy
+from posttrain.policy.folders import load_policy
+from posttrain.policy.rounds import RoundRecipe
 from posttrain.policy.sampling import SamplingSettings, sample
 from posttrain.studies.rounds import full
 from posttrain.studies.rounds.full import CHANGES, RoundsStudySettings

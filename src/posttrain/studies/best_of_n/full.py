@@ -16,7 +16,7 @@ from posttrain.errors import UserError
 from posttrain.models import embedded, reward_model
 from posttrain.policy import prompts
 from posttrain.policy.averaging import average
-from posttrain.policy.rounds import load_policy
+from posttrain.policy.folders import load_policy
 from posttrain.policy.sampling import SamplingSettings, sample
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.tokenization import (

@@ -40,6 +40,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples
 from posttrain.models import embedded
 from posttrain.policy.averaging import average
+from posttrain.policy.folders import load_policy, preferences, read_lines, save_policy, write_lines
 from posttrain.policy.likelihood import response_log_probabilities
 from posttrain.policy.rounds import (
     Workshop,
@@ -48,11 +49,6 @@ from posttrain.policy.rounds import (
     fit_reward_model,
     fit_sft,
     keep_best,
-    load_policy,
-    preferences,
-    read_lines,
-    save_policy,
-    write_lines,
 )
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.tables import TidyTable

@@ -40,8 +40,9 @@ from posttrain.evaluation.scoring import score_responses
 from posttrain.models import embedded
 from posttrain.policy import prompts
 from posttrain.policy.datasets import messages
+from posttrain.policy.folders import load_policy
 from posttrain.policy.likelihood import log_probabilities
-from posttrain.policy.rounds import QUIET, load_policy, train_reward_model
+from posttrain.policy.reward import QUIET, train_reward_model
 from posttrain.policy.sampling import prompt_tokens
 from posttrain.policy.selection import combine
 from posttrain.studies.common.study import Measured, Study

@@ -19,9 +19,10 @@ from posttrain.errors import UserError
 from posttrain.evaluation.scoring import score_responses
 from posttrain.models import embedded, reward_model
 from posttrain.policy import prompts
+from posttrain.policy.folders import load_policy
 from posttrain.policy.judges import Annotators
 from posttrain.policy.likelihood import log_probabilities
-from posttrain.policy.rounds import RoundRecipe, State, Workshop, load_policy, next_round
+from posttrain.policy.rounds import RoundRecipe, State, Workshop, next_round
 from posttrain.policy.sampling import SamplingSettings, prompt_tokens, sample
 from posttrain.studies.rounds.keys import Arm
 
