@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -51,8 +50,6 @@ def run(command: str, settings: PolicySettings, config: Any, prepare: Prepare) -
     check_packages(config)
     if config.disable_tqdm:
         store.quiet()
-    # TRL's own calls of what transformers has renamed.
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
     folder = Path(str(config.output_dir))
     plain = {"settings": asdict(settings), "training": config.to_dict()}
     described = json.loads(json.dumps(plain, default=str))

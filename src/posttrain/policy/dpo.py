@@ -24,7 +24,7 @@ from posttrain.config.fields import setting
 from posttrain.errors import UserError
 from posttrain.models.float64 import compute_in_double
 from posttrain.policy.sft import trained
-from posttrain.policy.trainers import PolicyTrainer, settle_precision
+from posttrain.policy.trainers import PolicyTrainer, no_word_of_renames, settle_precision
 from posttrain.policy.trl_models import copied, log_probs_in_double
 
 #: What the negative log-likelihood of chosen responses is averaged over.
@@ -179,6 +179,7 @@ def optimize(
     return trained(preference_trainer(model, tokenizer, preferences, config, reference), checkpoint)
 
 
+@no_word_of_renames()
 def preference_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -48,7 +48,7 @@ from posttrain.storage import cache
 #: Raise when a step gives another result for the same settings.
 VERSION = 2
 #: What TRL's trainers do not do in a round, unless settings say otherwise.
-QUIET_POLICY = QUIET | {"gradient_checkpointing": False, "max_length": None}
+QUIET_POLICY = QUIET | {"max_length": None}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from posttrain.config.fields import setting
 from posttrain.models.float64 import compute_in_double
-from posttrain.policy.trainers import PolicyTrainer, settle_precision
+from posttrain.policy.trainers import PolicyTrainer, no_word_of_renames, settle_precision
 from posttrain.policy.trl_models import log_probs_in_double
 
 
@@ -54,6 +54,7 @@ def finetune(
     return trained(finetuning_trainer(model, tokenizer, demonstrations, config), checkpoint)
 
 
+@no_word_of_renames()
 def finetuning_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -71,6 +72,7 @@ def finetuning_trainer(
     )
 
 
+@no_word_of_renames()
 def trained(trainer: Any, checkpoint: str | None = None) -> Any:
     """A trainer that has trained, quietly where progress bars are off."""
     log_probs_in_double(trainer.model)

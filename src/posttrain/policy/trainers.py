@@ -4,6 +4,9 @@ TRL computes layers again and in bfloat16 wherever nothing else is said, which o
 in bfloat16 inexact; its trainers write cards of their own beside the run and report their use.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +22,14 @@ class PolicyTrainer(WholeCheckpoints):
 
     def _send_telemetry(self) -> None:
         """Nothing is reported to anyone."""
+
+
+@contextmanager
+def no_word_of_renames() -> Iterator[None]:
+    """Within, no warning of TRL's own calls of what transformers has renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def settle_precision(config: Any) -> None:
