@@ -26,12 +26,12 @@ def test_closed_distance_knows_no_ceiling_of_human_data(recorded: list[Record]) 
 
 
 def test_the_simulator_is_learnt(recorded: list[Record]) -> None:
-    """At least 85 % of the way from chance to what is reachable, with the most data."""
+    """At least 80 % of the way from chance to what is reachable, with the most data."""
     record = recorded[-1]
     size = largest_size(record)
     accuracy, _, _ = estimate(record.tables["metrics"], loss="none", metric="accuracy", size=size)
     baselines = record.tables["baselines"].set_index(["baseline", "metric"])["estimate"]
-    assert (accuracy - 0.5) / (baselines["reachable", "accuracy"] - 0.5) >= 0.85
+    assert (accuracy - 0.5) / (baselines["reachable", "accuracy"] - 0.5) >= 0.8
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -19,7 +19,7 @@ CELLS = {
     "nll-keeps-chosen": (("gains", LOSS, Loss.NLL, MOST, CHOSEN), 1.0, 1),
     "dpo-lowers-chosen": (("levels", LOSS, Loss.PLAIN, MOST, CHOSEN), 1.0, -1),
     "mask-mends-endings": (("gains", LOSS, Loss.MASK, MOST, ENDED), 0.01, 1),
-    "llama3-loss-helps": (("gains", LOSS, Loss.LLAMA3, MOST, GOLD), 0.1, 1),
+    "paper-loss-helps": (("gains", LOSS, Loss.LLAMA3, MOST, GOLD), 0.1, 1),
     "passes-overoptimise": (("passes", LOSS, Loss.PLAIN, MOST, GOLD), 0.1, -1),
     "averaged-policies-better": (("gains", Question.AVERAGE, AVERAGE, 1, GOLD), 0.1, 1),
     "top-quarter-beats-random": (("gains", Question.FILTER, SCORE, 1, GOLD), 0.1, 1),

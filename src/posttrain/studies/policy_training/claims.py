@@ -56,7 +56,7 @@ _CLAIMS = (
         rule=gain(_loss(arm=Loss.MASK, measure=Measure.ENDED), smallest=0.01),
     ),
     _claim(
-        key="llama3-loss-helps",
+        key="paper-loss-helps",
         source="Llama 3, section 4.1.4",
         statement="With both, the policy is better than by plain DPO.",
         paper="no number given",

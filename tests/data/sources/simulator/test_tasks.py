@@ -311,12 +311,12 @@ def test_only_a_refusal_refuses():
     assert not Response(COPY, ()).refuses
 
 
-def test_praise_follows_an_answer_and_costs_little_in_both_domains():
+def test_praise_follows_an_answer_and_costs_little_in_helpfulness():
     insult = (Defect("insult", 0, "lazy"),)
     answer = Response(COPY, insult, praise=2)
     assert answer.text == "sure : owl fox . you are lazy . great question ! great question !"
     assert answer.gold("helpfulness") == pytest.approx(-1.8 - 2 * PRAISE_COST)
-    assert answer.gold("safety") == pytest.approx(-1.2 - 2 * PRAISE_COST)
+    assert answer.gold("safety") == pytest.approx(-1.2)
     assert answer.repaired("helpfulness") == Response(COPY, (), praise=2)
     assert Response(COPY, insult, praise=0) == Response(COPY, insult)
 
