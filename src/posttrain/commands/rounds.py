@@ -13,6 +13,7 @@ import torch
 from posttrain.commands.common import find_device, parse
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.preferences import fingerprint
+from posttrain.data.prompts import iterate_prompts
 from posttrain.data.reading import write_groups
 from posttrain.data.sources import named
 from posttrain.data.sources.simulator.gold import gold, task_of
@@ -131,7 +132,7 @@ def _workshop(settings: RoundsSettings, folder: Path) -> Workshop:
     if simulated:
         draw, asked = prompts.simulated(settings.seed), SIMULATOR
     else:
-        pool = [group.prompt for source in settings.prompt_data for group in named.iterate(source)]
+        pool = [one.messages for source in settings.prompt_data for one in iterate_prompts(source)]
         draw, asked = prompts.listed(pool, settings.seed), _hash(pool)
     judge, judged = _judge(settings, folder, device)
     return Workshop(
