@@ -7,10 +7,7 @@ from functools import partial
 from posttrain.evidence.claims import Claim, gain, has, no_worse, row
 from posttrain.evidence.records import Record
 from posttrain.studies.best_of_n.keys import FEW, MANY, Proxy, Test, World
-
-#: A tenth of a unit of gold quality: an annotator prefers a response that is so much better in 52.5
-#: of 100 comparisons, and in 50 one that is not.
-TENTH = 0.1
+from posttrain.studies.common.keys import TENTH
 
 
 def largest(record: Record) -> int:

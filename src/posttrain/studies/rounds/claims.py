@@ -5,7 +5,7 @@ from functools import partial
 
 from posttrain.evidence.claims import Claim, gain, has, row
 from posttrain.evidence.records import Record
-from posttrain.studies.best_of_n.claims import TENTH
+from posttrain.studies.common.keys import TENTH
 from posttrain.studies.rounds.keys import Arm, Measure
 
 
