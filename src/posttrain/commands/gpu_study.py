@@ -130,6 +130,11 @@ _WAYS = ("--methods", "trl", "separate", "two-piece", "merged")
 _SPEED = ("--seconds", "1.5", "--workloads", "triples", "pairs", "five")
 _REAL = ("--seconds", "1.5", "--workloads", "seeda", "ukpconvarg", "triples")
 _FLEX = ("--methods", "separate", "two-piece", "flex")
+_OWN_SAMPLES = _whole(
+    batch_size=16,
+    learning_rates=[1e-5, 3e-5, 1e-4],
+    policies=["SFT on the best", "DPO", "DPO, four passes", "SFT, then DPO"],
+)
 _TRADEOFF = _whole(tuning_seeds=1, shared_learning_rate=1e-4)
 #: What is measured, the most worth first; speed before trainings, because it needs the GPU alone.
 JOBS = (
@@ -146,6 +151,18 @@ JOBS = (
     Job("growth-ukpconvarg", "growth", "ukpconvarg", _GROWTH),
     Job("packing-ukpconvarg", "packing", "ukpconvarg", _PACKING),
     Job("edits-finegrained", "edits", "finegrained_rlhf-full", _EDITS | {"test_size": 600}),
+    Job(
+        "own-samples-rmb",
+        "own_samples",
+        "rmb_helpfulness",
+        _OWN_SAMPLES | {"judges": ["finegrained_rlhf"], "sampling_batch": 1024},
+    ),
+    Job(
+        "own-samples-finegrained",
+        "own_samples",
+        "finegrained_rlhf",
+        _OWN_SAMPLES | {"judges": ["rmb_helpfulness"], "sampling_batch": 384},
+    ),
     Job("tradeoff", "tradeoff", "human-full", _TRADEOFF),
     Job("speed-1b-flex", speed=(*_SPEED, "--checkpoint", "llama-1b", *_FLEX)),
 )

@@ -13,6 +13,8 @@ import torch
 
 from posttrain.training.whole_checkpoints import WholeCheckpoints
 
+_RECOMPUTE, _RECOMPUTE_NEW = "gradient_checkpointing", "activation_checkpointing"
+
 
 class PolicyTrainer(WholeCheckpoints):
     """Put before a trainer of TRL among the bases of a class."""
@@ -40,5 +42,7 @@ def settle_precision(config: Any) -> None:
     gpu = torch.cuda.is_available() and not config.use_cpu
     if config.bf16 is None:
         config.bf16 = gpu and torch.cuda.is_bf16_supported() and not config.fp16
-    if config.gradient_checkpointing is None and config.activation_checkpointing is None:
-        config.activation_checkpointing = gpu  # the new name of the same
+    # The name of old versions of transformers, and that of new ones, which warn of the old.
+    names = [name for name in (_RECOMPUTE_NEW, _RECOMPUTE) if hasattr(config, name)]
+    if all(getattr(config, name) is None for name in names):
+        setattr(config, names[0], gpu)

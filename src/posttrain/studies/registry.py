@@ -7,6 +7,7 @@ from posttrain.studies.edits import study as edits
 from posttrain.studies.growth import study as growth
 from posttrain.studies.margin import study as margin
 from posttrain.studies.merging import study as merging
+from posttrain.studies.own_samples import study as own_samples
 from posttrain.studies.packing import rows
 from posttrain.studies.packing import study as packing
 from posttrain.studies.policy_training import study as policy_training
@@ -21,6 +22,7 @@ STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
         preference_data, margin, rows, packing, growth, merging, edits, examples, tradeoff,
-        recipe, best_of_n, reinforcement, rounds, policy_training, training_run,
+        recipe, best_of_n, reinforcement, rounds, policy_training,
+        own_samples, training_run,
     )
 }  # fmt: skip

@@ -26,7 +26,10 @@ def find_room(model: Any, config: RankingConfig) -> int:
         model,
         config.device,
         half=half,
-        checkpointing=bool(config.gradient_checkpointing or config.activation_checkpointing),
+        # New versions of transformers call it activation checkpointing.
+        checkpointing=bool(
+            config.gradient_checkpointing or getattr(config, "activation_checkpointing", False)
+        ),
         shards=config.world_size if sharded else 1,
         processes=1 if alone else int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
     )

@@ -151,15 +151,46 @@ def memoize(
 ) -> Callable[..., Any]:
     """A function whose results are kept in a folder, if any, so that an interrupted study goes on.
 
-    They are kept apart for each code, machine, settings and ``data``, the account of the study's
-    data, but not for how many are trained at a time. ``ignore`` names arguments that settings and
-    data determine.
+    See :func:`folder_of_finished`. ``ignore`` names arguments that settings and data determine.
 
     Raises:
         UserError: If the code is not committed.
     """
     if folder is None:
         return function
+    kept = folder_of_finished(folder, settings=settings, data=data)
+    return Memory(kept, verbose=0).cache(function, ignore=list(ignore))
+
+
+@contextmanager
+def working_folder(
+    folder: Path | None, *, settings: Mapping[str, Any], data: Mapping[str, Any]
+) -> Iterator[Path]:
+    """Where a study keeps the steps of its runs: for good in a folder, or while it runs.
+
+    See :func:`folder_of_finished`.
+
+    Raises:
+        UserError: If the code is not committed.
+    """
+    if folder is not None:
+        yield folder_of_finished(folder, settings=settings, data=data)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
+
+
+def folder_of_finished(
+    folder: Path, *, settings: Mapping[str, Any], data: Mapping[str, Any]
+) -> Path:
+    """The part of a folder for what runs of one study have finished.
+
+    It is another one for each code, machine, settings and ``data``, the account of the study's
+    data, but not for how many are trained at a time.
+
+    Raises:
+        UserError: If the code is not committed.
+    """
     where = records.machine()
     if (where["commit"] or "").endswith("+"):
         raise UserError(
@@ -168,5 +199,4 @@ def memoize(
         )
     deciding = {name: value for name, value in settings.items() if name != "processes"}
     account = {"settings": deciding, "data": data, "machine": where}
-    name = cache.key(account, version=KEPT_VERSION)
-    return Memory(folder / name, verbose=0).cache(function, ignore=list(ignore))
+    return folder / cache.key(account, version=KEPT_VERSION)

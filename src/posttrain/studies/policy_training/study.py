@@ -23,7 +23,7 @@ Expected, before the first run:
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ from posttrain.policy.rounds import (
 )
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.tables import TidyTable
-from posttrain.studies.common.training import many_runs
+from posttrain.studies.common.training import many_runs, working_folder
 from posttrain.studies.policy_training.keys import Averaged, Filter, Loss, Measure, Question
-from posttrain.studies.rounds.full import RoundsStudySettings, evaluate, prepare, working_folder
+from posttrain.studies.rounds.full import RoundsStudySettings, evaluate, prepare
 
 #: DPO's loss in each arm.
 LOSSES: dict[str, dict[str, Any]] = {
@@ -98,14 +98,15 @@ def measure(source: str, settings: PolicyTrainingSettings, cache_dir: Path | Non
     if source != SIMULATOR:
         raise UserError("only the simulator knows the truth of what a policy says; take it")
     checkpoint = embedded.tiny(embedded.PRAISING)  # before processes share the work
-    with many_runs(), working_folder(cache_dir) as folder:
-        by_seed = Parallel(n_jobs=settings.processes)(
-            delayed(_run)(settings, seed, folder / f"seed-{seed}") for seed in range(settings.seeds)
-        )
     account = {
         "policy": checkpoint.name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
         "clusters": settings.evaluation_prompts,
     }  # fmt: skip
+    kept = working_folder(cache_dir, settings=asdict(settings), data=account)
+    with many_runs(), kept as folder:
+        by_seed = Parallel(n_jobs=settings.processes)(
+            delayed(_run)(settings, seed, folder / f"seed-{seed}") for seed in range(settings.seeds)
+        )
     return Measured(account, summarise(by_seed, resamples=settings.resamples))
 
 

@@ -1,9 +1,7 @@
 """Rounds of one recipe, and what each policy on the way is worth."""
 
 import json
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -206,13 +204,3 @@ def evaluate(
     )
     values = json.loads((path / "values.json").read_text(encoding="utf-8"))
     return {name: np.array(value, dtype=float) for name, value in values.items()}
-
-
-@contextmanager
-def working_folder(cache_dir: Path | None) -> Iterator[Path]:
-    """Where steps of rounds are kept: for good, or while the study runs."""
-    if cache_dir is not None:
-        yield cache_dir
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)

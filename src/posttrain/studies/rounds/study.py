@@ -20,6 +20,7 @@ Expected, before the first run:
 6. Without a restart, gold is as high, further from the pre-trained policy.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -29,8 +30,8 @@ from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.errors import UserError
 from posttrain.models import embedded
 from posttrain.studies.common.study import Measured, Study
-from posttrain.studies.common.training import many_runs
-from posttrain.studies.rounds.full import RoundsStudySettings, run_arm, working_folder
+from posttrain.studies.common.training import many_runs, working_folder
+from posttrain.studies.rounds.full import RoundsStudySettings, run_arm
 from posttrain.studies.rounds.outcome import summarise
 
 
@@ -43,16 +44,17 @@ def measure(source: str, settings: RoundsStudySettings, cache_dir: Path | None) 
     if source != SIMULATOR:
         raise UserError("only the simulator knows the truth of what a policy says; take it")
     checkpoint = embedded.tiny(embedded.PRAISING)  # before processes share the work
-    with many_runs(), working_folder(cache_dir) as folder:
+    account = {
+        "policy": checkpoint.name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
+        "clusters": settings.evaluation_prompts,
+    }  # fmt: skip
+    kept = working_folder(cache_dir, settings=asdict(settings), data=account)
+    with many_runs(), kept as folder:
         # Seeds share nothing, so that no two processes make one thing at a time.
         by_seed = Parallel(n_jobs=settings.processes)(
             delayed(_arms)(settings, seed, folder) for seed in range(settings.seeds)
         )
     runs = {arm: [one[arm] for one in by_seed] for arm in settings.arms}
-    account = {
-        "policy": checkpoint.name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
-        "clusters": settings.evaluation_prompts,
-    }  # fmt: skip
     return Measured(account, summarise(runs, resamples=settings.resamples))
 
 

@@ -1,0 +1,1 @@
+"""A real policy chooses among its own samples, and learns from them."""
