@@ -155,7 +155,7 @@ JOBS = (
         "own-samples-rmb",
         "own_samples",
         "rmb_helpfulness",
-        _OWN_SAMPLES | {"judges": ["finegrained_rlhf"], "sampling_batch": 1024},
+        _OWN_SAMPLES | {"judges": ["finegrained_rlhf"], "sampling_batch": 1600, "max_tokens": 2048},
     ),
     Job(
         "own-samples-finegrained",
