@@ -15,6 +15,7 @@ ARMS = {
     Arm.ALL_SAMPLES: ("#56b4e9", "D"),
     Arm.ALL_PAIRS: ("#cc79a7", "P"),
     Arm.CONTINUE: ("#e69f00", "X"),
+    Arm.FEW: ("#999999", "h"),
 }
 
 

@@ -35,6 +35,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     Arm.ALL_SAMPLES: {"all_demonstrations": True},
     Arm.ALL_PAIRS: {"all_preferences": True},
     Arm.CONTINUE: {"restart": False},
+    Arm.FEW: {"samples": 4},
 }
 
 
@@ -72,16 +73,16 @@ class RoundsStudySettings:
     def recipe(self, arm: str, seed: int) -> RoundRecipe:
         """What every round of an arm does."""
         common = {"per_device_train_batch_size": self.batch_size}
+        changes = {"samples": self.samples} | CHANGES[arm]
         return RoundRecipe(
             pairs=self.pairs,
             prompts=self.prompts,
-            samples=self.samples,
             max_new_tokens=self.max_new_tokens,
             reward_model={"learning_rate": self.reward_rate, "pairs_per_step": 32},
             sft=common | {"learning_rate": self.sft_rate, "num_train_epochs": self.sft_epochs},
             dpo=common | {"learning_rate": self.dpo_rate, "num_train_epochs": 1},
             seed=seed,
-            **CHANGES[arm],
+            **changes,
         )
 
 

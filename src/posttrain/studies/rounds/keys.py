@@ -13,6 +13,7 @@ class Arm(Key):
     ALL_SAMPLES = "best of all rounds"
     ALL_PAIRS = "DPO on all rounds"
     CONTINUE = "no restart"
+    FEW = "best of 4"
 
 
 class Measure(Key):
