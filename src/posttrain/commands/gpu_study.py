@@ -154,13 +154,13 @@ JOBS = (
     Job(
         "own-samples-rmb",
         "own_samples",
-        "rmb_helpfulness",
-        _OWN_SAMPLES | {"judges": ["finegrained_rlhf"], "sampling_batch": 1600, "max_tokens": 2048},
+        "rmb_helpfulness-full",
+        _OWN_SAMPLES | {"judges": ["finegrained_rlhf"], "sampling_batch": 1600},
     ),
     Job(
         "own-samples-finegrained",
         "own_samples",
-        "finegrained_rlhf",
+        "finegrained_rlhf-full",
         _OWN_SAMPLES | {"judges": ["rmb_helpfulness"], "sampling_batch": 384},
     ),
     Job("tradeoff", "tradeoff", "human-full", _TRADEOFF),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from posttrain.studies.own_samples.full import Answers
+from posttrain.studies.own_samples.data import Answers
 from posttrain.studies.own_samples.keys import Agreement, Chooser, Policy, Test, Value
 from posttrain.studies.own_samples.outcome import Half, Scale, summarise
 

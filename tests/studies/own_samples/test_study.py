@@ -8,8 +8,10 @@ from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.errors import UserError
 from posttrain.evidence import records
 from posttrain.models import embedded
-from posttrain.studies.own_samples import full
-from posttrain.studies.own_samples.full import Experiment, OwnSamplesSettings, load
+from posttrain.studies.own_samples import data, full
+from posttrain.studies.own_samples.data import Experiment, load
+from posttrain.studies.own_samples.full import OwnSamplesSettings
+from posttrain.studies.own_samples.heads import HeadSettings
 from posttrain.studies.own_samples.keys import Chooser, Policy, Value
 from posttrain.studies.own_samples.study import STUDY
 
@@ -81,11 +83,24 @@ def test_what_is_finished_is_not_done_again(source, kept, record, monkeypatch):
     def nothing(*_, **__):
         raise AssertionError("trained again")
 
-    for name in ("train", "sample"):
-        monkeypatch.setattr(full, name, nothing)
+    for module, name in ((full, "train"), (data, "sample")):
+        monkeypatch.setattr(module, name, nothing)
     again = STUDY.run(source, SETTINGS, cache_dir=kept)
     for name, table in record.tables.items():
         assert table.equals(again.tables[name])
+
+
+def test_heads_on_frozen_features_judge_too(source):
+    settings = HeadSettings(
+        prompts=6, samples=4, max_new_tokens=16, seeds=2, layer=1, judges=["finegrained_rlhf"],
+        resamples=20,
+    )  # fmt: skip
+    curves = STUDY.run(source, settings).tables["curves"]
+    curves = curves.set_index(["chooser", "n", "value"])["estimate"]
+    for chooser in Chooser:
+        assert curves[chooser, 1, Value.JUDGE] == pytest.approx(0, abs=1e-6)
+        assert curves[chooser, 4, Value.OWN] > 0.3
+    assert curves[Chooser.SINGLE, 4, "judge of finegrained_rlhf"] != 0
 
 
 def test_no_prompt_is_in_two_parts(source, tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 from posttrain.evaluation.bootstrap import Resamples
 from posttrain.policy.selection import best_of_n_divergence, expected_best
 from posttrain.studies.common.tables import TidyTable
-from posttrain.studies.own_samples.full import Answers
+from posttrain.studies.own_samples.data import Answers
 from posttrain.studies.own_samples.keys import Agreement, Chooser, Policy, Test, Value
 
 

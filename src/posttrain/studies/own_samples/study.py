@@ -32,24 +32,25 @@ from joblib import Parallel, delayed
 
 from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.errors import UserError
-from posttrain.models import reward_model
-from posttrain.rows.layout import LAYOUTS
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.training import many_runs, working_folder
-from posttrain.studies.own_samples.full import (
+from posttrain.studies.own_samples import full, heads
+from posttrain.studies.own_samples.data import (
     HALVES,
     Experiment,
-    OwnSamplesSettings,
+    RewardModels,
     answer,
-    fit,
+    capped,
     load,
-    scores,
-    train_policies,
 )
+from posttrain.studies.own_samples.full import OwnSamplesSettings, WholeModels, train_policies
+from posttrain.studies.own_samples.heads import HeadSettings
 from posttrain.studies.own_samples.outcome import Half, summarise
 
 
-def measure(source: str, settings: OwnSamplesSettings, cache_dir: Path | None) -> Measured:
+def measure(
+    source: str, settings: HeadSettings | OwnSamplesSettings, cache_dir: Path | None
+) -> Measured:
     """Sample, train reward models and policies, and let them judge each other.
 
     Returns:
@@ -74,81 +75,75 @@ def _measure(experiment: Experiment) -> Measured:
     settings = experiment.settings
     asked = experiment.asked()
     said = answer(experiment, experiment.checkpoint, asked, "held")
-    models = [fit(experiment, half) for half in HALVES]
-    trained: list[dict[str, Path]] = Parallel(n_jobs=min(2, settings.processes))(
-        delayed(train_policies)(experiment, half, models[half][0]) for half in HALVES
-    )
+    models = [
+        _fit(experiment, experiment.groups, experiment.halves[half], f"half {half}")
+        for half in HALVES
+    ]
     others = _judges_of_others(experiment)
-    base = [scores(settings, of_half, asked, said.texts) for of_half in models]
-    of_others = {
-        source: scores(settings, of_source, asked, said.texts)
-        for source, of_source in others.items()
-    }
+    trained = _policies(experiment, models)
+    base = [of_half.of_answers(asked, said.texts) for of_half in models]
+    of_others = {name: one.of_answers(asked, said.texts) for name, one in others.items()}
+    held = [experiment.groups.tokens[k] for k in experiment.held]
     halves = []
     for half in HALVES:
-        judges = models[1 - half]
         policies = {}
         for policy, path in trained[half].items():
             after = answer(experiment, path, asked, f"after-{half}")
             policies[policy] = (
                 after,
-                scores(settings, models[half][:1], asked, after.texts)[0],
-                scores(settings, judges, asked, after.texts),
-                {
-                    source: scores(settings, of_source, asked, after.texts)
-                    for source, of_source in others.items()
-                },
+                models[half].of_answers(asked, after.texts)[0],
+                models[1 - half].of_answers(asked, after.texts),
+                {name: one.of_answers(asked, after.texts) for name, one in others.items()},
             )
-        pairs = _of_pairs(experiment, models[half])
+        pairs = models[half].of_pairs(held)
         halves.append(Half(pairs, base[half], base[1 - half], of_others, policies))
-    held = [experiment.groups.ranked[k] for k in experiment.held]
+    ranked = [experiment.groups.ranked[k] for k in experiment.held]
     account = experiment.groups.account | {
         "policy": experiment.checkpoint.name,
         "clusters": len(asked),
         "pairs of each half": [len(half) for half in experiment.halves],
-        "held-out pairs": len(held),
+        "held-out pairs": len(ranked),
     }
-    lengths = [[len(text.split()) for text in group.responses[-2:]] for group in held]
-    clusters = np.unique([group.cluster_id for group in held], return_inverse=True)[1]
+    lengths = [[len(text.split()) for text in group.responses[-2:]] for group in ranked]
+    clusters = np.unique([group.cluster_id for group in ranked], return_inverse=True)[1]
     tables = summarise(
         said, halves, np.array(lengths).T, clusters=clusters, resamples=settings.resamples
     )
     return Measured(account, tables)
 
 
-def _judges_of_others(experiment: Experiment) -> dict[str, list[Path]]:
-    """Reward models of other sources: those of one half of their prompts."""
+def _fit(experiment: Experiment, *pairs: Any) -> RewardModels:
+    way: Any = heads if isinstance(experiment.settings, HeadSettings) else full
+    return way.fit(experiment, *pairs)
+
+
+def _judges_of_others(experiment: Experiment) -> dict[str, RewardModels]:
+    """Reward models of other sources."""
     found = {}
     for source in experiment.settings.judges:
-        settings = experiment.settings
-        other = Experiment.prepare(source, load(source, settings), settings, experiment.folder)
-        found[source] = fit(other, 0)
+        groups = load(source, experiment.settings)
+        indices = capped(np.arange(len(groups.ranked)), experiment.settings)
+        found[source] = _fit(experiment, groups, indices, source)
     return found
 
 
-def _of_pairs(experiment: Experiment, models: list[Path]) -> np.ndarray:
-    """Scores of held-out pairs by each model, ``[models, 2, pairs]``."""
-    tokens = [experiment.groups.tokens[k] for k in experiment.held]
-    found = []
-    for path in models:
-        model: Any
-        model, tokenizer = reward_model.load(path)
-        pad = tokenizer.pad_token_id
-        values = reward_model.score(
-            model.to(experiment.settings.device),
-            tokens,
-            pad_token_id=pad,
-            layout=LAYOUTS["separate"],
-        )
-        found.append(values.reshape(-1, 2).T.numpy(force=True))
-    return np.array(found)
+def _policies(experiment: Experiment, models: list[Any]) -> list[dict[str, Path]]:
+    """What learns from the first reward model of each half."""
+    settings = experiment.settings
+    if isinstance(settings, HeadSettings) or not settings.policies:
+        return [{} for _ in HALVES]
+    whole: list[WholeModels] = models
+    return Parallel(n_jobs=min(len(HALVES), settings.processes))(
+        delayed(train_policies)(experiment, half, whole[half].paths[0]) for half in HALVES
+    )
 
 
 STUDY = Study(
     "own-samples",
     "what a reward model of human data gains when it chooses what a real policy says",
     measure,
-    simulated=OwnSamplesSettings,
-    human=OwnSamplesSettings,
+    simulated=HeadSettings,
+    human=HeadSettings,
+    human_full=OwnSamplesSettings,
     memoizes=True,
 )
