@@ -39,7 +39,7 @@ class AnswerSettings:
     prompts: int = setting(200, "Prompts that are answered; no model is trained on theirs.")
     samples: int = setting(16, "Answers to each; the largest n.")
     max_new_tokens: int = setting(200, "Longest answer, in tokens.")
-    max_tokens: int = setting(2048, "Longest prompt with a response; prompts are cut on the left.")
+    max_tokens: int = setting(4096, "Longest prompt with a response; prompts are cut on the left.")
     size: int = setting(1000, "Most pairs that a half, or another source, trains on.")
     seeds: int = setting(3, "Reward models of each half of the pairs.")
     judges: list[str] = setting([], "Other sources, whose reward models judge as well.")

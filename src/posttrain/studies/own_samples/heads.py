@@ -34,7 +34,7 @@ class HeadSettings(FrozenSettings, AnswerSettings):
     seeds: int = setting(5, "Heads of each half, each of other pairs among its own.")
     half_precision: bool = setting(True, "Sample in bfloat16, which is faster.")
     sampling_batch: int = setting(128, "Answers that are drawn at a time; limits memory.")
-    max_tokens: int = setting(1536, "Longest prompt with a response; prompts are cut on the left.")
+    max_tokens: int = setting(4096, "Longest prompt with a response; prompts are cut on the left.")
     penalties: list[float] = setting(
         [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 30.0], "L2 penalties to choose from."
     )
