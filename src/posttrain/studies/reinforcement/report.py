@@ -48,5 +48,6 @@ def paths(record: Record) -> Figure:
                     ls="--" if penalty else "-", label=label,
                 )  # fmt: skip
         axis.set_xlabel("step")
-    axes[0].legend(loc="best", fontsize="small")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
     return figure
