@@ -27,20 +27,21 @@ from posttrain.studies.tradeoff.data import CONFLICTS, DOMAINS, HUMAN_SOURCES
 ROOT = Path(__file__).parents[2]
 #: What a CPU needs changed, and no more: the same arms are trained and judged.
 SMALL = {
-    "gpu": False, "bf16": False, "seeds": 1, "resamples": 10, "batch_size": 16, "test_size": 16,
+    "gpu": False, "bf16": False, "seeds": 1, "resamples": 10, "batch_size": 16,
     "learning_rates": [1e-3],
 }  # fmt: skip
 OF_STUDY = {
-    "margin": {"sizes": [30], "shared_learning_rate": 1e-3},
-    "packing": {"size": 30},
-    "growth": {"sizes": [12, 24], "most_seeds": 1},
-    "edits": {"sizes": [12], "shared_learning_rate": 1e-3},
-    "merging": {"size": 30, "pairs_per_step": 8},
+    "margin": {"sizes": [30], "shared_learning_rate": 1e-3, "test_size": 16},
+    "packing": {"size": 30, "test_size": 16},
+    "growth": {"sizes": [12, 24], "most_seeds": 1, "test_size": 16},
+    "edits": {"sizes": [12], "shared_learning_rate": 1e-3, "test_size": 16},
+    "merging": {"size": 30, "pairs_per_step": 8, "test_size": 16},
+    "own_samples": {"prompts": 8, "samples": 4, "pairs_per_prompt": 2, "max_new_tokens": 8},
     # Trained longer, because a model that ranks no better than chance cannot be calibrated.
     "tradeoff": {
         "arms": ["helpfulness only", "safety only", "joint, all data"], "size": 60, "epochs": 4,
         "learning_rates": [5e-3], "shared_learning_rate": 5e-3, "calibration_size": 40,
-        "max_tokens": 128,
+        "max_tokens": 128, "test_size": 16,
     },
 }  # fmt: skip
 
@@ -89,7 +90,7 @@ def test_every_job_leaves_a_record_as_the_gpus(results):
     assert {state for state, _ in summary.values()} == {"finished"}, summary
     assert set(summary) == {job.name for job in JOBS if job.study}
     found = {path.stem for path in results.glob("*-gpu.json")}
-    assert found == {f"{job.study}-{job.source}-gpu" for job in JOBS if job.study}
+    assert found == {f"{job.study.replace('_', '-')}-{job.source}-gpu" for job in JOBS if job.study}
     assert any((results / "finished").rglob("output.pkl"))
 
 
@@ -103,7 +104,8 @@ def test_the_gpus_records_are_sources_of_their_own(results):
         for voice in one.voices
         if voice.record.profile == "gpu"
     }
-    assert heard == {f"{job.source.split('-')[0]} (GPU)" for job in JOBS if job.study}
+    claimed = {claim.study for claim in CLAIMS.values()}
+    assert heard == {f"{job.source.split('-')[0]} (GPU)" for job in JOBS if job.study in claimed}
 
 
 def test_all_of_it_is_trained_in_full_on_a_gpu_with_several_seeds():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from posttrain.evidence import records
 from posttrain.models import embedded
 
 
@@ -14,3 +15,12 @@ def praising(tmp_path_factory, tiny_settings):
         patch.setenv("POSTTRAIN_CACHE", str(tmp_path_factory.getbasetemp() / "praising"))
         patch.setattr(embedded, "PRAISING", replace(tiny_settings, praise=0.8))
         yield embedded.tiny(embedded.PRAISING)
+
+
+@pytest.fixture(scope="module")
+def committed():
+    """Finished runs can be kept, as those of committed code are."""
+    where = records.machine() | {"commit": "of these tests"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "machine", lambda: where)
+        yield where

@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 from posttrain.training.whole_checkpoints import WholeCheckpoints
 
-_RECOMPUTE, _RECOMPUTE_NEW = "gradient_checkpointing", "activation_checkpointing"
+#: What old versions of transformers call it to compute layers again, and what new ones do.
+_NAMES = ("gradient_checkpointing", "activation_checkpointing")
+#: What this one calls it.
+RECOMPUTE = next(name for name in reversed(_NAMES) if hasattr(TrainingArguments, name))
 
 
 class PolicyTrainer(WholeCheckpoints):
@@ -42,7 +46,5 @@ def settle_precision(config: Any) -> None:
     gpu = torch.cuda.is_available() and not config.use_cpu
     if config.bf16 is None:
         config.bf16 = gpu and torch.cuda.is_bf16_supported() and not config.fp16
-    # The name of old versions of transformers, and that of new ones, which warn of the old.
-    names = [name for name in (_RECOMPUTE_NEW, _RECOMPUTE) if hasattr(config, name)]
-    if all(getattr(config, name) is None for name in names):
-        setattr(config, names[0], gpu)
+    if all(getattr(config, name, None) is None for name in _NAMES):
+        setattr(config, RECOMPUTE, gpu)

@@ -49,14 +49,11 @@ ENDS = ["estimate", "low", "high"]
 
 
 @pytest.fixture(scope="module")
-def whole(praising, tmp_path_factory):
+def whole(praising, committed, tmp_path_factory):
     """A record, and the folder that keeps what it took."""
     folder = tmp_path_factory.mktemp("kept")
-    where = records.machine() | {"commit": "of these tests"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "machine", lambda: where)
-        record = STUDY.run("simulator", SETTINGS, cache_dir=folder)
-    return SimpleNamespace(record=record, folder=folder, where=where)
+    record = STUDY.run("simulator", SETTINGS, cache_dir=folder)
+    return SimpleNamespace(record=record, folder=folder, where=committed)
 
 
 def test_every_table_is_filled(whole):
@@ -123,7 +120,7 @@ def members(praising, monkeypatch):
 
 def test_members_see_shares_of_the_pairs_and_their_average_comes_last(members, praising):
     drawn = draw_samples(SETTINGS, 6, 1.0)
-    found = score_samples(SETTINGS, tokenize_samples(drawn), World.PRAISE, 0.25, 40, 3)
+    found = score_samples(SETTINGS, tokenize_samples(SETTINGS, drawn), World.PRAISE, 0.25, 40, 3)
     assert found["samples"].shape == (3, 5, 6)
     assert found["test"].shape == (3, 2, 20)
     one, two = members
@@ -151,7 +148,7 @@ def test_members_see_shares_of_the_pairs_and_their_average_comes_last(members, p
 
 def test_labels_as_annotated_turn_nothing_round(members):
     drawn = draw_samples(SETTINGS, 2, 1.0)
-    found = score_samples(SETTINGS, tokenize_samples(drawn), World.CONTROL, 0.0, 8, 0)
+    found = score_samples(SETTINGS, tokenize_samples(SETTINGS, drawn), World.CONTROL, 0.0, 8, 0)
     assert all(group.pairs[0].winner == 0 for member in members for group in member.groups)
     assert np.isfinite(found["samples"]).all()
 

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from posttrain.errors import UserError
 from posttrain.evidence import records
 from posttrain.models import reward_model
 from posttrain.models.architecture import freeze_below
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.studies.common import training
-from posttrain.studies.common.training import Recipe, memoize, train
+from posttrain.studies.common.training import Recipe, memoize, train, working_folder
 from posttrain.training.collator import TrainingGroup
 
 RECIPE = Recipe(batch_size=4, epochs=2)
@@ -307,3 +308,20 @@ def test_finished_runs_serve_however_many_are_trained_at_a_time(tmp_path, monkey
         kept = memoize(double, tmp_path, settings=settings, data={}, ignore=[])
         assert kept(21) == 42
     assert done == [21]
+
+
+def test_a_working_folder_is_of_one_code_data_and_settings_or_vanishes(tmp_path, monkeypatch):
+    def folder(commit="abc", kept=tmp_path, **settings):
+        monkeypatch.setattr(records, "machine", lambda: {"commit": commit})
+        with working_folder(kept, settings=settings, data={"clusters": 1}) as found:
+            found.mkdir(exist_ok=True)
+            return found
+
+    first = folder(seeds=1, processes=1)
+    assert first.parent == tmp_path
+    assert folder(seeds=1, processes=2) == first
+    assert folder(seeds=2, processes=1) != first
+    assert folder(commit="def", seeds=1, processes=1) != first
+    with pytest.raises(UserError, match="not committed"):
+        folder(commit="abc+", seeds=1)
+    assert not folder(commit="abc+", kept=None).exists()

@@ -6,7 +6,6 @@ import pytest
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.errors import UserError
-from posttrain.evidence import records
 from posttrain.models import embedded
 from posttrain.studies.own_samples import data, full
 from posttrain.studies.own_samples.data import Experiment, load
@@ -32,15 +31,13 @@ SETTINGS = OwnSamplesSettings(
 
 
 @pytest.fixture(scope="module")
-def source(tiny_checkpoint, tmp_path_factory):
+def source(tiny_checkpoint, committed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for seed, name in enumerate(("rmb_helpfulness", "finegrained_rlhf")):
         write_groups(folder / f"{name}.jsonl", [one.ranked for one in simulate(40, seed=seed)])
-    where = records.machine() | {"commit": "of these tests"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POSTTRAIN_DATA", str(folder))
         patch.setattr(embedded, "smollm2", lambda: tiny_checkpoint)
-        patch.setattr(records, "machine", lambda: where)
         yield "rmb_helpfulness"
 
 
@@ -114,7 +111,7 @@ def test_no_prompt_is_in_two_parts(source, tmp_path):
 
 def test_the_simulator_has_a_study_of_its_own():
     with pytest.raises(UserError, match="best-of-n"):
-        STUDY.run("simulator", SETTINGS)
+        STUDY.run("simulator", HeadSettings())
 
 
 def test_too_many_prompts_are_refused(source, tmp_path):

@@ -49,14 +49,15 @@ def few_losses(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def whole(praising, tmp_path_factory):
+def whole(praising, committed, tmp_path_factory):
     """A record, and the folder that keeps what it took."""
     datasets.disable_progress_bars()
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(study, "LOSSES", TRAINED)
         record = STUDY.run("simulator", SETTINGS, cache_dir=folder)
-    return SimpleNamespace(record=record, folder=folder / "seed-0")
+    (kept,) = folder.iterdir()
+    return SimpleNamespace(record=record, cache=folder, folder=kept / "seed-0")
 
 
 def steps(whole, name):
@@ -93,7 +94,7 @@ def test_a_second_run_trains_and_samples_nothing(whole, praising, few_losses, mo
     for name in ("_sampled", "finetune", "optimize", "train_reward_model"):
         monkeypatch.setattr(rounds, name, stop)
     monkeypatch.setattr(full, "sample", stop)
-    again = STUDY.run("simulator", SETTINGS, cache_dir=whole.folder.parent)
+    again = STUDY.run("simulator", SETTINGS, cache_dir=whole.cache)
     for name, table in whole.record.tables.items():
         pd.testing.assert_frame_equal(again.tables[name], table, check_exact=True)
 

@@ -1,7 +1,6 @@
 """The rounds study from end to end, as small as it can be, and what it is made of."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -42,11 +41,13 @@ ENDS = ["estimate", "low", "high"]
 
 
 @pytest.fixture(scope="module")
-def whole(praising, tmp_path_factory):
+def whole(praising, committed, tmp_path_factory):
     """A record, and the folder that keeps what it took."""
     datasets.disable_progress_bars()
     folder = tmp_path_factory.mktemp("kept")
-    return SimpleNamespace(record=STUDY.run("simulator", SETTINGS, cache_dir=folder), folder=folder)
+    record = STUDY.run("simulator", SETTINGS, cache_dir=folder)
+    (kept,) = folder.iterdir()
+    return SimpleNamespace(record=record, cache=folder, folder=kept)
 
 
 def test_every_table_is_filled(whole):
@@ -116,7 +117,7 @@ def test_a_second_run_trains_and_samples_nothing(whole, praising, monkeypatch):
     for name in ("_sampled", "finetune", "optimize", "train_reward_model"):
         monkeypatch.setattr(rounds, name, stop)
     monkeypatch.setattr(full, "sample", stop)
-    again = STUDY.run("simulator", SETTINGS, cache_dir=whole.folder)
+    again = STUDY.run("simulator", SETTINGS, cache_dir=whole.cache)
     for name, table in whole.record.tables.items():
         pd.testing.assert_frame_equal(again.tables[name], table, check_exact=True)
 
@@ -149,14 +150,6 @@ def test_every_seed_has_prompts_and_pairs_of_its_own(praising, tmp_path):
         pairs = read_groups(first / "pairs.jsonl").groups
         drawn.append((workshop.draw("samples 1", 5), [g.prompt for g in pairs], workshop.judged))
     assert all(one != two for one, two in zip(*drawn, strict=True))
-
-
-def test_a_run_without_a_folder_leaves_nothing():
-    with full.working_folder(None) as folder:
-        assert folder.is_dir()
-    assert not folder.exists()
-    with full.working_folder(Path("there")) as folder:
-        assert folder == Path("there")
 
 
 @pytest.mark.parametrize(

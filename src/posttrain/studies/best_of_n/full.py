@@ -52,6 +52,9 @@ class BestOfNSettings(Recipe):
     seeds: int = setting(2, "Repetitions, each with pairs and models of its own.")
     test_pairs: int = setting(1000, "Held-out pairs that test a reward model.")
     learning_rate: float = setting(3e-3, "Peak learning rate of reward models.")
+    pretraining_texts: int | None = setting(
+        None, "Texts that the policy is pre-trained on; by default those of tiny-praise."
+    )
     data_seed: int = setting(1, "Seeds prompts, samples and annotators.")
     resamples: int = setting(1000, "Bootstrap replicates.")
 
@@ -74,14 +77,14 @@ class Samples:
     words: np.ndarray
 
 
-def policy() -> Path:
+def policy(settings: BestOfNSettings) -> Path:
     """The policy that is sampled from: pre-trained where praise goes with quality."""
-    return embedded.tiny(embedded.PRAISING)
+    return embedded.praising(settings.pretraining_texts)
 
 
 def draw_samples(settings: BestOfNSettings, count: int, temperature: float) -> Samples:
     """Samples of the policy, and what the simulator's truth says of each."""
-    model, tokenizer = load_policy(policy())
+    model, tokenizer = load_policy(policy(settings))
     asked = prompts.simulated(settings.data_seed)(prompts.EVALUATION, settings.prompts)
     sampling = SamplingSettings(
         samples=count,
@@ -111,9 +114,9 @@ class Answers:
     places: np.ndarray
 
 
-def tokenize_samples(drawn: Samples) -> Answers:
+def tokenize_samples(settings: BestOfNSettings, drawn: Samples) -> Answers:
     """Tokenise samples for :func:`score_samples`."""
-    tokenizer = AutoTokenizer.from_pretrained(policy())
+    tokenizer = AutoTokenizer.from_pretrained(policy(settings))
     pieces = []
     for prompt, texts in zip(drawn.prompts, drawn.texts, strict=True):
         distinct = list(dict.fromkeys(texts))
@@ -142,7 +145,7 @@ def score_samples(
         ``[members + 1, prompts, samples]``; ``test``: their scores of chosen and rejected of
         held-out pairs, ``[members + 1, 2, pairs]``.
     """
-    checkpoint = policy()
+    checkpoint = policy(settings)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     pairs = annotated(world, size, seed=_seed(settings, seed, 1))
     tokens = tokenize_groups(tokenizer, pairs).groups

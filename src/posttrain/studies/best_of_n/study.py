@@ -55,7 +55,7 @@ def measure(source: str, settings: BestOfNSettings, cache_dir: Path | None) -> M
     if source != SIMULATOR:
         raise UserError("only the simulator knows the truth of what a policy says; take it")
     account = {
-        "policy": policy().name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
+        "policy": policy(settings).name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
         "clusters": settings.prompts,
     }  # fmt: skip
     draw = memoize(
@@ -76,7 +76,7 @@ def measure(source: str, settings: BestOfNSettings, cache_dir: Path | None) -> M
         data=account,
         ignore=["settings", "answers"],
     )
-    answers = tokenize_samples(drawn)
+    answers = tokenize_samples(settings, drawn)
     with many_runs():
         results = Parallel(n_jobs=settings.processes)(
             delayed(scored)(settings, answers, cell.world, cell.noise, cell.size, seed)

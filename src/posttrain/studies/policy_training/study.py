@@ -97,7 +97,7 @@ def measure(source: str, settings: PolicyTrainingSettings, cache_dir: Path | Non
     """
     if source != SIMULATOR:
         raise UserError("only the simulator knows the truth of what a policy says; take it")
-    checkpoint = embedded.tiny(embedded.PRAISING)  # before processes share the work
+    checkpoint = embedded.praising(settings.pretraining_texts)  # before processes share the work
     account = {
         "policy": checkpoint.name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
         "clusters": settings.evaluation_prompts,

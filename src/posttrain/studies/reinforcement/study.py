@@ -45,6 +45,7 @@ from posttrain.policy.likelihood import log_probabilities
 from posttrain.policy.reward import QUIET, train_reward_model
 from posttrain.policy.sampling import prompt_tokens
 from posttrain.policy.selection import combine
+from posttrain.policy.trainers import RECOMPUTE, no_word_of_renames
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.tables import TidyTable
 from posttrain.studies.common.training import many_runs, memoize
@@ -83,6 +84,13 @@ class ReinforcementSettings:
             raise UserError(f"unknown rewards {unknown}; known: {', '.join(known)}")
 
 
+@dataclass
+class _Config(GRPOConfig):
+    """TRL's, without its wish to compute layers again."""
+
+    gradient_checkpointing: bool | None = None  # type: ignore[assignment]
+
+
 #: Of each value, what it is in each step for each prompt, ``[steps, prompts]``.
 Path_ = Mapping[str, np.ndarray]
 
@@ -95,7 +103,7 @@ def measure(source: str, settings: ReinforcementSettings, cache_dir: Path | None
     """
     if source != SIMULATOR:
         raise UserError("only the simulator knows the truth of what a policy says; take it")
-    checkpoint = embedded.tiny(embedded.PRAISING)  # before processes share the work
+    checkpoint = embedded.praising()  # before processes share the work
     account = {
         "policy": checkpoint.name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
         "clusters": settings.prompts * settings.seeds,
@@ -118,7 +126,7 @@ def measure(source: str, settings: ReinforcementSettings, cache_dir: Path | None
 
 def reinforce(settings: ReinforcementSettings, reward: str, penalty: float, seed: int) -> Path_:
     """Train a policy, and look at what it says in each step before it learns from it."""
-    checkpoint = embedded.tiny(embedded.PRAISING)
+    checkpoint = embedded.praising()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     scorers = _reward_models(settings, checkpoint, seed)
     if reward == Reward.SINGLE:
@@ -164,11 +172,12 @@ def reinforce(settings: ReinforcementSettings, reward: str, penalty: float, seed
         return scores.tolist()
 
     asked = prompts.simulated(9000 + seed)("reinforcement", settings.steps * settings.prompts)
-    with tempfile.TemporaryDirectory() as scratch:
-        config = GRPOConfig(
+    whole: dict[str, Any] = {RECOMPUTE: False}
+    with tempfile.TemporaryDirectory() as scratch, no_word_of_renames():
+        config = _Config(
             scratch,
             **QUIET,
-            gradient_checkpointing=False,
+            **whole,
             use_cpu=True,
             per_device_train_batch_size=settings.prompts * settings.answers,
             num_generations=settings.answers,

@@ -59,6 +59,9 @@ class RoundsStudySettings:
     dpo_rate: float = setting(3e-4, "Peak learning rate of DPO.")
     sft_epochs: int = setting(2, "Passes of SFT.")
     batch_size: int = setting(16, "Examples per step of SFT and DPO.")
+    pretraining_texts: int | None = setting(
+        None, "Texts that the policy is pre-trained on; by default those of tiny-praise."
+    )
     data_seed: int = setting(1, "Seeds the prompts on which policies are compared.")
     resamples: int = setting(1000, "Bootstrap replicates.")
     processes: int = setting(1, "Seeds at a time, each in a process of its own.")
@@ -117,7 +120,7 @@ def prepare(
     settings: RoundsStudySettings, seed: int, folder: Path, **given: Any
 ) -> tuple[Workshop, Path]:
     """A workshop for one seed, and the annotations that came before its first round."""
-    checkpoint = embedded.tiny(embedded.PRAISING)
+    checkpoint = embedded.praising(settings.pretraining_texts)
     workshop = Workshop(
         checkpoint,
         prompts.simulated(1000 + seed),
