@@ -32,6 +32,8 @@ def train_reward_model(
 ) -> PreTrainedModel:
     """A reward model trained on all pairs of groups, from a checkpoint."""
     model, tokenizer = reward_model.load(checkpoint, seed=seed)
+    if arguments.get("bf16"):
+        model.float()  # float64, which the tiny model has, does not go with it
     compute_in_double(model)
     tokens = tokenize_groups(tokenizer, groups)
     rows = training_set(
