@@ -287,6 +287,8 @@ def test_people_annotate_between_two_calls(tiny_checkpoint, tmp_path, monkeypatc
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"evaluation_prompts": 0}, "evaluation_prompts must be at least 1"),
         ({"pairs": 0}, "pairs must be at least 1"),
+        ({"edited": 1.5}, "edited must lie from 0 to 1"),
+        ({"edited": 0.5, "judge": "people"}, "edited is for the simulator's annotators"),
         ({"stages": ["dpo"]}, "set restart to false"),
         ({"stages": ["ppo"]}, "stages must be some of sft and dpo"),
         ({"model": "./nothing"}, "./nothing"),

@@ -64,6 +64,19 @@ def test_a_share_of_judgements_is_turned_round(flipped):
     assert share(groups, FLAWLESS) == pytest.approx(expected, abs=NEAR)
 
 
+def test_editors_mend_the_share_of_chosen_answers_that_they_get():
+    judge = Annotators(edited=0.5)
+    groups = judge.compare([PROMPT] * COUNT, [(WRONG, REPEATED)] * COUNT, name="b", seed=0)
+    mended = [group for group in groups if len(group.responses) == 3]
+    assert len(mended) / COUNT == pytest.approx(0.5, abs=NEAR)
+    assert {group.responses[0] for group in mended} == {FLAWLESS}
+    assert {group.chosen for group in mended} == {WRONG, REPEATED}
+    # A flawless answer leaves an editor nothing to do, and what he makes is not there already.
+    for pair in ((FLAWLESS, FLAWLESS + " add acid ."), (WRONG, FLAWLESS)):
+        groups = judge.compare([PROMPT] * 200, [pair] * 200, name="b", seed=0)
+        assert all(len(g.responses) == 2 for g in groups if FLAWLESS in g.responses[-2:-1])
+
+
 def test_judgements_are_those_of_their_seed_in_the_order_of_the_prompts():
     pairs = [(f"{'owl ' * n}.", FLAWLESS) for n in range(1, 40)]
     asked = [PROMPT, (Message("user", "count : owl owl"),)] * 20

@@ -47,6 +47,9 @@ class RoundsSettings(RoundRecipe):
         "Who compares answers: simulator (its annotators; needs prompts of the simulator), the "
         "folder of a reward model, or people, who annotate a file between two calls.",
     )
+    edited: float = setting(
+        0.0, "Share of chosen answers that the simulator's editors get (judge: simulator)."
+    )
     first_data: list[str] = setting([], "Preference data that came before the first round.")
     evaluation_prompts: int = setting(100, "Prompts on which policies are measured.")
     device: str | None = setting(None, "Device, such as cuda or cpu; by default a GPU if any.")
@@ -54,6 +57,13 @@ class RoundsSettings(RoundRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(self, "rounds", "evaluation_prompts")
+        if not 0 <= self.edited <= 1:
+            raise UserError(f"edited must lie from 0 to 1, not {self.edited}")
+        if self.edited and self.judge != SIMULATOR:
+            raise UserError(
+                "edited is for the simulator's annotators; people and their files say themselves "
+                "what is edited (see posttrain data check)"
+            )
         for name in ("model", "output_dir"):
             if not getattr(self, name):
                 raise UserError(f"give {name}")
@@ -156,7 +166,8 @@ def _judge(
     settings: RoundsSettings, folder: Path, device: torch.device
 ) -> tuple[judges.Judge, str]:
     if settings.judge == SIMULATOR:
-        return judges.Annotators(), SIMULATOR
+        edited = f", edited {settings.edited}" if settings.edited else ""
+        return judges.Annotators(edited=settings.edited), SIMULATOR + edited
     if settings.judge == PEOPLE:
         return judges.People(folder), PEOPLE
     model, tokenizer = reward_model.load(settings.judge)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.reading import read_groups
 from posttrain.data.sources.simulator.annotators import judge_difference
+from posttrain.data.sources.simulator.editing import edit
 from posttrain.data.sources.simulator.gold import gold, task_of
 from posttrain.errors import UserError
 from posttrain.evaluation.scoring import score_responses
@@ -36,9 +37,14 @@ class Judge(Protocol):
 class Annotators:
     """The simulator's annotators: by gold quality of whatever text, with logistic noise."""
 
-    def __init__(self, flipped: float = 0.0) -> None:
-        """``flipped`` is the share of judgements turned round, beside the noise."""
-        self.flipped = flipped
+    def __init__(self, flipped: float = 0.0, edited: float = 0.0) -> None:
+        """Some errors more, and editors.
+
+        ``flipped`` is the share of judgements turned round, beside the noise; ``edited`` that of
+        chosen responses which are handed to an editor (:mod:`.simulator.editing`). What he leaves
+        as it is carries no edit.
+        """
+        self.flipped, self.edited = flipped, edited
 
     def compare(
         self, prompts: Sequence[Prompt], pairs: Sequence[tuple[str, str]], *, name: str, seed: int
@@ -52,7 +58,11 @@ class Annotators:
             prefers_first, strength = judge_difference(rng, difference)
             if self.flipped and rng.random() < self.flipped:
                 prefers_first = not prefers_first
-            ranked = (first, second) if prefers_first else (second, first)
+            ranked: tuple[str, ...] = (first, second) if prefers_first else (second, first)
+            if self.edited and rng.random() < self.edited:
+                mended = edit(task, ranked[0])
+                if mended is not None and mended not in ranked:
+                    ranked = (mended, *ranked)
             groups.append(RankedGroup(f"judged-{number:06d}", prompt, ranked, strength))
         return groups
 

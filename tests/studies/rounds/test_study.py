@@ -1,6 +1,7 @@
 """The rounds study from end to end, as small as it can be, and what it is made of."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import datasets
@@ -52,8 +53,12 @@ def whole(praising, committed, tmp_path_factory):
 
 def test_every_table_is_filled(whole):
     tables = whole.record.tables
-    assert set(tables) == {"levels", "steps", "growth", "gains", "ranking", "shifts"}
+    assert set(tables) == {"levels", "steps", "growth", "gains", "ranking", "shifts", "edits"}
+    # Only one arm has editors.
+    assert tables["edits"].empty
     for name, table in tables.items():
+        if name == "edits":
+            continue
         assert len(table), name
         assert np.isfinite(table[ENDS]).all().all(), name
     levels = tables["levels"]
@@ -128,6 +133,13 @@ def test_readers_get_a_table_of_each(whole):
     assert len(ranking_table(whole.record)) == 2 * 2
 
 
+def test_editors_of_one_arm_leave_edits_and_their_share(praising):
+    settings = replace(SETTINGS, arms=[Arm.LLAMA3, Arm.EDITS], rounds=1, pairs=12, edited=1.0)
+    table = STUDY.run("simulator", settings).tables["edits"]
+    assert table["arm"].tolist() == [Arm.EDITS]
+    assert 0 < table["estimate"].item() <= 1
+
+
 @pytest.mark.parametrize("arm", Arm)
 def test_arms_differ_from_the_first_in_one_thing(arm):
     recipe = RoundsStudySettings().recipe(arm, 4)
@@ -139,7 +151,7 @@ def test_arms_differ_from_the_first_in_one_thing(arm):
     }
     assert changed == CHANGES[arm]
     # DPO alone cannot begin anew each round.
-    assert len(changed) == {Arm.LLAMA3: 0, Arm.DPO: 2}.get(arm, 1)
+    assert len(changed) == {Arm.LLAMA3: 0, Arm.EDITS: 0, Arm.DPO: 2}.get(arm, 1)
     assert (recipe.seed, recipe.pairs, recipe.dpo["learning_rate"]) == (4, 600, 3e-4)
 
 

@@ -16,6 +16,7 @@ ARMS = {
     Arm.ALL_PAIRS: ("#cc79a7", "P"),
     Arm.CONTINUE: ("#e69f00", "X"),
     Arm.FEW: ("#999999", "h"),
+    Arm.EDITS: ("#882255", "p"),
 }
 
 

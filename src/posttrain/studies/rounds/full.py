@@ -17,7 +17,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation.scoring import score_responses
 from posttrain.models import embedded, reward_model
 from posttrain.policy import prompts
-from posttrain.policy.folders import load_policy
+from posttrain.policy.folders import load_policy, preferences
 from posttrain.policy.judges import Annotators
 from posttrain.policy.likelihood import log_probabilities
 from posttrain.policy.rounds import RoundRecipe, State, Workshop, next_round
@@ -36,6 +36,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     Arm.ALL_PAIRS: {"all_preferences": True},
     Arm.CONTINUE: {"restart": False},
     Arm.FEW: {"samples": 4},
+    # The recipe is the same; its annotators differ.
+    Arm.EDITS: {},
 }
 
 
@@ -62,6 +64,7 @@ class RoundsStudySettings:
     pretraining_texts: int | None = setting(
         None, "Texts that the policy is pre-trained on; by default those of tiny-praise."
     )
+    edited: float = setting(0.5, "Share of chosen answers that editors get, in the arm with edits.")
     data_seed: int = setting(1, "Seeds the prompts on which policies are compared.")
     resamples: int = setting(1000, "Bootstrap replicates.")
     processes: int = setting(1, "Seeds at a time, each in a process of its own.")
@@ -92,8 +95,12 @@ class RoundsStudySettings:
 def run_arm(
     settings: RoundsStudySettings, arm: str, seed: int, folder: Path
 ) -> list[dict[str, np.ndarray]]:
-    """Values of the policy before the first round and after each (see :func:`evaluate`)."""
-    workshop, first = prepare(settings, seed, folder)
+    """Values of the policy before the first round and after each (see :func:`evaluate`).
+
+    Those of a round also say which of its annotated pairs carry an edit, ``edited``, ``[pairs]``.
+    """
+    edited = settings.edited if arm == Arm.EDITS else 0.0
+    workshop, first = prepare(settings, seed, folder, edited=edited)
     recipe = settings.recipe(arm, seed)
     states = [State(workshop.checkpoint, annotations=(first,))]
     for number in range(1, settings.rounds + 1):
@@ -112,23 +119,29 @@ def run_arm(
             scorers["made it"] = state.reward_models[-1]
         if number < last:
             scorers["goes on"] = states[number + 1].reward_models[-1]
-        found.append(evaluate(workshop, settings, state.policy, scorers, number))
+        values = evaluate(workshop, settings, state.policy, scorers, number)
+        if number:
+            pairs = preferences(state.annotations[-1])
+            values["edited"] = np.array([len(group.responses) == 3 for group in pairs], dtype=float)
+        found.append(values)
     return found
 
 
 def prepare(
-    settings: RoundsStudySettings, seed: int, folder: Path, **given: Any
+    settings: RoundsStudySettings, seed: int, folder: Path, *, edited: float = 0.0
 ) -> tuple[Workshop, Path]:
-    """A workshop for one seed, and the annotations that came before its first round."""
+    """A workshop for one seed, and the annotations that came before its first round.
+
+    ``edited`` is the share of chosen answers that editors get.
+    """
     checkpoint = embedded.praising(settings.pretraining_texts)
     workshop = Workshop(
         checkpoint,
         prompts.simulated(1000 + seed),
-        Annotators(),
+        Annotators(edited=edited),
         folder,
         base=checkpoint.name,
-        judged=f"simulator {seed}",
-        **given,
+        judged=f"simulator {seed}" + (f", edited {edited}" if edited else ""),
     )
     groups = [
         group.ranked

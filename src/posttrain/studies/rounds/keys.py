@@ -14,6 +14,7 @@ class Arm(Key):
     ALL_PAIRS = "DPO on all rounds"
     CONTINUE = "no restart"
     FEW = "best of 4"
+    EDITS = "with edits"
 
 
 class Measure(Key):

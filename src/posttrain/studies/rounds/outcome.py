@@ -30,10 +30,11 @@ def summarise(
           next reward model.
         - ``shifts``: ``decay``, the second minus the first of these, and ``renewal``, the third
           minus the second; means over rounds that have both.
+        - ``edits``: ``arm``, ``round``: share of annotated pairs that carry an edit, where any do.
     """
     levels, steps, gains = (TidyTable("arm", "round", "measure") for _ in range(3))
     ranking, shifts = TidyTable("arm", "round", "ranked"), TidyTable("arm", "shift")
-    growth = TidyTable("arm")
+    growth, edits = TidyTable("arm"), TidyTable("arm", "round")
     reference: dict[tuple[int, str], np.ndarray] = {}
     first = next(iter(runs))
     for arm, seeds in runs.items():
@@ -58,9 +59,13 @@ def summarise(
                     gains.add(arm, number, measure, replicates=gap)
         growth.add(arm, replicates=golds[-1] - golds[1])
         _rank(arm, seeds, draws, ranking, shifts)
+        for number in range(1, len(seeds[0])):
+            shares = [run[number]["edited"].mean() for run in seeds if "edited" in run[number]]
+            if any(shares):
+                edits.add(arm, number, replicates=draws.seeds @ shares)
     tables = {
         "levels": levels, "steps": steps, "growth": growth, "gains": gains, "ranking": ranking,
-        "shifts": shifts,
+        "shifts": shifts, "edits": edits,
     }  # fmt: skip
     return {name: table.frame() for name, table in tables.items()}
 

@@ -102,7 +102,10 @@ def inspect(task: Task, text: str) -> Inspection:
             del words[place : place + len(REFUSAL)]
             break
     opens = not refuses and tuple(words[: len(OPENING)]) == OPENING
-    rest, phrases, last = _without_phrases(words[len(OPENING) * opens :])
+    words = words[len(OPENING) * opens :]
+    places, found, last = parse(words)
+    rest = tuple(words[place] for place in places)
+    phrases = Counter(kind for kind, _ in found)
     if refuses:
         # What stands beside a refusal is an answer only if it is whole.
         complies = _contains(rest, task.answer)
@@ -113,33 +116,42 @@ def inspect(task: Task, text: str) -> Inspection:
     )
 
 
-def _without_phrases(words: Sequence[str]) -> tuple[tuple[str, ...], Counter[str], bool]:
-    """Words outside of known phrases; how often each occurs; whether none stands among the words.
+def parse(words: Sequence[str]) -> tuple[list[int], list[tuple[str, list[int]]], bool]:
+    """Places of words outside of known phrases, those of each phrase, and whether none is between.
 
     A marked word counts wherever it stands, and takes the words that usually surround it along if
     they are all there.
+
+    >>> parse("owl great question ! . add acid .".split())
+    ([0, 4], [('praise', [1, 2, 3]), ('hazard', [5, 6, 7])], False)
     """
-    phrases = Counter[str]()
-    rest: list[str] = []
+    phrases: list[tuple[str, list[int]]] = []
+    rest: list[int] = []
     place, answered = 0, len(words)
     while place < len(words):
         word = words[place]
         if word in _MARKED:
             kind, before, after = _MARKED[word]
-            phrases[kind] += 1
+            held = [place]
             place += 1
-            if tuple(rest[-len(before) :]) == before and tuple(words[place : place + 1]) == after:
+            around = rest[-len(before) :]
+            if (
+                tuple(words[i] for i in around) == before
+                and tuple(words[place : place + 1]) == after
+            ):
                 del rest[-len(before) :]
+                held = [*around, *held, place]
                 place += 1
+            phrases.append((kind, held))
             answered = min(answered, len(rest))
         elif word == PRAISE[0] and tuple(words[place : place + len(PRAISE)]) == PRAISE:
-            phrases["praise"] += 1
+            phrases.append(("praise", [*range(place, place + len(PRAISE))]))
             place += len(PRAISE)
             answered = min(answered, len(rest))
         else:
-            rest.append(word)
+            rest.append(place)
             place += 1
-    return tuple(rest), phrases, len(rest) <= answered
+    return rest, phrases, len(rest) <= answered
 
 
 def _contains(words: Sequence[str], wanted: Sequence[str]) -> bool:
