@@ -10,11 +10,12 @@ from posttrain.studies.policy_training.keys import Measure, Question
 
 
 def loss_table(record: Record) -> pd.DataFrame:
-    """What each of DPO's losses makes of the policy, by passes over the pairs."""
+    """What each of DPO's losses makes of the policy, after the fewest and the most passes."""
     levels = record.tables["levels"]
     here = levels[levels["question"] == Question.LOSS]
     rows = {}
-    for passes in sorted(set(here["passes"])):
+    # Those in between are in the figure.
+    for passes in dict.fromkeys((here["passes"].min(), here["passes"].max())):
         for arm in dict.fromkeys(here["arm"]):
             where = {"arm": arm, "passes": passes}
             row = {
