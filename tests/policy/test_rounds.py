@@ -521,6 +521,30 @@ def scores_of(folder, asked, texts):
     return [[next(scores) for _ in own] for own in texts]
 
 
+def test_the_control_keeps_an_answer_of_each_prompt_whatever_it_scores(
+    tiny_checkpoint, scorer, tmp_path
+):
+    recipe = replace(RECIPE, prompts=30, samples=6, max_new_tokens=7)
+    workshop = workshop_in(tmp_path, tiny_checkpoint)
+    kept = {
+        random: keep_best(
+            workshop, replace(recipe, random_choice=random), tiny_checkpoint, scorer, 1
+        )
+        for random in (False, True)
+    }
+    assert kept[False] != kept[True]
+    samples = {random: read_lines(path / "samples.jsonl") for random, path in kept.items()}
+    assert samples[False] == samples[True]
+    best, control = (read_lines(kept[random] / "demonstrations.jsonl") for random in kept)
+    assert [row["prompt"] for row in control] == [row["prompt"] for row in best]
+    ranks = []
+    for row, shown in zip(samples[True], control, strict=True):
+        place = row["responses"].index(shown["response"])
+        assert shown["score"] == row["scores"][place]
+        ranks.append(np.mean(np.array(row["scores"]) < shown["score"]))
+    assert 0.2 < np.mean(ranks) < 0.6
+
+
 @pytest.mark.parametrize(("share", "count"), [(1.0, 12), (0.3, 4), (0.01, 1)])
 def test_the_best_finished_answers_of_the_best_prompts_are_kept(
     tiny_checkpoint, scorer, tmp_path, monkeypatch, share, count

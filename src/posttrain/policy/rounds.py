@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from posttrain.config.fields import at_least_one, setting
@@ -59,6 +60,10 @@ class RoundRecipe:
     prompts: int = setting(200, "Prompts of rejection sampling, in each round.")
     samples: int = setting(10, "Answers to each of these (Llama 3: 10 to 30).")
     share: float = setting(1.0, "Share of prompts whose best answers are kept, the best-scored.")
+    random_choice: bool = setting(
+        False,
+        "Keep a random answer to each prompt instead of the best, the control of that choice.",
+    )
     temperature: float = setting(1.0, "Temperature of all sampling.")
     max_new_tokens: int = setting(256, "Longest answer, in tokens.")
     fresh_reward_model: bool = setting(
@@ -236,7 +241,11 @@ def keep_best(
             for prompt, answers, values in zip(asked, texts, scores, strict=True)
         ]
         write_lines(folder / "samples.jsonl", rows)
-        heights = [max(row["scores"]) for row in rows]
+        chosen = [int(values.argmax()) for values in scores]
+        if recipe.random_choice:
+            rng = np.random.default_rng(_seed(recipe, number, 3))
+            chosen = [int(rng.integers(len(values))) for values in scores]
+        heights = [row["scores"][place] for row, place in zip(rows, chosen, strict=True)]
         order = sorted(range(len(rows)), key=lambda i: -heights[i])
         kept = sorted(order[: max(1, round(recipe.share * len(rows)))])
         write_lines(
@@ -244,7 +253,7 @@ def keep_best(
             [
                 {
                     "prompt": rows[i]["prompt"],
-                    "response": rows[i]["responses"][int(scores[i].argmax())],
+                    "response": rows[i]["responses"][chosen[i]],
                     "score": heights[i],
                 }
                 for i in kept
@@ -254,7 +263,7 @@ def keep_best(
     decided_by = {
         "sampling": asdict(settings), "prompts": recipe.prompts, "share": recipe.share,
         "seed": recipe.seed,
-    }  # fmt: skip
+    } | ({"random choice": True} if recipe.random_choice else {})  # fmt: skip
     return workshop.make(f"round-{number}-samples", decided_by, [policy, scorer], write)
 
 

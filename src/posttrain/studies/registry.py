@@ -1,6 +1,7 @@
 """All studies by name: what the command line, the notebooks and the scoreboard go by."""
 
 from posttrain.studies.best_of_n import study as best_of_n
+from posttrain.studies.choices import study as choices
 from posttrain.studies.common.study import Study
 from posttrain.studies.edits import examples
 from posttrain.studies.edits import study as edits
@@ -22,7 +23,7 @@ STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
     for module in (
         preference_data, margin, rows, packing, growth, merging, edits, examples, tradeoff,
-        recipe, best_of_n, reinforcement, rounds, policy_training,
+        recipe, best_of_n, choices, reinforcement, rounds, policy_training,
         own_samples, training_run,
     )
 }  # fmt: skip

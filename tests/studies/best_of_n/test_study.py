@@ -170,9 +170,9 @@ def test_the_worlds_differ_in_what_praise_says():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"sizes": []}, "give sizes and samples of 2 or more"),
-        ({"sizes": [1]}, "give sizes and samples of 2 or more"),
-        ({"samples": 1}, "give sizes and samples of 2 or more"),
+        ({"sizes": []}, "give sizes of 2 or more"),
+        ({"sizes": [1]}, "give sizes of 2 or more"),
+        ({"samples": 1}, "samples must be 2 or more"),
         ({"noises": []}, "and noises"),
         ({"noises": [0.5]}, "noises must lie from 0 to below 0.5"),
         ({"members": 0}, "members must be at least 1"),

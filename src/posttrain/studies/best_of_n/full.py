@@ -38,17 +38,12 @@ CORRELATION = {World.PRAISE: 0.8, World.CONTROL: 0.0}
 
 
 @dataclass(frozen=True)
-class BestOfNSettings(Recipe):
-    """Settings of the best-of-n study."""
+class ChoosingSettings(Recipe):
+    """Settings of studies in which reward models choose among the policy's samples."""
 
     prompts: int = setting(64, "Prompts that the policy answers.")
     samples: int = setting(1024, "Answers to each; the largest n.")
-    temperatures: list[float] = setting([0.6, 0.8, 1.0, 1.2, 1.4], "Temperatures to compare.")
-    temperature_samples: int = setting(128, "Answers to each prompt at each of these.")
     max_new_tokens: int = setting(96, "Longest answer, in tokens.")
-    sizes: list[int] = setting([250, 1000, 4000, 16_000], "Numbers of annotated pairs.")
-    noises: list[float] = setting([0.0, 0.25], "Shares of these turned round, beside annotators'.")
-    members: int = setting(4, "Reward models of an ensemble.")
     seeds: int = setting(2, "Repetitions, each with pairs and models of its own.")
     test_pairs: int = setting(1000, "Held-out pairs that test a reward model.")
     learning_rate: float = setting(3e-3, "Peak learning rate of reward models.")
@@ -59,9 +54,26 @@ class BestOfNSettings(Recipe):
     resamples: int = setting(1000, "Bootstrap replicates.")
 
     def __post_init__(self) -> None:
-        at_least_one(self, "prompts", "members", "seeds", "test_pairs", "temperature_samples")
-        if not self.sizes or not self.noises or self.samples < 2 or min(self.sizes) < 2:
-            raise UserError("give sizes and samples of 2 or more, and noises")
+        at_least_one(self, "prompts", "seeds", "test_pairs", "resamples")
+        if self.samples < 2:
+            raise UserError("samples must be 2 or more")
+
+
+@dataclass(frozen=True)
+class BestOfNSettings(ChoosingSettings):
+    """Settings of the best-of-n study."""
+
+    temperatures: list[float] = setting([0.6, 0.8, 1.0, 1.2, 1.4], "Temperatures to compare.")
+    temperature_samples: int = setting(128, "Answers to each prompt at each of these.")
+    sizes: list[int] = setting([250, 1000, 4000, 16_000], "Numbers of annotated pairs.")
+    noises: list[float] = setting([0.0, 0.25], "Shares of these turned round, beside annotators'.")
+    members: int = setting(4, "Reward models of an ensemble.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(self, "members", "temperature_samples")
+        if not self.sizes or not self.noises or min(self.sizes) < 2:
+            raise UserError("give sizes of 2 or more, and noises")
         if not all(0 <= noise < 0.5 for noise in self.noises):
             raise UserError(f"noises must lie from 0 to below 0.5, not {self.noises}")
 
@@ -77,12 +89,12 @@ class Samples:
     words: np.ndarray
 
 
-def policy(settings: BestOfNSettings) -> Path:
+def policy(settings: ChoosingSettings) -> Path:
     """The policy that is sampled from: pre-trained where praise goes with quality."""
     return embedded.praising(settings.pretraining_texts)
 
 
-def draw_samples(settings: BestOfNSettings, count: int, temperature: float) -> Samples:
+def draw_samples(settings: ChoosingSettings, count: int, temperature: float) -> Samples:
     """Samples of the policy, and what the simulator's truth says of each."""
     model, tokenizer = load_policy(policy(settings))
     asked = prompts.simulated(settings.data_seed)(prompts.EVALUATION, settings.prompts)
@@ -114,7 +126,7 @@ class Answers:
     places: np.ndarray
 
 
-def tokenize_samples(settings: BestOfNSettings, drawn: Samples) -> Answers:
+def tokenize_samples(settings: ChoosingSettings, drawn: Samples) -> Answers:
     """Tokenise samples for :func:`score_samples`."""
     tokenizer = AutoTokenizer.from_pretrained(policy(settings))
     pieces = []
@@ -147,7 +159,7 @@ def score_samples(
     """
     checkpoint = policy(settings)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    pairs = annotated(world, size, seed=_seed(settings, seed, 1))
+    pairs = annotated(world, size, seed=seed_for(settings, seed, 1))
     tokens = tokenize_groups(tokenizer, pairs).groups
     turned = np.random.default_rng([seed, round(1000 * noise)]).random(len(tokens)) < noise
     groups = [
@@ -168,23 +180,26 @@ def score_samples(
         )
         members.append(model)
     members.append(average(members))
-    held = annotated(world, settings.test_pairs, seed=_seed(settings, seed, 2))
+    held = annotated(world, settings.test_pairs, seed=seed_for(settings, seed, 2))
     test = tokenize_groups(tokenizer, held).groups
     pad = tokenizer.pad_token_id
     return {
         "samples": np.array(
-            [_score(model, answers.rows, "exact", pad)[answers.places] for model in members]
+            [
+                score_in_single(model, answers.rows, "exact", pad)[answers.places]
+                for model in members
+            ]
         ),
         "test": np.array(
-            [_score(model, test, "separate", pad).reshape(-1, 2).T for model in members]
+            [score_in_single(model, test, "separate", pad).reshape(-1, 2).T for model in members]
         ),
     }
 
 
-def _score(
+def score_in_single(
     model: PreTrainedModel, groups: Sequence[TokenizedGroup], layout: str, pad_token_id: int
 ) -> np.ndarray:
-    # Only the order of scores counts, for which single precision is enough, and twice as fast.
+    """Scores by group and rank; only their order counts, for which single precision is enough."""
     single: Any = model.float()
     scores = reward_model.score(
         single,
@@ -196,5 +211,6 @@ def _score(
     return scores.numpy()
 
 
-def _seed(settings: BestOfNSettings, seed: int, purpose: int) -> int:
+def seed_for(settings: ChoosingSettings, seed: int, purpose: int) -> int:
+    """A seed of its own for each repetition and purpose."""
     return 10_000 * settings.data_seed + 10 * seed + purpose

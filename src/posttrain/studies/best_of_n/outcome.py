@@ -71,7 +71,7 @@ def summarise(
         reference = None
         for proxy in measured[0]:
             by_value = {
-                value: _replicates(draws, np.array([one[proxy][value] for one in measured]))
+                value: mean_over(draws, np.array([one[proxy][value] for one in measured]))
                 for value in measured[0][proxy]
             }
             for value, replicates in by_value.items():
@@ -93,7 +93,7 @@ def summarise(
             if proxy != Proxy.SINGLE:
                 for place, size in enumerate(n):
                     gains.add(*cell, proxy, size, replicates=gold[place] - reference[place])
-        by_test = [_tests(drawn, one) for one in seeds]
+        by_test = [tests_of(drawn, one) for one in seeds]
         for test in by_test[0]:
             per_prompt = np.array([one[test].mean(axis=0) for one in by_test])
             tests.add(*cell, test, replicates=_share(per_prompt, draws, resamples))
@@ -113,7 +113,7 @@ def summarise(
 def _by_proxy(drawn: Samples, scores: np.ndarray, n: list[int]) -> dict[str, dict[str, np.ndarray]]:
     """Values of the best of n by each proxy, ``[n, prompts]``."""
     members, average = scores[:-1], scores[-1]
-    of_members = [_values(drawn, one, n) for one in members]
+    of_members = [values_of(drawn, one, n) for one in members]
     found = {
         Proxy.SINGLE: {
             value: np.mean([one[value] for one in of_members], axis=0) for value in of_members[0]
@@ -122,13 +122,14 @@ def _by_proxy(drawn: Samples, scores: np.ndarray, n: list[int]) -> dict[str, dic
     for proxy, how in (
         (Proxy.MEAN, "mean"), (Proxy.MINIMUM, "minimum"), (Proxy.VARIANCE, "mean - variance"),
     ):  # fmt: skip
-        found[proxy] = _values(drawn, combine(members.astype(float), how), n)
-    found[Proxy.AVERAGE] = _values(drawn, average, n)
-    found[Proxy.GOLD] = _values(drawn, drawn.gold, n)
+        found[proxy] = values_of(drawn, combine(members.astype(float), how), n)
+    found[Proxy.AVERAGE] = values_of(drawn, average, n)
+    found[Proxy.GOLD] = values_of(drawn, drawn.gold, n)
     return {str(proxy): values for proxy, values in found.items()}
 
 
-def _values(drawn: Samples, proxy: np.ndarray, n: list[int]) -> dict[str, np.ndarray]:
+def values_of(drawn: Samples, proxy: np.ndarray, n: list[int]) -> dict[str, np.ndarray]:
+    """Values of the best of n by a proxy, ``[n, prompts]``."""
     centred = proxy.astype(float) - proxy.mean()
     return {
         Value.GOLD: expected_best(proxy, drawn.gold, n),
@@ -138,7 +139,7 @@ def _values(drawn: Samples, proxy: np.ndarray, n: list[int]) -> dict[str, np.nda
     }
 
 
-def _replicates(draws: Resamples, values: np.ndarray) -> np.ndarray:
+def mean_over(draws: Resamples, values: np.ndarray) -> np.ndarray:
     """Means over prompts and seeds of ``[seeds, n, prompts]``, in each replicate, ``[n, reps]``."""
     weights = draws.groups / draws.groups.sum(axis=1, keepdims=True)
     return np.einsum("snp,rp,rs->nr", values, weights, draws.seeds, optimize=True)
@@ -152,7 +153,7 @@ def _gao(divergence: np.ndarray, gold: np.ndarray) -> dict[str, np.ndarray]:
     return {"α": alpha, "β": beta}
 
 
-def _tests(drawn: Samples, scored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def tests_of(drawn: Samples, scored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Shares right of each member: ``[members, pairs]``, or ``[members, prompts]``."""
     members, test = scored["samples"][:-1], scored["test"][:-1]
     half = members.shape[2] // 2
@@ -164,11 +165,11 @@ def _tests(drawn: Samples, scored: Mapping[str, np.ndarray]) -> dict[str, np.nda
     both_high = np.minimum(members[:, :, :half], members[:, :, half : 2 * half]) >= high * 1
     found = {
         Test.HELD_OUT: (test[:, 0] > test[:, 1]) + 0.5 * (test[:, 0] == test[:, 1]),
-        Test.POLICY: _mean_where(right, np.broadcast_to(gap != 0, right.shape)),
-        Test.ADVERSARIAL: _mean_where(
+        Test.POLICY: mean_where(right, np.broadcast_to(gap != 0, right.shape)),
+        Test.ADVERSARIAL: mean_where(
             right, np.broadcast_to((gap != 0) & (gap * more_praise < 0), right.shape)
         ),
-        Test.LAST_DECILE: _mean_where(right, both_high & (gap != 0)),
+        Test.LAST_DECILE: mean_where(right, both_high & (gap != 0)),
     }
     return {str(test): shares for test, shares in found.items()}
 
@@ -192,7 +193,7 @@ def _examples(drawn: Samples, scores: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _mean_where(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+def mean_where(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
     """Means over the last axis where it counts; NaN where nothing does."""
     total = counted.sum(axis=-1)
     with np.errstate(invalid="ignore"):
@@ -217,7 +218,7 @@ def _models(
     at = [min(PREDICTED, drawn.gold.shape[1])]
     return [
         {
-            test: float(_mean_where(shares[member], ~np.isnan(shares[member])))
+            test: float(mean_where(shares[member], ~np.isnan(shares[member])))
             for test, shares in tests.items()
         }
         | {"worth": float(expected_best(scored["samples"][member], drawn.gold, at).mean())}
@@ -253,8 +254,8 @@ def _temperatures(
     curves = []
     for degree in degrees:
         gold = by_temperature[degree].gold
-        highest = _replicates(draws, expected_best(gold, gold, n)[None])
-        middle = _replicates(draws, _median_of_n(gold, n)[None])
+        highest = mean_over(draws, expected_best(gold, gold, n)[None])
+        middle = mean_over(draws, _median_of_n(gold, n)[None])
         curves.append(highest)
         for place, size in enumerate(n):
             table.add(degree, size, "highest", replicates=highest[place])
@@ -268,7 +269,7 @@ def _temperatures(
     place = degrees.index(1.0) if 1.0 in degrees else 0
     gold = by_temperature[degrees[place]].gold
     for value, curve in (
-        ("highest", curves[place]), ("median", _replicates(draws, _median_of_n(gold, n)[None])),
+        ("highest", curves[place]), ("median", mean_over(draws, _median_of_n(gold, n)[None])),
     ):  # fmt: skip
         growth.add(value, n[0], n[-1], replicates=curve[-1] - curve[0])
     return {

@@ -17,6 +17,7 @@ ARMS = {
     Arm.CONTINUE: ("#e69f00", "X"),
     Arm.FEW: ("#999999", "h"),
     Arm.EDITS: ("#882255", "p"),
+    Arm.RANDOM: ("#aaaa00", "*"),
 }
 
 

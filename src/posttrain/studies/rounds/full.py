@@ -38,6 +38,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     Arm.FEW: {"samples": 4},
     # The recipe is the same; its annotators differ.
     Arm.EDITS: {},
+    Arm.RANDOM: {"random_choice": True},
 }
 
 

@@ -15,6 +15,7 @@ class Arm(Key):
     CONTINUE = "no restart"
     FEW = "best of 4"
     EDITS = "with edits"
+    RANDOM = "random samples"
 
 
 class Measure(Key):

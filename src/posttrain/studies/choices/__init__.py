@@ -1,0 +1,1 @@
+"""Whether how a reward model is trained changes what it chooses, not only its accuracy."""
