@@ -88,10 +88,10 @@ _CLAIMS = (
         key="policy-pairs-predict",
         source="derived in this book",
         statement="Accuracy on pairs of the policy's own answers predicts what a reward model's "
-        "choices are worth.",
+        "choices are worth, over worlds with and without a cue.",
         paper="not mentioned",
-        quantity="rank correlation over reward models of that accuracy with gold of the best of "
-        "64; at least 0.5",
+        quantity="rank correlation over the reward models of both worlds of that accuracy with "
+        "gold of the best of 64; at least 0.5",
         rule=gain(row("predictions", test=Test.POLICY), smallest=0.5),
         ours=True,
     ),

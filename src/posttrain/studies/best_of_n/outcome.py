@@ -1,6 +1,6 @@
 """What the best-of-n study measures, and the tables made of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -96,14 +96,14 @@ def summarise(
         by_test = [tests_of(drawn, one) for one in seeds]
         for test in by_test[0]:
             per_prompt = np.array([one[test].mean(axis=0) for one in by_test])
-            tests.add(*cell, test, replicates=_share(per_prompt, draws, resamples))
+            tests.add(*cell, test, replicates=share_right(per_prompt, draws, resamples))
         singles += _models(drawn, seeds, by_test)
     tables = {
         "curves": curves, "changes": changes, "peaks": peaks, "gains": gains, "fits": fits,
         "tests": tests,
     }  # fmt: skip
     frames = {name: table.frame() for name, table in tables.items()}
-    frames["predictions"] = _predictions(pd.DataFrame(singles), resamples)
+    frames["predictions"] = predictions(pd.DataFrame(singles), Test, resamples)
     praised = [cell for cell in scores if cell.world == World.PRAISE]
     shown = max(praised, key=lambda cell: (-cell.noise, cell.size))
     frames["examples"] = _examples(drawn, scores[shown][0]["samples"][0])
@@ -200,7 +200,7 @@ def mean_where(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
         return np.where(counted, values, 0).sum(axis=-1) / total
 
 
-def _share(per_prompt: np.ndarray, draws: Resamples, resamples: int) -> np.ndarray:
+def share_right(per_prompt: np.ndarray, draws: Resamples, resamples: int) -> np.ndarray:
     """Mean over prompts or pairs that have a value, in each replicate; ``[seeds, prompts]``."""
     if per_prompt.shape[1] != draws.groups.shape[1]:
         draws = Resamples.draw(per_prompt.shape[1], len(per_prompt), count=resamples)
@@ -227,13 +227,14 @@ def _models(
     ]
 
 
-def _predictions(models: pd.DataFrame, resamples: int) -> pd.DataFrame:
+def predictions(models: pd.DataFrame, tests: Iterable[str], resamples: int) -> pd.DataFrame:
+    """Rank correlation over reward models of each test with what their choices are worth."""
     table = TidyTable("test", "models")
     rng = np.random.default_rng(0)
     chosen = [np.arange(len(models))]
     chosen += [rng.integers(len(models), size=len(models)) for _ in range(resamples)]
     ranks = models.rank()
-    for test in Test:
+    for test in tests:
         values, worth = ranks[test].to_numpy(), ranks["worth"].to_numpy()
         with np.errstate(invalid="ignore", divide="ignore"):
             replicates = np.array([np.corrcoef(values[i], worth[i])[0, 1] for i in chosen])

@@ -30,9 +30,6 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from posttrain.data.sources.simulator import annotators, tasks
-from posttrain.data.sources.simulator.annotators import SIMULATOR
-from posttrain.errors import UserError
 from posttrain.studies.best_of_n.full import (
     BestOfNSettings,
     draw_samples,
@@ -44,6 +41,7 @@ from posttrain.studies.best_of_n.keys import World
 from posttrain.studies.best_of_n.outcome import Cell, summarise
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.training import many_runs, memoize
+from posttrain.studies.common.truth import account_of, check_source
 
 
 def measure(source: str, settings: BestOfNSettings, cache_dir: Path | None) -> Measured:
@@ -52,12 +50,8 @@ def measure(source: str, settings: BestOfNSettings, cache_dir: Path | None) -> M
     Raises:
         UserError: If the source is not the simulator, which alone knows the truth of any text.
     """
-    if source != SIMULATOR:
-        raise UserError("only the simulator knows the truth of what a policy says; take it")
-    account = {
-        "policy": policy(settings).name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
-        "clusters": settings.prompts,
-    }  # fmt: skip
+    check_source(source)
+    account = account_of(policy(settings), clusters=settings.prompts)
     draw = memoize(
         draw_samples, cache_dir, settings=asdict(settings), data=account, ignore=["settings"]
     )

@@ -33,3 +33,16 @@ def arm_table(record: Record) -> pd.DataFrame:
                 row[f"gold, best of {n}"] = with_interval(gain, scale=1, digits=2)
         rows[str(arm)] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("")
+
+
+def correlation_table(record: Record) -> pd.DataFrame:
+    """How accuracy by each test goes with gold of the best of 16, over all models."""
+    table = record.tables["correlation"]
+    rows = {
+        test: {
+            "reward models": number,
+            "rank correlation": with_interval(estimate(table, test=test), scale=1, digits=2),
+        }
+        for test, number in table[["test", "models"]].itertuples(index=False)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("accuracy by")

@@ -28,8 +28,7 @@ from transformers import AutoTokenizer
 
 from posttrain.config.fields import setting
 from posttrain.data.preferences import RankedGroup
-from posttrain.data.sources.simulator import annotators, tasks
-from posttrain.data.sources.simulator.annotators import SIMULATOR, simulate
+from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples
 from posttrain.rows.layout import LAYOUTS
@@ -47,12 +46,19 @@ from posttrain.studies.best_of_n.full import (
     tokenize_samples,
 )
 from posttrain.studies.best_of_n.keys import Test, Value, World
-from posttrain.studies.best_of_n.outcome import mean_over, tests_of, values_of
+from posttrain.studies.best_of_n.outcome import (
+    mean_over,
+    predictions,
+    share_right,
+    tests_of,
+    values_of,
+)
 from posttrain.studies.choices.keys import Arm
 from posttrain.studies.common.groups import without_edit
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.tables import TidyTable
 from posttrain.studies.common.training import many_runs, memoize, train
+from posttrain.studies.common.truth import account_of, check_source
 from posttrain.training.pairing import Pairing
 
 #: Margins of chosen over rejected, where an arm has them.
@@ -84,12 +90,8 @@ def measure(source: str, settings: ChoicesSettings, cache_dir: Path | None) -> M
     Raises:
         UserError: If the source is not the simulator, which alone knows the truth of any text.
     """
-    if source != SIMULATOR:
-        raise UserError("only the simulator knows the truth of what a policy says; take it")
-    account = {
-        "policy": policy(settings).name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
-        "clusters": settings.prompts,
-    }  # fmt: skip
+    check_source(source)
+    account = account_of(policy(settings), clusters=settings.prompts)
     drawn = draw_samples(settings, settings.samples, 1.0)
     answers = tokenize_samples(settings, drawn)
     scored = memoize(
@@ -191,7 +193,7 @@ def summarise(
         found = [tests_of(drawn, one) for one in seeds]
         for test in (Test.HELD_OUT, Test.POLICY, Test.LAST_DECILE):
             shares = np.array([one[test][0] for one in found])
-            accuracy = _mean(shares, resamples)
+            accuracy = share_right(shares, draws, resamples)
             tests.add(arm, test, replicates=accuracy)
             best.setdefault(test, accuracy)
             if accuracy is not best[test]:
@@ -204,30 +206,10 @@ def summarise(
         ]
     return {
         "curves": curves.frame(), "gains": gains.frame(), "tests": tests.frame(),
-        "leads": leads.frame(), "correlation": _correlations(pd.DataFrame(models), resamples),
+        "leads": leads.frame(), "correlation": predictions(
+            pd.DataFrame(models), (Test.HELD_OUT, Test.POLICY), resamples
+        ),
     }  # fmt: skip
-
-
-def _mean(shares: np.ndarray, resamples: int) -> np.ndarray:
-    """Mean of ``[seeds, pairs or prompts]``, those without a value left out."""
-    known = ~np.isnan(shares)
-    draws = Resamples.draw(shares.shape[1], len(shares), count=resamples)
-    total = np.einsum("sp,rp->rs", np.where(known, shares, 0), draws.groups)
-    count = np.einsum("sp,rp->rs", known.astype(float), draws.groups)
-    with np.errstate(invalid="ignore"):
-        return (np.where(draws.seeds > 0, total / count, 0) * draws.seeds).sum(axis=1)
-
-
-def _correlations(models: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    table, rng = TidyTable("test", "models"), np.random.default_rng(0)
-    size, ranks = len(models), models.rank()
-    chosen = [np.arange(size), *(rng.integers(size, size=size) for _ in range(resamples))]
-    for test in (Test.HELD_OUT, Test.POLICY):
-        values, worth = ranks[test].to_numpy(), ranks["worth"].to_numpy()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            replicates = np.array([np.corrcoef(values[i], worth[i])[0, 1] for i in chosen])
-        table.add(str(test), size, replicates=replicates)
-    return table.frame()
 
 
 STUDY = Study(

@@ -21,7 +21,7 @@ _CLAIMS = (
     _claim(
         key="nll-keeps-chosen",
         source="Llama 3, section 4.1.4",
-        statement="The NLL term keeps the log-probability of chosen responses from falling.",
+        statement="The NLL term makes the log-probability of chosen responses fall less.",
         paper="prevents the decrease, after Pang et al. (2024); no number given",
         quantity="log-probability of chosen responses with the NLL term minus in plain DPO, most "
         "passes; at least 1 nat",

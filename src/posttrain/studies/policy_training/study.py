@@ -33,8 +33,6 @@ from joblib import Parallel, delayed
 
 from posttrain.config.fields import setting
 from posttrain.data.preferences import Message
-from posttrain.data.sources.simulator import annotators, tasks
-from posttrain.data.sources.simulator.annotators import SIMULATOR
 from posttrain.data.sources.simulator.gold import gold, task_of
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples
@@ -53,6 +51,7 @@ from posttrain.policy.rounds import (
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.tables import TidyTable
 from posttrain.studies.common.training import many_runs, working_folder
+from posttrain.studies.common.truth import account_of, check_source
 from posttrain.studies.policy_training.keys import Averaged, Filter, Loss, Measure, Question
 from posttrain.studies.rounds.full import RoundsStudySettings, evaluate, prepare
 
@@ -95,13 +94,9 @@ def measure(source: str, settings: PolicyTrainingSettings, cache_dir: Path | Non
     Raises:
         UserError: If the source is not the simulator, which alone knows the truth of any text.
     """
-    if source != SIMULATOR:
-        raise UserError("only the simulator knows the truth of what a policy says; take it")
+    check_source(source)
     checkpoint = embedded.praising(settings.pretraining_texts)  # before processes share the work
-    account = {
-        "policy": checkpoint.name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
-        "clusters": settings.evaluation_prompts,
-    }  # fmt: skip
+    account = account_of(checkpoint, clusters=settings.evaluation_prompts)
     kept = working_folder(cache_dir, settings=asdict(settings), data=account)
     with many_runs(), kept as folder:
         by_seed = Parallel(n_jobs=settings.processes)(

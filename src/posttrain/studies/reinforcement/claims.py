@@ -29,8 +29,9 @@ _CLAIMS = (
     _claim(
         key="penalty-holds",
         source="Gao et al., 2022; Llama 2, section 3.2.3",
-        statement="A penalty on the divergence from the first policy keeps it better.",
-        paper="as early stopping does, Gao et al. find",
+        statement="After as many steps, a penalty on the divergence from the first policy leaves "
+        "it better.",
+        paper="as early stopping does, Gao et al. find: it slows the walk",
         quantity="change of gold with the penalty minus without, single reward model; at least a "
         "unit",
         rule=gain(_gold("gains", reward=Reward.SINGLE, penalty=_strongest), smallest=1.0),

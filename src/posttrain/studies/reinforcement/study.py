@@ -31,8 +31,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.preferences import Message
-from posttrain.data.sources.simulator import annotators, tasks
-from posttrain.data.sources.simulator.annotators import SIMULATOR, simulate
+from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.data.sources.simulator.gold import gold, inspect, task_of
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples
@@ -49,6 +48,7 @@ from posttrain.policy.trainers import RECOMPUTE, no_word_of_renames
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.tables import TidyTable
 from posttrain.studies.common.training import many_runs, memoize
+from posttrain.studies.common.truth import account_of, check_source
 from posttrain.studies.reinforcement.keys import Reward, Value
 
 #: Share of the pairs that each member of an ensemble is trained on.
@@ -101,13 +101,9 @@ def measure(source: str, settings: ReinforcementSettings, cache_dir: Path | None
     Raises:
         UserError: If the source is not the simulator, which alone knows the truth of any text.
     """
-    if source != SIMULATOR:
-        raise UserError("only the simulator knows the truth of what a policy says; take it")
+    check_source(source)
     checkpoint = embedded.praising()  # before processes share the work
-    account = {
-        "policy": checkpoint.name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
-        "clusters": settings.prompts * settings.seeds,
-    }  # fmt: skip
+    account = account_of(checkpoint, clusters=settings.prompts * settings.seeds)
     kept = memoize(
         reinforce, cache_dir, settings=asdict(settings), data=account, ignore=["settings"]
     )

@@ -39,12 +39,10 @@ from pathlib import Path
 
 from joblib import Parallel, delayed
 
-from posttrain.data.sources.simulator import annotators, tasks
-from posttrain.data.sources.simulator.annotators import SIMULATOR
-from posttrain.errors import UserError
 from posttrain.models import embedded
 from posttrain.studies.common.study import Measured, Study
 from posttrain.studies.common.training import many_runs, working_folder
+from posttrain.studies.common.truth import account_of, check_source
 from posttrain.studies.rounds.full import RoundsStudySettings, run_arm
 from posttrain.studies.rounds.outcome import summarise
 
@@ -55,13 +53,9 @@ def measure(source: str, settings: RoundsStudySettings, cache_dir: Path | None) 
     Raises:
         UserError: If the source is not the simulator, which alone knows the truth of any text.
     """
-    if source != SIMULATOR:
-        raise UserError("only the simulator knows the truth of what a policy says; take it")
+    check_source(source)
     checkpoint = embedded.praising(settings.pretraining_texts)  # before processes share the work
-    account = {
-        "policy": checkpoint.name, "tasks": tasks.VERSION, "annotators": annotators.VERSION,
-        "clusters": settings.evaluation_prompts,
-    }  # fmt: skip
+    account = account_of(checkpoint, clusters=settings.evaluation_prompts)
     kept = working_folder(cache_dir, settings=asdict(settings), data=account)
     with many_runs(), kept as folder:
         # Seeds share nothing, so that no two processes make one thing at a time.
