@@ -9,6 +9,7 @@ from posttrain.evidence import records
 from posttrain.evidence.claims import Claim
 from posttrain.evidence.judging import Judgement, judge
 from posttrain.studies.best_of_n import claims as best_of_n
+from posttrain.studies.choices import claims as choices
 from posttrain.studies.edits import claims as edits
 from posttrain.studies.margin import claims as margin
 from posttrain.studies.packing import claims as packing
@@ -25,7 +26,13 @@ SUBJECTS: dict[str, tuple[Claim, ...]] = {
     "packing": packing.CLAIMS,
     "edited responses": edits.CLAIMS,
     "helpfulness and safety": tradeoff.CLAIMS,
-    "rounds": (best_of_n.CLAIMS + reinforcement.CLAIMS + rounds.CLAIMS + policy_training.CLAIMS),
+    "rounds": (
+        best_of_n.CLAIMS
+        + choices.CLAIMS
+        + reinforcement.CLAIMS
+        + rounds.CLAIMS
+        + policy_training.CLAIMS
+    ),
     "smaller choices": recipe.CLAIMS,
     "training in full": training_run.CLAIMS,
 }
