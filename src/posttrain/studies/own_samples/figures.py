@@ -33,5 +33,6 @@ def choices(record: Record) -> Figure:
     own = curves[(curves["value"] == Value.OWN) & (curves["chooser"] == Chooser.SINGLE)]
     axes[0].plot(own["n"], own["estimate"], color="#000000", ls=":", label="in its own eyes")
     axes[0].set_ylabel("standard deviations")
-    axes[0].legend(loc="upper left", fontsize="small")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
     return figure
