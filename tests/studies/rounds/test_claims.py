@@ -23,6 +23,8 @@ CELLS = {
     "latest-pairs-suit-dpo": (("gains", Arm.ALL_PAIRS, LAST, GOLD), 0.1, -1),
     "all-rounds-samples-help": (("gains", Arm.ALL_SAMPLES, LAST, GOLD), 0.1, 1),
     "restart-costs-nothing": (("gains", Arm.CONTINUE, LAST, GOLD), 0.1, -1),
+    "choice-beats-random": (("gains", Arm.RANDOM, LAST, GOLD), 0.1, -1),
+    "edits-help-rounds": (("gains", Arm.EDITS, LAST, GOLD), 0.1, 1),
 }
 COLUMNS = {
     "growth": ["arm"], "gains": ["arm", "round", "measure"], "shifts": ["arm", "shift"],
