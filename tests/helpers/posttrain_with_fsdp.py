@@ -6,7 +6,6 @@ it does. All that follows is its own code and torch's.
 """
 
 import os
-import sys
 
 from accelerate import state
 from accelerate.utils import DistributedType
@@ -31,10 +30,3 @@ def enable():
     """Let accelerate do so in this process from now on."""
     os.environ |= SETTINGS
     state.PartialState.__init__ = _set_up_as_if_on_gpus
-
-
-if __name__ == "__main__":
-    enable()
-    from posttrain import cli
-
-    sys.exit(cli.main())

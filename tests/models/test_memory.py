@@ -141,7 +141,7 @@ print(tokens, bytes_of("VmHWM") - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(
     ("sizes", "allowed"),
-    [((2, 256, 1024, 4, 4), 300), ((6, 192, 512, 3, 1), 400), ((12, 128, 256, 2, 2), 500)],
+    [((2, 256, 1024, 4, 4), 150), ((6, 192, 512, 3, 1), 200), ((12, 128, 256, 2, 2), 250)],
 )
 def test_training_takes_no_more_than_what_is_free(sizes, allowed, monkeypatch, tmp_path):
     from pathlib import Path

@@ -7,6 +7,7 @@ weights move by more than 1e-3. Losses are logged in float32 and agree to 1e-6.
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,30 +16,64 @@ from pathlib import Path
 import posttrain_with_fsdp
 import pytest
 import torch
+import torch.distributed.checkpoint
+import torch.distributed.fsdp
 import yaml
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from forked import ended, started
 from safetensors.torch import load_file
 
+from posttrain import cli
+from posttrain.commands import train as _train  # noqa: F401 - so that copies need not import it
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 
-HELPER = Path(posttrain_with_fsdp.__file__)
 CONFIGURATIONS = Path(__file__).parents[2] / "runs" / "accelerate"
-LAUNCHERS = {
-    "ddp": ["-m", "posttrain"],
-    "fsdp2": [str(HELPER)],
-}
+#: In processes that begin with nothing, which takes long: one run alone is started so.
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "posttrain"]
 
 
-def run(arguments, cache):
+def launch(arguments, cache):
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        [sys.executable, *LAUNCH, *arguments],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "POSTTRAIN_CACHE": str(cache)},
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return done
+
+
+def run(arguments, cache, logs, *, processes, kind="ddp"):
+    """Run a command in copies of this process, which start at once; what they print."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+
+    def one(rank):
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(logs / f"{name}{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        os.environ["POSTTRAIN_CACHE"] = str(cache)
+        if processes > 1:
+            os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        if kind == "fsdp2":
+            posttrain_with_fsdp.enable()
+        # Those of runs that this process is a copy of.
+        for kept in (AcceleratorState, PartialState, GradientState):
+            kept._shared_state.clear()
+        return cli.main(arguments)
+
+    children = [started(one, rank) for rank in range(processes)]
+    statuses = [ended(child) for child in children]
+    said = [
+        "".join((logs / f"{name}{k}").read_text() for k in range(processes))
+        for name in ("out", "err")
+    ]
+    assert statuses == [0] * processes, said[1][-3000:]
+    return said[0]
 
 
 def options(checkpoint, data, folder):
@@ -77,7 +112,7 @@ def workplace(tmp_path_factory, tiny_checkpoint):
     assert len(groups) == 49
     write_groups(folder / "data.jsonl", groups)
     single = options(tiny_checkpoint, folder / "data.jsonl", folder / "one")
-    run(["-m", "posttrain", *single], folder / "cache")
+    run(single, folder / "cache", folder, processes=1)
     return folder
 
 
@@ -90,12 +125,14 @@ def logs(folder):
     return json.loads((folder / "checkpoint-9" / "trainer_state.json").read_text())["log_history"]
 
 
-@pytest.mark.parametrize("kind", LAUNCHERS)
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_two_processes_train_as_one_does(workplace, tiny_checkpoint, tmp_path, kind):
     folder = tmp_path / kind
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2]
-    start = [*launch, *LAUNCHERS[kind], *options(tiny_checkpoint, workplace / "data.jsonl", folder)]
-    run(start, workplace / "cache")
+    start = options(tiny_checkpoint, workplace / "data.jsonl", folder)
+    if kind == "ddp":
+        launch(start, workplace / "cache")
+    else:
+        run(start, workplace / "cache", tmp_path, processes=2, kind=kind)
     assert len(list((folder / "checkpoint-3").glob("rng_state_*.pth"))) == 2
     assert (folder / "checkpoint-3" / "optimizer.pt").exists() == (kind == "ddp")
     assert_trained_alike(workplace / "one", folder)
@@ -123,7 +160,8 @@ def test_two_processes_train_as_one_does(workplace, tiny_checkpoint, tmp_path, k
     (folder / "config.json").unlink()
     for step in (6, 9):
         shutil.rmtree(folder / f"checkpoint-{step}")
-    assert steps_of(run([*start, "--resume"], workplace / "cache")) == 6
+    said = run([*start, "--resume"], workplace / "cache", tmp_path, processes=2, kind=kind)
+    assert steps_of(said) == 6
     assert_trained_alike(workplace / "one", folder)
 
 
@@ -132,16 +170,15 @@ def test_two_processes_go_on_where_one_was_interrupted(workplace, tiny_checkpoin
     (folder / "config.json").unlink()
     for step in (6, 9):
         shutil.rmtree(folder / f"checkpoint-{step}")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2]
-    start = [*launch, *LAUNCHERS["ddp"]]
-    start += options(tiny_checkpoint, workplace / "data.jsonl", folder)
-    assert steps_of(run([*start, "--resume"], workplace / "cache")) == 6
+    start = options(tiny_checkpoint, workplace / "data.jsonl", folder)
+    said = run([*start, "--resume"], workplace / "cache", tmp_path, processes=2)
+    assert steps_of(said) == 6
     assert_trained_alike(workplace / "one", folder)
 
 
-def steps_of(done):
-    """How many steps a process has logged, one line each."""
-    return done.stdout.count("{'loss':")
+def steps_of(said):
+    """How many steps processes have logged, one line each."""
+    return said.count("{'loss':")
 
 
 def assert_trained_alike(first, second):

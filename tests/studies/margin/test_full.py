@@ -30,7 +30,8 @@ def prepared(tiny_checkpoint):
 
 @pytest.fixture(scope="module")
 def outcome(tiny_checkpoint, prepared):
-    return run(tiny_checkpoint, SETTINGS, prepared)
+    # One learning rate: the choice among several is tested with a stand-in for training.
+    return run(tiny_checkpoint, replace(SETTINGS, learning_rates=[1e-2]), prepared)
 
 
 @pytest.fixture
@@ -99,6 +100,10 @@ def test_the_best_learning_rate_on_held_out_training_prompts_is_chosen(fake, pre
     for tuning, expected in (("tuned", 0.2), ("shared", 0.2)):
         sums = outcome.select(tuning)[0].sum(axis=2)
         assert sums[..., 5] / sums[..., 0] == pytest.approx(expected, abs=0.05)
+    assert (outcome.grid, outcome.shared) == ((1e-3, 1e-2), 1)
+    # Of each rate its own examples.
+    winners, losers = outcome.examples[ARMS.index(Arm("large"))].swapaxes(0, 1)
+    assert (winners > losers).mean(axis=1) == pytest.approx([0.2, 0.9], abs=0.05)
     shared = outcome.select("shared")[ARMS.index(Arm("large"))].sum(axis=2)
     assert shared[..., 5] / shared[..., 0] == pytest.approx(0.9, abs=0.05)
 
@@ -114,13 +119,12 @@ def test_seeds_draw_other_subsets_and_sizes_grow_one_from_the_other(fake):
 
 
 def test_a_tiny_run_from_end_to_end(outcome, prepared):
-    assert outcome.sums.shape[:4] == (11, 2, 1, 2)
+    assert outcome.sums.shape[:4] == (11, 2, 1, 1)
     assert (outcome.sums[..., 0].sum(axis=-1) == len(prepared.test)).all()
-    assert (outcome.grid, outcome.grid_name, outcome.shared) == ((1e-3, 1e-2), "learning rate", 1)
+    assert (outcome.grid, outcome.grid_name, outcome.shared) == ((1e-2,), "learning rate", 0)
     assert outcome.sizes == (8, 16)
-    assert set(np.unique(outcome.tuned)) <= {0, 1}
     assert prepared.account["test pairs"] == len(prepared.test)
-    assert outcome.examples.shape == (11, 2, 2, len(prepared.test))
+    assert outcome.examples.shape == (11, 1, 2, len(prepared.test))
     # Every arm is another training.
     for one in range(11):
         for other in range(one):
@@ -141,9 +145,9 @@ def test_the_examples_are_the_scores_behind_the_sums(outcome, prepared):
     strengths = np.array([group.strength for group in groups])
     for a in (0, 5):
         sums = sufficient_statistics(
-            *outcome.examples[a, 1], strengths, outcome.example_codes, outcome.sums.shape[4]
+            *outcome.examples[a, 0], strengths, outcome.example_codes, outcome.sums.shape[4]
         )
-        np.testing.assert_array_equal(sums, outcome.sums[a, 1, 0, 1])
+        np.testing.assert_array_equal(sums, outcome.sums[a, 1, 0, 0])
 
 
 def test_the_same_seed_gives_the_same_digits(tiny_checkpoint, prepared, outcome):
@@ -157,7 +161,7 @@ def test_the_same_seed_gives_the_same_digits(tiny_checkpoint, prepared, outcome)
     assert first.shape == (2, len(prepared.test))
     assert first.dtype == np.float64
     np.testing.assert_array_equal(scores(), first)
-    np.testing.assert_array_equal(outcome.examples[0, 1], first)
+    np.testing.assert_array_equal(outcome.examples[0, 0], first)
     for other in (scores(seed=1), scores(rate=1e-3), scores(arm=Arm("scaled"))):
         assert np.abs(other - first).max() > 1e-6
 
@@ -215,11 +219,12 @@ def test_the_recipe_reaches_training(monkeypatch, tiny_checkpoint, prepared):
 
 def test_the_tiny_llama_comes_close_to_what_can_be_reached():
     settings = FullSettings(
-        sizes=[2500], learning_rates=[3e-3], shared_learning_rate=3e-3, batch_size=32
-    )
+        sizes=[2500], learning_rates=[3e-3], shared_learning_rate=3e-3, batch_size=32,
+        groups=3800, test_size=1000,
+    )  # fmt: skip
     checkpoint = embedded.tiny()
     prepared = prepare("simulator", checkpoint, settings)
-    assert len(prepared.test) >= 2000
+    assert len(prepared.test) >= 800
     subset = np.random.default_rng(0).permutation(prepared.training)[:2500]
     winners, losers = train_and_score(
         checkpoint, prepared, Arm("none"), subset, prepared.test, 3e-3, 0, settings

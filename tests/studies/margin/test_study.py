@@ -25,7 +25,7 @@ FULL = FullSettings(
     resamples=10,
 )
 HUMAN = HumanFullSettings(
-    sizes=[20, 40],
+    sizes=[40],
     test_size=30,
     seeds=1,
     top_layers=1,
@@ -57,14 +57,32 @@ def record(tiny_checkpoint):
         return study.STUDY.run("simulator", profile="test", settings=FULL)
 
 
-@pytest.fixture
-def human_data(monkeypatch, tmp_path, tiny_checkpoint):
+@pytest.fixture(scope="module")
+def human_data(tmp_path_factory, tiny_checkpoint):
+    """Groups of a file that poses as human data."""
+    folder = tmp_path_factory.mktemp("human")
     groups = [group.ranked for group in simulate(150, seed=1)]
-    write_groups(tmp_path / "mine.jsonl", groups)
-    monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
-    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
-    return groups
+    write_groups(folder / "mine.jsonl", groups)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POSTTRAIN_DATA", str(folder))
+        patch.setenv("POSTTRAIN_CACHE", str(folder / "cache"))
+        patch.setattr(study_groups.embedded, "smollm2", lambda: tiny_checkpoint)
+        yield groups
+
+
+@pytest.fixture(scope="module")
+def of_whole_models(human_data):
+    """Record of whole models trained on human data; how many groups each was, and the recipe."""
+    trained = []
+    true_train = full.train
+
+    def train(checkpoint, groups, layout, recipe, **options):
+        trained.append((len(groups), recipe))
+        return true_train(checkpoint, groups, layout, recipe, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(full, "train", train)
+        return study.STUDY.run("mine", profile="gpu", settings=HUMAN), trained
 
 
 @pytest.fixture
@@ -171,16 +189,8 @@ def test_human_data_are_studied_with_heads(human_data):
     assert set(record.tables["metrics"]["size"]) == {40, 80}
 
 
-def test_whole_models_are_trained_on_human_data_if_asked_for(human_data, tmp_path, monkeypatch):
-    trained = []
-    true_train = full.train
-
-    def train(checkpoint, groups, layout, recipe, **options):
-        trained.append((len(groups), recipe))
-        return true_train(checkpoint, groups, layout, recipe, **options)
-
-    monkeypatch.setattr(full, "train", train)
-    record = study.STUDY.run("mine", profile="gpu", settings=HUMAN)
+def test_whole_models_are_trained_on_human_data_if_asked_for(human_data, of_whole_models, tmp_path):
+    record, trained = of_whole_models
     assert (record.name, record.source) == ("margin-mine-full-gpu", "mine-full")
     assert record.settings == asdict(HUMAN)
     assert record.data == {
@@ -192,37 +202,40 @@ def test_whole_models_are_trained_on_human_data_if_asked_for(human_data, tmp_pat
         "clusters": 30,
     }
     assert set(record.tables) == TABLES
-    assert set(record.tables["metrics"]["size"]) == {20, 40}
+    assert set(record.tables["metrics"]["size"]) == {40}
     assert "learning rate" in record.tables["chosen"]
     # Nobody knows what can be reached.
     assert set(record.tables["baselines"]["baseline"]) == {"length only"}
-    # By size and arm, each rate is tried on fewer pairs than it is trained on.
-    assert len(trained) == 2 * 11 * 4
+    # By arm, each rate is tried on fewer pairs than it is trained on.
+    assert len(trained) == 11 * 4
     assert all(recipe is HUMAN for _, recipe in trained)
-    assert {size for size, _ in trained} >= {20, 40}
-    assert all(size in (20, 40) for size, _ in trained[2:4])
-    assert all(size < 20 for size, _ in trained[:2])
+    assert all(size == 40 for size, _ in trained[2:4])
+    assert all(size < 40 for size, _ in trained[:2])
     found = records.load(records.save(record, tmp_path))
-    assert all(one.outcome in OUTCOMES[:-1] for one in judge(CLAIMS, [found]).values())
+    judged = judge(CLAIMS, [found])
+    # One size has no trend.
+    assert [key for key, one in judged.items() if one.outcome == OUTCOMES[-1]] == [
+        "margin-diminishing"
+    ]
 
 
-def test_finished_runs_are_not_trained_again(human_data, interrupted, tmp_path):
-    few = replace(HUMAN, sizes=[40])
+def test_finished_runs_are_not_trained_again(of_whole_models, interrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        study.STUDY.run("mine", settings=few, cache_dir=tmp_path / "finished")
+        study.STUDY.run("mine", settings=HUMAN, cache_dir=tmp_path / "finished")
     assert len(interrupted) == 7
-    resumed = study.STUDY.run("mine", settings=few, cache_dir=tmp_path / "finished")
-    # Six runs were kept; those of all eight arms are two rates tried and two reported.
+    resumed = study.STUDY.run("mine", settings=HUMAN, cache_dir=tmp_path / "finished")
+    # Six runs were kept; those of all eleven arms are two rates tried and two reported.
     assert len(interrupted) == 7 + 11 * 4 - 6
-    again = study.STUDY.run("mine", settings=few, cache_dir=tmp_path / "finished")
+    again = study.STUDY.run("mine", settings=HUMAN, cache_dir=tmp_path / "finished")
     assert len(interrupted) == 7 + 11 * 4 - 6
-    whole = study.STUDY.run("mine", settings=few)
+    whole, _ = of_whole_models
     for name in TABLES:
         pd.testing.assert_frame_equal(resumed.tables[name], whole.tables[name], check_exact=True)
         pd.testing.assert_frame_equal(again.tables[name], whole.tables[name], check_exact=True)
 
 
-def test_unrated_human_data_are_refused(human_data, tmp_path):
+def test_unrated_human_data_are_refused(human_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("POSTTRAIN_DATA", str(tmp_path))
     write_groups(tmp_path / "mine.jsonl", [replace(group, strength=None) for group in human_data])
     with pytest.raises(ValueError, match="150 of 150 groups have no strength"):
         study.STUDY.run("mine", settings=HEADS)
