@@ -86,7 +86,6 @@ class Answers:
 class Experiment:
     """People's pairs in two halves and a part that no model is trained on, and where steps go."""
 
-    source: str
     checkpoint: Path
     settings: Any
     groups: StudyGroups
@@ -113,14 +112,14 @@ class Experiment:
         )
         first, second = split_codes(codes[rest], test_fraction=0.5, seed=settings.data_seed)
         halves = (capped(rest[first], settings), capped(rest[second], settings))
-        return cls(source, checkpoint_for(source), settings, groups, halves, held, folder)
+        return cls(checkpoint_for(source), settings, groups, halves, held, folder)
 
     @cached_property
     def workshop(self) -> Workshop:
         """Where steps are kept."""
         return Workshop(
             self.checkpoint,
-            lambda purpose, count: self.prompts(self.halves[int(purpose)])[:count],
+            _not_here,
             _NoJudge(),
             self.folder,
             base=self.checkpoint.name,
@@ -147,9 +146,12 @@ def capped(indices: np.ndarray, settings: AnswerSettings) -> np.ndarray:
     return np.sort(drawn[: settings.size])
 
 
+def _not_here(*_: Any, **__: Any) -> Any:
+    raise AssertionError("no step of this study draws prompts or asks a judge")
+
+
 class _NoJudge:
-    def compare(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("reward models compare here")
+    compare = staticmethod(_not_here)
 
 
 def load(source: str, settings: AnswerSettings) -> StudyGroups:

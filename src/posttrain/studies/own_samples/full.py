@@ -45,7 +45,7 @@ class OwnSamplesSettings(AnswerSettings, Recipe):
         at_least_one(self, "pairs_per_prompt")
         if self.samples < 2 * self.pairs_per_prompt:
             raise UserError("samples must be twice pairs_per_prompt or more")
-        known = [str(policy) for policy in Policy if policy != Policy.START]
+        known = [*map(str, Policy)]
         if unknown := [policy for policy in self.policies if policy not in known]:
             raise UserError(f"unknown policies {unknown}; known: {', '.join(known)}")
         if not self.learning_rates:

@@ -13,9 +13,8 @@ class Chooser(Key):
 
 
 class Policy(Key):
-    """How a policy was trained; the first is the one whose samples are chosen among."""
+    """How a policy was trained."""
 
-    START = "not trained"
     SFT = "SFT on the best"
     DPO = "DPO"
     DPO_LONG = "DPO, four passes"
