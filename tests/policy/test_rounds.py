@@ -537,12 +537,14 @@ def test_the_control_keeps_an_answer_of_each_prompt_whatever_it_scores(
     assert samples[False] == samples[True]
     best, control = (read_lines(kept[random] / "demonstrations.jsonl") for random in kept)
     assert [row["prompt"] for row in control] == [row["prompt"] for row in best]
-    ranks = []
     for row, shown in zip(samples[True], control, strict=True):
-        place = row["responses"].index(shown["response"])
-        assert shown["score"] == row["scores"][place]
-        ranks.append(np.mean(np.array(row["scores"]) < shown["score"]))
-    assert 0.2 < np.mean(ranks) < 0.6
+        assert shown["score"] == row["scores"][row["responses"].index(shown["response"])]
+    behind = [one["score"] - other["score"] for one, other in zip(best, control, strict=True)]
+    assert min(behind) >= 0
+    # A random one of six is the best only now and then, if they differ.
+    differ = [max(row["scores"]) > min(row["scores"]) for row in samples[True]]
+    assert sum(differ) >= 10
+    assert np.count_nonzero(behind) > sum(differ) / 3
 
 
 @pytest.mark.parametrize(("share", "count"), [(1.0, 12), (0.3, 4), (0.01, 1)])
