@@ -8,7 +8,7 @@ from command_line import run
 
 from posttrain import cli
 from posttrain.data.reading import read_groups
-from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.data.sources.simulator.annotators import stream_ranked
 
 ARGUMENT_PAIR = (
     "<annotatedArgumentPair><id>x</id>"
@@ -45,8 +45,8 @@ def test_simulate_writes_what_the_simulator_draws(tmp_path, capsys):
                "--sensitive", 0.7)  # fmt: skip
     assert run("data", "simulate", path, *options) == 0
     assert capsys.readouterr().out == f"wrote 30 records to {path}\n"
-    drawn = simulate(30, seed=4, domain="safety", edited_share=0.5, sensitive=0.7)
-    assert read_groups(path).groups == [group.ranked for group in drawn]
+    drawn = stream_ranked(30, seed=4, domain="safety", edited_share=0.5, sensitive=0.7)
+    assert read_groups(path).groups == list(drawn)
     assert any(group.ranked.has_edit for group in drawn)
 
 

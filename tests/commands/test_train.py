@@ -61,7 +61,7 @@ def test_a_run_leaves_a_model_a_card_and_an_account(trained):
     assert account["settings"]["layout"] == "exact"
     assert account["environment"]["versions"]["torch"] == torch.__version__
     card = (trained / "README.md").read_text()
-    assert card.startswith("---\nbase_model:")
+    assert card.startswith("---\nlibrary_name: transformers\n")
     assert f"{100 * account['evaluation']['accuracy']['estimate']:.1f} %" in card
     assert not list(trained.glob("*.bin"))
     assert not list(trained.glob(".model-partial"))

@@ -13,7 +13,7 @@ from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evaluation import report as evaluation_report
 from posttrain.evaluation.bootstrap import Resamples, interval
 from posttrain.evaluation.metrics import metrics, sufficient_statistics
-from posttrain.evaluation.report import report
+from posttrain.evaluation.report import figures, no_better_than_length, report
 from posttrain.evaluation.scoring import Scored
 
 NUMBERS = itertools.count(1)
@@ -353,3 +353,23 @@ def test_scores_that_are_not_finite_are_refused(value):
     for scores in ((value, 0.0), (0.0, value), (value, 1.0, 0.0)):
         with pytest.raises(ValueError, match="scores must be finite"):
             report([scored(1.0, 0.0), scored(*scores)], resamples=5)
+
+
+@pytest.mark.parametrize(("better", "verdict"), [(40, None), (20, "no better"), (0, "worse")])
+def test_a_model_that_length_would_replace_is_warned_of(better, verdict):
+    # The longer response is preferred by 20 of 40 pairs; the model is right about the first ones.
+    groups = [
+        scored(1.0 if place < better else -1.0, 0.0, lengths=(2, 1) if place % 2 else (1, 2))
+        for place in range(40)
+    ]
+    warning = no_better_than_length(report(groups, resamples=200))
+    assert warning is None if verdict is None else warning.startswith(verdict)
+
+
+def test_figures_name_what_the_report_holds():
+    lines = dict(figures(report(FIVE, resamples=200)))
+    assert lines["accuracy on held-out pairs"].startswith("70.0 % [")
+    assert lines["accuracy at strength 3"].startswith("100.0 %")
+    assert lines["accuracy in safety"].startswith("75.0 %")
+    assert lines["accuracy on edited > rejected"].startswith("50.0 %")
+    assert lines["ties"] == "20.00 %"

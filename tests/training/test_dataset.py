@@ -21,7 +21,7 @@ from posttrain.data.reading import read_groups, write_groups
 from posttrain.data.sources import named
 from posttrain.data.sources.hub import registry
 from posttrain.data.sources.simulator import annotators, tasks
-from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.data.sources.simulator.annotators import simulate, stream_ranked
 from posttrain.data.splits import split
 from posttrain.data.store import Stored, group_of, stored
 from posttrain.models import reward_model
@@ -115,7 +115,7 @@ def test_groups_come_back_from_any_number_of_batches(monkeypatch, file, batch):
 
 def test_several_sources_follow_one_another(file):
     found = stored(["simulator:5:3", file, "simulator:2"])
-    simulated = [[group.ranked for group in simulate(n, seed=seed)] for n, seed in ((5, 3), (2, 0))]
+    simulated = [list(stream_ranked(n, seed=seed)) for n, seed in ((5, 3), (2, 0))]
     assert list(found) == [*simulated[0], *GROUPS, *simulated[1]]
 
 

@@ -59,7 +59,7 @@ def test_merged_rows_are_those_of_a_training_set(repeated, tokenizer, monkeypatc
     pairs, merging = Pairing(margins="small"), Merging(LAYOUTS["exact"], *limits)
     made = [pairs.apply(group, tokenize_group(tokenizer, group)) for group in groups]
     expected = list(training_set(made, merging))
-    found = tokenized(stored([path]), tokenizer, pairs, Limits(), merging=merging)
+    found = tokenized(stored([path]), tokenizer, pairs, Limits()).merged(merging)
     assert list(found.rows) == expected
     assert (found.counts["groups"], found.counts["groups after merging"]) == (36, 12)
     assert found.counts["pairs"] == sum(len(group.pairs) for group in made)
@@ -75,17 +75,17 @@ def test_merged_rows_are_those_of_a_training_set(repeated, tokenizer, monkeypatc
 
 def test_they_are_made_once(repeated, tokenizer, monkeypatch):
     _, path = repeated
-    first = tokenized(stored([path]), tokenizer, Pairing(), Limits(), merging=Merging())
+    first = tokenized(stored([path]), tokenizer, Pairing(), Limits()).merged(Merging())
 
     def refuse(*_):
         raise AssertionError("merged again")
 
     monkeypatch.setattr(dataset, "_alike", refuse)
-    again = tokenized(stored([path]), tokenizer, Pairing(), Limits(), merging=Merging())
+    again = tokenized(stored([path]), tokenizer, Pairing(), Limits()).merged(Merging())
     assert list(again.rows) == list(first.rows)
     assert again.counts == first.counts
     with pytest.raises(AssertionError, match="merged again"):
-        tokenized(stored([path]), tokenizer, Pairing(), Limits(), merging=Merging(max_pairs=2))
+        tokenized(stored([path]), tokenizer, Pairing(), Limits()).merged(Merging(max_pairs=2))
 
 
 def test_prompts_that_differ_stay_as_they_are(tmp_path, tokenizer):
@@ -93,7 +93,7 @@ def test_prompts_that_differ_stay_as_they_are(tmp_path, tokenizer):
     distinct = list({group.prompt: group for group in groups}.values())
     write_groups(tmp_path / "distinct.jsonl", distinct)
     path = [str(tmp_path / "distinct.jsonl")]
-    merged = tokenized(stored(path), tokenizer, Pairing(), Limits(), merging=Merging(max_tokens=3))
+    merged = tokenized(stored(path), tokenizer, Pairing(), Limits()).merged(Merging(max_tokens=3))
     assert list(merged.rows) == list(tokenized(stored(path), tokenizer, Pairing(), Limits()).rows)
 
 
@@ -117,16 +117,15 @@ def test_prompts_that_limits_cut_otherwise_stay_apart_and_are_counted(tmp_path, 
         tokenizer,
         Pairing(),
         Limits(max_tokens=limit),
-        merging=Merging(),
-    )
+    ).merged(Merging())
     rows = list(found.rows)
     assert [tuple(row["prompt"]) for row in rows] == [cut[0].prompt, cut[2].prompt]
     assert [row["pair_count"] for row in rows] == [2, 1]
     reason = "pairs apart from others of their prompt, which is cut otherwise"
     assert found.counts[reason] == 1
     assert found.counts["trimmed prompts"] == 1
-    whole = tokenized(
-        stored([str(tmp_path / "cut.jsonl")]), tokenizer, Pairing(), Limits(), merging=Merging()
+    whole = tokenized(stored([str(tmp_path / "cut.jsonl")]), tokenizer, Pairing(), Limits()).merged(
+        Merging()
     )
     assert reason not in whole.counts
     assert json.dumps(whole.counts)

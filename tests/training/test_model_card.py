@@ -117,12 +117,31 @@ def test_the_header_is_what_the_hub_reads():
 
 
 @pytest.mark.parametrize("model", ["tiny", "./my: model #1", "{model}", "a'b\"c", "- x", "on"])
-def test_any_name_of_a_model_is_valid_in_the_header(model):
+def test_a_model_without_a_public_name_is_no_base_of_the_header(model):
     made = account()
     made["settings"] = made["settings"] | {"model": model}
     card = model_card(made)
-    assert ModelCard(card).data.base_model == model
+    # The hub would look for a model of this name.
+    assert ModelCard(card).data.base_model is None
     assert f"from `{model}` on ranked" in card.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"), ("a-b/c.d_1", "a-b/c.d_1")],
+)
+def test_a_public_name_is_the_base_of_the_header(model, name):
+    made = account()
+    made["settings"] = made["settings"] | {"model": model}
+    assert ModelCard(model_card(made)).data.base_model == name
+
+
+def test_a_folder_that_looks_like_a_public_name_is_none(tmp_path, monkeypatch):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    made = account()
+    made["settings"] = made["settings"] | {"model": "runs/mine"}
+    assert ModelCard(model_card(made)).data.base_model is None
 
 
 def test_the_numbers_of_the_data_are_there():
@@ -144,7 +163,7 @@ def test_the_numbers_of_the_evaluation_are_there():
         "accuracy in helpfulness": "73.1 % [71.2, 75.3]",
         "accuracy in safety": "69.5 %",
         "accuracy of preferring the longer response": "56.3 % [54.2, 58.5]",
-        "accuracy over that baseline": "16.2 % [13.5, 18.9]",
+        "above preferring the longer response": "16.2 points [13.5, 18.9]",
         "expected calibration error": "4.2 % [3.1, 6.3]",
         "ties": "0.12 %",
         "accuracy on chosen > rejected": "72.5 % [70.1, 74.9]",

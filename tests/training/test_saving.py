@@ -1,6 +1,7 @@
 """Saved models: the same scores after loading, and nothing half-written that looks whole."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -134,7 +135,7 @@ def test_weights_are_safetensors_and_texts_stand_beside_them(tiny_model, tmp_pat
     model, tokenizer = tiny_model
     folder = tmp_path / "new"
     folder.mkdir()
-    save(model, tokenizer, folder, texts=TEXTS)
+    save(model, tokenizer, folder, files=TEXTS)
     assert names(folder) == WRITTEN | set(TEXTS)
     for name, text in TEXTS.items():
         assert (folder / name).read_text(encoding="utf-8") == text
@@ -146,7 +147,7 @@ def test_the_folder_may_hold_other_files(tiny_model, tmp_path):
     (tmp_path / "README.md").write_text("old")
     (tmp_path / ".model-partial").mkdir()
     (tmp_path / ".model-partial" / "of-a-run-that-was-killed").touch()
-    save(*tiny_model, tmp_path, texts=TEXTS)
+    save(*tiny_model, tmp_path, files=TEXTS)
     assert names(tmp_path) == WRITTEN | set(TEXTS) | {"checkpoint-5", "settings.json"}
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == TEXTS["README.md"]
 
@@ -201,10 +202,10 @@ def test_a_failure_at_any_file_leaves_nothing_that_looks_whole(
     tiny_model, tmp_path, failing_at, before, count
 ):
     if before:
-        save(*tiny_model, tmp_path, texts=TEXTS)
+        save(*tiny_model, tmp_path, files=TEXTS)
     calls = failing_at(count)
     with pytest.raises(OSError, match="No space left"):
-        save(*tiny_model, tmp_path, texts=TEXTS)
+        save(*tiny_model, tmp_path, files=TEXTS)
     assert len(calls) == count
     assert "config.json" not in names(tmp_path)
     assert ".model-partial" not in names(tmp_path)
@@ -214,7 +215,7 @@ def test_a_failure_at_any_file_leaves_nothing_that_looks_whole(
 
 def test_the_configuration_comes_last(tiny_model, tmp_path, failing_at):
     calls = failing_at(None)
-    save(*tiny_model, tmp_path, texts=TEXTS)
+    save(*tiny_model, tmp_path, files=TEXTS)
     assert len(calls) == COUNT
     assert calls[-1] == "config.json"
 
@@ -225,7 +226,7 @@ def test_a_failure_before_all_is_written_leaves_the_old_model(
 ):
     model, tokenizer = with_head(tiny_model)
     expected = score(model, tiny_groups, pad_token_id=0)
-    save(model, tokenizer, tmp_path, texts=TEXTS)
+    save(model, tokenizer, tmp_path, files=TEXTS)
     with torch.no_grad():
         score_head(model).weight.zero_()
     texts = {"README.md": "new"}
@@ -236,7 +237,7 @@ def test_a_failure_before_all_is_written_leaves_the_old_model(
             type({"model": model, "tokenizer": tokenizer}[part]), "save_pretrained", stop
         )
     with pytest.raises(OSError, match="No s"):
-        save(model, tokenizer, tmp_path, texts=texts)
+        save(model, tokenizer, tmp_path, files=texts)
     monkeypatch.undo()
     assert names(tmp_path) == WRITTEN | set(TEXTS)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == TEXTS["README.md"]
@@ -294,3 +295,14 @@ def test_an_error_of_safetensors_is_one_of_the_disk(monkeypatch, tiny_model, tmp
     with pytest.raises(OSError, match=f"could not be written to {tmp_path} .*No space left.*room"):
         save(model, tokenizer, tmp_path)
     assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_all_files_can_be_read_by_whom_the_umask_lets(tiny_model, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        save(*tiny_model, tmp_path, files=TEXTS | {"loss.png": b"\x89PNG"})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
+    assert (tmp_path / "loss.png").read_bytes() == b"\x89PNG"

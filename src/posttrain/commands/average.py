@@ -112,7 +112,7 @@ def run(names: Sequence[str], output: Path) -> str:
         "environment": records.environment(started),
     }
     header = ModelCardData(
-        base_model=list(names),
+        base_model=[name for name in map(embedded.public_name, names) if name] or None,
         library_name="transformers",
         pipeline_tag=task,
         tags=[kind.replace(" ", "-"), "posttrain", "merge"],
@@ -128,7 +128,7 @@ def run(names: Sequence[str], output: Path) -> str:
         merged,
         tokenizer,
         output,
-        texts={
+        files={
             "README.md": card,
             "run.json": json.dumps(account, indent=2, ensure_ascii=False) + "\n",
         },

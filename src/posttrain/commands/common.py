@@ -3,6 +3,7 @@
 import datetime
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from trl import TrlParser
 
 from posttrain.config import yaml
 from posttrain.config.fields import at_least_one, setting
+from posttrain.data import store
 from posttrain.data.ratings import check_min_difference
 from posttrain.errors import UserError
 from posttrain.evaluation.calibration import FILE
@@ -51,10 +53,17 @@ def parse(
     """Settings of a command, an object of each kind, and quiet libraries."""
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("posttrain").setLevel(logging.INFO)
-    transformers_logging.set_verbosity_error()
+    # TrainingArguments takes quiet logging for a wish to see no progress, so that comes after it.
+    transformers_logging.set_verbosity_warning()
     kinds_for_parser: Any = kinds
     parser = TrlParser(kinds_for_parser, prog=f"posttrain {command}", description=description)
-    return yaml.parse(parser, arguments)
+    try:
+        return yaml.parse(parser, arguments)
+    finally:
+        transformers_logging.set_verbosity_error()
+        if not sys.stderr.isatty():
+            transformers_logging.disable_progress_bar()
+            store.quiet()
 
 
 @dataclass(frozen=True)
@@ -225,22 +234,22 @@ def load_model(
     *,
     seed: int,
     gpu: bool,
-    day: datetime.date | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model of some settings, on the CPU, and its tokenizer (see :func:`.reward_model.load`).
 
     ``seed`` is for a score head that the checkpoint lacks; ``gpu``, whether it will be computed on
-    a GPU, and the rows decide the attention implementation. ``day`` is written into a chat template
-    that asks for today's date; by default it is today, and a warning says so.
+    a GPU, and the rows decide the attention implementation. The ``tokenizer`` is one of
+    :func:`load_reader`, by default with today's date.
     """
-    template = None if settings.chat_template is None else read_template(settings.chat_template)
+    if tokenizer is None:
+        tokenizer = load_reader(settings)
     model, tokenizer = reward_model.load(
         embedded.find(settings.model),
         seed=seed,
         dtype=None if settings.dtype == "auto" else getattr(torch, settings.dtype),
         attention=settings.attention,
-        pad_token=settings.pad_token,
-        chat_template=template,
+        tokenizer=tokenizer,
     )
     needs_mask = rows.rows.needs_mask(shared_rows=rows.pack_length is not None)
     shares = model.config.get_text_config()._attn_implementation == SHARED_PREFIX
@@ -252,15 +261,20 @@ def load_model(
         and not shares
     ):
         model.set_attn_implementation("flex_attention")
-    use_day(tokenizer, day)
     return model, tokenizer
 
 
-def load_reader(settings: ModelSettings) -> PreTrainedTokenizerBase:
-    """The tokenizer of some settings, with the chat template that :func:`load_model` would use."""
+def load_reader(
+    settings: ModelSettings, day: datetime.date | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of some settings, with its chat template.
+
+    ``day`` is written into a template that asks for today's date; by default it is today, and a
+    warning says so.
+    """
     template = None if settings.chat_template is None else read_template(settings.chat_template)
     tokenizer = load_tokenizer(embedded.find(settings.model), settings.pad_token, template)
-    use_day(tokenizer, None)
+    use_day(tokenizer, day)
     return tokenizer
 
 

@@ -11,7 +11,7 @@ from posttrain.data.preferences import RankedGroup, from_record
 from posttrain.data.ratings import check_min_difference
 from posttrain.data.reading import inspect_file, write_groups
 from posttrain.data.sources.originals.registry import ORIGINALS
-from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.data.sources.simulator.annotators import stream_ranked
 from posttrain.errors import UserError
 
 OUTPUT = ".jsonl, .jsonl.gz, .parquet"
@@ -119,13 +119,13 @@ def _convert(known: argparse.Namespace) -> int:
 
 
 def _simulate(known: argparse.Namespace) -> int:
-    simulated = simulate(
+    groups = stream_ranked(
         known.groups,
         seed=known.seed,
         domain=known.domain,
         edited_share=known.edited_share,
         sensitive=known.sensitive,
     )
-    write_groups(known.output, (group.ranked for group in simulated))
-    print(f"wrote {len(simulated)} records to {known.output}")
+    write_groups(known.output, groups)
+    print(f"wrote {known.groups} records to {known.output}")
     return 0

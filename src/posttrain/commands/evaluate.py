@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain.commands.common import parse
 from posttrain.commands.score import ScoreSettings, scored_groups
+from posttrain.commands.train_report import show_evaluation
 from posttrain.config.fields import at_least_one, setting
 from posttrain.evaluation.report import report
 from posttrain.storage.files import whole_file
@@ -18,7 +19,10 @@ from posttrain.storage.files import whole_file
 class EvaluateSettings(ScoreSettings):
     """Settings of ``posttrain evaluate``; with a safety model, the combined score is evaluated."""
 
-    output: str = setting("-", "Where to write the JSON; - is standard output.")
+    output: str | None = setting(
+        None,
+        "Also write the report as JSON to this file; - is standard output, in place of the table.",
+    )
     resamples: int = setting(1000, "Bootstrap replicates of the intervals.")
 
     def __post_init__(self) -> None:
@@ -31,14 +35,18 @@ def main(arguments: Sequence[str]) -> int:
     (settings,) = parse(
         "evaluate",
         (EvaluateSettings,),
-        "Report, as JSON, how well a reward model ranks held-out responses: accuracy over all and "
+        "Report how well a reward model ranks held-out responses: accuracy over all and "
         "by strength and domain, calibration, ties, and the length baseline, with 95 %% intervals. "
         "With a safety_model it is about the combined score, of which only the order of responses "
         "means anything; its log-likelihood and calibration mean little. Settings come from "
         "--config FILE (YAML) and from options, which win.",
         arguments,
     )
-    run(settings)
+    account = run(settings)
+    if settings.output != "-":
+        show_evaluation(account)
+    if settings.output not in (None, "-"):
+        print(f"wrote {settings.output}")
     return 0
 
 
@@ -50,7 +58,7 @@ def run(settings: EvaluateSettings) -> dict[str, Any]:
     text = json.dumps(account, indent=2, ensure_ascii=False)
     if settings.output == "-":
         sys.stdout.write(text + "\n")
-    else:
+    elif settings.output is not None:
         with whole_file(settings.output) as file:
             file.write(text + "\n")
     return account

@@ -14,6 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from posttrain.commands.common import check_packages
 from posttrain.commands.language_models import load_policy, trainable_policy
 from posttrain.commands.policy_settings import PolicySettings, check_supported
+from posttrain.commands.progress import RunProgress
 from posttrain.commands.run_folder import claim, claim_data
 from posttrain.data import store
 from posttrain.errors import UserError
@@ -54,7 +55,7 @@ def run(command: str, settings: PolicySettings, config: Any, prepare: Prepare) -
     plain = {"settings": asdict(settings), "training": config.to_dict()}
     described = json.loads(json.dumps(plain, default=str))
     main = config.process_index == 0
-    day = claim(folder, described, resume=settings.resume, main=main)
+    day = claim(folder, described, main=main)
     model, tokenizer = load_policy(settings, day=day)
     model = trainable_policy(model, settings, lora_rank=settings.lora_rank)
     # The others find what the first process has made in the cache.
@@ -72,7 +73,7 @@ def run(command: str, settings: PolicySettings, config: Any, prepare: Prepare) -
     }
     if settings.resume or main:  # others compare nothing, and weights take long to read
         contents["model"] = contents_of(embedded.find(settings.model))
-    claim_data(folder, contents, resume=settings.resume, main=main)
+    claim_data(folder, described, contents, main=main)
     if getattr(tokenizer, "pinned_day", None):
         counts["notes"].append(
             f"the chat template writes today's date, which is fixed to {tokenizer.pinned_day}"
@@ -80,7 +81,8 @@ def run(command: str, settings: PolicySettings, config: Any, prepare: Prepare) -
     checkpoint = last_whole_checkpoint(folder) if settings.resume else None
     if checkpoint is not None:
         check_launcher(checkpoint, sharded=False)
-    trained(trainer, str(checkpoint) if checkpoint else None)
+    with RunProgress(trainer):
+        trained(trainer, str(checkpoint) if checkpoint else None)
 
     finished = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     if hasattr(finished, "merge_and_unload"):
@@ -102,12 +104,12 @@ def run(command: str, settings: PolicySettings, config: Any, prepare: Prepare) -
             },
             "environment": records.environment(started),
         }
-        texts = {
+        files = {
             "run.json": json.dumps(account, indent=2, ensure_ascii=False) + "\n",
             "README.md": policy_card(command, account),
             # What was logged, where Trainer.save_state would write it.
             TRAINER_STATE_NAME: json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n",
         }
-        saving.save(finished, tokenizer, folder, texts=texts, auto=AutoModelForCausalLM)
+        saving.save(finished, tokenizer, folder, files=files, auto=AutoModelForCausalLM)
     trainer.accelerator.wait_for_everyone()
     return account

@@ -55,6 +55,9 @@ class PolicySettings(LanguageModelSettings):
     resume: bool = setting(
         False, "Go on with the run in output_dir from its last whole checkpoint."
     )
+    overwrite_output_dir: bool = setting(
+        False, "Replace the run in output_dir: its checkpoints and its model are removed first."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,11 +2,13 @@
 
 import datetime
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import UserError
+from posttrain.evaluation.calibration import FILE as CALIBRATION
 from posttrain.storage.files import whole_file
 from posttrain.training import saving
 from posttrain.training.checkpoints import checkpoints_in
@@ -15,29 +17,41 @@ SETTINGS = "settings.json"
 
 #: Settings that change how a run is computed and watched, but not what it computes.
 FREE = (
-    "resume", "processes", "resamples", "output_dir", "max_tokens_per_device", "disable_tqdm",
-    "report_to", "run_name", "project", "trackio", "push_to_hub", "dataset_num_proc",
+    "resume", "overwrite_output_dir", "processes", "resamples", "output_dir",
+    "max_tokens_per_device", "disable_tqdm", "report_to", "run_name", "project", "trackio",
+    "push_to_hub", "dataset_num_proc",
 )  # fmt: skip
 FREE_BEGINNINGS = ("logging_", "log_", "save_", "eval_s", "dataloader_", "hub_", "ddp_", "fsdp")
+
+#: Files beside the weights that speak of a model which is no longer there once it is replaced.
+OF_THE_MODEL = (CALIBRATION, "run.json", "trainer_state.json", "loss.png", "accuracy.png")
 
 _ANOTHER = "start another run in another output_dir"
 
 
-def claim(folder: Path, described: dict[str, Any], *, resume: bool, main: bool) -> datetime.date:
+def claim(folder: Path, described: dict[str, Any], *, main: bool) -> datetime.date:
     """Make sure that a folder can hold this run, and say in it which run it holds.
 
-    A new run needs a folder without one; a run to ``resume`` needs its own. ``described`` are all
-    settings as JSON has them, ``settings`` and ``training``. Only the ``main`` process writes; the
-    others only compare. Returns the day on which the run was started.
+    A new run needs a folder without one, unless it may overwrite that; a run to resume needs its
+    own. ``described`` are all settings as JSON has them, ``settings`` and ``training``. Only the
+    ``main`` process writes; the others only compare. Returns the day on which the run was started.
+
+    Raises:
+        UserError: If the folder holds another run, or what is no run of this package.
     """
     today = datetime.date.today()
-    if not resume:
-        if (folder / saving.CONFIG).exists() or checkpoints_in(folder):
-            if main:
-                raise UserError(
-                    f"{folder} holds a run already; go on with it (--resume), choose another "
-                    "output_dir, or remove the folder"
-                )
+    settings = described["settings"]
+    if settings["resume"] and settings["overwrite_output_dir"]:
+        raise UserError("resume and overwrite_output_dir exclude each other; give one of them")
+    if not settings["resume"]:
+        holds_run = _holds_run(folder)
+        if main and holds_run and settings["overwrite_output_dir"]:
+            _check_removable(folder, settings["model"])
+        elif main and holds_run:
+            raise UserError(
+                f"{folder} holds a run already; go on with it (--resume), replace it "
+                "(--overwrite_output_dir), or choose another output_dir"
+            )
         elif main:
             _write(folder, described | {"day": today.isoformat()})
         return today
@@ -59,15 +73,24 @@ def claim(folder: Path, described: dict[str, Any], *, resume: bool, main: bool) 
 
 
 def claim_data(
-    folder: Path, contents: Mapping[str, str | None], *, resume: bool, main: bool
+    folder: Path,
+    described: dict[str, Any],
+    contents: Mapping[str, str | None],
+    *,
+    main: bool,
 ) -> None:
     """Make sure that a run goes on with the data that it was started with, whatever their names.
 
     ``contents`` are hashes of data and tokenizer by name; the rest is as for :func:`claim`, which
-    comes first.
+    comes first. Data and settings have been found good by now, so a run that is to be overwritten
+    is removed.
     """
+    resume = described["settings"]["resume"]
     if not (resume or main):
         return
+    if described["settings"]["overwrite_output_dir"] and _holds_run(folder):
+        _remove_run(folder)
+        _write(folder, described | {"day": datetime.date.today().isoformat()})
     kept = _read(folder)
     # A run that was stopped before its data were read has not noted them.
     before = kept.get("data") if resume else None
@@ -81,6 +104,37 @@ def claim_data(
             f"{' and '.join(changed)} of the run in {folder} have other contents than when it was "
             f"started, under the same names; resume it with what they were, or {_ANOTHER}"
         )
+
+
+def _holds_run(folder: Path) -> bool:
+    return (folder / saving.CONFIG).exists() or bool(checkpoints_in(folder))
+
+
+def _check_removable(folder: Path, model: str) -> None:
+    """Refuse to remove what no run of this package has left, or what the new run starts from."""
+    if not (folder / SETTINGS).exists():
+        raise UserError(
+            f"{folder} holds a model that no run of posttrain has left there ({SETTINGS} is "
+            "missing), so it is not overwritten; choose another output_dir, or remove it yourself"
+        )
+    if Path(model).exists() and Path(model).resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"the run starts from {model}, which overwrite_output_dir would remove; choose another "
+            "output_dir"
+        )
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove what a run has left: checkpoints, weights and the account of them.
+
+    Other files, and the rest of the run's, which the next one replaces, stay.
+    """
+    # First what makes it a model, so that nothing half removed is taken for one.
+    (folder / saving.CONFIG).unlink(missing_ok=True)
+    for checkpoint in checkpoints_in(folder):
+        shutil.rmtree(checkpoint)
+    for path in (*folder.glob("*.safetensors*"), *(folder / name for name in OF_THE_MODEL)):
+        path.unlink(missing_ok=True)
 
 
 def _write(folder: Path, content: Mapping[str, Any]) -> None:

@@ -86,7 +86,7 @@ class ScoringSettings(RowSettings, ReadingSettings, ModelSettings):
 class ScoreSettings(ScoringSettings):
     """Settings of ``posttrain score``; those that would have no effect are refused."""
 
-    output: str = setting(
+    output: str | None = setting(
         "scores.jsonl",
         "Where to write one line for each response: id, response, score, trimmed (tokens that its "
         "prompt lost on the left to fit); with a safety_model also helpfulness and safety. - is "
@@ -130,7 +130,8 @@ class ScoreSettings(ScoringSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_overwriting(self.output, self.inputs())
+        if self.output is not None:
+            refuse_overwriting(self.output, self.inputs())
         names = ("rule", *RULES, "calibration", "safety_calibration")
         values = {name: getattr(self, name) for name in names}
         # What nobody had to set is None, and for flags True.
@@ -199,6 +200,7 @@ def run(settings: ScoreSettings) -> Counter[str]:
     counts: Counter[str] = Counter()
     scored = scored_groups(settings, counts)
     to_stdout = settings.output == "-"
+    assert settings.output is not None
     with nullcontext(sys.stdout) if to_stdout else whole_file(settings.output) as file:
         for one in scored:
             counts["groups"] += 1

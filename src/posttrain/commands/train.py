@@ -4,25 +4,29 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from posttrain.commands.common import check_packages, load_model, parse
+from posttrain.commands.common import check_packages, load_model, load_reader, parse
+from posttrain.commands.progress import RunProgress
 from posttrain.commands.run_folder import claim, claim_data
 from posttrain.commands.starting_point import trainable
+from posttrain.commands.train_report import in_words, show_run
 from posttrain.commands.train_settings import TrainSettings
 from posttrain.commands.training_data import prepare
-from posttrain.data.store import Stored
+from posttrain.data.preferences import RankedGroup
 from posttrain.errors import UserError
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
 from posttrain.models import adapters, embedded
+from posttrain.models.architecture import check_decoder
 from posttrain.models.loading import contents as contents_of
+from posttrain.models.loading import load_skeleton
 from posttrain.models.memory import enough_tokens
 from posttrain.models.reward_model import stock_model
 from posttrain.rows.layout import LAYOUTS
@@ -30,6 +34,7 @@ from posttrain.training import saving
 from posttrain.training.checkpoints import check_launcher, last_whole_checkpoint
 from posttrain.training.collator import GroupCollator
 from posttrain.training.config import RankingConfig
+from posttrain.training.curves import curves
 from posttrain.training.model_card import model_card
 from posttrain.training.room import check_room, find_room
 from posttrain.training.trainer import RankingTrainer
@@ -48,8 +53,9 @@ def main(arguments: Sequence[str]) -> int:
         "TrainingArguments is understood.",
         arguments,
     )
-    if run(settings, config):
-        print(f"wrote {config.output_dir}: the model, its card README.md, and run.json")
+    account = run(settings, config)
+    if account:
+        show_run(account, str(config.output_dir))
     return 0
 
 
@@ -73,39 +79,45 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     folder = Path(str(config.output_dir))
     described = _described(settings, config)
     main = config.process_index == 0
-    day = claim(folder, described, resume=settings.resume, main=main)
+    day = claim(folder, described, main=main)
     gpu = config.device.type == "cuda"
-    model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu, day=day)
+    tokenizer = load_reader(settings, day)
+    checkpoint = embedded.find(settings.model)
+    skeleton = load_skeleton(checkpoint)
+    check_decoder(skeleton)
+    # The others find what the first process has made in the cache.
+    with config.main_process_first(desc="preparing data"):
+        data = prepare(settings, skeleton, tokenizer)
+    if main:
+        logger.info("data: %s", in_words(data.counts))
+    contents = dict(data.contents)
+    if settings.resume or main:  # others compare nothing, and weights take long to read
+        contents["model"] = contents_of(checkpoint)
+    claim_data(folder, described, contents, main=main)
+    model, _ = load_model(settings, settings, seed=config.seed, gpu=gpu, tokenizer=tokenizer)
     model = trainable(model, settings, lora_rank=settings.lora_rank, top_layers=settings.top_layers)
     model = _with_adapters(model, settings, config.seed)
     room = None
     if config.max_tokens_per_device is None:
         room = find_room(model, config)
         config.max_tokens_per_device = enough_tokens(room, config.device)
-    # The others find what the first process has made in the cache.
-    with config.main_process_first(desc="preparing data"):
-        stock = stock_model(model)
-        training, held_out, counts, contents = prepare(
-            settings, settings.merging(config, stock), stock, tokenizer
-        )
-    if settings.resume or main:  # others compare nothing, and weights take long to read
-        contents["model"] = contents_of(embedded.find(settings.model))
-    claim_data(folder, contents, resume=settings.resume, main=main)
+    with config.main_process_first(desc="merging prompts"):
+        data = data.merged(settings.merging(config, stock_model(model)))
     if room is not None:
-        check_room(training.rows, settings.rows, room)
+        check_room(data.training.rows, settings.rows, room)
     collator = GroupCollator(
         tokenizer.pad_token_id,
         settings.rows,
         settings.pack_length,
-        mean_weight=training.mean_weight,
+        mean_weight=data.training.mean_weight,
     )
     try:
         trainer = RankingTrainer(
             model,
             config,
             data_collator=collator,
-            train_dataset=training.rows,
-            eval_dataset=held_out[1].rows if held_out else None,
+            train_dataset=data.training.rows,
+            eval_dataset=data.evaluation and data.evaluation.rows,
             # Each checkpoint holds it, and so is a whole model.
             processing_class=tokenizer,
         )
@@ -118,10 +130,12 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             "into weights that are spread over processes; use DDP (accelerate launch --config_file "
             "runs/accelerate/ddp.yaml), where LoRA needs little memory, or set lora_rank to 0"
         )
-    checkpoint = last_whole_checkpoint(folder) if settings.resume else None
-    if checkpoint is not None:
-        check_launcher(checkpoint, sharded=_sharded(trainer))
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    last = last_whole_checkpoint(folder) if settings.resume else None
+    if last is not None:
+        check_launcher(last, sharded=_sharded(trainer))
+    progress = RunProgress(trainer)
+    with progress:
+        result = trainer.train(resume_from_checkpoint=str(last) if last else None)
 
     if result.global_step <= config.get_warmup_steps(result.global_step):
         logger.warning(
@@ -130,32 +144,31 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         )  # fmt: skip
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _sharded(trainer) else None
     found: dict[str, Any] = {}
-    if held_out and _sharded(trainer):
+    if data.held_out and _sharded(trainer):
         found = trainer.evaluate()
     # Without autocast, as whoever loads it will compute.
     finished = saving.finish(
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     )
     if trainer.is_world_process_zero():
-        if held_out and not _sharded(trainer):
-            found = _evaluate(
-                finished, tokenizer, held_out[0], settings, config.max_tokens_per_device
-            )
+        if data.held_out and not _sharded(trainer):
+            groups = progress.track(data.held_out, len(data.held_out.rows), "evaluating")
+            found = _evaluate(finished, tokenizer, groups, settings, config.max_tokens_per_device)
         account = described | {
             "tokens at once": config.max_tokens_per_device,
-            "data": counts,
+            "data": data.counts,
             "steps": result.global_step,
             "training_loss": result.training_loss,
             "evaluation": found,
             "environment": records.environment(started),
         }
-        texts = {
+        files = {
             "run.json": json.dumps(account, indent=2, ensure_ascii=False) + "\n",
             "README.md": model_card(account),
             # What was logged, where Trainer.save_state would write it.
             TRAINER_STATE_NAME: json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n",
-        }
-        saving.save(finished, tokenizer, folder, state=state, texts=texts)
+        } | curves(trainer.state.log_history)
+        saving.save(finished, tokenizer, folder, state=state, files=files)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
 
@@ -185,7 +198,7 @@ def _sharded(trainer: RankingTrainer) -> bool:
 def _evaluate(
     model: Any,
     tokenizer: Any,
-    held_out: Stored,
+    held_out: Iterable[RankedGroup],
     settings: TrainSettings,
     max_tokens_per_device: int | None,
 ) -> dict[str, Any]:

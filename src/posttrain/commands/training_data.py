@@ -1,7 +1,9 @@
-"""The data of ``posttrain train``: read, split, mixed, tokenised, merged and accounted for."""
+"""The data of ``posttrain train``: read, split, mixed, tokenised and accounted for."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.commands.train_settings import TrainSettings
 from posttrain.data.mixing import parse_mix
@@ -13,10 +15,56 @@ from posttrain.training.dataset import Tokenized, tokenized
 from posttrain.training.merging import Merging
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on and is evaluated on, before any weights are read.
+
+    Attributes:
+        training: What is trained on.
+        evaluation: What is evaluated on while training; None: nothing is held out.
+        held_out: The groups of that, for the evaluation at the end.
+        left_out: Numbers of groups that a mix leaves out, by what they are; None: nothing is mixed.
+        account: Sources, what was left out while reading, and notes, as ``run.json`` has them.
+        contents: Hashes of data and tokenizer by name.
+    """
+
+    training: Tokenized
+    evaluation: Tokenized | None
+    held_out: Stored | None
+    left_out: dict[str, int] | None
+    account: dict[str, Any]
+    contents: dict[str, str | None]
+
+    def merged(self, merging: Merging | None) -> "TrainingData":
+        """The same with groups of one prompt merged (see :meth:`.Tokenized.merged`)."""
+        evaluation = self.evaluation and self.evaluation.merged(merging)
+        return replace(self, training=self.training.merged(merging), evaluation=evaluation)
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """The account with the numbers of both parts."""
+        parts = {"training": self._counts_of(self.training) | (self.left_out or {})}
+        if self.evaluation is not None:
+            parts["evaluation"] = self._counts_of(self.evaluation)
+        return self.account | parts
+
+    def _counts_of(self, part: Tokenized) -> dict[str, int]:
+        by_domain = part.domains if len(part.domains) > 1 or self.left_out is not None else {}
+        return part.counts | {
+            "groups without a domain" if name is None else f"groups in {name}": count
+            for name, count in by_domain.items()
+        }
+
+
 def prepare(
-    settings: TrainSettings, merging: Merging | None, model: Any, tokenizer: Any
-) -> tuple[Tokenized, tuple[Stored, Tokenized] | None, dict[str, Any], dict[str, str | None]]:
-    """Training data, data to evaluate on, an account of both, and hashes of their contents."""
+    settings: TrainSettings, skeleton: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> TrainingData:
+    """Read and tokenise all data for a model of which only the skeleton is there.
+
+    Raises:
+        UserError: If a record is bad, cannot be read by the model or is too long, unless settings
+            leave such records out; if none is left; or if the padding token ends responses.
+    """
     groups = stored(settings.data, **settings.reading)
     held_out = None
     if settings.eval_data:
@@ -26,7 +74,7 @@ def prepare(
             test_fraction=settings.eval_fraction, seed=settings.split_seed
         )
     reward_model.check_padding(tokenizer, next(iter(groups)))
-    read, left_out = groups.counts, dict[str, int]()
+    read, left_out = groups.counts, None
     if settings.mix is not None:
         available = groups.domains()
         groups = groups.mixed(parse_mix(settings.mix), seed=settings.split_seed)
@@ -38,44 +86,37 @@ def prepare(
         }
     # Stock classes will read what is saved with this padding token.
     limits = replace(
-        settings.limits(model),
+        settings.limits(skeleton),
         skipped_end=tokenizer.pad_token_id,
         skip_unreadable=settings.skip_bad,
     )
     if settings.max_tokens is None:
-        limits = within_boundary(model.config, limits, settings.rows)
+        limits = within_boundary(skeleton.config, limits, settings.rows)
 
-    def prepared(part: Stored) -> tuple[Tokenized, dict[str, int]]:
-        made = tokenized(
-            part,
-            tokenizer,
-            settings.pairing(),
-            limits,
-            merging=merging,
-            processes=settings.processes,
-        )
-        by_domain = made.domains if len(made.domains) > 1 or settings.mix is not None else {}
-        return made, made.counts | {
-            "groups without a domain" if name is None else f"groups in {name}": count
-            for name, count in by_domain.items()
-        }
+    def read_by_model(part: Stored) -> Tokenized:
+        return tokenized(part, tokenizer, settings.pairing(), limits, processes=settings.processes)
 
-    contents = {
-        "training data": groups.fingerprint,
-        "evaluation data": None if held_out is None else held_out.fingerprint,
-        "tokenizer and chat template": tokenizer_hash(tokenizer),
-    }
-    training, found = prepared(groups)
-    counts: dict[str, Any] = {"sources": settings.data, "read": read}
-    counts["notes"] = groups.notes.lines()
+    notes = groups.notes.lines()
     if settings.eval_data and held_out is not None:
-        counts["notes"] += [f"evaluation data: {note}" for note in held_out.notes.lines()]
+        notes += [f"evaluation data: {note}" for note in held_out.notes.lines()]
     if getattr(tokenizer, "pinned_day", None):
-        counts["notes"].append(
+        notes.append(
             f"the chat template writes today's date, which is fixed to {tokenizer.pinned_day}"
         )
-    counts |= {"training": found | left_out, "fingerprint": groups.fingerprint}
-    if held_out is None:
-        return training, None, counts, contents
-    evaluation, found = prepared(held_out)
-    return training, (held_out, evaluation), counts | {"evaluation": found}, contents
+    return TrainingData(
+        read_by_model(groups),
+        None if held_out is None else read_by_model(held_out),
+        held_out,
+        left_out,
+        account={
+            "sources": settings.data,
+            "read": read,
+            "notes": notes,
+            "fingerprint": groups.fingerprint,
+        },
+        contents={
+            "training data": groups.fingerprint,
+            "evaluation data": None if held_out is None else held_out.fingerprint,
+            "tokenizer and chat template": tokenizer_hash(tokenizer),
+        },
+    )

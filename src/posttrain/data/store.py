@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 #: Raise when what is stored of the same source changes: how files and records become groups
 #: (:mod:`.formats`, :mod:`.reading`, :mod:`.ratings`, :mod:`.conversations` and what they use), or
 #: the columns.
-VERSION = 5
+VERSION = 6
 ROWS_PER_BATCH = 1000
 
 _TEXT = pyarrow.string()

@@ -1,7 +1,7 @@
 """What ``posttrain evaluate`` reports: how well scores rank held-out responses, with intervals."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -110,6 +110,58 @@ def report(scored: Iterable[Scored], *, resamples: int = 1000, seed: int = 0) ->
             for kind, found in pairs.items()
         },
     }
+
+
+def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What :func:`report` has found, as lines to read: a name and a number with its interval."""
+    lines = [("accuracy on held-out pairs", in_percent(found["accuracy"]))]
+    lines += [
+        (f"accuracy at strength {strength}", in_percent(value))
+        for strength, value in found["accuracy_by_strength"].items()
+    ]
+    lines += [
+        (f"accuracy in {domain}", in_percent(value))
+        for domain, value in found["accuracy_by_domain"].items()
+    ]
+    lines += [
+        ("accuracy of preferring the longer response", in_percent(found["length_baseline"])),
+        (
+            "above preferring the longer response",
+            in_percent(found["accuracy_over_length_baseline"], "points"),
+        ),
+        ("expected calibration error", in_percent(found["calibration_error"])),
+        ("ties", f"{100 * found['ties']:.2f} %"),
+    ]
+    if len(found["by_pair"]) > 1:
+        lines += [
+            (f"accuracy on {kind}", in_percent(value)) for kind, value in found["by_pair"].items()
+        ]
+    return lines
+
+
+def in_percent(value: Mapping[str, float | None], unit: str = "%") -> str:
+    """An estimate with its interval.
+
+    >>> in_percent({"estimate": 0.7251, "low": 0.7012, "high": 0.7488})
+    '72.5 % [70.1, 74.9]'
+    """
+    estimate, low, high = value["estimate"], value["low"], value["high"]
+    if estimate is None:
+        return "–"
+    between = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * estimate:.1f} {unit}{between}"
+
+
+def no_better_than_length(found: Mapping[str, Any]) -> str | None:
+    """A warning that a model does no better than preferring the longer response, if it does not."""
+    gain = found["accuracy_over_length_baseline"]
+    if gain["low"] is None or gain["low"] > 0:
+        return None
+    verdict = "worse than" if gain["high"] < 0 else "no better than"
+    return (
+        f"{verdict} preferring the longer response: {in_percent(found['accuracy'])} against "
+        f"{in_percent(found['length_baseline'])} of {found['pairs']:,} held-out pairs"
+    )
 
 
 class _Pairs:

@@ -12,6 +12,7 @@ All return a folder that ``from_pretrained`` reads.
 
 import importlib.util
 import random
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -122,6 +123,18 @@ def smollm2() -> Path:
     return cache.get_or_create(
         f"smollm2-135m-instruct-{name}", lambda folder: _convert_gguf(source, folder)
     )
+
+
+def public_name(model: str) -> str | None:
+    """The name on the Hugging Face hub of a model, as :func:`find` takes it; None if it has none.
+
+    >>> public_name("smollm2"), public_name("meta-llama/Llama-3.2-1B"), public_name("./mine")
+    ('HuggingFaceTB/SmolLM2-135M-Instruct', 'meta-llama/Llama-3.2-1B', None)
+    """
+    if model == "smollm2":
+        return "HuggingFaceTB/SmolLM2-135M-Instruct"
+    is_hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith((".", "~"))
+    return model if is_hub_name and not Path(model).exists() else None
 
 
 def find(name: str) -> str | Path:

@@ -203,6 +203,26 @@ def load_config(checkpoint: str | Path) -> PreTrainedConfig:
         raise unreadable(source, error) from None
 
 
+def load_skeleton(checkpoint: str | Path) -> PreTrainedModel:
+    """The classifier of a checkpoint without its weights: its class, shapes and configuration.
+
+    It takes no memory and a moment, so that much can be refused before weights are read.
+
+    Raises:
+        UserError: As for :func:`load_config`, or if transformers has no classifier of this kind.
+    """
+    config = load_config(checkpoint)
+    config.num_labels = 1
+    try:
+        with torch.device("meta"):
+            return AutoModelForSequenceClassification.from_config(config)
+    except (ValueError, StrictDataclassError, ImportError, AssertionError) as error:
+        reason = why_unloadable(error, None, _CLASSIFIER.family)
+        raise UserError(
+            f"{str(checkpoint)!r} cannot be loaded as {_CLASSIFIER.name}: {reason}"
+        ) from error
+
+
 def load_tokenizer(
     checkpoint: str | Path,
     pad_token: str | None = None,

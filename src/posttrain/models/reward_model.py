@@ -37,6 +37,7 @@ def load(
     attention: str | None = None,
     pad_token: str | None = None,
     chat_template: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a checkpoint as a reward model in evaluation mode, with its tokenizer.
 
@@ -54,12 +55,14 @@ def load(
         pad_token: Padding token, for a tokenizer that has none or one that ends responses. The
             model's ``stored_pad_token_id`` is the one that its checkpoint names, or None.
         chat_template: Chat template, for a tokenizer that has none.
+        tokenizer: In place of the last two, one that :func:`.loading.load_tokenizer` has returned.
 
     Raises:
         UserError: If there is no such checkpoint, it needs code or pickles, it is not a model of
             this kind or lacks weights, or the tokenizer has no padding token that it knows.
     """
-    tokenizer = load_tokenizer(checkpoint, pad_token, chat_template)
+    if tokenizer is None:
+        tokenizer = load_tokenizer(checkpoint, pad_token, chat_template)
     model: Any
     shared = attention == SHARED_PREFIX
     model, report = load_classifier(

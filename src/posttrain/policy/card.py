@@ -5,6 +5,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from posttrain.models.embedded import public_name
 from posttrain.training.model_card import data_lines, table
 
 TEMPLATE = """---
@@ -62,7 +63,7 @@ def policy_card(command: str, account: Mapping[str, Any]) -> str:
     settings = account["settings"]
     title, what = TITLES[command]
     header = ModelCardData(
-        base_model=settings["model"],
+        base_model=public_name(settings["model"]),
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=[command, "posttrain"],

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, get_args
 
 from transformers import TrainingArguments
@@ -117,6 +118,12 @@ class RankingConfig(TrainingArguments):
         5, "Least steps of warm-up, where warmup_steps is a share (Llama 2: 5)."
     )
     logging_steps: float = setting(10, "Steps between logs, or, below 1, their share of all steps.")
+    # In this order the parser reads a text, as for transformers' own.
+    report_to: None | str | list[str] = setting(  # noqa: RUF036
+        None,
+        "Where logs go, beside the terminal: tensorboard, trackio, wandb or others that "
+        "transformers knows, or none. By default to TensorBoard, where it is installed.",
+    )
     # Defaults of transformers that the recipe replaces.
     learning_rate: float = setting(
         1e-5, "Peak learning rate. Llama 2: 1e-5, and 5e-6 for its model of 70 billion parameters."
@@ -189,6 +196,8 @@ class RankingConfig(TrainingArguments):
                 f"train_sampling_strategy={self.train_sampling_strategy!r} is not random or "
                 "sequential; within a step, groups of like length are computed together anyway"
             )
+        if self.report_to is None:
+            self.report_to = "tensorboard" if find_spec("tensorboard") else "none"
         if self.lr_scheduler_type == "cosine_with_min_lr" and not self.lr_scheduler_kwargs:
             self.lr_scheduler_kwargs = {"min_lr_rate": self.min_learning_rate_share}
         # transformers reads it for its account of a run, and nothing else.

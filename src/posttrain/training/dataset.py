@@ -14,7 +14,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,33 @@ class Tokenized:
         counts: Groups and pairs, and what was cut, dropped or left out.
         mean_weight: Mean weight of the pairs, for :class:`.collator.GroupCollator`.
         domains: Number of groups by domain; None counts those without one.
+        name: Changes with whatever changes the rows.
+        prompts: Hashes of each row's prompt, as text and as tokens, ``[rows, 2]``.
     """
 
     rows: Dataset
     counts: dict[str, int]
     mean_weight: float
     domains: dict[str | None, int]
+    name: str
+    prompts: np.ndarray
+
+    def merged(self, merging: Merging | None) -> "Tokenized":
+        """The same comparisons, those whose prompts have the same tokens in one group.
+
+        Where limits cut the prompt of one record more than that of another, they stay apart.
+        Without ``merging`` all do.
+        """
+        texts, tokens = self.prompts.T
+        if merging is None or len(np.unique(tokens)) == len(self.rows):
+            return self
+        rows, account = _merged(self.rows, tokens, merging, self.name)
+        pairs = np.asarray(self.rows.with_format("numpy")["pair_count"][:])
+        account["pairs apart from others of their prompt, which is cut otherwise"] = _apart(
+            texts, tokens, pairs
+        )
+        counts = self.counts | {what: count for what, count in account.items() if count}
+        return replace(self, rows=rows, counts=counts)
 
 
 def tokenized(
@@ -104,13 +125,9 @@ def tokenized(
     pairs: Pairing,
     limits: Limits,
     *,
-    merging: Merging | None = None,
     processes: int = 1,
 ) -> Tokenized:
     """Turn stored groups into token ids and the comparisons to train on.
-
-    With ``merging``, those whose prompts have the same tokens become one. Where limits cut the
-    prompt of one record more than that of another, they stay apart.
 
     Raises:
         UserError: As for :func:`.tokenize_group` and :meth:`.Pairing.apply`, or if no pair is left.
@@ -169,20 +186,17 @@ def tokenized(
         rows = rows.select(kept)
     found = {"groups": len(kept), "pairs": int(pair_counts.sum())}
     prompts = rows.with_format("numpy")
-    texts, tokens = (np.asarray(prompts[name][:]) for name in ("prompt_text", "prompt_tokens"))
+    hashes = [np.asarray(prompts[column][:]) for column in ("prompt_text", "prompt_tokens")]
     rows = rows.remove_columns(list(_ACCOUNT))
-    if merging is not None and len(np.unique(tokens)) < len(rows):
-        rows, account = _merged(rows, tokens, merging, name)
-        counts |= account
-        counts["pairs apart from others of their prompt, which is cut otherwise"] = _apart(
-            texts, tokens, pair_counts[kept]
-        )
     parts = rows.select_columns("weights").with_format("arrow").iter(batch_size=ROWS_PER_BATCH)
     weight = sum(
         pyarrow.compute.sum(pyarrow.compute.list_flatten(part["weights"])).as_py() for part in parts
     )
     domains = groups.domains(kept)
-    return Tokenized(rows, found | dict(+counts), weight / found["pairs"], domains)
+    mean_weight = weight / found["pairs"]
+    return Tokenized(
+        rows, found | dict(+counts), mean_weight, domains, name, np.stack(hashes, axis=1)
+    )
 
 
 def _merged(

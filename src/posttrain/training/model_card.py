@@ -5,6 +5,9 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from posttrain.evaluation.report import figures
+from posttrain.models.embedded import public_name
+
 TEMPLATE = """---
 {header}
 ---
@@ -71,7 +74,7 @@ def model_card(account: Mapping[str, Any]) -> str:
     """The text of the card, from what :func:`posttrain.commands.train.run` records of a run."""
     settings = account["settings"]
     header = ModelCardData(
-        base_model=settings["model"],
+        base_model=public_name(settings["model"]),
         library_name="transformers",
         pipeline_tag="text-classification",
         tags=["reward-model", "posttrain"],
@@ -105,28 +108,8 @@ def _evaluation(found: Mapping[str, Any]) -> str:
     if "accuracy" not in found or not isinstance(found["accuracy"], Mapping):
         rows = [(name.removeprefix("eval_"), f"{value:.4g}") for name, value in found.items()]
         return table(("metric", "value"), rows)
-    rows = [("accuracy on held-out pairs", _percent(found["accuracy"]))]
-    rows += [
-        (f"accuracy at strength {strength}", _percent(value))
-        for strength, value in found["accuracy_by_strength"].items()
-    ]
-    rows += [
-        (f"accuracy in {domain}", _percent(value))
-        for domain, value in found["accuracy_by_domain"].items()
-    ]
-    rows += [
-        ("accuracy of preferring the longer response", _percent(found["length_baseline"])),
-        ("accuracy over that baseline", _percent(found["accuracy_over_length_baseline"])),
-        ("expected calibration error", _percent(found["calibration_error"])),
-        ("ties", f"{100 * found['ties']:.2f} %"),
-    ]
-    rows += [
-        (f"accuracy on {kind}", _percent(value))
-        for kind, value in found["by_pair"].items()
-        if len(found["by_pair"]) > 1
-    ]
     head = ("metric", f"{found['pairs']:,} pairs of {found['groups']:,} groups, 95 % interval")
-    return table(head, rows)
+    return table(head, figures(found))
 
 
 def _training(account: Mapping[str, Any]) -> str:
@@ -149,11 +132,3 @@ def table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
     # A bar would end the cell, also within code.
     cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
-def _percent(value: Mapping[str, float | None]) -> str:
-    if value["estimate"] is None:
-        return "–"
-    low, high = value["low"], value["high"]
-    between = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * value['estimate']:.1f} %{between}"

@@ -16,6 +16,7 @@ from transformers import (
 
 from posttrain.errors import UserError
 from posttrain.models.reward_model import score_head, stock_model
+from posttrain.storage.files import ordinary_mode
 from posttrain.training.divergence import not_finite
 
 #: Without this file no program takes a folder for a model, so it comes first and last.
@@ -42,13 +43,13 @@ def save(
     folder: Path,
     *,
     state: Mapping[str, torch.Tensor] | None = None,
-    texts: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
     auto: Any = AutoModelForSequenceClassification,
 ) -> None:
-    """Save a finished model, tokenizer and texts into a folder, whole or not at all.
+    """Save a finished model, tokenizer and further files into a folder, whole or not at all.
 
     Weights are written as safetensors; ``state`` are those to save instead of the model's own,
-    where these are spread over processes. ``texts`` are contents of further files by name.
+    where these are spread over processes. ``files`` are contents of further files by name.
     ``auto`` is the class of transformers as which others will load it.
 
     Raises:
@@ -64,13 +65,15 @@ def save(
     try:
         stock.save_pretrained(scratch, state_dict=weights)
         tokenizer.save_pretrained(scratch)
-        for name, text in (texts or {}).items():
-            (scratch / name).write_text(text, encoding="utf-8")
+        for name, content in (files or {}).items():
+            (scratch / name).write_bytes(content.encode() if isinstance(content, str) else content)
         (folder / CONFIG).unlink(missing_ok=True)
         # Shards of a larger model would be there beside the new file, or the other way round.
         for stale in folder.glob("*.safetensors*"):
             stale.unlink()
         for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):
+            # safetensors writes files that nobody else may read.
+            path.chmod(ordinary_mode())
             os.replace(path, folder / path.name)
     # safetensors has an error of its own for a disk that is full.
     except (OSError, SafetensorError) as error:

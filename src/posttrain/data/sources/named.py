@@ -26,7 +26,7 @@ from posttrain.data.sources import human
 from posttrain.data.sources.hub import read, registry
 from posttrain.data.sources.originals.registry import ORIGINALS
 from posttrain.data.sources.simulator import annotators, tasks
-from posttrain.data.sources.simulator.annotators import stream
+from posttrain.data.sources.simulator.annotators import stream_ranked
 from posttrain.errors import UserError
 
 SIMULATED = re.compile(r"simulator:(\d+)(?::(\d+))?")
@@ -55,8 +55,7 @@ def iterate(
     counts = Counter() if counts is None else counts
     notes = Notes() if notes is None else notes
     if match := SIMULATED.fullmatch(source):
-        for group in stream(int(match[1]), seed=int(match[2] or 0)):
-            yield group.ranked
+        yield from stream_ranked(int(match[1]), seed=int(match[2] or 0))
     elif is_file(source):
         yield from _of_file(Path(source), counts, skip_bad, notes, min_difference)
     elif match := ON_HUB.fullmatch(source):

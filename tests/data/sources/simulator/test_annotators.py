@@ -14,6 +14,7 @@ from posttrain.data.sources.simulator.annotators import (
     draw_candidates,
     reachable_accuracy,
     simulate,
+    stream_ranked,
     strength_probabilities,
 )
 from posttrain.data.sources.simulator.tasks import (
@@ -288,3 +289,11 @@ def test_more_candidates_than_there_are_prompts_are_refused():
     # Four unsafe and four harmless goals, and three of six steps in any order.
     with pytest.raises(ValueError, match=r"about \d+ different prompts, not 961"):
         draw_candidates(961, 2, seed=1, sensitive=1.0)
+
+
+def test_groups_of_several_seeds_and_domains_may_be_read_together():
+    worlds = [(seed, domain) for seed in (0, 1, 10) for domain in ("helpfulness", "safety")]
+    names = [
+        group.id for seed, domain in worlds for group in stream_ranked(11, seed=seed, domain=domain)
+    ]
+    assert len(set(names)) == len(names)

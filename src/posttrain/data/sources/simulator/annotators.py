@@ -19,7 +19,7 @@ How a ranked group comes about:
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -114,13 +114,6 @@ def simulate(
     >>> group.ranked.strength, group.difference
     (2, 3.1)
     """
-    shares = (edited_share, editor_error, multi_turn, sensitive)
-    if count < 0 or not all(0 <= share <= 1 for share in shares):
-        raise UserError(
-            f"count must not be negative and shares must lie in [0, 1]; got count={count}, "
-            f"edited_share={edited_share}, editor_error={editor_error}, multi_turn={multi_turn}, "
-            f"sensitive={sensitive}"
-        )
     return list(
         stream(
             count,
@@ -147,6 +140,13 @@ def stream(
     praise: float | None = None,
 ) -> Iterator[SimulatedGroup]:
     """The groups of :func:`simulate`, one after the other."""
+    shares = (edited_share, editor_error, multi_turn, sensitive)
+    if count < 0 or not all(0 <= share <= 1 for share in shares):
+        raise UserError(
+            f"count must not be negative and shares must lie in [0, 1]; got count={count}, "
+            f"edited_share={edited_share}, editor_error={editor_error}, multi_turn={multi_turn}, "
+            f"sensitive={sensitive}"
+        )
     rng = random.Random(seed)
     for number in range(count):
         task = draw_task(rng, multi_turn=multi_turn, sensitive=sensitive)
@@ -175,6 +175,22 @@ def stream(
             responses=responses,
             difference=chosen.gold(domain) - rejected.gold(domain),
         )
+
+
+def stream_ranked(
+    count: int, *, seed: int, domain: Domain = "helpfulness", **settings: float
+) -> Iterator[RankedGroup]:
+    """The groups of :func:`stream` as users read them, with ids that name domain and seed.
+
+    So files of several seeds and domains may be read together. Studies keep the plain ids, which
+    the fingerprints in their records contain.
+
+    >>> next(stream_ranked(1, seed=3, domain="safety")).id
+    'simulated-safety-3-000000'
+    """
+    for group in stream(count, seed=seed, domain=domain, **settings):
+        number = group.ranked.id.removeprefix("simulated-")
+        yield replace(group.ranked, id=f"simulated-{domain}-{seed}-{number}")
 
 
 @dataclass(frozen=True)
