@@ -45,9 +45,10 @@ def test_simulate_writes_what_the_simulator_draws(tmp_path, capsys):
                "--sensitive", 0.7)  # fmt: skip
     assert run("data", "simulate", path, *options) == 0
     assert capsys.readouterr().out == f"wrote 30 records to {path}\n"
-    drawn = stream_ranked(30, seed=4, domain="safety", edited_share=0.5, sensitive=0.7)
-    assert read_groups(path).groups == list(drawn)
-    assert any(group.ranked.has_edit for group in drawn)
+    settings = {"domain": "safety", "edited_share": 0.5, "sensitive": 0.7}
+    drawn = list(stream_ranked(30, seed=4, **settings))
+    assert read_groups(path).groups == drawn
+    assert any(group.has_edit for group in drawn)
 
 
 @pytest.mark.parametrize(
