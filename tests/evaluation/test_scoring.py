@@ -10,7 +10,7 @@ import torch
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evaluation import scoring
-from posttrain.evaluation.scoring import Scorer, limits_for, score_groups, score_with
+from posttrain.evaluation.scoring import Scorer, length_limits, limits_for, score_groups, score_with
 from posttrain.models import reward_model
 from posttrain.models.reward_model import score, score_head
 from posttrain.rows.layout import LAYOUTS, Layout
@@ -182,7 +182,7 @@ def test_groups_that_are_too_long_are_errors_or_counted(monkeypatch, loaded, gro
         assert list(one.scores.values()) == pytest.approx(values, abs=1e-12)
         longer = [max(0, len(tokens.prompt + response) - limit) for response in tokens.responses]
         assert list(one.trimmed.values()) == longer
-    with pytest.raises(TooLongError, match=f"max_tokens={limit}; raise it"):
+    with pytest.raises(TooLongError, match=rf"of {limit} \(max_tokens\)"):
         list(score_groups(*loaded, groups, EXACT, Limits(limit)))
 
 
@@ -299,6 +299,9 @@ def test_limits_by_hand(loaded, layout, options, expected):
     model, _ = loaded
     assert model.config.max_position_embeddings == 256
     found = limits_for(model, layout, **options)
+    expected = replace(expected, context=256)
+    # A configuration alone tells as much of lengths.
+    assert length_limits(model.config, layout, **options) == expected
     assert found == replace(expected, vocabulary=model.config.vocab_size, skipped_end=0)
 
 

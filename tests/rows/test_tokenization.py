@@ -124,22 +124,25 @@ def test_the_longest_response_decides_what_the_prompt_loses():
     assert tokenized.trimmed == 2
 
 
-@pytest.mark.parametrize("responses", [("c d e", "a"), ("a", "c d e"), ("a", "c d e", "b")])
+@pytest.mark.parametrize(
+    ("responses", "name"),
+    [
+        (("c d e", "a"), "chosen"),
+        (("a", "c d e"), "rejected"),
+        (("a", "c d e", "b"), "chosen"),
+        (("c d e", "a", "b"), "edited"),
+    ],
+)
 @pytest.mark.parametrize("limit", [1, 3, 4])
-def test_a_response_that_leaves_no_room_for_its_prompt_is_refused(responses, limit):
-    expected = (
-        rf"group 'x' needs 4 tokens .* no room for a prompt within max_tokens={limit}; "
-        "raise it .*--max_tokens"
-    )
+def test_a_response_that_leaves_no_room_for_its_prompt_is_refused(responses, name, limit):
+    expected = rf"record 'x': its {name} response has 4 tokens, .* of {limit} .*--skip_too_long"
     with pytest.raises(TooLongError, match=expected):
         tokenize_group(TOKENIZER, group_of(*responses), Limits(limit))
 
 
 @pytest.mark.parametrize("limit", [1, 5, 6])
 def test_responses_that_leave_no_room_in_a_row_for_their_prompt_are_refused(limit):
-    expected = (
-        rf"group 'x' needs 6 tokens .* within max_row_tokens={limit}; raise it .*--pack_length"
-    )
+    expected = rf"record 'x': its responses together have 6 tokens, .* of {limit} .*--pack_length"
     with pytest.raises(TooLongError, match=expected):
         tokenize_group(TOKENIZER, group_of("c d e", "a"), Limits(9, limit))
 
@@ -242,7 +245,7 @@ def test_apart_each_response_loses_as_much_of_its_prompt_as_it_needs_itself():
     assert read(second) == ("b <|end|> <|assistant|>", ["c d e <|end|>"])
     assert (first.places, second.places) == ((0, 2), (1,))
     assert (first.trimmed, second.trimmed) == (0, 2)
-    with pytest.raises(TooLongError, match="needs 4 tokens for a response"):
+    with pytest.raises(TooLongError, match="its chosen response has 4 tokens"):
         apart(group_of("c", "c d e", "d"), 4)
 
 
@@ -304,7 +307,7 @@ def test_everything_cut_dropped_or_skipped_is_counted():
 @pytest.mark.parametrize("limit", ["max_tokens", "max_row_tokens"])
 def test_a_group_that_is_too_long_is_an_error_unless_it_may_be_skipped(limit):
     groups = [group_of("c", "d"), group_of("c d e c d", "a")]
-    with pytest.raises(TooLongError, match=rf"{limit}=6"):
+    with pytest.raises(TooLongError, match=rf"of 6 \({limit}\)"):
         tokenize_groups(TOKENIZER, groups, Limits(**{limit: 6}))
     found = tokenize_groups(TOKENIZER, groups, Limits(**{limit: 6}, skip_too_long=True))
     assert (found.kept, found.counts["too long"]) == ([0], 1)

@@ -452,8 +452,14 @@ def test_limits_cut_prompts_and_leave_out_what_does_not_fit(drawn, tokenizer, na
     }
     column = found.rows["length" if name == "max_tokens" else "total"]
     assert max(column) == limit
-    with pytest.raises(TooLongError, match=f"{name}={limit}; raise it"):
+    # The first that is so, and how many there are.
+    first = next(k for k, one in enumerate(needed) if one[place] >= limit)
+    with pytest.raises(TooLongError) as raised:
         tokenized(stored([path]), tokenizer, Pairing(), Limits(**{name: limit}))
+    with pytest.raises(TooLongError) as alone:
+        tokenize_group(tokenizer, groups[first], Limits(**{name: limit}))
+    problem = f"{path}, {alone.value.problem}; too long: {gone} of {len(groups)} records"
+    assert raised.value.args == (problem, alone.value.remedy)
 
 
 def group_with(name, *responses, strength=None):
@@ -532,7 +538,7 @@ def test_errors_stay_readable_in_whatever_process_they_are_raised(
     monkeypatch.setattr(dataset, "ROWS_PER_BATCH", 8)
     groups, path = drawn
     made = stored([path])
-    with pytest.raises(TooLongError, match=r"group 'simulated-0000\d\d' needs \d+ tokens .*=5;"):
+    with pytest.raises(TooLongError, match=r"record 'simulated-0000\d\d': its .* of 5 .* 40 of 40"):
         tokenized(made, tokenizer, Pairing(), Limits(max_tokens=5), processes=processes)
     unrated = [replace(group, strength=None) for group in groups]
     write(path, unrated)
@@ -603,11 +609,23 @@ def test_what_is_tokenised_has_a_name_of_its_own_for_each_setting(drawn, tokeniz
         (tokenizer, Pairing(min_strength=2), Limits()),
         (tokenizer, Pairing(), Limits(max_tokens=90)),
         (tokenizer, Pairing(), Limits(max_row_tokens=90)),
-        (tokenizer, Pairing(), Limits(skip_too_long=True)),
     ]
     for number, arguments in enumerate(settings, start=1):
         tokenized(stored([path]), *arguments)
         assert len(tokenisations) == number * len(groups)
+
+
+def test_what_was_tokenised_serves_a_run_that_leaves_out_what_is_too_long(
+    drawn, tokenizer, tokenisations
+):
+    groups, path = drawn
+    limits = Limits(max_tokens=20)
+    with pytest.raises(TooLongError):
+        tokenized(stored([path]), tokenizer, Pairing(), limits)
+    # All, and for the message the first that is too long.
+    assert len(tokenisations) == len(groups) + 1
+    tokenized(stored([path]), tokenizer, Pairing(), replace(limits, skip_too_long=True))
+    assert len(tokenisations) == len(groups) + 1
 
 
 def test_groups_are_tokenised_again_when_the_version_or_a_library_is_another(

@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,15 @@ class Stored:
     """Groups on disk, one row a group.
 
     `counts` says what was left out while reading, by reason, and `notes` what was not used, or read
-    otherwise than it stands; `fingerprint` is a hash of the groups, whatever code has read them.
+    otherwise than it stands; `fingerprint` is a hash of the groups, whatever code has read them;
+    messages name the `sources`.
     """
 
     rows: Dataset
     counts: dict[str, int]
     fingerprint: str
     notes: Notes = field(default_factory=Notes)
+    sources: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[RankedGroup]:
         return map(group_of, self.rows)
@@ -66,7 +68,7 @@ class Stored:
     def select(self, indices: Indices) -> "Stored":
         """Some of the groups."""
         name = hashlib.sha256(self.fingerprint.encode() + indices.tobytes()).hexdigest()[:16]
-        return Stored(self.rows.select(indices), self.counts, name, self.notes)
+        return replace(self, rows=self.rows.select(indices), fingerprint=name)
 
     def split(self, *, test_fraction: float, seed: int) -> tuple["Stored", "Stored"]:
         """Training and test groups, as of :func:`.data.splits.split` but from less memory."""
@@ -157,7 +159,7 @@ def stored(
         )
     if os.environ.get("RANK", "0") == "0":  # other processes of a run read the same
         notes.warn(logger, sources)
-    return Stored(rows, counts, account["sha256"][:16], notes)
+    return Stored(rows, counts, account["sha256"][:16], notes, tuple(sources))
 
 
 def _row(group: RankedGroup) -> dict[str, Any]:

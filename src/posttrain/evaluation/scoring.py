@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.data.preferences import RESPONSES, Message, RankedGroup
 from posttrain.errors import UserError
@@ -82,7 +82,8 @@ class Scorer:
         except TooLongError as error:
             if self.limits.skip_too_long:
                 return "groups that are too long"
-            raise TooLongError(f"{self.tokenizer.name_or_path}: {error}") from None
+            problem = f"{self.tokenizer.name_or_path}: {error.problem}"
+            raise TooLongError(problem, error.remedy) from None
         except UnreadableError:
             if self.limits.skip_unreadable:
                 return "records that the model cannot read"
@@ -137,14 +138,31 @@ def limits_for(
     ``max_tokens`` is for a prompt with one response and defaults to the model's context;
     ``pack_length`` is for a row that several groups share.
     """
-    context = context_length(model.config)
-    limits = Limits(
-        _least(max_tokens, context),
-        None,
-        skip_too_long,
+    limits = length_limits(
+        model.config,
+        layout,
+        max_tokens=max_tokens,
+        pack_length=pack_length,
+        skip_too_long=skip_too_long,
+    )
+    return replace(
+        limits,
         vocabulary=vocabulary_size(model),
         skipped_end=getattr(model, "stored_pad_token_id", None),
     )
+
+
+def length_limits(
+    config: PreTrainedConfig,
+    layout: Layout,
+    *,
+    max_tokens: int | None = None,
+    pack_length: int | None = None,
+    skip_too_long: bool = False,
+) -> Limits:
+    """What of :func:`limits_for` a configuration tells, before any weights are loaded."""
+    context = context_length(config)
+    limits = Limits(_least(max_tokens, context), None, skip_too_long, context=context)
     if layout.rows == "separate":
         return replace(limits, max_tokens=_least(limits.max_tokens, pack_length))
     # Restarting positions never exceed those of one response, however long the row is.

@@ -38,7 +38,7 @@ def within_boundary(config: PreTrainedConfig, limits: Limits, layout: Layout) ->
         "prompts are cut so that rows have at most %d tokens (max_tokens): longer ones would "
         "change this model's rotary frequencies, also for the rows beside them", boundary,
     )  # fmt: skip
-    limits = replace(limits, max_tokens=boundary)
+    limits = replace(limits, max_tokens=boundary, context=boundary)
     if layout.rows == "separate" or layout.positions == "restarting":
         return limits
     return replace(limits, max_row_tokens=min(limits.max_row_tokens or boundary, boundary))
@@ -55,7 +55,9 @@ def rope_side(config: PreTrainedConfig, length: int) -> bool:
         raise UserError(
             f"a row of {length} tokens is beyond this model's context of {kinds['dynamic']}, where "
             "its rotary frequencies (rope_type dynamic) depend on the rows before it; set "
-            f"--max_tokens {kinds['dynamic']}"
+            f"--max_tokens {kinds['dynamic']}, and leave out responses that are longer by "
+            "themselves (--skip_too_long); posttrain data check FILE --model NAME shows how many "
+            "there are"
         )
     return length > kinds.get("longrope", length)
 

@@ -7,8 +7,9 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from posttrain.data.preferences import Message, RankedGroup
+from posttrain.data.preferences import RESPONSES, Message, RankedGroup
 from posttrain.errors import UserError
+from posttrain.rows.limits import UNLIMITED, Limits, TooLongError, over, row_over
 from posttrain.rows.rendering import Reading, altered_counts, read_responses
 
 
@@ -91,14 +92,6 @@ class TokenizedGroup:
         )
 
 
-#: What a limit is for, as messages call it.
-_NEEDED = {"max_tokens": "a response", "max_row_tokens": "its responses together"}
-
-
-class TooLongError(UserError):
-    """A group fits into a limit only with no token left of its prompt."""
-
-
 class UnreadableError(UserError):
     """A record that a model cannot read, such as one that its chat template refuses."""
 
@@ -107,33 +100,10 @@ class NoPairError(UserError):
     """Two responses became equal in tokens, and no pair is left."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a model can read, and how long a group may be.
-
-    Attributes:
-        max_tokens: Most tokens of the prompt with one response; the model's context.
-        max_row_tokens: Most tokens of the prompt with all responses; the room in a single row.
-        skip_too_long: Groups whose responses exceed a limit are left out and counted; otherwise the
-            first one is an error.
-        vocabulary: How many ids the model has an embedding for.
-        skip_unreadable: Records that the model cannot read are left out and counted; otherwise the
-            first one is an error.
-        skipped_end: Id that stock classes skip at the end of a row (see :func:`.read_responses`).
-    """
-
-    max_tokens: int | None = None
-    max_row_tokens: int | None = None
-    skip_too_long: bool = False
-    vocabulary: int | None = None
-    skipped_end: int | None = None
-    skip_unreadable: bool = False
-
-
 def tokenize_group(
     tokenizer: PreTrainedTokenizerBase,
     group: Responses,
-    limits: Limits = Limits(),
+    limits: Limits = UNLIMITED,
     *,
     keep_equal: bool = False,
 ) -> TokenizedGroup:
@@ -157,11 +127,21 @@ def tokenize_group(
             f"group {group.id!r}: its responses are equal in tokens, so there is nothing to rank; "
             "leave the group out"
         )
-    whole = _split(reading, places)
-    needed = [len(response) for response in whole.responses]
+    return fit(group, _split(reading, places), limits)
+
+
+def fit(group: Responses, whole: TokenizedGroup, limits: Limits) -> TokenizedGroup:
+    """A tokenised group with as much of its prompt as limits leave; see :func:`tokenize_group`.
+
+    Raises:
+        TooLongError: If they leave no token of it.
+    """
+    prompt, needed = len(whole.prompt), [len(response) for response in whole.responses]
+    longest = max(needed)
+    what = _name(group, whole.places[needed.index(longest)])
     trimmed = max(
-        _over(group, len(whole.prompt), max(needed), limits.max_tokens, "max_tokens"),
-        _over(group, len(whole.prompt), sum(needed), limits.max_row_tokens, "max_row_tokens"),
+        over(what, prompt, longest, limits.max_tokens, limits.context),
+        row_over(group.id, prompt, sum(needed), limits.max_row_tokens),
     )
     return _trim(whole, trimmed)
 
@@ -185,7 +165,9 @@ def tokenize_apart(
     longest = min((limit for limit in (limits.max_tokens, room) if limit is not None), default=None)
     alike: dict[int, list[int]] = {}
     for place, (row, end) in enumerate(zip(reading.rows, reading.ends, strict=True)):
-        alike.setdefault(_over(group, end, len(row) - end, longest, "max_tokens"), []).append(place)
+        what = _name(group, place)
+        trimmed = over(what, end, len(row) - end, longest, limits.context)
+        alike.setdefault(trimmed, []).append(place)
     apart: list[TokenizedGroup] = []
     for trimmed, places in alike.items():
         shared = _trim(_split(reading, places), trimmed)
@@ -251,7 +233,7 @@ class TokenizedSet:
 def tokenize_groups(
     tokenizer: PreTrainedTokenizerBase,
     groups: Iterable[RankedGroup],
-    limits: Limits = Limits(),
+    limits: Limits = UNLIMITED,
 ) -> TokenizedSet:
     """Tokenise groups (see :func:`tokenize_group`) and count what was cut, dropped or skipped."""
     counts: Counter[str] = Counter()
@@ -303,17 +285,13 @@ def _split(reading: Reading, places: Sequence[int]) -> TokenizedGroup:
     )
 
 
-def _over(group: Responses, prompt: int, needed: int, limit: int | None, name: str) -> int:
-    """How many tokens of a prompt are beyond a limit, beside so many that are needed."""
-    if limit is None:
-        return 0
-    if needed >= limit:
-        raise TooLongError(
-            f"group {group.id!r} needs {needed} tokens for {_NEEDED[name]}, which leaves no room "
-            f"for a prompt within {name}={limit}; raise it as far as the model's context allows "
-            "(--max_tokens, --pack_length), or leave such groups out (--skip_too_long)"
-        )
-    return max(0, prompt + needed - limit)
+def _name(group: Responses, place: int) -> str:
+    """A response as messages call it."""
+    if isinstance(group, RankedGroup):
+        response = f"{RESPONSES[place - len(group.responses)]} response"
+    else:
+        response = f"response {place + 1}"
+    return f"record {group.id!r}: its {response}"
 
 
 def _trim(group: TokenizedGroup, trimmed: int) -> TokenizedGroup:

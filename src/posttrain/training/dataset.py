@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 #: :mod:`.rows.rendering`, :mod:`.pairing`, :mod:`.collator` (``training_record``) or
 #: :mod:`.losses` (margins).
 VERSION = 3
+TOO_LONG = "groups that are too long"
 #: Columns of a data set that :class:`.trainer.RankingTrainer` trains on.
 FEATURES = Features(
     {
@@ -130,10 +131,14 @@ def tokenized(
     """Turn stored groups into token ids and the comparisons to train on.
 
     Raises:
+        TooLongError: If groups are too long and may not be left out. It names the first and how
+            many there are; what was tokenised is kept for a run that leaves them out.
         UserError: As for :func:`.tokenize_group` and :meth:`.Pairing.apply`, or if no pair is left.
     """
     many = processes > 1 and len(groups.rows) >= 2 * ROWS_PER_BATCH
-    settings = asdict(pairs) | asdict(limits) | {"tokenizer": tokenizer_hash(tokenizer)}
+    # Whether groups that are too long may be left out is asked when all are known.
+    lengths = asdict(replace(limits, skip_too_long=True, context=None))
+    settings = asdict(pairs) | lengths | {"tokenizer": tokenizer_hash(tokenizer)}
     name = cache.key(
         settings | {"groups": groups.fingerprint},
         *("tokenizers", "transformers"),
@@ -161,6 +166,12 @@ def tokenized(
     for entry in pyarrow.compute.value_counts(table["problem"][:]).to_pylist():
         if entry["values"]:
             counts[entry["values"]] = entry["counts"]
+    if counts[TOO_LONG] and not limits.skip_too_long:
+        first = pyarrow.compute.index(table["problem"][:], TOO_LONG).as_py()
+        try:
+            tokenize_group(tokenizer, group_of(groups.rows[first]), limits)
+        except TooLongError as error:
+            raise error.among(counts[TOO_LONG], len(rows), groups.sources) from None
     counts["trimmed prompts"] = int((np.asarray(table["trimmed"][:]) > 0).sum())
     counts["dropped responses"] = int(np.asarray(table["dropped"][:]).sum())
     altered = altered_counts(pyarrow.compute.list_flatten(table["altered"][:]).to_pylist())
@@ -282,9 +293,7 @@ def _training_row(
     except NoPairError:
         problem = "groups whose responses are equal in tokens"
     except TooLongError:
-        if not limits.skip_too_long:
-            raise
-        problem = "groups that are too long"
+        problem = TOO_LONG
     except UnreadableError:
         if not limits.skip_unreadable:
             raise

@@ -48,11 +48,14 @@ def check_room(dataset: Any, layout: Layout, room: int) -> None:
         UserError: If there is such a row.
     """
     name = "total" if layout.rows == "single" else "length"
-    longest = column(dataset, name).max()
-    if longest > room:
+    lengths = column(dataset, name)
+    beyond = int((lengths > room).sum())
+    if beyond:
         raise UserError(
-            f"the longest row takes {longest:,} tokens, and memory has room for {room:,} at once; "
-            "cut prompts (--max_tokens), train part of the weights (--top_layers, --lora_rank), "
-            "compute layers again (--activation_checkpointing), or set --max_tokens_per_device to "
-            "try all the same"
+            f"the longest row takes {lengths.max():,} tokens, and memory has room for {room:,} at "
+            f"once, which {beyond:,} of {len(lengths):,} groups exceed; cut prompts (--max_tokens) "
+            "and leave out responses that are longer by themselves (--skip_too_long), train part "
+            "of the weights (--top_layers, --lora_rank), compute layers again "
+            "(--activation_checkpointing), or set --max_tokens_per_device to try all the same; "
+            "posttrain data check FILE --model NAME shows what limits cut"
         )

@@ -161,12 +161,16 @@ def check_lengths(model: Any, dataset: Any, layout: Layout) -> None:
     if boundary is None:
         return
     running = layout.rows == "single" and layout.positions == "running"
-    longest = column(dataset, "total" if running else "length").max()
-    if longest > boundary:
+    lengths = column(dataset, "total" if running else "length")
+    beyond = int((lengths > boundary).sum())
+    if beyond:
         raise UserError(
-            f"the longest row takes {longest} tokens, and beyond {boundary} this model has other "
-            f"rotary frequencies, also for the rows beside it; set --max_tokens {boundary}"
+            f"the longest row takes {lengths.max():,} tokens, and beyond {boundary:,}, which "
+            f"{beyond:,} of {len(lengths):,} groups exceed, this model has other rotary "
+            f"frequencies, also for the rows beside it; set --max_tokens {boundary}"
             + (" and --layout exact" if running else "")
+            + ", and --skip_too_long if responses are longer by themselves; posttrain data check "
+            "FILE --model NAME shows how many are"
         )
 
 
