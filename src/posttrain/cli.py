@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
+from posttrain.commands.pages import PAGES
+from posttrain.config.help import Formatter
 from posttrain.errors import UserError
 
 #: What each command does, in groups; its module, of the same name with _ for -, has
@@ -33,10 +35,6 @@ GROUPS = {
     },
 }
 COMMANDS = {name: purpose for group in GROUPS.values() for name, purpose in group.items()}
-EXAMPLES = """examples:
-  posttrain data simulate mine.jsonl --groups 500
-  posttrain train --model tiny --data mine.jsonl --output_dir rewards --pairs_per_step 32
-  posttrain evaluate --model rewards --data simulator:200"""
 #: Packages whose versions decide what comes out.
 PACKAGES = ("posttrain", "torch", "transformers", "trl")
 
@@ -56,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="posttrain",
         usage="posttrain COMMAND [settings]; posttrain COMMAND --help explains a command",
         description="Train reward models on ranked responses, and ask what each choice is worth.",
-        epilog="\n\n".join([*listed, EXAMPLES]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n\n".join([*listed, PAGES[""].epilog]),
+        formatter_class=Formatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)

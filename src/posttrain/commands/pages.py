@@ -67,13 +67,21 @@ _POLICY = {
     "output": _OUTPUT,
 }
 
+_SIMULATE = (
+    "posttrain data simulate mine.jsonl --groups 500",
+    "posttrain data simulate held_out.jsonl --groups 200 --seed 1",
+)
+_TRAIN = (
+    "posttrain train --model tiny --data mine.jsonl --output_dir rewards --pairs_per_step 32 "
+    "--learning_rate 2e-3"
+)
+_EVALUATE = "posttrain evaluate --model rewards --data held_out.jsonl"
+
+#: By command; that of no command is the first page.
 PAGES: dict[str, Page] = {
+    "": Page(examples=(*_SIMULATE, _TRAIN, _EVALUATE)),
     "data": Page(
-        examples=(
-            "posttrain data simulate mine.jsonl --groups 500",
-            "posttrain data simulate held_out.jsonl --groups 200 --seed 1",
-            "posttrain data check mine.jsonl held_out.jsonl",
-        ),
+        examples=(*_SIMULATE, "posttrain data check mine.jsonl held_out.jsonl"),
     ),
     "data simulate": Page(
         examples=("posttrain data simulate edited.jsonl --groups 200 --edited_share 0.5",),
@@ -107,12 +115,11 @@ PAGES: dict[str, Page] = {
         "per_device_eval_batch_size",
         texts=TEXTS,
         examples=(
-            "posttrain train --model tiny --data mine.jsonl --output_dir rewards "
-            "--pairs_per_step 32 --learning_rate 2e-3",
+            _TRAIN,
             "posttrain train --model tiny --data mine.jsonl --eval_data held_out.jsonl "
-            "--output_dir adapted --lora_rank 8",
+            "--output_dir adapted --lora_rank 8 --pairs_per_step 32 --learning_rate 2e-3",
             "posttrain train --model tiny --data simulator:1000 --output_dir ranked "
-            "--loss_type plackett-luce --max_steps 2",
+            "--loss_type plackett-luce --pairs_per_step 32 --max_steps 20",
         ),
         after=("data",),
     ),
@@ -120,14 +127,14 @@ PAGES: dict[str, Page] = {
         groups=_SCORING,
         examples=(
             "posttrain score --model rewards --data held_out.jsonl",
-            "posttrain score --model rewards --data held_out.jsonl --output - | head -n 3",
+            "posttrain score --model rewards --data simulator:100 --output simulated.jsonl",
         ),
         after=("data", "train"),
     ),
     "evaluate": Page(
         groups=_SCORING,
         examples=(
-            "posttrain evaluate --model rewards --data held_out.jsonl",
+            _EVALUATE,
             "posttrain evaluate --model rewards --data held_out.jsonl --output evaluation.json",
         ),
         after=("data", "train"),
@@ -149,9 +156,10 @@ PAGES: dict[str, Page] = {
             "output": "output",
         },
         examples=(
-            "posttrain sample --model tiny --data held_out.jsonl --prompts 20 --samples 4",
+            "posttrain sample --model tiny --data held_out.jsonl --prompts 20 --samples 4 "
+            "--max_new_tokens 64",
             "posttrain sample --model tiny --data held_out.jsonl --prompts 20 "
-            "--reward_model rewards --keep best --output best.jsonl",
+            "--max_new_tokens 64 --reward_model rewards --keep best --output best.jsonl",
         ),
         after=("data", "train"),
     ),
@@ -198,8 +206,8 @@ PAGES: dict[str, Page] = {
     ),
     "study": Page(
         examples=(
-            "posttrain study data",
-            "posttrain study margin --sizes 100 200 --seeds 1 --groups 600 --learning_rates 3e-3",
+            "posttrain study rows --groups 200",
+            "posttrain study margin --sizes 50 100 --seeds 1 --groups 400 --learning_rates 3e-3",
         ),
     ),
     "claims": Page(
