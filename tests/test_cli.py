@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 from command_line import refused, run
 
 from posttrain import cli
@@ -87,6 +88,13 @@ def test_the_console_script_answers_help_without_heavy_modules():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage: posttrain")
+
+
+def test_versions_are_shown(capsys):
+    assert refused("--version") == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert [*shown] == ["posttrain", "torch", "transformers", "trl"]
+    assert shown["transformers"] == transformers.__version__
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

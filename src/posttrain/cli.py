@@ -4,28 +4,39 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 
+from posttrain.commands.pages import PAGES
+from posttrain.config.help import Formatter
 from posttrain.errors import UserError
 
-#: What each command does; its module, of the same name with _ for -, has
-#: ``main(arguments) -> exit code``.
-#: Modules are imported when they are called, so that --help answers at once.
-COMMANDS = {
-    "data": "check, convert or simulate preference data",
-    "train": "train a reward model",
-    "calibrate": "give the scores of a reward model a unit and a zero",
-    "score": "score the responses of files",
-    "rounds": "rounds of annotation, reward model, rejection sampling, SFT and DPO",
-    "evaluate": "report how well a reward model ranks held-out responses",
-    "sample": "sample responses of a language model, and score and select them",
-    "sft": "finetune a language model on demonstrations",
-    "dpo": "train a language model on preferences by DPO",
-    "average": "average the weights of models",
-    "study": "run a study and write its run record",
-    "gpu-study": "measure what a GPU can in some minutes, and keep the records",
-    "claims": "say which claims hold up, and on what rows of which records that rests",
+#: What each command does, in groups; its module, of the same name with _ for -, has
+#: ``main(arguments) -> exit code``. Modules are imported when they are called, so that --help
+#: answers at once.
+GROUPS = {
+    "data": {"data": "check, convert or simulate preference data"},
+    "reward models": {
+        "train": "train a reward model",
+        "evaluate": "report how well a reward model ranks held-out responses",
+        "score": "score the responses of files",
+        "calibrate": "give the scores of a reward model a unit and a zero",
+    },
+    "policies": {
+        "sample": "sample responses of a language model, and score and select them",
+        "sft": "finetune a language model on demonstrations",
+        "dpo": "train a language model on preferences by DPO",
+        "rounds": "rounds of annotation, reward model, rejection sampling, SFT and DPO",
+        "average": "average the weights of models",
+    },
+    "studies": {
+        "study": "run a study and write its run record",
+        "claims": "say which claims hold up, and on what rows of which records that rests",
+        "gpu-study": "measure what a GPU can in some minutes, and keep the records",
+    },
 }
+COMMANDS = {name: purpose for group in GROUPS.values() for name, purpose in group.items()}
+#: Packages whose versions decide what comes out.
+PACKAGES = ("posttrain", "torch", "transformers", "trl")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,15 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command line could not be understood, 130 that it was interrupted (Ctrl-C).
     """
     width = max(map(len, COMMANDS)) + 2
-    listed = "\n".join(f"  {name:{width}}{purpose}" for name, purpose in COMMANDS.items())
+    listed = [
+        "\n".join([f"{title}:", *(f"  {name:{width}}{purpose}" for name, purpose in group.items())])
+        for title, group in GROUPS.items()
+    ]
     parser = argparse.ArgumentParser(
         prog="posttrain",
+        usage="posttrain COMMAND [settings]; posttrain COMMAND --help explains a command",
         description="Train reward models on ranked responses, and ask what each choice is worth.",
-        epilog=f"commands (each has --help):\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n\n".join([*listed, PAGES[""].epilog]),
+        formatter_class=Formatter,
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="see below")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="…", help="its own arguments")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    rest = parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    rest.required = False
     known = parser.parse_args(arguments)
     try:
         module = known.command.replace("-", "_")
@@ -60,6 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"posttrain: {words}", file=sys.stderr)
         return code
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        for package in PACKAGES:
+            try:
+                print(package, metadata.version(package))
+            except metadata.PackageNotFoundError:
+                print(package, "not installed")
+        parser.exit()
 
 
 def _explained(error: BaseException) -> tuple[int | None, str]:

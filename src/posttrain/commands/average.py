@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.utils import logging as transformers_logging
 
 from posttrain.commands.common import folder_of
+from posttrain.commands.pages import PAGES
+from posttrain.config.help import Formatter
 from posttrain.errors import UserError
 from posttrain.evaluation.calibration import FILE
 from posttrain.evidence import records
@@ -58,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
         description="Write a model whose weights are the mean of those of several language models, "
         "or of several reward models, that started from one checkpoint. Calibrations are of one "
         "model's scores, so they are not copied; make a new one (posttrain calibrate).",
+        epilog=PAGES["average"].epilog,
+        formatter_class=Formatter,
     )
     parser.add_argument(
         "models", nargs="+", metavar="FOLDER", help="folders, or names on the Hugging Face hub"

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from posttrain.commands.common import LAYOUT_HELP, folder_of, parse, refuse_overwriting
+from posttrain.commands.common import (
+    LAYOUT_HELP,
+    LAYOUT_NAMES,
+    folder_of,
+    parse,
+    refuse_overwriting,
+)
 from posttrain.commands.score import ScoringSettings, groups_of, load_scorer
 from posttrain.config.fields import setting
 from posttrain.data.preferences import RankedGroup
@@ -26,7 +32,9 @@ class CalibrateSettings(ScoringSettings):
     """Settings of ``posttrain calibrate``."""
 
     layout: str = setting(
-        "separate", LAYOUT_HELP + " Take the layout in which responses will be scored."
+        "separate",
+        LAYOUT_HELP + " Take the layout in which responses will be scored.",
+        LAYOUT_NAMES,
     )
     data: list[str] = setting(
         [],
@@ -92,8 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         (CalibrateSettings,),
         "Fit on held-out pairs what the scores of a reward model mean: a scale with which a "
         "difference of scores is the log odds of being preferred, and a zero, which is the score "
-        "of an average response. Thresholds, and scores combined of two models, need it. Settings "
-        "come from --config FILE (YAML) and from options, which win.",
+        "of an average response. Thresholds, and scores combined of two models, need it.",
         arguments,
     )
     account = run(settings)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from posttrain.commands.pages import PAGES
+from posttrain.config.help import Formatter
 from posttrain.errors import UserError
 from posttrain.evidence import records
 from posttrain.evidence.judging import Judgement, judge
@@ -39,11 +41,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="posttrain claims", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="posttrain claims",
+        description="Say which claims hold up, and on what rows of which records that rests.",
+        epilog=PAGES["claims"].epilog,
+        formatter_class=Formatter,
+    )
     parser.add_argument("key", nargs="?", metavar="KEY", help="a claim; by default all are listed")
     parser.add_argument(
         "--results", type=Path, default=Path("book/results"), metavar="FOLDER",
-        help="folder of run records; by default book/results",
+        help="folder of run records",
     )  # fmt: skip
     return parser
 

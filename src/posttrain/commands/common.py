@@ -22,8 +22,10 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.chat_template_utils import render_jinja_template
 from trl import TrlParser
 
+from posttrain.commands.pages import CONFIG, PAGES
 from posttrain.config import yaml
 from posttrain.config.fields import at_least_one, setting
+from posttrain.config.help import add_help
 from posttrain.data import store
 from posttrain.data.ratings import check_min_difference
 from posttrain.errors import UserError
@@ -38,6 +40,7 @@ from posttrain.rows.tokenization import Limits
 
 logger = logging.getLogger(__name__)
 
+LAYOUT_NAMES = ("separate", "exact", "causal")
 LAYOUT_HELP = (
     "separate (a row for each response), exact (one row for all, same scores), or causal (one row, "
     "shuffled, responses see those before them)."
@@ -55,8 +58,11 @@ def parse(
     logging.getLogger("posttrain").setLevel(logging.INFO)
     # TrainingArguments takes quiet logging for a wish to see no progress, so that comes after it.
     transformers_logging.set_verbosity_warning()
-    kinds_for_parser: Any = kinds
-    parser = TrlParser(kinds_for_parser, prog=f"posttrain {command}", description=description)
+    of_settings: Any = kinds
+    parser = TrlParser(
+        of_settings, prog=f"posttrain {command}", description=description, add_help=False
+    )
+    add_help(parser, PAGES[command], CONFIG)
     try:
         return yaml.parse(parser, arguments)
     finally:
@@ -77,6 +83,7 @@ class ModelSettings:
         "auto",
         "Precision of the weights: float32, bfloat16, float64, or auto, as they are stored. The "
         "score head is float32 at least.",
+        PRECISIONS,
     )
     attention: str | None = setting(
         None,
@@ -122,7 +129,7 @@ class ReadingSettings:
 class RowSettings:
     """How groups become rows, and how long they may be."""
 
-    layout: str = setting("exact", LAYOUT_HELP)
+    layout: str = setting("exact", LAYOUT_HELP, LAYOUT_NAMES)
     pack_length: int | None = setting(
         None,
         "Most tokens of a row; several groups then share rows. By default none do, but in training "

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from posttrain.commands.pages import PAGES
+from posttrain.config.help import Formatter
 from posttrain.data.check import check
 from posttrain.data.preferences import RankedGroup, from_record
 from posttrain.data.ratings import check_min_difference
@@ -24,12 +26,28 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="posttrain data", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="posttrain data",
+        description="Check, convert or simulate preference data.",
+        epilog=PAGES["data"].epilog,
+        formatter_class=Formatter,
+    )
     kinds = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    check = kinds.add_parser("check", help="summarise files and list their bad records")
+    def add(name: str, purpose: str) -> argparse.ArgumentParser:
+        return kinds.add_parser(
+            name,
+            help=purpose,
+            description=f"{purpose[0].upper()}{purpose[1:]}.",
+            epilog=PAGES[f"data {name}"].epilog,
+            formatter_class=Formatter,
+        )
+
+    check = add("check", "summarise files and list their bad records")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    check.add_argument("--skip-bad", action="store_true", help="list bad records, but succeed")
+    check.add_argument(
+        "--skip_bad", "--skip-bad", action="store_true", help="list bad records, but succeed"
+    )
     check.add_argument("--min_difference", type=float, default=0.0, help="as for posttrain train")
     check.add_argument(
         "--model",
@@ -40,18 +58,24 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--pad_token", help="as for posttrain train; with --model")
     check.set_defaults(run=_check)
 
-    convert = kinds.add_parser("convert", help="convert a public original to preference records")
+    convert = add("convert", "convert a public original to preference records")
     convert.add_argument("name", metavar="NAME", help=", ".join(ORIGINALS))
     convert.add_argument("path", type=Path, metavar="PATH", help="what was downloaded")
     convert.add_argument("output", type=Path, metavar="OUTPUT", help=OUTPUT)
     convert.set_defaults(run=_convert)
 
-    simulated = kinds.add_parser("simulate", help="write simulated preference records")
+    simulated = add("simulate", "write simulated preference records")
     simulated.add_argument("output", type=Path, metavar="OUTPUT", help=OUTPUT)
-    simulated.add_argument("--groups", type=int, default=1000)
-    simulated.add_argument("--seed", type=int, default=0)
-    simulated.add_argument("--domain", choices=["helpfulness", "safety"], default="helpfulness")
-    simulated.add_argument("--edited-share", type=float, default=0.0)
+    simulated.add_argument("--groups", type=int, default=1000, help="how many records")
+    simulated.add_argument("--seed", type=int, default=0, help="seeds the simulator")
+    simulated.add_argument(
+        "--domain", choices=["helpfulness", "safety"], default="helpfulness",
+        help="what annotators judge",
+    )  # fmt: skip
+    simulated.add_argument(
+        "--edited_share", "--edited-share", type=float, default=0.0,
+        help="share of records that may carry an edited response",
+    )  # fmt: skip
     simulated.add_argument(
         "--sensitive", type=float, default=0.0, help="share of prompts that are or look unsafe"
     )

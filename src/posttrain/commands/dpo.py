@@ -24,9 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         (DpoSettings, PreferenceConfig),
         "Train a language model on preferences and save it in --output_dir, a folder that "
         "transformers, TRL and posttrain load. Data are those of posttrain train; the loss is that "
-        "of Llama 3 (section 4.1.4). Settings come from --config FILE (YAML; see runs/) and from "
-        "options, which win. Beside those listed first, every one of TRL's DPOConfig is "
-        "understood.",
+        "of Llama 3 (section 4.1.4).",
         arguments,
     )
     if run(settings, config):

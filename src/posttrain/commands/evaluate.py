@@ -36,10 +36,9 @@ def main(arguments: Sequence[str]) -> int:
         "evaluate",
         (EvaluateSettings,),
         "Report how well a reward model ranks held-out responses: accuracy over all and "
-        "by strength and domain, calibration, ties, and the length baseline, with 95 %% intervals. "
+        "by strength and domain, calibration, ties, and the length baseline, with 95 % intervals. "
         "With a safety_model it is about the combined score, of which only the order of responses "
-        "means anything; its log-likelihood and calibration mean little. Settings come from "
-        "--config FILE (YAML) and from options, which win.",
+        "means anything; its log-likelihood and calibration mean little.",
         arguments,
     )
     account = run(settings)

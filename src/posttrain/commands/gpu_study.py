@@ -21,6 +21,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from posttrain.commands.pages import PAGES
+from posttrain.config.help import Formatter
 from posttrain.errors import UserError
 from posttrain.storage.files import whole_file
 
@@ -174,6 +176,8 @@ def main(arguments: Sequence[str]) -> int:
         prog="posttrain gpu-study",
         description="Measure what a GPU can in some minutes: attention against float64, speed, and "
         "SmolLM2 trained in full for the studies. Data: the folder that POSTTRAIN_DATA names.",
+        epilog=PAGES["gpu-study"].epilog,
+        formatter_class=Formatter,
     )
     parser.add_argument("--minutes", type=float, default=8, help="most minutes that it takes")
     parser.add_argument("--output", type=Path, required=True, help="folder for what comes out")

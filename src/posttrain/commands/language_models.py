@@ -24,7 +24,9 @@ class LanguageModelSettings:
         None, "A folder, a name on the Hugging Face hub, or smollm2 or tiny (embedded models)."
     )
     dtype: str = setting(
-        "auto", "Precision of the weights: float32, bfloat16, float64, or auto, as they are stored."
+        "auto",
+        "Precision of the weights: float32, bfloat16, float64, or auto, as they are stored.",
+        PRECISIONS,
     )
     attention: str | None = setting(
         None, "Attention implementation: sdpa, eager and the like; by default transformers' own."

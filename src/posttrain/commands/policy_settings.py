@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from posttrain.commands.common import refuse_repeated
+from posttrain.commands.common import PRECISIONS, refuse_repeated
 from posttrain.commands.language_models import LanguageModelSettings
 from posttrain.config.fields import setting
 from posttrain.data.ratings import check_min_difference
@@ -37,6 +37,7 @@ class PolicySettings(LanguageModelSettings):
         "auto",
         "Precision of the weights: float32, bfloat16, float64, or auto: as they are stored with "
         "LoRA, otherwise at least float32, because in bfloat16 small updates round to nothing.",
+        PRECISIONS,
     )
     data: list[str] = setting(
         [],

@@ -80,9 +80,8 @@ def main(arguments: Sequence[str]) -> int:
         "rounds",
         (RoundsSettings,),
         "Rounds of post-training as in Llama 3: annotate, train a reward model, sample and keep "
-        "the best, SFT, DPO. Settings come from --config FILE (YAML; see runs/rounds_*.yaml). "
-        "Every step leaves a folder in --output_dir; given again, the command goes on where it "
-        "stopped.",
+        "the best, SFT, DPO. Every step leaves a folder in --output_dir; given again, the command "
+        "goes on where it stopped.",
         arguments,
     )
     datasets.disable_progress_bars()

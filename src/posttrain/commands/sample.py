@@ -42,8 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         "Sample responses to prompts from a language model, and write them as JSON lines. With "
         "reward models, write their scores as well: the file then holds preferences, as posttrain "
         "data check, train, dpo and sft read them. With --keep best only the best response to each "
-        "prompt is written, for posttrain sft. Settings come from --config FILE (YAML) and from "
-        "options, which win.",
+        "prompt is written, for posttrain sft.",
         arguments,
     )
     counts, seconds = run(settings)

@@ -34,7 +34,9 @@ class SampleSettings(SamplingSettings, LanguageModelSettings):
         f"What several reward models' scores become: {', '.join(COMBINED)}. By default the mean.",
     )
     keep: str = setting(
-        "all", "Which responses to write: all of them, or the best finished one to each prompt."
+        "all",
+        "Which responses to write: all of them, or the best finished one to each prompt.",
+        KEPT,
     )
     share: float = setting(
         1.0, "With keep best: share of the prompts that is kept, those whose best scores highest."

@@ -16,6 +16,7 @@ import torch
 
 from posttrain.commands.common import (
     LAYOUT_HELP,
+    LAYOUT_NAMES,
     ModelSettings,
     ReadingSettings,
     RowSettings,
@@ -34,7 +35,7 @@ from posttrain.data.sources import named
 from posttrain.errors import UserError
 from posttrain.evaluation import calibration
 from posttrain.evaluation.calibration import FILE, Calibration
-from posttrain.evaluation.combining import THRESHOLD, Rule
+from posttrain.evaluation.combining import THRESHOLD, Rule, RuleKind
 from posttrain.evaluation.scoring import Scored, Scorer, score_with
 from posttrain.models import reward_model
 from posttrain.models.exactness import check_exact
@@ -56,7 +57,7 @@ RULES = {
 class ScoringSettings(RowSettings, ReadingSettings, ModelSettings):
     """What is scored, with which model, and how."""
 
-    layout: str = setting("separate", LAYOUT_HELP)
+    layout: str = setting("separate", LAYOUT_HELP, LAYOUT_NAMES)
     data: list[str] = setting([], "Files (.jsonl, .jsonl.gz, .csv, .parquet) or other sources.")
     batch_tokens: int = setting(
         8192,
@@ -113,6 +114,7 @@ class ScoreSettings(ScoringSettings):
         "How helpfulness h and safety s, calibrated, become one score: sum (h + safety_weight × s; "
         "the default), switch (Llama 2: s where the response is unsafe or the prompt flagged, "
         "else h), or gate (the same, with every unsafe response below every safe one).",
+        RuleKind,
     )
     threshold: float | None = setting(
         None,
@@ -175,8 +177,7 @@ def main(arguments: Sequence[str]) -> int:
         "score",
         (ScoreSettings,),
         "Score every response of files of any size, with one reward model, or with one of "
-        "helpfulness and one of safety, whose calibrated scores a rule combines. Settings come "
-        "from --config FILE (YAML) and from options, which win.",
+        "helpfulness and one of safety, whose calibrated scores a rule combines.",
         arguments,
     )
     counts = run(settings)

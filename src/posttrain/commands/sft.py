@@ -18,9 +18,7 @@ def main(arguments: Sequence[str]) -> int:
         "Finetune a language model on demonstrations and save it in --output_dir, a folder that "
         "transformers, TRL and posttrain load. Records hold a prompt and a response (or "
         "completion), a conversation (messages), preferences, of which the best response counts, "
-        "or responses with scores, as posttrain sample writes them. Settings come from --config "
-        "FILE (YAML; see runs/) and from options, which win. Beside those listed first, every one "
-        "of TRL's SFTConfig is understood.",
+        "or responses with scores, as posttrain sample writes them.",
         arguments,
     )
     if run(settings, config):

@@ -9,7 +9,9 @@ from typing import Any, get_args
 from transformers.utils import logging as transformers_logging
 from trl import TrlParser
 
+from posttrain.commands.pages import CONFIG, PAGES
 from posttrain.config import yaml
+from posttrain.config.help import Formatter, add_help
 from posttrain.evidence import records
 from posttrain.studies.common.study import Training
 from posttrain.studies.registry import STUDIES
@@ -20,20 +22,13 @@ def main(arguments: Sequence[str]) -> int:
     known, rest = _parser().parse_known_args(yaml.present_names(arguments))
     study = STUDIES[known.study]
     kind: Any = study.settings_for(known.source, known.training)
-    options = "--source NAME (simulator, or human data such as ukpconvarg in the folder that "
-    options += "POSTTRAIN_DATA names), --output FOLDER, --profile LABEL, --config FILE (YAML with "
-    options += "any of the settings below)"
-    if study.memoizes:
-        options += ", --cache_dir FOLDER (keeps finished training runs, so that an interrupted "
-        options += "study goes on where it stopped)"
-    if study.human_full:
-        options += ", --training heads|full (human data: heads on frozen features, the default, or "
-        options += "SmolLM2 itself)"
     parser = TrlParser(
         kind,
         prog=f"posttrain study {study.name}",
-        description=f"Run a study: {study.question}. Also: {options}.",
+        description=f"Run a study: {study.question}.",
+        add_help=False,
     )
+    add_help(parser, PAGES["study"], *known.options, CONFIG)
     (settings,) = yaml.parse(parser, rest)
     # Studies of many runs last hours; a line for each says that they go on. That each starts with a
     # new score head, transformers would say at length every time.
@@ -47,18 +42,39 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="posttrain study", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="posttrain study",
+        description="Run a study and write its run record.",
+        epilog=PAGES["study"].epilog,
+        formatter_class=Formatter,
+    )
     names = parser.add_subparsers(required=True, metavar="STUDY")
     for name, study in STUDIES.items():
-        command = names.add_parser(
-            name, add_help=False, help=f"{study.question} (see {name} --help)"
-        )
-        command.add_argument("--source", default="simulator")
-        command.add_argument("--output", type=Path, default=Path("results"))
-        command.add_argument("--profile", default="custom")
-        command.set_defaults(study=name, cache_dir=None, training=None)
+        command = names.add_parser(name, add_help=False, help=study.question)
+        option = command.add_argument
+        option(
+            "--source", default="simulator", metavar="NAME",
+            help="simulator, or human data such as ukpconvarg in the folder that POSTTRAIN_DATA "
+            "names; settings depend on it",
+        )  # fmt: skip
+        option(
+            "--output", type=Path, default=Path("results"), metavar="FOLDER",
+            help="folder of the record",
+        )  # fmt: skip
+        option(
+            "--profile", default="custom", metavar="LABEL",
+            help="how the record calls the amount that was run",
+        )  # fmt: skip
         if study.memoizes:
-            command.add_argument("--cache_dir", type=Path)
+            option(
+                "--cache_dir", type=Path, metavar="FOLDER",
+                help="keeps finished training runs, so that an interrupted study goes on where it "
+                "stopped",
+            )  # fmt: skip
         if study.human_full:
-            command.add_argument("--training", choices=get_args(Training))
+            option(
+                "--training", choices=get_args(Training),
+                help="on human data: heads on frozen features (the default), or SmolLM2 itself",
+            )  # fmt: skip
+        command.set_defaults(study=name, options=command._actions, cache_dir=None, training=None)
     return parser

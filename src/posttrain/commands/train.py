@@ -48,9 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         "train",
         (TrainSettings, RankingConfig),
         "Train a reward model on ranked responses and save it in --output_dir, a folder that "
-        "transformers, TRL and posttrain load. Settings come from --config FILE (YAML; see runs/) "
-        "and from options, which win. Beside those listed first, every one of transformers' "
-        "TrainingArguments is understood.",
+        "transformers, TRL and posttrain load.",
         arguments,
     )
     account = run(settings, config)

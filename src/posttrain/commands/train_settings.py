@@ -2,10 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from typing import get_args
 
 from transformers import PreTrainedModel
 
 from posttrain.commands.common import (
+    PRECISIONS,
     ModelSettings,
     ReadingSettings,
     RowSettings,
@@ -15,8 +17,9 @@ from posttrain.config.fields import at_least_one, setting
 from posttrain.data.mixing import parse_mix
 from posttrain.errors import UserError
 from posttrain.training.config import RankingConfig
+from posttrain.training.losses import MARGINS
 from posttrain.training.merging import Merging
-from posttrain.training.pairing import Pairing
+from posttrain.training.pairing import PAIRINGS, EditMargins, Pairing, Weighting
 
 #: Most tokens of a merged row where attention computes a mask for every two of them.
 DENSE_ROW = 2048
@@ -30,6 +33,7 @@ class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
         "auto",
         "Precision of the weights: float32, bfloat16, float64, or auto: as they are stored with "
         "LoRA, otherwise at least float32, because in bfloat16 small updates round to nothing.",
+        PRECISIONS,
     )
     data: list[str] = setting(
         [],
@@ -44,20 +48,28 @@ class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
     mix: str | None = setting(
         None,
         "Shares of the training groups by domain, such as helpfulness:0.7,safety:0.3, or one of "
-        "Llama 2's: helpfulness (half and half), safety (90 %% safety). As many groups are taken "
+        "Llama 2's: helpfulness (half and half), safety (90 % safety). As many groups are taken "
         "as the scarcest domain allows. Evaluation keeps all domains. By default all groups.",
     )
-    pairs: str = setting("all", "Which pairs of edited, chosen and rejected are trained on.")
-    weighting: str = setting("pair", "All pairs weigh the same (pair), or all groups (prompt).")
+    pairs: str = setting(
+        "all",
+        "Which pairs of edited, chosen and rejected are trained on, where there is an edit: "
+        f"{', '.join(PAIRINGS)}.",
+    )
+    weighting: str = setting(
+        "pair", "All pairs weigh the same (pair), or all groups (prompt).", get_args(Weighting)
+    )
     margins: str = setting(
         "record",
         "Margin of chosen over rejected: that of the record, if it has one (record), none at all "
         "(none; Llama 3), or by strength (small, large; Llama 2).",
+        ("record", *MARGINS),
     )
     edit_margins: str = setting(
         "transitive",
         "Margins of pairs with an edit: that of chosen over rejected for edited over rejected "
         "(transitive), or none.",
+        get_args(EditMargins),
     )
     merge_prompts: bool | None = setting(
         None,

@@ -1,7 +1,7 @@
 """Typed settings: dataclasses whose fields explain themselves to TRL's parser, and their values."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import field, fields
 from enum import Enum
 from pathlib import Path
@@ -18,9 +18,14 @@ WORDS = {
 }  # fmt: skip
 
 
-def setting(default: Any, explanation: str) -> Any:
-    """A field of a settings dataclass with a default and the text that ``--help`` shows."""
-    metadata = {"help": explanation}
+def setting(default: Any, explanation: str, choices: Iterable[str] = ()) -> Any:
+    """A field of a settings dataclass with a default and the text that ``--help`` shows.
+
+    ``choices`` are shown, too; the dataclass itself refuses other values, however they are given.
+    """
+    metadata = {"help": explanation.replace("%", "%%")}  # argparse takes % for its own
+    if choices:
+        metadata["metavar"] = f"{{{','.join(choices)}}}"
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy.copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -46,6 +46,7 @@ class PreferenceConfig(DPOConfig):
         "sequence",
         "Average that likelihood over the tokens of each response and then over responses "
         "(sequence; Pang et al., 2024), or over all tokens of a batch (token; TRL's sft loss).",
+        NORMALIZATIONS,
     )
 
     bf16: bool | None = setting(  # type: ignore[assignment]

@@ -79,9 +79,9 @@ class RoundRecipe:
     all_preferences: bool = setting(
         False, "DPO on the annotations of all rounds so far, rather than of this one."
     )
-    reward_model: dict = setting({}, "Training arguments of the reward model.")
-    sft: dict = setting({}, "Training arguments of SFT.")
-    dpo: dict = setting({}, "Training arguments of DPO.")
+    reward_model: dict = setting({}, "Training arguments of the reward model, in a --config file.")
+    sft: dict = setting({}, "Training arguments of SFT, in a --config file.")
+    dpo: dict = setting({}, "Training arguments of DPO, in a --config file.")
     seed: int = setting(0, "Seeds every random choice.")
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """The settings of a training run: transformers' own, with the papers' recipe as defaults."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, get_args
 
@@ -101,6 +101,7 @@ class RankingConfig(TrainingArguments):
         "pairs",
         "What is maximised: the likelihood of each pair (pairs) or of whole rankings "
         "(plackett-luce).",
+        get_args(LossType),
     )
     center_rewards_coefficient: float = setting(
         0.0, "Factor of the squared sum of a pair's scores, which keeps scores around 0."
@@ -112,7 +113,7 @@ class RankingConfig(TrainingArguments):
         "labelled responses, which only data sets made in Python have. 0: none.",
     )
     min_learning_rate_share: float = setting(
-        0.1, "The learning rate falls along a cosine to this share of its peak (Llama 2: 10 %%)."
+        0.1, "The learning rate falls along a cosine to this share of its peak (Llama 2: 10 %)."
     )
     min_warmup_steps: int = setting(
         5, "Least steps of warm-up, where warmup_steps is a share (Llama 2: 5)."
@@ -133,17 +134,16 @@ class RankingConfig(TrainingArguments):
         "cosine_with_min_lr", "Schedule of the learning rate, by transformers' names."
     )
     warmup_steps: float = setting(
-        0.03, "Steps of linear warm-up, or, below 1, their share of all steps (Llama 2: 3 %%)."
+        0.03, "Steps of linear warm-up, or, below 1, their share of all steps (Llama 2: 3 %)."
     )
     weight_decay: float = setting(0.1, "AdamW's weight decay (Llama 2: 0.1).")
     adam_beta2: float = setting(0.95, "AdamW's second moment decay (Llama 2: 0.95).")
     adam_epsilon: float = setting(1e-5, "AdamW's epsilon (Llama 2: 1e-5).")
-    per_device_train_batch_size: int | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={"help": "Not to be set; see pairs_per_step and max_tokens_per_device."},
+    per_device_train_batch_size: int | None = setting(  # type: ignore[assignment]
+        None, "Not to be set; see pairs_per_step and max_tokens_per_device."
     )
-    per_device_eval_batch_size: int | None = field(  # type: ignore[assignment]
-        default=None, metadata={"help": "Not to be set; see max_tokens_per_device."}
+    per_device_eval_batch_size: int | None = setting(  # type: ignore[assignment]
+        None, "Not to be set; see max_tokens_per_device."
     )
 
     def __post_init__(self) -> None:
