@@ -15,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.utils import logging as transformers_logging
 
 from posttrain.commands.terminal import console
 
@@ -56,6 +57,8 @@ class RunProgress(TrainerCallback):
         for shown in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(shown)
         trainer.add_callback(self)
+        # One bar is enough; checkpoints are written in the middle of it.
+        transformers_logging.disable_progress_bar()
         self._console = console(sys.stderr)
         first = trainer.is_world_process_zero()
         self._shows_bar = first and self._console.is_terminal and not trainer.args.disable_tqdm
