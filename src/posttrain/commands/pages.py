@@ -45,7 +45,10 @@ TEXTS = {
     "beta": "How closely the policy is held to the reference; the β of DPO.",
 }
 
-_OUTPUT = "output_dir resume overwrite_output_dir save_strategy save_steps save_total_limit logging_steps report_to"
+_OUTPUT = (
+    "output_dir resume overwrite_output_dir save_strategy save_steps save_total_limit "
+    "logging_steps report_to"
+)
 
 _SCORING = {
     "data": "data domain min_difference skip_bad",
