@@ -19,6 +19,7 @@ from posttrain.commands.common import (
     refuse_repeated,
 )
 from posttrain.commands.evaluate import EvaluateSettings
+from posttrain.commands.score_settings import ScoreSettings
 from posttrain.commands.train_settings import TrainSettings
 from posttrain.data.sources import named
 from posttrain.data.sources.simulator.annotators import simulate
@@ -49,10 +50,10 @@ def test_an_output_does_not_replace_its_input(tmp_path):
 
 def test_an_output_that_is_a_folder_is_refused_before_anything_is_computed(tmp_path):
     with pytest.raises(ValueError, match=f"output {tmp_path} is a folder; give the path of a file"):
-        score.ScoreSettings(model="tiny", data=["simulator:3"], output=str(tmp_path))
+        ScoreSettings(model="tiny", data=["simulator:3"], output=str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", [CalibrateSettings, EvaluateSettings, score.ScoreSettings])
+@pytest.mark.parametrize("kind", [CalibrateSettings, EvaluateSettings, ScoreSettings])
 def test_no_command_writes_over_what_it_reads(tmp_path, kind):
     for name in ("s.jsonl", "template.jinja"):
         (tmp_path / name).write_text("{}")
@@ -73,7 +74,7 @@ def test_scores_do_not_replace_calibrations(tmp_path):
         path = tmp_path / f"{name}.json"
         path.write_text("{}")
         with pytest.raises(ValueError, match=rf"{name}\.json, which is read"):
-            score.ScoreSettings(
+            ScoreSettings(
                 model="tiny",
                 data=["simulator:3"],
                 safety_model="tiny",
@@ -98,7 +99,7 @@ def test_a_source_that_is_named_twice_is_refused(tmp_path):
     refuse_repeated("data", ["a.jsonl", "b.jsonl"])
 
 
-@pytest.mark.parametrize("kind", [TrainSettings, score.ScoreSettings])
+@pytest.mark.parametrize("kind", [TrainSettings, ScoreSettings])
 def test_a_file_is_the_same_by_every_path(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.jsonl").write_text("{}\n")
@@ -147,7 +148,7 @@ def test_what_ends_a_command_is_said_in_a_line(
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        (score.ScoreSettings, "batch_tokens"),
+        (ScoreSettings, "batch_tokens"),
         (CalibrateSettings, "batch_tokens"),
         (EvaluateSettings, "resamples"),
         (TrainSettings, "resamples"),
@@ -180,7 +181,7 @@ def test_an_interrupt_leaves_no_half_written_scores(
         yield from (group.ranked for group in simulate(3, seed=1))
         stop()
 
-    monkeypatch.setattr(named, "iterate", source)
+    monkeypatch.setattr(named, "iterate_by", source)
     monkeypatch.setattr("posttrain.evaluation.scoring.CHUNK", 1)
     output = tmp_path / "scores.jsonl"
     options = ["--model", str(tiny_checkpoint), "--data", "x", "--output", str(output)]

@@ -68,7 +68,7 @@ def test_every_response_has_a_line_in_the_order_of_the_file(model, data, tmp_pat
     assert {line["response"] for line in found} == {"edited", "chosen", "rejected"}
     out = capsys.readouterr().out
     assert f"wrote {len(expected)} scores to {output}" in out
-    assert "30 groups" in out
+    assert "30 records" in out
 
 
 def test_scores_of_shuffled_rows_repeat_with_their_seed(model, data, tmp_path):
@@ -398,7 +398,7 @@ def test_a_group_that_either_model_cannot_take_is_left_out_of_both(
     groups = len({key[0] for key in kept})
     out = capsys.readouterr().out
     assert f"{len(MIXED) - groups} groups that are too long" in out
-    assert f"{groups} groups" in out
+    assert f"{groups} records" in out
     # Without the setting it is an error, which says whose limit it is.
     output.unlink()
     assert run("score", models[0], mixed, output, *options) == 1

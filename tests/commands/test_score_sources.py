@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from posttrain import cli
-from posttrain.commands.score import ScoreSettings, groups_of
+from posttrain.commands.score import groups_of
+from posttrain.commands.score_settings import ScoreSettings
 from posttrain.models import reward_model
 
 

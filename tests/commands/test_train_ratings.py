@@ -52,14 +52,10 @@ def test_lists_of_responses_train_as_their_pairs_do(five, tiny_checkpoint, tmp_p
     assert "| min_difference | `2.0` |" in (lists / "README.md").read_text()
 
 
-def test_scores_reports_and_calibrations_are_those_of_the_pairs(five, trained, tmp_path):
+def test_reports_and_calibrations_are_those_of_the_pairs(five, trained, tmp_path):
     pairs = tmp_path / "pairs.jsonl"
     write_groups(pairs, read_groups(five, min_difference=LEAST).groups)
-    for command, options in {
-        "score": (),
-        "evaluate": ("--resamples", 20),
-        "calibrate": (),
-    }.items():
+    for command, options in {"evaluate": ("--resamples", 20), "calibrate": ()}.items():
         found = []
         for data, more in ((five, ("--min_difference", LEAST)), (pairs, ())):
             output = tmp_path / f"{command}-{len(found)}"
@@ -67,7 +63,6 @@ def test_scores_reports_and_calibrations_are_those_of_the_pairs(five, trained, t
             assert run(command, *given, "--device", "cpu") == 0
             found.append(output.read_text().replace(str(data), "DATA"))
         assert found[0] == found[1]
-    assert len((tmp_path / "score-0").read_text().splitlines()) == 240
 
 
 def test_a_least_difference_that_is_none_is_refused(five, tiny_checkpoint, tmp_path, capsys):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 from trl import TrlParser
 
-from posttrain.commands.score import ScoreSettings
+from posttrain.commands.score_settings import ScoreSettings
 from posttrain.commands.train_settings import TrainSettings
 from posttrain.config.fields import setting
 from posttrain.config.yaml import parse

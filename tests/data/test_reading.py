@@ -227,7 +227,8 @@ def broken_file(folder, kind):
         ("truncated parquet", "invalid Parquet data ("),
         (
             "parquet without columns",
-            "no column chosen and no column rejected; remedy: rename the columns; the file has "
+            "no column chosen and no column rejected; remedy: rename the columns, or say which is "
+            "which (--columns chosen=…); the file has "
             "prompt, better",
         ),
         ("parquet with twins", "two columns have the same name"),

@@ -12,11 +12,13 @@ import numpy as np
 from posttrain.commands.common import (
     LAYOUT_HELP,
     LAYOUT_NAMES,
+    ReadingSettings,
     folder_of,
     parse,
     refuse_overwriting,
 )
-from posttrain.commands.score import ScoringSettings, groups_of, load_scorer
+from posttrain.commands.score import groups_of, load_scorer
+from posttrain.commands.score_settings import ScoringSettings
 from posttrain.config.fields import setting
 from posttrain.data.preferences import RankedGroup
 from posttrain.errors import UserError
@@ -28,7 +30,7 @@ from posttrain.rows.rendering import tokenizer_hash
 
 
 @dataclass(frozen=True)
-class CalibrateSettings(ScoringSettings):
+class CalibrateSettings(ScoringSettings, ReadingSettings):
     """Settings of ``posttrain calibrate``."""
 
     layout: str = setting(
@@ -48,6 +50,7 @@ class CalibrateSettings(ScoringSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ReadingSettings.__post_init__(self)
         if self.output is None and folder_of(self.model) is None:
             raise UserError(
                 f"{self.model} is no folder, so its calibration cannot stand beside it; say where "

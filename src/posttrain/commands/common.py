@@ -27,6 +27,7 @@ from posttrain.config import yaml
 from posttrain.config.fields import at_least_one, setting
 from posttrain.config.help import add_help
 from posttrain.data import store
+from posttrain.data.columns import parse_columns
 from posttrain.data.ratings import check_min_difference
 from posttrain.errors import UserError
 from posttrain.evaluation.calibration import FILE
@@ -106,10 +107,29 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class ReadingSettings:
+class RecordSettings:
     """How records are read."""
 
     skip_bad: bool = setting(False, "Leave out, and count, bad records.")
+    columns: str | None = setting(
+        None,
+        "What files call the columns that are read here, where they have names of their own: "
+        "prompt=question,chosen=good,rejected=bad, the file's name on the right.",
+    )
+
+    def __post_init__(self) -> None:
+        parse_columns(self.columns)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What functions that read sources are given."""
+        return {"skip_bad": self.skip_bad, "columns": parse_columns(self.columns)}
+
+
+@dataclass(frozen=True)
+class ReadingSettings(RecordSettings):
+    """How records are read, and what of them is compared."""
+
     min_difference: float = setting(
         0.0,
         "Least difference of two scores, or ranks, that makes a pair, where records have lists of "
@@ -117,12 +137,13 @@ class ReadingSettings:
     )
 
     def __post_init__(self) -> None:
+        RecordSettings.__post_init__(self)
         check_min_difference(self.min_difference)
 
     @property
     def reading(self) -> dict[str, Any]:
         """What functions that read sources are given."""
-        return {"skip_bad": self.skip_bad, "min_difference": self.min_difference}
+        return super().reading | {"min_difference": self.min_difference}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from posttrain.commands.pages import PAGES
 from posttrain.config.help import Formatter
 from posttrain.data.check import check
+from posttrain.data.columns import parse_columns
 from posttrain.data.preferences import RankedGroup, from_record
 from posttrain.data.ratings import check_min_difference
 from posttrain.data.reading import inspect_file, write_groups
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "--skip_bad", "--skip-bad", action="store_true", help="list bad records, but succeed"
     )
     check.add_argument("--min_difference", type=float, default=0.0, help="as for posttrain train")
+    check.add_argument("--columns", help="as for posttrain train")
     check.add_argument(
         "--model",
         help="also say what this model would read: how long texts are in tokens, what is cut, and "
@@ -85,7 +87,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(known: argparse.Namespace) -> int:
     check_min_difference(known.min_difference)
-    failed = check(known.files, skip_bad=known.skip_bad, min_difference=known.min_difference)
+    known.columns = parse_columns(known.columns)
+    failed = check(
+        known.files,
+        skip_bad=known.skip_bad,
+        min_difference=known.min_difference,
+        columns=known.columns,
+    )
     return max(failed, _check_tokens(known)) if known.model else failed
 
 
@@ -109,7 +117,7 @@ def _check_tokens(known: argparse.Namespace) -> int:
     failed = False
     for path in known.files:
         figures = TokenFigures()
-        items = inspect_file(path, min_difference=known.min_difference)
+        items = inspect_file(path, min_difference=known.min_difference, columns=known.columns)
         groups = (item for item in items if isinstance(item, RankedGroup))
         for group in groups:
             figures.add(group, tokenizer, limits)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from posttrain.commands.common import parse
-from posttrain.commands.score import ScoreSettings, scored_groups
+from posttrain.commands.common import ReadingSettings, parse
+from posttrain.commands.score import scored_groups
+from posttrain.commands.score_settings import CombinedSettings
 from posttrain.commands.train_report import show_evaluation
 from posttrain.config.fields import at_least_one, setting
 from posttrain.evaluation.report import report
@@ -16,7 +17,7 @@ from posttrain.storage.files import whole_file
 
 
 @dataclass(frozen=True)
-class EvaluateSettings(ScoreSettings):
+class EvaluateSettings(CombinedSettings, ReadingSettings):
     """Settings of ``posttrain evaluate``; with a safety model, the combined score is evaluated."""
 
     output: str | None = setting(
@@ -27,6 +28,7 @@ class EvaluateSettings(ScoreSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ReadingSettings.__post_init__(self)
         at_least_one(self, "resamples")
 
 

@@ -51,17 +51,17 @@ _OUTPUT = (
 )
 
 _SCORING = {
-    "data": "data domain min_difference skip_bad",
+    "data": "data columns domain min_difference skip_bad",
     "model": "model dtype attention pad_token chat_template device batch_tokens seed",
     "rows": "layout max_tokens skip_too_long pack_length",
     "calibration": "calibrated calibration",
     "a second model, of safety": "safety_model safety_calibration rule threshold safety_weight "
     "flags",
-    "output": "output resamples",
+    "output": "output best top resamples",
 }
 
 _POLICY = {
-    "data": "data max_length min_strength min_difference skip_bad skip_too_long",
+    "data": "data columns max_length min_strength min_difference skip_bad skip_too_long",
     "model and LoRA": "model dtype attention chat_template reference lora_rank lora_alpha",
     "loss": "completion_only_loss beta mask_format_tokens nll_weight nll_normalization",
     "optimisation": "num_train_epochs max_steps learning_rate lr_scheduler_type warmup_steps "
@@ -103,7 +103,7 @@ PAGES: dict[str, Page] = {
     ),
     "train": Page(
         groups={
-            "data": "data mix min_strength min_difference skip_bad",
+            "data": "data columns mix min_strength min_difference skip_bad",
             "rows": "layout max_tokens skip_too_long",
             "loss": "loss_type pairs weighting margins edit_margins center_rewards_coefficient",
             "optimisation": "num_train_epochs max_steps learning_rate warmup_steps weight_decay "
@@ -152,7 +152,7 @@ PAGES: dict[str, Page] = {
     ),
     "sample": Page(
         groups={
-            "prompts": "data prompts skip_bad skip_too_long",
+            "prompts": "data columns prompts skip_bad skip_too_long",
             "model": "model dtype attention chat_template device",
             "samples": "samples temperature max_new_tokens sampling_seed sampling_batch",
             "scores": "reward_model combine keep share",

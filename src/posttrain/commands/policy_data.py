@@ -74,7 +74,7 @@ def demonstrations(
     settings: SftSettings, config: Any, model: Any, tokenizer: Any
 ) -> tuple[Dataset, dict[str, Any]]:
     """Demonstrations to train on, and an account of them."""
-    found = read_demonstrations(settings.data, skip_bad=settings.skip_bad)
+    found = read_demonstrations(settings.data, **settings.reading)
     found.notes.warn(logger, settings.data)
     reader = Reader(settings, config, model, tokenizer)
     kept = []
@@ -98,9 +98,7 @@ def preferences(
     settings: DpoSettings, config: Any, model: Any, tokenizer: Any
 ) -> tuple[Dataset, dict[str, Any]]:
     """Pairs to train on, and an account of them."""
-    groups = stored(
-        settings.data, skip_bad=settings.skip_bad, min_difference=settings.min_difference
-    )
+    groups = stored(settings.data, **settings.reading)
     reader = Reader(settings, config, model, tokenizer)
     pairs = list(_pairs(groups, settings.pairing(), reader))
     _refuse_none(pairs, settings, groups.counts, reader.counts)

@@ -4,10 +4,14 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from posttrain.commands.common import PRECISIONS, refuse_repeated
+from posttrain.commands.common import (
+    PRECISIONS,
+    ReadingSettings,
+    RecordSettings,
+    refuse_repeated,
+)
 from posttrain.commands.language_models import LanguageModelSettings
 from posttrain.config.fields import setting
-from posttrain.data.ratings import check_min_difference
 from posttrain.errors import UserError
 from posttrain.training.pairing import Pairing
 
@@ -30,7 +34,7 @@ _SPREAD = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 
 
 @dataclass(frozen=True)
-class PolicySettings(LanguageModelSettings):
+class PolicySettings(LanguageModelSettings, RecordSettings):
     """Which language model is trained, on what, and how much of it."""
 
     dtype: str = setting(
@@ -44,7 +48,6 @@ class PolicySettings(LanguageModelSettings):
         "What to train on: files (.jsonl, .jsonl.gz, .csv, .parquet), data sets of the hub "
         "(owner/name), human data by name, or simulator:COUNT.",
     )
-    skip_bad: bool = setting(False, "Leave out, and count, bad records.")
     skip_too_long: bool = setting(
         False,
         "Leave out, and count, records that exceed max_length or the model's context. Otherwise "
@@ -62,6 +65,7 @@ class PolicySettings(LanguageModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        RecordSettings.__post_init__(self)
         if not self.data:
             raise UserError("give data to train on: files or other sources")
         refuse_repeated("data", self.data)
@@ -89,14 +93,9 @@ class SftSettings(PolicySettings):
 
 
 @dataclass(frozen=True)
-class DpoSettings(PolicySettings):
+class DpoSettings(PolicySettings, ReadingSettings):
     """Settings of ``posttrain dpo`` beside those of :class:`.policy.dpo.PreferenceConfig`."""
 
-    min_difference: float = setting(
-        0.0,
-        "Least difference of two scores, or ranks, that makes a pair, where records have lists of "
-        "responses with scores or ranks. By default any difference does.",
-    )
     min_strength: int = setting(
         1,
         "Least strength of chosen over rejected to train on. Llama 3 takes 3, which needs data "
@@ -110,7 +109,7 @@ class DpoSettings(PolicySettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_min_difference(self.min_difference)
+        ReadingSettings.__post_init__(self)
         self.pairing()
 
     def pairing(self) -> Pairing:

@@ -15,14 +15,15 @@ from posttrain.commands.common import find_device, parse
 from posttrain.commands.language_models import load_policy
 from posttrain.commands.sample_settings import SampleSettings
 from posttrain.commands.sampled_prompts import Prompts
-from posttrain.commands.score import ScoringSettings, load_scorer
-from posttrain.data.conversations import responses_stand_as_they_are
+from posttrain.commands.score import load_scorer
+from posttrain.commands.score_settings import ScoringSettings
+from posttrain.data.conversations import written_responses
 from posttrain.data.prompts import Prompt
+from posttrain.data.scorable import Candidates
 from posttrain.evaluation.scoring import Scorer, check_finite
 from posttrain.policy.datasets import messages
 from posttrain.policy.sampling import Sample, end_tokens, sample
 from posttrain.policy.selection import best, combine
-from posttrain.rows.tokenization import Candidates
 from posttrain.storage.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ def _lines(
             continue
         place = int(best(scores[None]).samples[0])
         line = {"id": prompt.id, "prompt": messages(prompt.messages)}
-        line["response"] = _written(prompt, [samples[place].text])[0]
+        line["response"] = written_responses(prompt.messages, [samples[place].text])[0]
         lines.append(line | {"score": float(scores[place])})
     return lines
 
@@ -160,17 +161,10 @@ def _line(prompt: Prompt, samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "id": prompt.id,
         "prompt": messages(prompt.messages),
-        "responses": _written(prompt, [one.text for one in samples]),
+        "responses": written_responses(prompt.messages, [one.text for one in samples]),
         "finished": [one.finished for one in samples],
         "log_probabilities": [one.log_probability for one in samples],
     }
-
-
-def _written(prompt: Prompt, texts: Sequence[str]) -> list[Any]:
-    """Responses as they are read again: plain texts, or messages where these would be misread."""
-    if responses_stand_as_they_are(prompt.messages, texts):
-        return list(texts)
-    return [[{"role": "assistant", "content": text}] for text in texts]
 
 
 def _scores(

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-from posttrain.commands.common import files_of, refuse_overwriting, refuse_repeated
+from posttrain.commands.common import (
+    RecordSettings,
+    files_of,
+    refuse_overwriting,
+    refuse_repeated,
+)
 from posttrain.commands.language_models import LanguageModelSettings
 from posttrain.config.fields import at_least_one, setting
 from posttrain.errors import UserError
@@ -15,7 +20,7 @@ MOST_PROMPTS = 1024
 
 
 @dataclass(frozen=True)
-class SampleSettings(SamplingSettings, LanguageModelSettings):
+class SampleSettings(SamplingSettings, RecordSettings, LanguageModelSettings):
     """What is sampled, from which model, and what of it is written."""
 
     data: list[str] = setting(
@@ -41,7 +46,6 @@ class SampleSettings(SamplingSettings, LanguageModelSettings):
     share: float = setting(
         1.0, "With keep best: share of the prompts that is kept, those whose best scores highest."
     )
-    skip_bad: bool = setting(False, "Leave out, and count, bad records.")
     skip_too_long: bool = setting(
         False,
         "Leave out, and count, prompts that leave no room for max_new_tokens. Otherwise the first "
@@ -51,6 +55,7 @@ class SampleSettings(SamplingSettings, LanguageModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        RecordSettings.__post_init__(self)
         LanguageModelSettings.__post_init__(self)
         if not self.data:
             raise UserError("give data to take prompts from: files or other sources")

@@ -75,9 +75,7 @@ def _distinct(settings: SampleSettings, counts: Counter[str], notes: Notes) -> I
     seen: set[bytes] = set()
     names: set[bytes] = set()
     for source in settings.data:
-        for prompt in iterate_prompts(
-            source, counts=counts, skip_bad=settings.skip_bad, notes=notes
-        ):
+        for prompt in iterate_prompts(source, counts=counts, notes=notes, **settings.reading):
             content = _digest(repr(prompt.messages))
             if content in seen:
                 counts["repeated prompts, answered once"] += 1

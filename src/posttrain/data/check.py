@@ -8,7 +8,7 @@ import json
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,11 +43,15 @@ class Summary:
 
 
 def summarise_file(
-    path: str | Path, earlier: set[bytes] | None = None, min_difference: float = 0.0
+    path: str | Path,
+    earlier: set[bytes] | None = None,
+    min_difference: float = 0.0,
+    columns: Mapping[str, str] | None = None,
 ) -> Summary:
     """Summarise what can be read of one file; see :func:`summarise`."""
     notes = Notes()
-    return summarise(inspect_file(path, notes, min_difference), str(path), notes, earlier)
+    items = inspect_file(path, notes, min_difference, columns)
+    return summarise(items, str(path), notes, earlier)
 
 
 def summarise(
@@ -151,7 +155,11 @@ def format_report(table: pd.DataFrame) -> str:
 
 
 def check(
-    paths: str | Path | Sequence[str | Path], *, skip_bad: bool = False, min_difference: float = 0.0
+    paths: str | Path | Sequence[str | Path],
+    *,
+    skip_bad: bool = False,
+    min_difference: float = 0.0,
+    columns: Mapping[str, str] | None = None,
 ) -> int:
     """Print the summary of files, list bad records on standard error, and return the exit code.
 
@@ -164,7 +172,7 @@ def check(
     tables, failed = [], False
     earlier: set[bytes] = set()
     for path in files:
-        summary = summarise_file(path, earlier, min_difference)
+        summary = summarise_file(path, earlier, min_difference, columns)
         tables.append(summary.table)
         failed = failed or summary.is_cut_short or bool(summary.refused and not skip_bad)
         for error in summary.refused:

@@ -116,6 +116,13 @@ def responses_stand_as_they_are(prompt: tuple[Message, ...], responses: Sequence
     )
 
 
+def written_responses(prompt: tuple[Message, ...], responses: Sequence[str]) -> list[Any]:
+    """Responses as they are read again: plain texts, or messages where these would be misread."""
+    if responses_stand_as_they_are(prompt, responses):
+        return list(responses)
+    return [[{"role": "assistant", "content": text}] for text in responses]
+
+
 def _read_conversations(
     values: Mapping[str, Any], notes: Notes
 ) -> tuple[tuple[Message, ...], dict[str, str]]:

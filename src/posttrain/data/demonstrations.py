@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from posttrain.data.columns import SHOWN
 from posttrain.data.conversations import read_shared_prompt
 from posttrain.data.messages import BadRecord, Message, check_prompt, name_kind, printable
 from posttrain.data.notes import Notes
@@ -31,9 +32,8 @@ from posttrain.data.reading import scan_rows
 from posttrain.data.sources import named
 from posttrain.errors import UserError
 
-#: Columns that hold a response, or a conversation that ends with it.
-SHOWN = ("response", "completion", "messages")
-_KNOWN = {*COLUMNS, *SHOWN, "score"}
+#: What a record with one response may have, and what `posttrain score` writes beside it.
+_KNOWN = {*COLUMNS, *SHOWN, "score", "rank"}
 #: How a group of a record with a list of responses is named after the record.
 _PAIR_OF_LIST = re.compile(r"#\d+>\d+$")
 
@@ -69,8 +69,12 @@ class Demonstrations:
         return digest.hexdigest()[:16]
 
 
-def read_demonstrations(sources: Sequence[str], *, skip_bad: bool = False) -> Demonstrations:
+def read_demonstrations(
+    sources: Sequence[str], *, skip_bad: bool = False, columns: Mapping[str, str] | None = None
+) -> Demonstrations:
     r"""Read the demonstrations of sources, named as in :mod:`.sources.named`, into memory.
+
+    `columns` are the sources' own names of columns by ours (:func:`.parse_columns`).
 
     Raises:
         UserError: If a source is unknown or unreadable, nothing is left, or a record is bad; with
@@ -86,7 +90,7 @@ def read_demonstrations(sources: Sequence[str], *, skip_bad: bool = False) -> De
     found = Demonstrations()
     seen: set[bytes] = set()
     for source in sources:
-        for one, compared in _iterate(source, found, skip_bad):
+        for one, compared in _iterate(source, found, skip_bad, columns):
             if compared:
                 name = hashlib.blake2b(
                     repr((one.prompt, one.response)).encode(), digest_size=16
@@ -105,11 +109,13 @@ def read_demonstrations(sources: Sequence[str], *, skip_bad: bool = False) -> De
 
 
 def _iterate(
-    source: str, found: Demonstrations, skip_bad: bool
+    source: str, found: Demonstrations, skip_bad: bool, columns: Mapping[str, str] | None
 ) -> Iterator[tuple[Demonstration, bool]]:
     """Demonstrations, and whether each is the best of a comparison."""
     if not named.is_file(source):
-        groups = named.iterate(source, counts=found.counts, skip_bad=skip_bad, notes=found.notes)
+        groups = named.iterate(
+            source, counts=found.counts, skip_bad=skip_bad, notes=found.notes, columns=columns
+        )
         # The pairs of one list of responses follow one another.
         for _, alike in itertools.groupby(groups, lambda one: _PAIR_OF_LIST.sub("", one.id)):
             for one in _best(list(alike)):
@@ -119,7 +125,7 @@ def _iterate(
     def read(record: Any, where: str, default_id: str) -> tuple[Demonstration | None, bool]:
         return _read(record, where, found.notes)
 
-    for item in scan_rows(Path(source), found.notes, read, others=SHOWN):
+    for item in scan_rows(Path(source), found.notes, read, others=SHOWN, columns=columns):
         if isinstance(item, BadRecord):
             if not skip_bad:
                 raise item
@@ -157,13 +163,12 @@ def _read(record: Any, where: str, notes: Notes) -> tuple[Demonstration | None, 
     listed = read_list(record, notes=notes, least=1)
     if listed is not None:
         prompt, responses, ratings = listed
-        finished = _finished(record.get("finished"), len(responses))
+        finished = read_finished(record.get("finished"), len(responses))
         places = [place for place in range(len(responses)) if finished[place]]
         if not places:
             return None, True
         best = responses[max(places, key=ratings.__getitem__)]
         return Demonstration(prompt, best, where), True
-    notes.columns.update(printable(str(column)) for column in record if column not in _KNOWN)
     given = [name for name in SHOWN if record.get(name) is not None]
     if len(given) > 1:
         raise BadRecord(f"the record also has '{given[0]}'", given[1], "keep one of the two")
@@ -173,14 +178,23 @@ def _read(record: Any, where: str, notes: Notes) -> tuple[Demonstration | None, 
             "response",
             "add it beside 'prompt', or give a conversation as 'messages', or remove the record",
         )
+    prompt, text = read_shown(record, given[0], notes)
+    return Demonstration(prompt, text, where), False
+
+
+def read_shown(
+    record: Mapping[str, Any], column: str, notes: Notes
+) -> tuple[tuple[Message, ...], str]:
+    """Prompt and response of a record that has one in a column of :data:`.columns.SHOWN`."""
+    notes.columns.update(printable(str(name)) for name in record if name not in _KNOWN)
     row = Notes()
-    prompt, texts = read_shared_prompt(record.get("prompt"), {given[0]: record[given[0]]}, row)
+    prompt, texts = read_shared_prompt(record.get("prompt"), {column: record[column]}, row)
     notes.add_row(row)
     check_prompt(prompt)
-    return Demonstration(prompt, texts[given[0]], where), False
+    return prompt, texts[column]
 
 
-def _finished(value: Any, count: int) -> Sequence[bool]:
+def read_finished(value: Any, count: int) -> Sequence[bool]:
     """Which responses of a list were ended by their writer; all, where the record does not say."""
     if value is None:
         return [True] * count

@@ -14,13 +14,14 @@ import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow
 from pyarrow import parquet
 
+from posttrain.data.columns import hidden, missing, our_names, renamed
 from posttrain.data.messages import BadRecord, printable
 from posttrain.data.notes import Notes
 from posttrain.data.preferences import COLUMNS, RESPONSES, RankedGroup, to_record
@@ -36,6 +37,8 @@ OPTIONAL = tuple(name for name in COLUMNS if name not in REQUIRED)
 NUMBERS = ("strength", "margin")
 #: Cells in which tables write, beside nothing at all, that nothing is known.
 MISSING = ("nan", "NaN", "None", "null", "<NA>")
+#: How many names an error lists of those that records have.
+MOST_NAMES = 50
 MISSING_CELLS = f"optional columns hold {', '.join(MISSING)}: read as missing"
 
 
@@ -52,12 +55,17 @@ def split_suffix(path: Path, known: Sequence[str] = SUFFIXES) -> tuple[str, str]
 
 
 def rows(
-    path: Path, suffix: str, notes: Notes, others: Sequence[str] = ()
+    path: Path,
+    suffix: str,
+    notes: Notes,
+    others: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Rows of a file with their line or row number from 1: mappings of columns, or a BadRecord.
 
     `others` are columns of records that compare nothing: a file that has one of them, if it names
-    its columns once, needs no chosen and rejected.
+    its columns once, needs no chosen and rejected. `columns` are the file's own names by ours
+    (:func:`.parse_columns`); rows have ours.
 
     `notes` takes columns that are no part of the data contract, where a format names its columns
     once, and rows with cells that were read as missing.
@@ -65,11 +73,13 @@ def rows(
     Raises:
         BadFile: The file cannot be read to its end, or lacks a column.
     """
+    columns = columns or {}
     if suffix == ".parquet":
-        return _parquet_rows(path, notes.columns, others)
+        return _parquet_rows(path, notes.columns, others, columns)
     if suffix == ".csv":
-        return _csv_rows(path, notes, others)
-    return _json_rows(path, suffix)
+        return _csv_rows(path, notes, others, columns)
+    found = _json_rows(path, suffix)
+    return _renamed_rows(path, found, columns) if columns else found
 
 
 def _json_rows(path: Path, suffix: str) -> Iterator[tuple[int, Any]]:
@@ -98,6 +108,25 @@ def _json_rows(path: Path, suffix: str) -> Iterator[tuple[int, Any]]:
         raise _unreadable(path, error) from None
 
 
+def _renamed_rows(
+    path: Path, found: Iterable[tuple[int, Any]], columns: Mapping[str, str]
+) -> Iterator[tuple[int, Any]]:
+    """Records by our names, of which each may lack some, but not all may lack one."""
+    unseen = dict(columns)
+    names: dict[str, None] = {}
+    for line, record in found:
+        if unseen and isinstance(record, Mapping):
+            unseen = {ours: theirs for ours, theirs in unseen.items() if theirs not in record}
+            names |= dict.fromkeys(itertools.islice(record, MOST_NAMES - len(names)))
+        try:
+            record = renamed(record, columns)
+        except BadRecord as error:
+            record = error
+        yield line, record
+    if names and (problem := missing(names, unseen)):
+        raise bad_file(path, *problem)
+
+
 def _parse_line(content: bytes) -> Any:
     try:
         return json.loads(content.decode(), object_pairs_hook=_object_without_duplicates)
@@ -123,18 +152,20 @@ def _object_without_duplicates(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(items)
 
 
-def _csv_rows(path: Path, notes: Notes, others: Sequence[str]) -> Iterator[tuple[int, Any]]:
+def _csv_rows(
+    path: Path, notes: Notes, others: Sequence[str], columns: Mapping[str, str]
+) -> Iterator[tuple[int, Any]]:
     # By default no cell may hold more than 128 KiB; the limit is one for all readers.
     csv.field_size_limit(2**31 - 1)
     line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            _check_separator(path, file.readline())
+            _check_separator(path, file.readline(), others, columns)
             file.seek(0)
             reader = csv.reader(file, strict=True)
             names = next(reader, [])
             if names:
-                _check_columns(path, names, others)
+                names = _checked_columns(path, names, others, columns)
             line = reader.line_num
             for cells in reader:
                 # A cell may hold line breaks, so a row is named by the line on which it starts.
@@ -155,9 +186,13 @@ def _csv_rows(path: Path, notes: Notes, others: Sequence[str]) -> Iterator[tuple
         raise _unreadable(path, error) from None
 
 
-def _check_separator(path: Path, first: str) -> None:
+def _check_separator(
+    path: Path, first: str, others: Sequence[str], columns: Mapping[str, str]
+) -> None:
     for separator, name in {";": "semicolons", "\t": "tabs", "|": "vertical bars"}.items():
-        if {"chosen", "rejected"} <= {cell.strip(' "\r\n') for cell in first.split(separator)}:
+        cells = [cell.strip(' "\r\n') for cell in first.split(separator)]
+        found = our_names(cells, columns)
+        if len(cells) > 1 and ({"chosen", "rejected"} <= {*found} or {*others} & {*found}):
             raise bad_file(
                 path,
                 f"its columns are separated by {name}",
@@ -192,21 +227,28 @@ def _csv_value(name: str, cell: str) -> Any:
 
 
 def _parquet_rows(
-    path: Path, ignored_columns: Counter[str], others: Sequence[str]
+    path: Path,
+    ignored_columns: Counter[str],
+    others: Sequence[str],
+    columns: Mapping[str, str],
 ) -> Iterator[tuple[int, Any]]:
     try:
         # Opened by Python, because its errors say more plainly what is wrong with a path.
         with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
             names = file.schema_arrow.names
-            _check_columns(path, names, others, may_hold_lists=True)
+            ours = _checked_columns(path, names, others, columns, may_hold_lists=True)
             row = 0
-            known = [name for name in names if name in (*COLUMNS, *LIST_COLUMNS, *others)]
+            known = [
+                name
+                for name, our in zip(names, ours, strict=True)
+                if our in (*COLUMNS, *LIST_COLUMNS, *others)
+            ]
             extra = (printable(name) for name in names if name not in known)
             ignored_columns.update(dict.fromkeys(extra, file.metadata.num_rows))
             for batch in file.iter_batches(ROWS_PER_BATCH, columns=known):
                 for index in range(batch.num_rows):
                     row += 1
-                    yield row, _parquet_record(batch.slice(index, 1))
+                    yield row, renamed(_parquet_record(batch.slice(index, 1)), columns)
     except pyarrow.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise bad_file(
@@ -230,26 +272,44 @@ def _parquet_record(row: pyarrow.RecordBatch) -> Any:
     }
 
 
-def _check_columns(
-    path: Path, names: Sequence[str], others: Sequence[str], *, may_hold_lists: bool = False
-) -> None:
-    missing = [name for name in ("chosen", "rejected") if name not in names]
-    lists = [name for name in LISTS if name in names]
-    if lists and missing and not may_hold_lists:
+def _checked_columns(
+    path: Path,
+    names: Sequence[str],
+    others: Sequence[str],
+    columns: Mapping[str, str],
+    *,
+    may_hold_lists: bool = False,
+) -> list[str]:
+    """The columns of a table by our names, which must be those of some kind of record."""
+    if hides := hidden(names, columns):
+        raise bad_file(path, f"it has a column {hides[1]} beside {hides[0]}", hides[2])
+    if problem := missing(names, columns):
+        raise bad_file(path, *problem)
+    ours = our_names(names, columns)
+    lacks = [name for name in ("chosen", "rejected") if name not in ours]
+    lists = [name for name in LISTS if name in ours]
+    if lists and lacks and not may_hold_lists:
         raise bad_file(
             path,
             f"column {lists[0]} is a list in every record, which no cell can hold",
             "write .jsonl, in pandas by to_json(path, lines=True, orient='records'), or .parquet",
         )
-    missing = [] if lists or not set(others).isdisjoint(names) else missing
-    if missing or len(set(names)) < len(names):
+    if lists or not set(others).isdisjoint(ours):
+        lacks = []
+    if lacks:
         raise bad_file(
             path,
-            f"no column {' and no column '.join(missing)}"
-            if missing
-            else "two columns have the same name",
+            f"no column {' and no column '.join([*lacks, *others])}",
+            f"rename the columns, or say which is which (--columns {lacks[0]}=…); the file has "
+            + ", ".join(map(printable, names)),
+        )
+    if len(set(names)) < len(names):
+        raise bad_file(
+            path,
+            "two columns have the same name",
             "rename the columns; the file has " + ", ".join(map(printable, names)),
         )
+    return ours
 
 
 def write_lines(file: BinaryIO | gzip.GzipFile, groups: Iterable[RankedGroup]) -> None:

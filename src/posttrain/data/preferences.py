@@ -129,6 +129,11 @@ class RankedGroup:
         return len(self.responses) == 3
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What each response is called: ``edited`` where there is one, ``chosen``, ``rejected``."""
+        return RESPONSES[-len(self.responses) :]
+
+    @property
     def edited(self) -> str | None:
         """The edited response, or None if there is none."""
         return self.responses[0] if self.has_edit else None

@@ -33,6 +33,7 @@ def iterate_prompts(
     counts: Counter[str] | None = None,
     skip_bad: bool = False,
     notes: Notes | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[Prompt]:
     r"""Prompts of a source (see :func:`.named.iterate`), as often as they come.
 
@@ -51,7 +52,9 @@ def iterate_prompts(
     counts = Counter() if counts is None else counts
     notes = Notes() if notes is None else notes
     if not named.is_file(source):
-        for group in named.iterate(source, counts=counts, skip_bad=skip_bad, notes=notes):
+        for group in named.iterate(
+            source, counts=counts, skip_bad=skip_bad, notes=notes, columns=columns
+        ):
             yield Prompt(group.id, group.prompt)
         return
     noted = notes
@@ -59,7 +62,7 @@ def iterate_prompts(
     def read(record: Any, where: str, default_id: str) -> Prompt:
         return _read(record, where, default_id, noted)
 
-    for item in scan_rows(Path(source), notes, read, others=OTHERS):
+    for item in scan_rows(Path(source), notes, read, others=OTHERS, columns=columns):
         if not isinstance(item, BadRecord):
             yield item
         elif skip_bad:

@@ -92,7 +92,7 @@ def read_record(
     """
     notes = Notes() if notes is None else notes
     try:
-        column = _list_column(record)
+        column = list_column(record)
         if column is not None:
             row = Notes()
             groups = list(_groups(record, column, default_id or where, min_difference, row))
@@ -119,7 +119,7 @@ def read_list(
     Raises:
         BadRecord: As there, but without a place.
     """
-    column = _list_column(record)
+    column = list_column(record)
     if column is None:
         return None
     row = Notes()
@@ -128,7 +128,7 @@ def read_list(
     return messages, list(responses.values()), ratings
 
 
-def _list_column(record: Any) -> str | None:
+def list_column(record: Any) -> str | None:
     """The column with the list of responses; None where a record is one pair, or nothing at all."""
     if not isinstance(record, Mapping):
         return None
@@ -187,10 +187,14 @@ def _groups(
         row.readings[NO_PAIR] += 1
 
 
-def _read_list(
-    record: Mapping[str, Any], column: str, row: Notes, least: int = 2
-) -> tuple[tuple[Message, ...], dict[str, str], list[Decimal]]:
-    """Prompt, responses by field, and their ratings (higher is better)."""
+def read_unrated(
+    record: Mapping[str, Any], column: str, notes: Notes, least: int = 1
+) -> tuple[tuple[Message, ...], dict[str, str]]:
+    """Prompt, and responses by field, of a record with a list of responses, rated or not.
+
+    Raises:
+        BadRecord: As :func:`read_record`, but without a place.
+    """
     for field in OF_ONE_PAIR:
         if record.get(field) is not None:
             raise BadRecord(
@@ -198,14 +202,33 @@ def _read_list(
                 field,
                 "remove it, or write a record with 'chosen' and 'rejected' for each pair",
             )
-    values, ratings, used = _responses_and_ratings(record, column, row, least)
-    prompt = record.get("prompt")
+    items = _items(record, column, least)
+    values = {f"{column}[{place}]": item for place, item in enumerate(items)}
+    if column in NESTED:
+        text, number, _ = NESTED[column]
+        _check_objects(values, text)
+        notes.columns.update(
+            printable(f"{column}.{name}")
+            for item in items
+            for name in item
+            if name not in (text, number)
+        )
+        values = {f"{field}.{text}": item[text] for field, item in values.items()}
+    prompt, used = record.get("prompt"), {*COLUMNS, column}
     if prompt is None and column == "completions":
         prompt, used = record.get(INSTRUCTION), {*used, INSTRUCTION}
-    known = {*COLUMNS, *used, *(SAMPLED if column == "responses" else ())}
-    row.columns.update(printable(str(key)) for key in record if key not in known)
-    messages, responses = read_shared_prompt(prompt, values, row)
-    return messages, responses, ratings
+    if column == "responses":
+        used |= {*RATINGS, *SAMPLED}
+    notes.columns.update(printable(str(key)) for key in record if key not in used)
+    return read_shared_prompt(prompt, values, notes)
+
+
+def _read_list(
+    record: Mapping[str, Any], column: str, row: Notes, least: int = 2
+) -> tuple[tuple[Message, ...], dict[str, str], list[Decimal]]:
+    """Prompt, responses by field, and their ratings (higher is better)."""
+    messages, responses = read_unrated(record, column, row, least)
+    return messages, responses, _ratings(record, column)
 
 
 def _compare(
@@ -226,10 +249,7 @@ def _compare(
     return TIES if tied else UNDECIDED, one[0], other[0]
 
 
-def _responses_and_ratings(
-    record: Mapping[str, Any], column: str, row: Notes, least: int
-) -> tuple[dict[str, Any], list[Decimal], set[str]]:
-    """Responses by field, their ratings (higher is better), and the columns that hold them."""
+def _items(record: Mapping[str, Any], column: str, least: int) -> Sequence[Any]:
     items = record[column]
     if not isinstance(items, list | tuple):
         raise BadRecord(
@@ -245,8 +265,36 @@ def _responses_and_ratings(
             column,
             "add responses, or remove the record",
         )
+    return items
+
+
+def _check_objects(items: Mapping[str, Any], name: str) -> None:
+    """Refuse items of a list, by field, that are no objects with something of a name."""
+    for field, item in items.items():
+        if not isinstance(item, Mapping):
+            raise BadRecord(
+                f"it must be an object with '{name}', not {name_kind(item)}",
+                field,
+                f"rename '{field.partition('[')[0]}' to 'responses', a list of texts, and add "
+                "'scores' or 'ranks' to compare them",
+            )
+        if name not in item:
+            raise BadRecord(
+                f"it has no '{name}'",
+                field,
+                "write the record with 'responses', a list of texts, and 'scores' or 'ranks', a "
+                "list of numbers, to compare them",
+            )
+
+
+def _ratings(record: Mapping[str, Any], column: str) -> list[Decimal]:
+    """The ratings of a list of responses, higher is better."""
+    items = record[column]
     if column in NESTED:
-        return _nested(items, column, row)
+        _, number, kind = NESTED[column]
+        places = {f"{column}[{place}]": item for place, item in enumerate(items)}
+        _check_objects(places, number)
+        return [_rating(item[number], kind, f"{field}.{number}") for field, item in places.items()]
     given = [name for name in RATINGS if record.get(name) is not None]
     if len(given) != 1:
         raise BadRecord(
@@ -271,37 +319,7 @@ def _responses_and_ratings(
             kind,
             "give a number for each response, in their order",
         )
-    values = {f"{column}[{place}]": value for place, value in enumerate(items)}
-    ratings = [_rating(value, kind, f"{kind}[{place}]") for place, value in enumerate(numbers)]
-    return values, ratings, {column, kind}
-
-
-def _nested(
-    items: Sequence[Any], column: str, row: Notes
-) -> tuple[dict[str, Any], list[Decimal], set[str]]:
-    text, number, kind = NESTED[column]
-    values, ratings = {}, []
-    for place, item in enumerate(items):
-        field = f"{column}[{place}]"
-        if not isinstance(item, Mapping):
-            raise BadRecord(
-                f"it must be an object with '{text}' and '{number}', not {name_kind(item)}",
-                field,
-                f"rename '{column}' to 'responses', and add 'scores' or 'ranks'",
-            )
-        if text not in item or number not in item:
-            raise BadRecord(
-                f"it has no '{text if text not in item else number}'",
-                field,
-                "write the record with 'responses', a list of texts, and 'scores' or 'ranks', a "
-                "list of numbers",
-            )
-        row.columns.update(
-            printable(f"{column}.{name}") for name in item if name not in (text, number)
-        )
-        values[f"{field}.{text}"] = item[text]
-        ratings.append(_rating(item[number], kind, f"{field}.{number}"))
-    return values, ratings, {column}
+    return [_rating(value, kind, f"{kind}[{place}]") for place, value in enumerate(numbers)]
 
 
 def _rating(value: Any, kind: str, field: str) -> Decimal:

@@ -7,11 +7,13 @@ because the rows lost with it cannot be counted.
 
 import gzip
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from posttrain.data.columns import explain
 from posttrain.data.formats import (
     WRITTEN,
     BadFile,
@@ -28,6 +30,21 @@ from posttrain.errors import UserError
 from posttrain.storage.files import whole_path
 
 Read = TypeVar("Read")
+
+
+class Named(Protocol):
+    """What a record gives, with an id that no other has."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        ...
+
+
+ReadNamed = TypeVar("ReadNamed", bound=Named)
+#: How a record is read, as :func:`.ratings.read_record` does, which is given the record, ``where``
+#: it stands, ``default_id`` and ``notes``.
+Reader = Callable[..., Sequence[ReadNamed]]
 
 
 @dataclass
@@ -92,11 +109,14 @@ def read_groups(
 
 
 def inspect_file(
-    path: str | Path, notes: Notes | None = None, min_difference: float = 0.0
+    path: str | Path,
+    notes: Notes | None = None,
+    min_difference: float = 0.0,
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[RankedGroup | BadRecord]:
     """As :func:`scan`, but a :class:`BadFile` comes last instead of being raised."""
     try:
-        yield from scan(Path(path), Notes() if notes is None else notes, min_difference)
+        yield from scan(Path(path), Notes() if notes is None else notes, min_difference, columns)
     except BadFile as error:
         yield error
 
@@ -125,24 +145,38 @@ def write_groups(path: str | Path, groups: Iterable[RankedGroup]) -> None:
 
 
 def scan(
-    path: Path, notes: Notes, min_difference: float = 0.0
+    path: Path,
+    notes: Notes,
+    min_difference: float = 0.0,
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[RankedGroup | BadRecord]:
     """Read a file row by row: its groups, or the bad record that stands there instead.
 
     A row gives one group, or with `responses` any number (see :func:`.ratings.read_record`).
-    `notes` is filled while rows are drawn.
+    `notes` is filled while rows are drawn. `columns` are the file's own names by ours.
 
     Raises:
         BadFile: The file cannot be read to its end, or has no rows.
     """
     check_min_difference(min_difference)
+    read = partial(read_record, min_difference=min_difference)
+    return scan_named(path, notes, read, columns=columns)
+
+
+def scan_named(
+    path: Path,
+    notes: Notes,
+    reader: Reader[ReadNamed],
+    *,
+    others: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+) -> Iterator[ReadNamed | BadRecord]:
+    """As :func:`scan`, by any reader of records; an id that occurred before is a bad record."""
     seen: set[bytes] = set()
 
-    def read(record: Any, where: str, default_id: str) -> list[RankedGroup]:
-        groups = read_record(
-            record, where=where, default_id=default_id, notes=notes, min_difference=min_difference
-        )
-        names = {group.id for group in groups}
+    def read(record: Any, where: str, default_id: str) -> Sequence[ReadNamed]:
+        found = reader(record, where=where, default_id=default_id, notes=notes)
+        names = {one.id for one in found}
         if names and record.get("id") is not None:
             names.add(str(record["id"]))  # of which those of a list of responses are made
         # Digests, because the ids of a large file would take more memory than its batch.
@@ -152,9 +186,9 @@ def scan(
                 f"an earlier {_row_name(path)} has the same id", "id", "make it unique", where
             )
         seen.update(digests)
-        return groups
+        return found
 
-    for item in scan_rows(path, notes, read):
+    for item in scan_rows(path, notes, read, others=others, columns=columns):
         if isinstance(item, BadRecord):
             yield item
         else:
@@ -167,18 +201,20 @@ def scan_rows(
     read: Callable[[Any, str, str], Read],
     *,
     others: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[Read | BadRecord]:
     """Read a file row by row by a function of record, place and default id.
 
     Yields what the function returns, or the bad record that stands there instead. `others` are
-    columns of records that compare nothing (see :func:`.formats.rows`).
+    columns of records that compare nothing, and `columns` the file's own names by ours (see
+    :func:`.formats.rows`).
 
     Raises:
         BadFile: The file cannot be read to its end, or has no rows.
     """
     suffix, stem = split_suffix(path)
     empty = True
-    for line, record in rows(path, suffix, notes, others):
+    for line, record in rows(path, suffix, notes, others, columns):
         empty = False
         where = f"{path}, {_row_name(path)} {line}"
         try:
@@ -187,6 +223,8 @@ def scan_rows(
             found = read(record, where, f"{stem}-{line}")
         except BadRecord as error:
             error.where, error.path, error.line = where, path, line
+            if columns and not isinstance(record, BadRecord):
+                explain(error, record, columns)
             # Without its traceback, which would keep the record itself in memory.
             yield error.with_traceback(None)
         else:

@@ -109,11 +109,16 @@ class Stored:
 
 
 def stored(
-    sources: Sequence[str], *, skip_bad: bool = False, min_difference: float = 0.0
+    sources: Sequence[str],
+    *,
+    skip_bad: bool = False,
+    min_difference: float = 0.0,
+    columns: Mapping[str, str] | None = None,
 ) -> Stored:
     """Read groups from sources, named as in :mod:`.sources.named`, and store them.
 
     Of records with `responses`, two that differ by less than `min_difference` make no group.
+    `columns` are the sources' own names of columns by ours (:func:`.parse_columns`).
 
     What was noted while they were read is logged as one warning, also when they are stored already.
 
@@ -123,6 +128,8 @@ def stored(
     """
     identities = [named.identity(source) for source in sources]
     settings = {"sources": identities, "skip_bad": skip_bad, "min_difference": min_difference}
+    if columns:
+        settings["columns"] = dict(columns)
     name = cache.key(settings, version=VERSION)
 
     def make(folder: Path) -> None:
@@ -135,6 +142,7 @@ def stored(
                 skip_bad=skip_bad,
                 notes=notes,
                 min_difference=min_difference,
+                columns=columns,
             )
             for source in sources
         )

@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from posttrain.data.preferences import RESPONSES, Message, RankedGroup
+from posttrain.data.preferences import Message, RankedGroup
 from posttrain.errors import UserError
 from posttrain.models.architecture import context_length, vocabulary_size
 from posttrain.models.reward_model import score
@@ -37,17 +38,31 @@ CHUNK = 1024
 ROW_TOKENS = 2048
 
 
+class Named(Responses, Protocol):
+    """A prompt with responses that have names."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each response, such as ``chosen``."""
+        ...
+
+
+Group = TypeVar("Group", bound=Named)
+
+
 @dataclass(frozen=True)
-class Scored:
+class Scored(Generic[Group]):
     """A group with the scores of its responses.
 
     Attributes:
-        scores: Scores by response: ``edited`` where there is one, ``chosen``, ``rejected``.
+        group: Ranked, or any prompt with responses.
+        scores: Scores by the response's name: of ranked groups ``edited`` where there is one,
+            ``chosen``, ``rejected``.
         trimmed: By response, how many tokens its prompt lost on the left to fit.
         parts: By name, the scores of the same responses that were combined to these.
     """
 
-    group: RankedGroup
+    group: Group
     scores: dict[str, float]
     trimmed: dict[str, int] = field(default_factory=dict)
     parts: Mapping[str, dict[str, float]] = field(default_factory=dict)
@@ -185,7 +200,7 @@ def score_groups(
     batch_tokens: int = 8192,
     pack_length: int | None = None,
     counts: Counter[str] | None = None,
-) -> Iterator[Scored]:
+) -> Iterator[Scored[RankedGroup]]:
     """Score groups in their order; a thousand at a time are in memory.
 
     ``counts`` is filled with ``groups that are too long``, ``trimmed prompts`` and what the chat
@@ -202,10 +217,10 @@ def score_groups(
 
 def score_with(
     scorers: Sequence[Scorer],
-    groups: Iterable[RankedGroup],
+    groups: Iterable[Group],
     *,
     counts: Counter[str] | None = None,
-) -> Iterator[tuple[RankedGroup, dict[str, int], tuple[dict[str, float], ...]]]:
+) -> Iterator[tuple[Group, dict[str, int], tuple[dict[str, float], ...]]]:
     """Score groups with several models.
 
     Yields each group with the number of tokens that the prompt of each response lost (for the model
@@ -216,7 +231,7 @@ def score_with(
     counts = Counter() if counts is None else counts
     remaining = iter(groups)
     while chunk := list(itertools.islice(remaining, CHUNK)):
-        fitting: list[RankedGroup] = []
+        fitting: list[Group] = []
         tokens: list[tuple[tuple[TokenizedGroup, ...], ...]] = []
         for group in chunk:
             by_scorer = [scorer.tokenize(group) for scorer in scorers]
@@ -236,7 +251,7 @@ def score_with(
         for group, tokenized, *by_model in zip(fitting, tokens, *reversed(scores), strict=True):
             for scorer, values in zip(scorers, by_model, strict=True):
                 check_finite(scorer, group, values)
-            names = RESPONSES[-len(group.responses) :]
+            names = group.names
             trimmed = dict.fromkeys(names, 0)
             for part in itertools.chain.from_iterable(tokenized):
                 for place in part.places:
@@ -276,7 +291,7 @@ def score_responses(
 
 
 def _count_altered(
-    counts: Counter[str], group: RankedGroup, tokenized: Sequence[Sequence[TokenizedGroup]]
+    counts: Counter[str], group: Responses, tokenized: Sequence[Sequence[TokenizedGroup]]
 ) -> None:
     """Count what chat templates leave out, of the model whose template leaves out more."""
     found = Counter[str]()

@@ -33,15 +33,6 @@ class Responses(Protocol):
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Any number of responses to a prompt, such as samples of a policy."""
-
-    id: str
-    prompt: tuple[Message, ...]
-    responses: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class TokenizedGroup:
     """A prompt, up to where a response begins, and its responses, best first, as token ids.
 
@@ -122,7 +113,7 @@ def tokenize_group(
     """
     reading = _read(tokenizer, group, limits)
     places = tuple(range(len(reading.rows))) if keep_equal else _distinct(reading.rows)
-    if len(places) < 2:
+    if len(places) < 2 and not keep_equal:  # one alone is scored, if not ranked
         raise NoPairError(
             f"group {group.id!r}: its responses are equal in tokens, so there is nothing to rank; "
             "leave the group out"

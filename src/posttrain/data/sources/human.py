@@ -5,7 +5,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from posttrain.data.notes import Notes
 from posttrain.data.preferences import RankedGroup, fingerprint, from_record
 from posttrain.data.reading import read_groups
 from posttrain.data.sources.originals.registry import ORIGINALS
@@ -38,16 +37,22 @@ def folder() -> Path:
     return Path(value)
 
 
-def load(
-    name: str, notes: Notes | None = None, min_difference: float = 0.0
-) -> tuple[list[RankedGroup], dict[str, Any]]:
+def own_file(name: str) -> Path | None:
+    """The file of a data set in the folder; None without one, or where an original wins over it."""
+    base = Path(os.environ.get(VARIABLE) or os.devnull)
+    if any((base / "raw" / raw).exists() for raw in RAW_NAMES.get(name, ())):
+        return None
+    paths = (base / f"{name}{suffix}" for suffix in (".jsonl.gz", ".jsonl", ".parquet"))
+    return next((path for path in paths if path.exists()), None)
+
+
+def load(name: str) -> tuple[list[RankedGroup], dict[str, Any]]:
     """Ranked groups of one data set, and where they came from.
 
     The name is a key of :data:`.originals.registry.ORIGINALS`, or the stem of a file. An untouched
     original under ``raw/`` is converted on the fly and wins over a converted file, so that a
     correction of a converter reaches every later run. With the groups come
     ``{"file", "groups", "fingerprint"}``, and ``dropped`` where the converter left judgements out.
-    ``notes`` is filled with what of a file was not used, or read otherwise than it stands.
 
     Raises:
         UserError: If there is no such data, or a record is bad.
@@ -62,14 +67,10 @@ def load(
                 for number, record in enumerate(records)
             ]
             return groups, _describe(f"raw/{raw}", groups) | {"dropped": dict(dropped)}
-    for suffix in (".jsonl.gz", ".jsonl", ".parquet"):
-        path = base / f"{name}{suffix}"
-        if path.exists():
-            result = read_groups(path, min_difference=min_difference)
-            groups = result.groups
-            if notes is not None:
-                notes.add(result.notes)
-            return groups, _describe(path.name, groups)
+    path = own_file(name)
+    if path is not None:
+        groups = read_groups(path).groups
+        return groups, _describe(path.name, groups)
     raise UserError(
         f"{VARIABLE} names {base}, which holds no {name}.jsonl.gz, {name}.jsonl or {name}.parquet, "
         'and no original of it under raw/; README.md, section "Human preference data", says how '

@@ -12,7 +12,8 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from huggingface_hub import dataset_info
 from posttrain.data.formats import SUFFIXES
 from posttrain.data.notes import Notes
 from posttrain.data.preferences import BadRecord, RankedGroup
-from posttrain.data.reading import scan
+from posttrain.data.ratings import check_min_difference, read_record
+from posttrain.data.reading import Reader, ReadNamed, scan_named
 from posttrain.data.sources import human
 from posttrain.data.sources.hub import read, registry
 from posttrain.data.sources.originals.registry import ORIGINALS
@@ -43,37 +45,75 @@ def iterate(
     skip_bad: bool = False,
     notes: Notes | None = None,
     min_difference: float = 0.0,
+    columns: Mapping[str, str] | None = None,
 ) -> Iterator[RankedGroup]:
     """Groups of a source, one after the other; `counts` gets what was left out, by reason.
 
     `notes` gets what was not used, or read otherwise than it stands. Of records with `responses`,
-    two that differ by less than `min_difference` make no group.
+    two that differ by less than `min_difference` make no group. `columns` are the source's own
+    names of columns by ours (:func:`.parse_columns`).
 
     Raises:
-        UserError: If a source is unknown or unreadable, or, unless `skip_bad`, a record is bad.
+        UserError: If a source is unknown or unreadable, or, unless `skip_bad`, a record is bad, or
+            columns are mapped of a source whose columns are known.
+    """
+    check_min_difference(min_difference)
+    reader = partial(read_record, min_difference=min_difference)
+    return iterate_by(
+        reader, source, counts=counts, skip_bad=skip_bad, notes=notes, columns=columns
+    )
+
+
+def iterate_by(
+    reader: Reader[ReadNamed],
+    source: str,
+    *,
+    others: Sequence[str] = (),
+    counts: Counter[str] | None = None,
+    skip_bad: bool = False,
+    notes: Notes | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Iterator[ReadNamed | RankedGroup]:
+    """As :func:`iterate`, with records of files, and of sets without a converter, read by a reader.
+
+    `others` are columns that a table may have in place of those of preferences.
     """
     counts = Counter() if counts is None else counts
     notes = Notes() if notes is None else notes
+    path = _path(source)
+    on_hub = None if path else ON_HUB.fullmatch(source)
+    if columns and not path and not (on_hub and on_hub["name"] not in read.HUB):
+        raise UserError(
+            f"columns are mapped in files, and in sets of the hub in TRL's format; those of "
+            f"{source} are known, so leave --columns out, or read it in a command of its own"
+        )
     if match := SIMULATED.fullmatch(source):
         yield from stream_ranked(int(match[1]), seed=int(match[2] or 0))
-    elif is_file(source):
-        yield from _of_file(Path(source), counts, skip_bad, notes, min_difference)
-    elif match := ON_HUB.fullmatch(source):
-        at = match["at"]
+    elif path:
+        for item in scan_named(path, notes, reader, others=others, columns=columns):
+            if not isinstance(item, BadRecord):
+                yield item
+            elif skip_bad:
+                counts["bad records"] += 1
+            else:
+                raise item
+    elif on_hub:
+        at = on_hub["at"]
         folder = at if at and Path(at).is_dir() else None
         yield from read.iterate(
-            match["name"],
-            subset=match["subset"],
-            split=match["split"] or "train",
+            on_hub["name"],
+            subset=on_hub["subset"],
+            split=on_hub["split"] or "train",
             path=folder,
             revision=None if folder else at,
             skip_bad=skip_bad,
             dropped=counts,
             notes=notes,
-            min_difference=min_difference,
+            reader=reader,
+            columns=columns,
         )
     else:
-        groups, description = _human(source, notes, min_difference)
+        groups, description = _human(source)
         counts.update(description.get("dropped", {}))
         yield from groups
 
@@ -132,23 +172,17 @@ def _hash(path: Path) -> str:
         ) from None
 
 
-def _of_file(
-    path: Path, counts: Counter[str], skip_bad: bool, notes: Notes, min_difference: float
-) -> Iterator[RankedGroup]:
-    for item in scan(path, notes, min_difference):
-        if not isinstance(item, BadRecord):
-            yield item
-        elif skip_bad:
-            counts["bad records"] += 1
-        else:
-            raise item
+def _path(source: str) -> Path | None:
+    """The file that a source is, if it is one, or that has its name among human data."""
+    if is_file(source):
+        return Path(source)
+    known = SIMULATED.fullmatch(source) or ON_HUB.fullmatch(source)
+    return None if known else human.own_file(source)
 
 
-def _human(
-    source: str, notes: Notes | None = None, min_difference: float = 0.0
-) -> tuple[list[RankedGroup], dict[str, Any]]:
+def _human(source: str) -> tuple[list[RankedGroup], dict[str, Any]]:
     try:
-        return human.load(source, notes, min_difference)
+        return human.load(source)
     except BadRecord:
         raise
     except ValueError as error:

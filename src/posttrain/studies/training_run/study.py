@@ -20,6 +20,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.config.fields import setting
+from posttrain.data.columns import parse_columns
 from posttrain.data.mixing import parse_mix
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.store import Stored, stored
@@ -142,8 +143,10 @@ def _check_reproduced(measured: float, reported: dict[str, Any], folder: Path) -
 
 def _groups(chosen: dict[str, Any], folder: Path) -> tuple[Stored, Stored]:
     """What the run trained on and what it held out, as :mod:`posttrain.commands.train` has it."""
-    # Records of earlier versions know no least difference.
-    read_by = {name: chosen[name] for name in ("skip_bad", "min_difference") if name in chosen}
+    # Records of earlier versions know no least difference, and no columns.
+    names = ("skip_bad", "min_difference")
+    read_by: dict[str, Any] = {name: chosen[name] for name in names if name in chosen}
+    read_by["columns"] = parse_columns(chosen.get("columns"))
     training = stored(chosen["data"], **read_by)
     if chosen["eval_data"]:
         held_out = stored(chosen["eval_data"], **read_by)

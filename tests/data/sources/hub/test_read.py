@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -23,6 +24,7 @@ from posttrain.data import ratings
 from posttrain.data.messages import BadRecord, Message
 from posttrain.data.notes import Notes
 from posttrain.data.preferences import STRENGTHS, fingerprint
+from posttrain.data.ratings import read_record
 from posttrain.data.sources.hub import read as hub
 from posttrain.data.sources.hub.converters import convert_helpsteer3_preference, strength_of
 from posttrain.data.sources.hub.read import HUB, iterate
@@ -428,7 +430,8 @@ def test_a_set_that_lists_responses_gives_their_comparisons(tmp_path):
     answers = [{"answer": text, "model": "m", "rank": rank} for rank, text in enumerate("abc", 1)]
     write(tmp_path, "train.jsonl", {"prompt": prompt, "answers": answers, "turns": 1})
     notes = Notes()
-    options = {"path": tmp_path, "notes": notes, "min_difference": 2}
+    reader = partial(read_record, min_difference=2)
+    options = {"path": tmp_path, "notes": notes, "reader": reader}
     (group,) = iterate("berkeley-nest/Nectar", **options)
     assert (group.id, group.responses) == ("berkeley-nest/Nectar/train-0#1>3", ("a", "c"))
     assert notes.comparisons == {ratings.PAIRS: 1, ratings.TOO_CLOSE: 2}

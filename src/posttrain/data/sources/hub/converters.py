@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from posttrain.data.columns import explain, missing, renamed
 from posttrain.data.messages import (
     BadRecord,
     Message,
@@ -29,10 +30,10 @@ from posttrain.data.messages import (
     show_value,
 )
 from posttrain.data.preferences import RankedGroup
-from posttrain.data.ratings import read_record
 from posttrain.data.sources.hub.rows import REMEDY, Place, messages, ranked, text, whole_number
 from posttrain.data.sources.originals.hh_rlhf import ASSISTANT_TURN, shared_prompt
 from posttrain.data.transcripts import MARKER
+from posttrain.errors import UserError
 
 Convert = Callable[[Mapping[str, Any], Place], Iterator[RankedGroup]]
 
@@ -191,13 +192,21 @@ def convert_pku_saferlhf(row: Mapping[str, Any], place: Place) -> Iterator[Ranke
 
 
 def convert_contract(row: Mapping[str, Any], place: Place) -> Iterator[RankedGroup]:
-    """Read a row in TRL's preference format, or of a list of responses, by the rules for files.
+    """Read a row as a record of a file, which may have names of its own for columns.
 
     The row's own `id` gives way to its place, because nothing says that it is unique.
+
+    Raises:
+        UserError: If a column that is mapped is not there.
     """
-    yield from read_record(
-        {**row, "id": place.id}, where="", notes=place.notes, min_difference=place.min_difference
-    )
+    if problem := missing(row, place.columns):
+        raise UserError(f"{place.id}: {'; remedy: '.join(problem)}")
+    record = {**renamed(row, place.columns), "id": place.id}
+    try:
+        yield from place.reader(record, where="", notes=place.notes)
+    except BadRecord as error:
+        explain(error, record, place.columns)
+        raise
 
 
 def _compared(

@@ -12,7 +12,7 @@ On a machine without network, download the files elsewhere with
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ from datasets.exceptions import DatasetNotFoundError
 from posttrain.data.messages import BadRecord
 from posttrain.data.notes import Notes
 from posttrain.data.preferences import RankedGroup, fingerprint
+from posttrain.data.ratings import read_record
 from posttrain.data.sources.hub.converters import convert_contract
 from posttrain.data.sources.hub.registry import HUB, HubSource, Subset
 from posttrain.data.sources.hub.rows import Edits, Place
@@ -44,8 +45,9 @@ def iterate(
     skip_bad: bool = False,
     dropped: Counter[str] | None = None,
     notes: Notes | None = None,
-    min_difference: float = 0.0,
-) -> Iterator[RankedGroup]:
+    reader: Callable[..., Sequence[Any]] = read_record,
+    columns: Mapping[str, str] | None = None,
+) -> Iterator[Any]:
     """Read one split of a data set on the hub as ranked groups, in the order of subsets and rows.
 
     An `id` says where a group comes from, such as `nvidia/HelpSteer3/preference/train-17`: rows are
@@ -70,7 +72,8 @@ def iterate(
         dropped: Filled, while groups are drawn, with the number of dropped comparisons per reason.
         notes: Filled with what was not used, or read otherwise than it stands, in rows of sets
             outside :data:`HUB`, whose columns no converter knows.
-        min_difference: In rows that list responses, two that differ by less make no group.
+        reader: Reads rows of sets outside :data:`HUB`; by default to ranked groups.
+        columns: Names of columns in sets outside :data:`HUB`, by ours.
 
     Raises:
         UserError: Unknown name, subset or split, at once; data that cannot be reached or read.
@@ -103,7 +106,8 @@ def iterate(
     edits = load(source.edits, streaming=False) if source.edits else None
     rows = {part: load(part, streaming) for part in source.default}
     dropped = Counter() if dropped is None else dropped
-    return _convert(source, split, rows, edits, explained, skip_bad, dropped, notes, min_difference)
+    place = Place(name, split, dropped, notes=notes, reader=reader, columns=columns or {})
+    return _convert(source, rows, edits, explained, skip_bad, place)
 
 
 def _find(name: str, subset: str | None) -> HubSource:
@@ -128,16 +132,14 @@ def _find(name: str, subset: str | None) -> HubSource:
 
 def _convert(
     source: HubSource,
-    split: str,
     rows: Mapping[str, Dataset | IterableDataset],
     edit_rows: Dataset | None,
     explained: Callable[[], AbstractContextManager[None]],
     skip_bad: bool,
-    dropped: Counter[str],
-    notes: Notes | None,
-    min_difference: float,
+    place: Place,
 ) -> Iterator[RankedGroup]:
-    edits = None if edit_rows is None else Edits(edit_rows)
+    if edit_rows is not None:
+        place = replace(place, edits=Edits(edit_rows))
     seen: set[str] = set()
     for part, data in rows.items():
         subset = source.subsets[part]
@@ -145,23 +147,22 @@ def _convert(
             # Only streams can be cut into batches without writing a second copy to disk.
             stream = data.to_iterable_dataset() if isinstance(data, Dataset) else data
             data = stream.batch(subset.rows)
-        where = "/".join(filter(None, (source.name, part, split)))
+        where = "/".join(filter(None, (source.name, part, place.split)))
         for number, row in enumerate(_drawn(data, where, explained)):
             first = number * subset.rows
             try:
-                place = Place(f"{where}-{first}", split, dropped, edits, notes, min_difference)
-                groups = list(subset.convert(row, place))
+                groups = list(subset.convert(row, replace(place, id=f"{where}-{first}")))
             except BadRecord as error:
                 error.where = f"{where}, row {first} (counted from 0)"
                 if not skip_bad:
                     raise
-                dropped["bad records"] += 1
+                place.dropped["bad records"] += 1
                 continue
             for group in groups:
                 if source.name in HUB:
                     key = fingerprint([replace(group, id="any")])
                     if key in seen:
-                        dropped["repeated comparison"] += 1
+                        place.dropped["repeated comparison"] += 1
                         continue
                     seen.add(key)
                 yield group

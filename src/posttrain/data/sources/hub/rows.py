@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
@@ -12,6 +12,7 @@ from datasets import Dataset
 from posttrain.data.messages import BadRecord, Message, check_prompt, name_kind, show_value
 from posttrain.data.notes import Notes
 from posttrain.data.preferences import RankedGroup
+from posttrain.data.ratings import read_record
 
 REMEDY = "check that the file is the one that the authors publish"
 
@@ -21,8 +22,8 @@ class Place:
     """What a converter knows beside the fields of a row.
 
     `id` names the row among all rows of all data sets, `dropped` counts comparisons that are left
-    out by reason, `edits` finds edited responses to join to the rows, `min_difference` is the least
-    difference of two responses that make a pair, in rows that list responses.
+    out by reason, `edits` finds edited responses to join to the rows. `reader` reads rows that are
+    like those of files, and `columns` are their own names of columns by ours.
     """
 
     id: str
@@ -30,7 +31,8 @@ class Place:
     dropped: Counter[str]
     edits: "Edits | None" = None
     notes: Notes | None = None
-    min_difference: float = 0.0
+    reader: Callable[..., Any] = read_record
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 def ranked(
