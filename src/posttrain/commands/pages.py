@@ -126,14 +126,6 @@ PAGES: dict[str, Page] = {
         ),
         after=("data",),
     ),
-    "score": Page(
-        groups=_SCORING,
-        examples=(
-            "posttrain score --model rewards --data held_out.jsonl",
-            "posttrain score --model rewards --data simulator:100 --output simulated.jsonl",
-        ),
-        after=("data", "train"),
-    ),
     "evaluate": Page(
         groups=_SCORING,
         examples=(
@@ -161,27 +153,36 @@ PAGES: dict[str, Page] = {
         examples=(
             "posttrain sample --model tiny --data held_out.jsonl --prompts 20 --samples 4 "
             "--max_new_tokens 64",
-            "posttrain sample --model tiny --data held_out.jsonl --prompts 20 "
-            "--max_new_tokens 64 --reward_model rewards --keep best --output best.jsonl",
+            "posttrain sample --model tiny --data held_out.jsonl --prompts 20 --samples 4 "
+            "--max_new_tokens 64 --reward_model rewards --output rated.jsonl",
         ),
         after=("data", "train"),
+    ),
+    "score": Page(
+        groups=_SCORING,
+        examples=(
+            "posttrain score --model rewards --data held_out.jsonl",
+            "posttrain score --model rewards --data samples.jsonl --best --output best.jsonl",
+            "posttrain score --model rewards --data samples.jsonl --top 2 --output two.jsonl",
+        ),
+        after=("data", "train", "sample"),
     ),
     "sft": Page(
         groups=_POLICY,
         seldom="lora_dropout",
         texts=TEXTS,
         examples=(
-            "posttrain sft --model tiny --data mine.jsonl --output_dir finetuned --max_steps 10",
-            "posttrain sft --model tiny --data best.jsonl --output_dir on_best --max_steps 10",
+            "posttrain sft --model tiny --data best.jsonl --output_dir finetuned --max_steps 10",
+            "posttrain sft --model tiny --data mine.jsonl --output_dir on_chosen --max_steps 10",
         ),
-        after=("data", "sample"),
+        after=("data", "score"),
     ),
     "dpo": Page(
         groups=_POLICY,
         seldom="lora_dropout",
         texts=TEXTS,
         examples=(
-            "posttrain dpo --model finetuned --data mine.jsonl --output_dir preferred "
+            "posttrain dpo --model finetuned --data rated.jsonl --output_dir preferred "
             "--max_steps 10",
             "posttrain dpo --model tiny --data mine.jsonl --min_strength 3 --lora_rank 8 "
             "--output_dir strong --max_steps 10",
@@ -204,8 +205,11 @@ PAGES: dict[str, Page] = {
         ),
     ),
     "average": Page(
-        examples=("posttrain average rewards adapted --output_dir mean",),
-        after=("data", "train"),
+        examples=(
+            "posttrain average finetuned preferred --output_dir mean",
+            "posttrain average rewards adapted --output_dir mean_rewards",
+        ),
+        after=("data", "train", "sft", "dpo"),
     ),
     "study": Page(
         examples=(
