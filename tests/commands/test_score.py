@@ -403,7 +403,7 @@ def test_a_group_that_either_model_cannot_take_is_left_out_of_both(
     output.unlink()
     assert run("score", models[0], mixed, output, *options) == 1
     short = models[0] if first < second else models[1]
-    assert f"{short}: group " in capsys.readouterr().err
+    assert f"{short}: record " in capsys.readouterr().err
     assert not output.exists()
 
 
