@@ -124,6 +124,13 @@ def test_convert_of_a_missing_original_is_refused(tmp_path, capsys):
     assert "gone" in capsys.readouterr().err
 
 
+def test_check_counts_tokens_of_some_model_only(good_file, capsys):
+    assert run("data", "check", good_file, "--max_tokens", 9) == 1
+    assert "--model NAME" in capsys.readouterr().err
+    assert run("data", "check", good_file, "--model", "tiny", "--max_tokens", 0) == 1
+    assert "max_tokens must be at least 1" in capsys.readouterr().err
+
+
 def test_check_says_what_a_model_would_read(tiny_checkpoint, tmp_path, capsys):
     path, model = tmp_path / "mine.jsonl", tmp_path / "model"
     turns = [
@@ -140,8 +147,8 @@ def test_check_says_what_a_model_would_read(tiny_checkpoint, tmp_path, capsys):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert cli.main(["data", "check", str(path), "--model", str(tiny_checkpoint)]) == 0
     out = capsys.readouterr().out
-    assert f"{path}: tokens of a prompt with a response: median" in out
-    assert "2 responses whose prompt is cut on the left" in out
+    assert f"{path}, in tokens of {tiny_checkpoint}" in out
+    assert "The prompts of 1 of 2 records lose their beginning" in out
     shutil.copytree(tiny_checkpoint, model)
     (model / "chat_template.jinja").write_text(
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -151,5 +158,5 @@ def test_check_says_what_a_model_would_read(tiny_checkpoint, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "record 'mine-2': the chat template of" in captured.err
     assert "no system role" in captured.err
-    assert "1 records that cannot be read" in captured.out
+    assert captured.out.splitlines()[-3].split() == ["records", "that", "cannot", "be", "read", "1"]
     assert cli.main(["data", "check", str(path), "--model", str(model), "--skip-bad"]) == 0

@@ -1,18 +1,18 @@
 """``posttrain data``: check, convert or simulate preference data."""
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from posttrain.commands.data_check import check
 from posttrain.commands.pages import PAGES
+from posttrain.config.fields import at_least_one
 from posttrain.config.help import Formatter
-from posttrain.data.check import check
 from posttrain.data.columns import parse_columns
 from posttrain.data.preferences import RankedGroup, from_record
 from posttrain.data.ratings import check_min_difference
-from posttrain.data.reading import inspect_file, write_groups
+from posttrain.data.reading import write_groups
 from posttrain.data.sources.originals.registry import ORIGINALS
 from posttrain.data.sources.simulator.annotators import stream_ranked
 from posttrain.errors import UserError
@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--chat_template", help="as for posttrain train; with --model")
     check.add_argument("--pad_token", help="as for posttrain train; with --model")
+    check.add_argument(
+        "--max_tokens",
+        type=int,
+        help="what training with this limit would cut and leave out; by default the model's "
+        "context is the limit; with --model",
+    )
     check.set_defaults(run=_check)
 
     convert = add("convert", "convert a public original to preference records")
@@ -87,48 +93,32 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(known: argparse.Namespace) -> int:
     check_min_difference(known.min_difference)
-    known.columns = parse_columns(known.columns)
-    failed = check(
-        known.files,
-        skip_bad=known.skip_bad,
-        min_difference=known.min_difference,
-        columns=known.columns,
+    at_least_one(known, "max_tokens")
+    reading = {
+        "skip_bad": known.skip_bad,
+        "min_difference": known.min_difference,
+        "columns": parse_columns(known.columns),
+    }
+    if known.model is None:
+        if known.max_tokens is not None:
+            raise UserError("--max_tokens counts a model's tokens; say whose (--model NAME)")
+        return check(known.files, **reading)
+    # It imports torch, which takes seconds that the other commands here do not need.
+    from posttrain.commands.token_check import check_tokens
+
+    failed = check(known.files, **reading)
+    print()
+    return max(
+        failed,
+        check_tokens(
+            known.files,
+            known.model,
+            pad_token=known.pad_token,
+            chat_template=known.chat_template,
+            max_tokens=known.max_tokens,
+            **reading,
+        ),
     )
-    return max(failed, _check_tokens(known)) if known.model else failed
-
-
-def _check_tokens(known: argparse.Namespace) -> int:
-    """Print what a model would read of each file; 1 if there are records that it cannot read."""
-    # They import torch, which takes seconds that the other commands here do not need.
-    from posttrain.commands.common import ModelSettings, load_reader
-    from posttrain.evaluation.tokens import TokenFigures
-    from posttrain.models import embedded
-    from posttrain.models.architecture import context_length
-    from posttrain.models.loading import load_config
-    from posttrain.rows.tokenization import Limits
-
-    settings = ModelSettings(
-        model=known.model, pad_token=known.pad_token, chat_template=known.chat_template
-    )
-    tokenizer = load_reader(settings)
-    config = load_config(embedded.find(known.model))
-    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
-    limits = Limits(context_length(config), vocabulary=vocabulary)
-    failed = False
-    for path in known.files:
-        figures = TokenFigures()
-        items = inspect_file(path, min_difference=known.min_difference, columns=known.columns)
-        groups = (item for item in items if isinstance(item, RankedGroup))
-        for group in groups:
-            figures.add(group, tokenizer, limits)
-        for reason in figures.refused:
-            print(f"{path}: {reason}", file=sys.stderr)
-        rest = figures.unreadable - len(figures.refused)
-        if rest:
-            print(f"{path}: {rest:,} more such records not listed", file=sys.stderr)
-        print(f"{path}: {figures}")
-        failed = failed or bool(figures.unreadable)
-    return int(failed and not known.skip_bad)
 
 
 def _convert(known: argparse.Namespace) -> int:

@@ -158,9 +158,9 @@ class ScoreSettings(CombinedSettings):
     output: str = setting(
         "scores.jsonl",
         "Where to write, in the order of the data, one line for each response: id, of its record; "
-        "response, the field that holds it (response, responses[0], chosen, …); score; and trimmed "
-        "(tokens that its prompt lost on the left to fit). With a safety_model also helpfulness "
-        "and safety. - is standard output.",
+        "response, the field that holds it, such as response, responses[0] or chosen; score; and "
+        "trimmed (tokens that its prompt lost on the left to fit). With a safety_model also "
+        "helpfulness and safety. - is standard output.",
     )
     best: bool = setting(
         False,

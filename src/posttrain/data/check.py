@@ -1,14 +1,13 @@
-"""The summary behind `posttrain data check`: what a file holds, and what was refused."""
+"""The summary that `posttrain data check` shows: what a file holds, and what was refused."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
-import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +29,14 @@ class Summary:
     """A row of :func:`summarise`, the first 20 refused records, before them a bad file, and notes.
 
     The notes are about what was read otherwise than it stands, and fields that are not used.
+    Records are counted by domain, and by column that is not used.
     """
 
     table: pd.DataFrame
     refused: list[BadRecord]
     notes: list[str] = field(default_factory=list)
+    domains: Counter[str] = field(default_factory=Counter)
+    columns: Counter[str] = field(default_factory=Counter)
 
     @property
     def is_cut_short(self) -> bool:
@@ -113,6 +115,7 @@ def summarise(
         chosen, rejected = len(item.chosen), len(item.rejected)
         longer += (chosen > rejected) + (chosen == rejected) / 2
     earlier |= own
+    domains = Counter({printable(name): count for name, count in domains.items()})
     notes = Notes() if notes is None else notes
     row = {
         "rows": counts["rows"],
@@ -125,66 +128,11 @@ def summarise(
         "chosen_longer": longer / counts["rows"] if counts["rows"] else float("nan"),
         "refused": counts["refused"],
         **{name: counts[name] for name in REPEATS},
-        "domains": listed(Counter({printable(name): count for name, count in domains.items()})),
+        "domains": listed(domains),
         "ignored_columns": listed(notes.columns),
     }
     table = pd.DataFrame([row], index=pd.Index([name], name="file"))
-    return Summary(table, refused, notes.lines(columns=False))
-
-
-def format_report(table: pd.DataFrame) -> str:
-    """Format a table of :func:`summarise` rows for the terminal, one line per file."""
-    strengths = table[[f"strength_{strength}" for strength in [*STRENGTHS, "none"]]]
-    shown = pd.DataFrame(
-        {
-            "rows": table["rows"],
-            "groups": table["groups"],
-            "edited": table["edited"],
-            "strength 1/2/3/4/none": ["/".join(map(str, row)) for row in strengths.to_numpy()],
-            "prompt words": table["prompt_words"].map(_short),
-            "response words": table["response_words"].map(_short),
-            "chosen longer": table["chosen_longer"].map("{:.2f}".format),
-            "refused": table["refused"],
-            "duplicates (of other files)": _with_across(table, "duplicates"),
-            "contradictions (of other files)": _with_across(table, "contradictions"),
-            "domains": table["domains"],
-            "ignored columns": table["ignored_columns"],
-        }
-    ).rename_axis(None)
-    return shown.to_string()
-
-
-def check(
-    paths: str | Path | Sequence[str | Path],
-    *,
-    skip_bad: bool = False,
-    min_difference: float = 0.0,
-    columns: Mapping[str, str] | None = None,
-) -> int:
-    """Print the summary of files, list bad records on standard error, and return the exit code.
-
-    What was read otherwise than it stands, and message fields that are not used, follow there.
-    The first 20 refused records of a file are listed, then their remaining number. The code is 0 if
-    everything was accepted, or if only records were refused and `skip_bad` is set; 1 otherwise. A
-    file that cannot be read to its end always gives 1.
-    """
-    files = [paths] if isinstance(paths, str | Path) else list(paths)
-    tables, failed = [], False
-    earlier: set[bytes] = set()
-    for path in files:
-        summary = summarise_file(path, earlier, min_difference, columns)
-        tables.append(summary.table)
-        failed = failed or summary.is_cut_short or bool(summary.refused and not skip_bad)
-        for error in summary.refused:
-            print(error, file=sys.stderr)
-        rest = summary.table["refused"].item() - len(summary.refused)
-        if rest:
-            print(f"{path}: {rest:,} more refused records not listed", file=sys.stderr)
-        for note in summary.notes:
-            print(f"{path}: {note}", file=sys.stderr)
-    if tables:
-        print(format_report(pd.concat(tables)))
-    return int(failed)
+    return Summary(table, refused, notes.lines(columns=False), domains, notes.columns)
 
 
 def _median(numbers: array[int]) -> float:
@@ -210,12 +158,3 @@ def _digests(group: RankedGroup) -> tuple[set[bytes], set[bytes]]:
     pairs = {key(pair.winner, pair.loser) for pair in group.pairs()}
     # Responses that differ in white space alone contradict nothing.
     return pairs, {key(pair.loser, pair.winner) for pair in group.pairs()} - pairs
-
-
-def _with_across(table: pd.DataFrame, kind: str) -> list[str]:
-    pairs = zip(table[kind], table[f"{kind}_across"], strict=True)
-    return [f"{within + across} ({across})" for within, across in pairs]
-
-
-def _short(number: float) -> str:
-    return f"{number:g}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from posttrain.errors import UserError
 
 #: Where errors about lengths send people.
-_SHOWN = "posttrain data check FILE --model NAME shows all of them"
+_SHOWN = "posttrain data check FILE --model NAME shows what limits cut and leave out"
 
 
 class TooLongError(UserError):
