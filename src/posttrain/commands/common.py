@@ -17,6 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations import get_reporting_integration_callbacks
+from transformers.utils import is_liger_kernel_available
 from transformers.utils import logging as transformers_logging
 from transformers.utils.chat_template_utils import render_jinja_template
 from trl import TrlParser
@@ -28,7 +29,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation.calibration import FILE
 from posttrain.evaluation.scoring import limits_for
 from posttrain.models import embedded, reward_model
-from posttrain.models.loading import load_tokenizer
+from posttrain.models.loading import load_tokenizer, snapshot
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.rows.rendering import pin_date
 from posttrain.rows.shared_prefix import NAME as SHARED_PREFIX
@@ -46,15 +47,22 @@ EMBEDDED = ("smollm2", "tiny", "tiny-praise")
 
 
 def parse(
-    command: str, kinds: tuple[type, ...], description: str, arguments: Sequence[str]
+    command: str,
+    kinds: tuple[type, ...],
+    description: str,
+    arguments: Sequence[str],
+    translate: yaml.Translate | None = None,
 ) -> list[Any]:
-    """Settings of a command, an object of each kind, and quiet libraries."""
+    """Settings of a command, an object of each kind, and quiet libraries.
+
+    With ``translate``, TRL's settings are understood, too (see :func:`.yaml.parse`).
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("posttrain").setLevel(logging.INFO)
     transformers_logging.set_verbosity_error()
     kinds_for_parser: Any = kinds
     parser = TrlParser(kinds_for_parser, prog=f"posttrain {command}", description=description)
-    return yaml.parse(parser, arguments)
+    return yaml.parse(parser, arguments, translate)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,9 @@ class ModelSettings:
 
     model: str = setting(
         None, "A folder, a name on the Hugging Face hub, or smollm2 or tiny (embedded models)."
+    )
+    model_revision: str | None = setting(
+        None, "Branch, tag or commit of a model on the Hugging Face hub; by default main."
     )
     dtype: str = setting(
         "auto",
@@ -87,6 +98,18 @@ class ModelSettings:
             raise UserError("give a model: a folder, a name on the hub, or smollm2 or tiny")
         if self.dtype not in PRECISIONS:
             raise UserError(f"unknown dtype {self.dtype!r}; known: {', '.join(PRECISIONS)}")
+        named = self.model_revision not in (None, "main")
+        if named and (self.model in EMBEDDED or Path(self.model).is_dir()):
+            raise UserError(
+                f"model_revision {self.model_revision} is of models on the hub, and {self.model} "
+                "is on this machine; leave it out, or name the folder of that revision"
+            )
+
+    def find(self) -> str | Path:
+        """Where the model is: a folder, or a name on the hub whose main revision is meant."""
+        if self.model_revision in (None, "main"):
+            return embedded.find(self.model)
+        return snapshot(self.model, self.model_revision)
 
 
 @dataclass(frozen=True)
@@ -197,6 +220,11 @@ def check_packages(config: TrainingArguments) -> None:
             kind()
         except (ImportError, RuntimeError) as error:
             raise UserError(f"report_to: {error} Or set report_to to none") from None
+    if config.use_liger_kernel and not is_liger_kernel_available():
+        raise UserError(
+            "use_liger_kernel needs the package liger-kernel, which is not installed; install it, "
+            "or leave use_liger_kernel out"
+        )
     try:
         Trainer.get_optimizer_cls_and_kwargs(config)
     except ImportError as error:
@@ -235,7 +263,7 @@ def load_model(
     """
     template = None if settings.chat_template is None else read_template(settings.chat_template)
     model, tokenizer = reward_model.load(
-        embedded.find(settings.model),
+        settings.find(),
         seed=seed,
         dtype=None if settings.dtype == "auto" else getattr(torch, settings.dtype),
         attention=settings.attention,
@@ -259,7 +287,7 @@ def load_model(
 def load_reader(settings: ModelSettings) -> PreTrainedTokenizerBase:
     """The tokenizer of some settings, with the chat template that :func:`load_model` would use."""
     template = None if settings.chat_template is None else read_template(settings.chat_template)
-    tokenizer = load_tokenizer(embedded.find(settings.model), settings.pad_token, template)
+    tokenizer = load_tokenizer(settings.find(), settings.pad_token, template)
     use_day(tokenizer, None)
     return tokenizer
 

@@ -12,6 +12,8 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.commands.common import check_packages, load_model, parse
+from posttrain.commands.from_trl import translated
+from posttrain.commands.hub import check_hub, push
 from posttrain.commands.run_folder import claim, claim_data
 from posttrain.commands.starting_point import trainable
 from posttrain.commands.train_settings import TrainSettings
@@ -21,7 +23,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
-from posttrain.models import adapters, embedded
+from posttrain.models import adapters
 from posttrain.models.loading import contents as contents_of
 from posttrain.models.memory import enough_tokens
 from posttrain.models.reward_model import stock_model
@@ -45,8 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         "Train a reward model on ranked responses and save it in --output_dir, a folder that "
         "transformers, TRL and posttrain load. Settings come from --config FILE (YAML; see runs/) "
         "and from options, which win. Beside those listed first, every one of transformers' "
-        "TrainingArguments is understood.",
+        "TrainingArguments is understood, and so are the settings of trl reward.",
         arguments,
+        translated,
     )
     if run(settings, config):
         print(f"wrote {config.output_dir}: the model, its card README.md, and run.json")
@@ -70,13 +73,20 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             "carry no labels; set it to 0, or train in Python on TrainingGroup with labels"
         )
     check_packages(config)
+    check_hub(config)
     folder = Path(str(config.output_dir))
     described = _described(settings, config)
     main = config.process_index == 0
     day = claim(folder, described, resume=settings.resume, main=main)
     gpu = config.device.type == "cuda"
     model, tokenizer = load_model(settings, settings, seed=config.seed, gpu=gpu, day=day)
-    model = trainable(model, settings, lora_rank=settings.lora_rank, top_layers=settings.top_layers)
+    model = trainable(
+        model,
+        settings,
+        lora_rank=settings.lora_rank,
+        top_layers=settings.top_layers,
+        dropout=not settings.disable_dropout,
+    )
     model = _with_adapters(model, settings, config.seed)
     room = None
     if config.max_tokens_per_device is None:
@@ -89,7 +99,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             settings, settings.merging(config, stock), stock, tokenizer
         )
     if settings.resume or main:  # others compare nothing, and weights take long to read
-        contents["model"] = contents_of(embedded.find(settings.model))
+        contents["model"] = contents_of(settings.find())
     claim_data(folder, contents, resume=settings.resume, main=main)
     if room is not None:
         check_room(training.rows, settings.rows, room)
@@ -156,6 +166,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             TRAINER_STATE_NAME: json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n",
         }
         saving.save(finished, tokenizer, folder, state=state, texts=texts)
+        push(config, folder)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
 
@@ -174,6 +185,7 @@ def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:
         rank=settings.lora_rank,
         alpha=settings.lora_alpha,
         dropout=settings.lora_dropout,
+        targets=settings.lora_target_modules,
         seed=seed,
     )
 
