@@ -215,11 +215,12 @@ def refuse_overwriting(output: str | Path, inputs: Sequence[str]) -> None:
 
 def check_packages(config: TrainingArguments) -> None:
     """Refuse settings of which packages are not installed, before data and model are prepared."""
-    for kind in get_reporting_integration_callbacks(config.report_to):
-        try:
+    try:
+        for kind in get_reporting_integration_callbacks(config.report_to):
             kind()
-        except (ImportError, RuntimeError) as error:
-            raise UserError(f"report_to: {error} Or set report_to to none") from None
+    # A ValueError names all there are.
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UserError(f"report_to: {error} Or set report_to to none") from None
     if config.use_liger_kernel and not is_liger_kernel_available():
         raise UserError(
             "use_liger_kernel needs the package liger-kernel, which is not installed; install it, "
