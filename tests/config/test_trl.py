@@ -86,9 +86,9 @@ def test_options_win_over_the_file_whichever_name_they_use(tmp_path):
 
 
 def test_both_names_of_one_setting_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"run\.yaml: max_length is TRL's name for what max_tokens"):
+    with pytest.raises(UserError, match=r"run\.yaml: max_length of TRL and max_tokens say the"):
         understood(tmp_path, "max_length: 20\nmax_tokens: 20\n")
-    with pytest.raises(UserError, match="--use_peft is TRL's name for what lora_rank says"):
+    with pytest.raises(UserError, match="--use_peft of TRL and lora_rank say the same"):
         understood(tmp_path, "seed: 1\n", "--use_peft", "--lora_rank", "8")
 
 

@@ -223,7 +223,7 @@ def refuse_both(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: str) 
         for own in FOREIGN[name].here if name in FOREIGN and value is not None else ():
             if own in ours:
                 raise UserError(
-                    f"{where}{name} is TRL's name for what {own} says here; give one of them"
+                    f"{where}{name} of TRL and {own} say the same thing; give one of them"
                 )
 
 
