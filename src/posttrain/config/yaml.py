@@ -58,18 +58,16 @@ def parse(
     if translate is not None:
         content, rest = _translated(where, content, rest, parser.prog, translate)
     parser.set_defaults_with_config(**_checked(where, content, parser, translate is not None))
-    try:
-        *settings, unknown = parser.parse_args_into_dataclasses(
-            args=rest, return_remaining_strings=True
-        )
-    except ValueError as error:
-        # Those of transformers' TrainingArguments are about what the user has set, too.
-        raise UserError(str(error)) from error
+    _, unknown = parser.parse_known_args(rest)
     if unknown:
         named = [word.partition("=")[0] for word in unknown if word.startswith("--")] or unknown
         known_names = _known(parser, translate is not None)
         parser.exit(2, f"{parser.prog}: {_not_known(named, known_names, '--')}; see --help\n")
-    return settings
+    try:
+        return list(parser.parse_args_into_dataclasses(args=rest))
+    except ValueError as error:
+        # Those of transformers' TrainingArguments are about what the user has set, too.
+        raise UserError(str(error)) from error
 
 
 def _translated(
