@@ -115,9 +115,17 @@ def test_what_is_evaluated_on_is_named_once():
 
 
 def test_packages_that_settings_need_are_missed_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", bool)
-    with pytest.raises(ValueError, match=r"report_to: .*wandb"):
-        check_packages(RankingConfig(str(tmp_path), report_to=["wandb"], use_cpu=True))
+    for name in ("wandb", "trackio"):
+        available = f"transformers.integrations.integration_utils.is_{name}_available"
+        monkeypatch.setattr(available, bool)
+        with pytest.raises(UserError, match=rf"report_to: .*pip install {name}"):
+            check_packages(RankingConfig(str(tmp_path), report_to=[name], use_cpu=True))
+    with pytest.raises(UserError, match=r"report_to: foo is not supported, only .*tensorboard"):
+        check_packages(RankingConfig(str(tmp_path), report_to=["foo"], use_cpu=True))
+    monkeypatch.setattr("posttrain.commands.common.is_liger_kernel_available", bool)
+    config = RankingConfig(str(tmp_path), use_liger_kernel=True, report_to=[], use_cpu=True)
+    with pytest.raises(UserError, match="use_liger_kernel needs the package liger-kernel"):
+        check_packages(config)
     check_packages(RankingConfig(str(tmp_path), report_to=[], use_cpu=True))
     monkeypatch.setattr("transformers.trainer_optimizer.is_bitsandbytes_available", bool)
     with pytest.raises(ValueError, match=r"optim: .*bitsandbytes.* Or take another optim"):

@@ -87,7 +87,7 @@ def fail(*_, **__):
 @pytest.mark.parametrize(
     ("responses", "changes", "problem"),
     [
-        (("too " * 500, "short"), {}, "needs"),
+        (("too " * 500, "short"), {}, "too long: 6 of "),
         (("sure", "sorry"), {"eval_data": "missing.jsonl"}, "missing.jsonl"),
         (("sure", "sorry"), {"margins": "small"}, "has no strength"),
     ],

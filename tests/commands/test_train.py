@@ -170,7 +170,7 @@ def test_a_folder_with_a_run_is_not_overwritten(trained, tiny_checkpoint, capsys
             "weights are not finite after step 1, such as",
         ),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1 has no effect here"),
-        ({"gradient_accumulation_steps": 2}, "have no say here"),
+        ({"gradient_accumulation_steps": 2}, "of TRL and groups_per_step say the same thing"),
         ({"pad_token": "<none>"}, "pad_token '<none>' is not in the vocabulary"),
         ({"pad_token": "<|end|>"}, "responses of"),
         ({"chat_template": "missing.jinja"}, "chat_template missing.jinja: cannot be read"),

@@ -404,7 +404,7 @@ def test_the_command_line_checks_such_a_file(tmp_path, capsys):
     path = write(tmp_path / "mine.jsonl", RECORD, RECORD | {"prompt": "3 + 1?"})
     assert run("data", "check", path, "--min_difference", 3) == 0
     shown = capsys.readouterr()
-    assert shown.out.splitlines()[1].split()[:3] == [str(path), "8", "2"]
+    assert [line.split()[-1] for line in shown.out.splitlines()[1:3]] == ["8", "2"]
     assert f"{ratings.READ}: 2" in shown.err
     assert f"{ratings.PAIRS} 8" in shown.err
     assert run("data", "check", path, "--min_difference", -1) == 1

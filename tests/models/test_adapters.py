@@ -134,3 +134,39 @@ def test_pickled_and_other_adapters_are_refused(adapter):
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(UserError, match=r"in pickles \(adapter_model\.bin\)"):
         reward_model.load(folder)
+
+
+def adapted(model):
+    return {
+        name.removeprefix("base_model.model.").partition(".lora_")[0]
+        for name, weight in model.named_parameters()
+        if ".lora_" in name and weight.requires_grad
+    }
+
+
+@pytest.mark.parametrize(
+    ("targets", "ends"),
+    [
+        (["q_proj", "self_attn.v_proj"], {"q_proj", "v_proj"}),
+        (["layers.0.mlp.up_proj"], {"up_proj"}),
+        ([], {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}),
+        (["all-linear"], {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}),
+    ],
+    ids=str,
+)
+def test_only_targets_get_adapters(tiny_checkpoint, targets, ends):
+    stock, _ = reward_model.load(tiny_checkpoint)
+    settings = {"rank": 2, "alpha": 4, "dropout": 0.0, "seed": 0}
+    model = adapters.add_lora(stock, **settings, targets=targets)
+    found = adapted(model)
+    assert {name.rpartition(".")[2] for name in found} == ends
+    assert len(found) == (1 if "layers.0" in str(targets) else 2 * len(ends))
+    # The head is trained whole.
+    assert any("score" in name for name, one in model.named_parameters() if one.requires_grad)
+
+
+@pytest.mark.parametrize("target", ["score", "qproj", "proj", "embed_tokens"])
+def test_a_target_that_is_no_linear_layer_is_refused(tiny_checkpoint, target):
+    stock, _ = reward_model.load(tiny_checkpoint)
+    with pytest.raises(UserError, match=f"names {target}, which is no linear layer .* q_proj"):
+        adapters.add_lora(stock, rank=2, alpha=4, dropout=0.0, seed=0, targets=["q_proj", target])

@@ -18,6 +18,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations import get_reporting_integration_callbacks
+from transformers.utils import is_liger_kernel_available
 from transformers.utils import logging as transformers_logging
 from transformers.utils.chat_template_utils import render_jinja_template
 from trl import TrlParser
@@ -33,7 +34,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation.calibration import FILE
 from posttrain.evaluation.scoring import limits_for
 from posttrain.models import embedded, reward_model
-from posttrain.models.loading import load_tokenizer
+from posttrain.models.loading import load_tokenizer, snapshot
 from posttrain.rows.layout import LAYOUTS, Layout
 from posttrain.rows.rendering import pin_date
 from posttrain.rows.shared_prefix import NAME as SHARED_PREFIX
@@ -52,9 +53,16 @@ EMBEDDED = ("smollm2", "tiny", "tiny-praise")
 
 
 def parse(
-    command: str, kinds: tuple[type, ...], description: str, arguments: Sequence[str]
+    command: str,
+    kinds: tuple[type, ...],
+    description: str,
+    arguments: Sequence[str],
+    translate: yaml.Translate | None = None,
 ) -> list[Any]:
-    """Settings of a command, an object of each kind, and quiet libraries."""
+    """Settings of a command, an object of each kind, and quiet libraries.
+
+    With ``translate``, TRL's settings are understood, too (see :func:`.yaml.parse`).
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("posttrain").setLevel(logging.INFO)
     # TrainingArguments takes quiet logging for a wish to see no progress, so that comes after it.
@@ -65,7 +73,7 @@ def parse(
     )
     add_help(parser, PAGES[command], CONFIG)
     try:
-        return yaml.parse(parser, arguments)
+        return yaml.parse(parser, arguments, translate)
     finally:
         transformers_logging.set_verbosity_error()
         if not sys.stderr.isatty():
@@ -79,6 +87,9 @@ class ModelSettings:
 
     model: str = setting(
         None, "A folder, a name on the Hugging Face hub, or smollm2 or tiny (embedded models)."
+    )
+    model_revision: str | None = setting(
+        None, "Branch, tag or commit of a model on the Hugging Face hub; by default main."
     )
     dtype: str = setting(
         "auto",
@@ -104,6 +115,18 @@ class ModelSettings:
             raise UserError("give a model: a folder, a name on the hub, or smollm2 or tiny")
         if self.dtype not in PRECISIONS:
             raise UserError(f"unknown dtype {self.dtype!r}; known: {', '.join(PRECISIONS)}")
+        named = self.model_revision not in (None, "main")
+        if named and (self.model in EMBEDDED or Path(self.model).is_dir()):
+            raise UserError(
+                f"model_revision {self.model_revision} is of models on the hub, and {self.model} "
+                "is on this machine; leave it out, or name the folder of that revision"
+            )
+
+    def find(self) -> str | Path:
+        """Where the model is: a folder, or a name on the hub whose main revision is meant."""
+        if self.model_revision in (None, "main"):
+            return embedded.find(self.model)
+        return snapshot(self.model, self.model_revision)
 
 
 @dataclass(frozen=True)
@@ -229,11 +252,17 @@ def refuse_overwriting(output: str | Path, inputs: Sequence[str]) -> None:
 
 def check_packages(config: TrainingArguments) -> None:
     """Refuse settings of which packages are not installed, before data and model are prepared."""
-    for kind in get_reporting_integration_callbacks(config.report_to):
-        try:
+    try:
+        for kind in get_reporting_integration_callbacks(config.report_to):
             kind()
-        except (ImportError, RuntimeError) as error:
-            raise UserError(f"report_to: {error} Or set report_to to none") from None
+    # A ValueError names all there are.
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UserError(f"report_to: {error} Or set report_to to none") from None
+    if config.use_liger_kernel and not is_liger_kernel_available():
+        raise UserError(
+            "use_liger_kernel needs the package liger-kernel, which is not installed; install it, "
+            "or leave use_liger_kernel out"
+        )
     try:
         Trainer.get_optimizer_cls_and_kwargs(config)
     except ImportError as error:
@@ -273,7 +302,7 @@ def load_model(
     if tokenizer is None:
         tokenizer = load_reader(settings)
     model, tokenizer = reward_model.load(
-        embedded.find(settings.model),
+        settings.find(),
         seed=seed,
         dtype=None if settings.dtype == "auto" else getattr(torch, settings.dtype),
         attention=settings.attention,
@@ -301,7 +330,7 @@ def load_reader(
     warning says so.
     """
     template = None if settings.chat_template is None else read_template(settings.chat_template)
-    tokenizer = load_tokenizer(embedded.find(settings.model), settings.pad_token, template)
+    tokenizer = load_tokenizer(settings.find(), settings.pad_token, template)
     use_day(tokenizer, day)
     return tokenizer
 

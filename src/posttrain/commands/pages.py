@@ -109,10 +109,12 @@ PAGES: dict[str, Page] = {
             "optimisation": "num_train_epochs max_steps learning_rate warmup_steps weight_decay "
             "pairs_per_step max_tokens_per_device seed bf16 activation_checkpointing use_cpu",
             "model and LoRA": "model dtype attention chat_template top_layers lora_rank lora_alpha",
-            "evaluation": "eval_data eval_fraction eval_strategy eval_steps",
+            "evaluation": "eval_data eval_fraction eval_strategy eval_steps "
+            "early_stopping_patience",
             "output": _OUTPUT,
         },
-        seldom="split_seed merge_prompts pack_length pad_token lora_dropout groups_per_step "
+        seldom="split_seed merge_prompts pack_length pad_token model_revision lora_dropout "
+        "lora_target_modules disable_dropout early_stopping_threshold groups_per_step "
         "lr_scheduler_type min_learning_rate_share min_warmup_steps adam_beta2 adam_epsilon "
         "auxiliary_weight processes resamples per_device_train_batch_size "
         "per_device_eval_batch_size",

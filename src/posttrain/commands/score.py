@@ -140,7 +140,11 @@ def _scores(
         paths = [_path(*one) for one in models]
     for path in paths:
         calibration.read(path)  # refused before models are loaded, which may take minutes
-    scorers = [load_scorer(replace(settings, model=name)) for name, _, _ in models]
+    scorers = [load_scorer(settings)]
+    if settings.safety_model is not None:
+        scorers.append(
+            load_scorer(replace(settings, model=settings.safety_model, model_revision=None))
+        )
     calibrations = [
         calibration.load(path, scorer.model, scorer.tokenizer)
         for path, scorer in zip(paths, scorers, strict=bool(paths))

@@ -12,11 +12,14 @@ from posttrain.models import adapters, architecture
 logger = logging.getLogger(__name__)
 
 
-def trainable(model: Any, settings: ModelSettings, *, lora_rank: int, top_layers: int) -> Any:
+def trainable(
+    model: Any, settings: ModelSettings, *, lora_rank: int, top_layers: int, dropout: bool = True
+) -> Any:
     """The model of some settings with adapters merged, in a precision that training needs.
 
     All but its ``top_layers`` are frozen, if there are any; with ``lora_rank`` it keeps its
-    precision, because what is trained are other weights.
+    precision, because what is trained are other weights. Without ``dropout`` its layers of that
+    name let everything through.
 
     Raises:
         UserError: If its weights are quantised, or see :func:`.adapters.merge` and
@@ -31,6 +34,8 @@ def trainable(model: Any, settings: ModelSettings, *, lora_rank: int, top_layers
     if not lora_rank:
         _use_trainable_precision(merged, settings.dtype)
     architecture.freeze_below(merged, top_layers)
+    if not dropout:
+        architecture.disable_dropout(merged)
     return merged
 
 

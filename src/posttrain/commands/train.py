@@ -12,6 +12,8 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.commands.common import check_packages, load_model, load_reader, parse
+from posttrain.commands.from_trl import translated
+from posttrain.commands.hub import check_hub, push
 from posttrain.commands.progress import RunProgress
 from posttrain.commands.run_folder import claim, claim_data
 from posttrain.commands.starting_point import trainable
@@ -23,7 +25,7 @@ from posttrain.errors import UserError
 from posttrain.evaluation.report import report
 from posttrain.evaluation.scoring import limits_for, score_groups
 from posttrain.evidence import records
-from posttrain.models import adapters, embedded
+from posttrain.models import adapters
 from posttrain.models.architecture import check_decoder
 from posttrain.models.loading import contents as contents_of
 from posttrain.models.loading import load_skeleton
@@ -48,8 +50,9 @@ def main(arguments: Sequence[str]) -> int:
         "train",
         (TrainSettings, RankingConfig),
         "Train a reward model on ranked responses and save it in --output_dir, a folder that "
-        "transformers, TRL and posttrain load.",
+        "transformers, TRL and posttrain load. The settings of trl reward are understood, too.",
         arguments,
+        translated,
     )
     account = run(settings, config)
     if account:
@@ -74,13 +77,14 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             "carry no labels; set it to 0, or train in Python on TrainingGroup with labels"
         )
     check_packages(config)
+    check_hub(config)
     folder = Path(str(config.output_dir))
     described = _described(settings, config)
     main = config.process_index == 0
     day = claim(folder, described, main=main)
     gpu = config.device.type == "cuda"
     tokenizer = load_reader(settings, day)
-    checkpoint = embedded.find(settings.model)
+    checkpoint = settings.find()
     skeleton = load_skeleton(checkpoint)
     check_decoder(skeleton)
     # The others find what the first process has made in the cache.
@@ -93,7 +97,13 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         contents["model"] = contents_of(checkpoint)
     claim_data(folder, described, contents, main=main)
     model, _ = load_model(settings, settings, seed=config.seed, gpu=gpu, tokenizer=tokenizer)
-    model = trainable(model, settings, lora_rank=settings.lora_rank, top_layers=settings.top_layers)
+    model = trainable(
+        model,
+        settings,
+        lora_rank=settings.lora_rank,
+        top_layers=settings.top_layers,
+        dropout=not settings.disable_dropout,
+    )
     model = _with_adapters(model, settings, config.seed)
     room = None
     if config.max_tokens_per_device is None:
@@ -142,14 +152,14 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         )  # fmt: skip
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _sharded(trainer) else None
     found: dict[str, Any] = {}
-    if data.held_out and _sharded(trainer):
+    if data.held_out is not None and _sharded(trainer):
         found = trainer.evaluate()
     # Without autocast, as whoever loads it will compute.
     finished = saving.finish(
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     )
     if trainer.is_world_process_zero():
-        if data.held_out and not _sharded(trainer):
+        if data.held_out is not None and not _sharded(trainer):
             groups = progress.track(data.held_out, len(data.held_out.rows), "evaluating")
             found = _evaluate(finished, tokenizer, groups, settings, config.max_tokens_per_device)
         account = described | {
@@ -167,6 +177,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             TRAINER_STATE_NAME: json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n",
         } | curves(trainer.state.log_history)
         saving.save(finished, tokenizer, folder, state=state, files=files)
+        push(config, folder)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
 
@@ -185,6 +196,7 @@ def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:
         rank=settings.lora_rank,
         alpha=settings.lora_alpha,
         dropout=settings.lora_dropout,
+        targets=settings.lora_target_modules,
         seed=seed,
     )
 

@@ -86,6 +86,14 @@ class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
     lora_rank: int = setting(0, "Rank of LoRA adapters on all linear layers; 0: none.")
     lora_alpha: int = setting(32, "LoRA's alpha.")
     lora_dropout: float = setting(0.0, "LoRA's dropout.")
+    lora_target_modules: list[str] = setting(
+        [],
+        "Linear layers that get adapters, by the ends of their names, such as q_proj; by default "
+        "all of them.",
+    )
+    disable_dropout: bool = setting(
+        False, "Train without the dropout of the model's own layers; that of LoRA stays."
+    )
     processes: int = setting(os.cpu_count() or 1, "Processes that tokenise.")
     resamples: int = setting(1000, "Bootstrap replicates of the final evaluation.")
     resume: bool = setting(

@@ -1,17 +1,19 @@
 """Settings from a YAML file (``--config``) and from options, which win; each value checked."""
 
 import argparse
+import difflib
 import logging
 import os
 from argparse import ArgumentTypeError
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
 from trl import TrlParser
 
+from posttrain.config import trl
 from posttrain.config.fields import fits, in_words
 from posttrain.errors import UserError
 
@@ -24,14 +26,20 @@ RENAMED = {
     "row_tokens": "pack_length",
 }
 
+#: From settings of TRL, and those given by the names of this package, to settings of this package.
+Translate = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+
 logger = logging.getLogger(__name__)
 
 
-def parse(parser: TrlParser, arguments: Sequence[str]) -> list[Any]:
+def parse(
+    parser: TrlParser, arguments: Sequence[str], translate: Translate | None = None
+) -> list[Any]:
     """Settings of a command, an object for each of the parser's dataclasses.
 
     The file's values become the parser's defaults. Options that make no sense end the program with
-    exit code 2, as argparse does.
+    exit code 2, as argparse does. With ``translate``, settings of :mod:`.config.trl` are
+    understood, too.
 
     Raises:
         UserError: If the file cannot be read, is no mapping, or has an unknown setting or a value
@@ -42,18 +50,77 @@ def parse(parser: TrlParser, arguments: Sequence[str]) -> list[Any]:
     known, rest = first.parse_known_args(arguments)
     if len(known.config) > 1:
         parser.error(f"give one --config file, not {len(known.config)}")
-    for path in known.config:
-        parser.set_defaults_with_config(**_checked(path, _read(path), parser))
+    where, content = known.config[0] if known.config else "", dict[str, Any]()
+    if where:
+        content = _read(where)
+        _use_present_names(where, content)
+    rest = present_names(rest)
+    if translate is not None:
+        content, rest = _translated(where, content, rest, parser.prog, translate)
+    parser.set_defaults_with_config(**_checked(where, content, parser, translate is not None))
+    _, unknown = parser.parse_known_args(rest)
+    if unknown:
+        named = [word.partition("=")[0] for word in unknown if word.startswith("--")] or unknown
+        known_names = _known(parser, translate is not None)
+        parser.exit(2, f"{parser.prog}: {_not_known(named, known_names, '--')}; see --help\n")
     try:
-        *settings, unknown = parser.parse_args_into_dataclasses(
-            args=present_names(rest), return_remaining_strings=True
-        )
+        return list(parser.parse_args_into_dataclasses(args=rest))
     except ValueError as error:
         # Those of transformers' TrainingArguments are about what the user has set, too.
         raise UserError(str(error)) from error
-    if unknown:
-        parser.error(f"unknown settings: {' '.join(unknown)}")
-    return settings
+
+
+def _translated(
+    path: str, content: dict[str, Any], options: list[str], prog: str, translate: Translate
+) -> tuple[dict[str, Any], list[str]]:
+    """What a file and options say in settings of this package, and options that were left as is.
+
+    As everywhere, options win over the file, whichever name they use.
+    """
+    in_file = {
+        name: trl.read(name, content[name], f"{path}: ") for name in content if name in trl.FOREIGN
+    }
+    own = {name: value for name, value in content.items() if name not in trl.FOREIGN}
+    trl.refuse_both(in_file, own, f"{path}: ")
+    on_line, rest = trl.split_options(prog, options)
+    own_on_line = _given(rest)
+    trl.refuse_both(on_line, own_on_line, "--")
+    for name in trl.overruled(in_file, own_on_line):
+        del in_file[name]
+    replaced = {one for name in on_line if name in trl.FOREIGN for one in trl.FOREIGN[name].here}
+    own = {name: value for name, value in own.items() if name not in replaced}
+    return own | translate(in_file | on_line, own | own_on_line), rest
+
+
+def _given(options: Sequence[str]) -> dict[str, str]:
+    """Names of options, each with the first word that follows it, or none."""
+    given: dict[str, str] = {}
+    name = None
+    for word in options:
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            given[name] = value
+        elif name is not None:
+            given[name] = given[name] or word
+    return given
+
+
+def _known(parser: TrlParser, bridged: bool) -> set[str]:
+    """Names of all settings that a command understands."""
+    own = {option.dest for option in parser._actions} - {"help"}
+    return own | (trl.SETTINGS.keys() if bridged else set())
+
+
+def _not_known(names: Iterable[str], known: Iterable[str], dashes: str = "") -> str:
+    """That settings are not known, each with the known one that is most like it."""
+    listed = sorted(known)
+    found = []
+    for name in dict.fromkeys(names):
+        bare = name.lstrip("-").replace("-", "_")
+        like = difflib.get_close_matches(bare, listed, n=1)
+        found.append(f"{name} (did you mean {dashes}{like[0]}?)" if like else name)
+    return f"unknown settings: {', '.join(found)}"
 
 
 def _read(path: str) -> dict[str, Any]:
@@ -80,7 +147,18 @@ def _read(path: str) -> dict[str, Any]:
     return content
 
 
-def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str, Any]:
+def _use_present_names(path: str, content: dict[str, Any]) -> None:
+    for name in [name for name in content if name in RENAMED]:
+        if RENAMED[name] in content:
+            raise UserError(
+                f"{path}: {name} is the old name of {RENAMED[name]}; give only the latter"
+            )
+        content[_present_name(name)] = content.pop(name)
+
+
+def _checked(
+    path: str, content: dict[str, Any], parser: TrlParser, bridged: bool
+) -> dict[str, Any]:
     """The values as options would give them; TRL sets the variables under ``env``."""
     hints = {
         name: hint for kind in parser.dataclass_types for name, hint in get_type_hints(kind).items()
@@ -91,15 +169,9 @@ def _checked(path: str, content: dict[str, Any], parser: TrlParser) -> dict[str,
     environment = content.pop("env", {})
     if not isinstance(environment, dict):
         raise UserError(f"{path}: env must be a mapping of environment variables to values")
-    for name in [name for name in content if name in RENAMED]:
-        if RENAMED[name] in content:
-            raise UserError(
-                f"{path}: {name} is the old name of {RENAMED[name]}; give only the latter"
-            )
-        content[_present_name(name)] = content.pop(name)
     unknown = [name for name in content if name not in options or name not in hints]
     if unknown:
-        raise UserError(f"{path}: unknown settings: {', '.join(unknown)}; see --help")
+        raise UserError(f"{path}: {_not_known(unknown, _known(parser, bridged))}; see --help")
     values = {}
     for name, value in content.items():
         try:

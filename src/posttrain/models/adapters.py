@@ -1,12 +1,14 @@
 """Adapters, such as LoRA's: folders of peft that hold what changes of another model, their base."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from posttrain.errors import UserError
@@ -88,12 +90,37 @@ def merge(model: Any, *, precision: torch.dtype | None = None) -> PreTrainedMode
     return model
 
 
-def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, dropout: float, seed: int) -> Any:
-    """Wrap a reward model in fresh LoRA adapters on all linear layers; its head is trained whole.
+def add_lora(
+    model: PreTrainedModel,
+    *,
+    rank: int,
+    alpha: int,
+    dropout: float,
+    seed: int,
+    targets: Sequence[str] = (),
+) -> Any:
+    """Wrap a reward model in fresh LoRA adapters on its linear layers; its head is trained whole.
 
+    With ``targets``, only layers whose names are these, or end with them after a dot, get adapters.
     With one seed, all processes draw the same ones, and a run that is repeated draws them again.
+
+    Raises:
+        UserError: If a target is no linear layer's name, or that of the head.
     """
     from peft import LoraConfig, get_peft_model
+
+    if list(targets) == ["all-linear"]:
+        targets = ()
+    linear = [name for name, one in model.named_modules() if isinstance(one, nn.Linear | Conv1D)]
+    body = [name for name in linear if name != "score"]
+    for target in targets:
+        # peft itself is content if one of them is there.
+        if not any(f".{name}".endswith(f".{target}") for name in body):
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in body}))
+            raise UserError(
+                f"lora_target_modules names {target}, which is no linear layer that can have "
+                f"adapters; there are {known}"
+            )
 
     # For this kind of task, peft trains and saves the score head.
     adapters = LoraConfig(
@@ -101,7 +128,7 @@ def add_lora(model: PreTrainedModel, *, rank: int, alpha: int, dropout: float, s
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules="all-linear",
+        target_modules=list(targets) or "all-linear",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
@@ -37,6 +38,11 @@ from posttrain.models.refusals import (
     unreadable,
     why_unloadable,
 )
+
+#: Files that may be read of a checkpoint on the hub; others, such as original weights, are large.
+_READ_FILES = [
+    "*.json", "*.jinja", "*.model", "*.txt", "model*.safetensors", "adapter_model*.safetensors",
+]  # fmt: skip
 
 
 class _Kind(NamedTuple):
@@ -271,6 +277,24 @@ def load_tokenizer(
     if chat_template is not None:
         tokenizer.chat_template = chat_template
     return tokenizer
+
+
+def snapshot(name: str, revision: str) -> Path:
+    """The folder with one revision of a model on the hub: configuration, tokenizer and safetensors.
+
+    From there on it is a folder like any other, so that whatever is read of it later, such as an
+    adapter's base, is of that revision too.
+
+    Raises:
+        UserError: If the hub has no such model or revision, or cannot be reached.
+    """
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_READ_FILES))
+    except Exception as error:  # the hub's client raises errors of many libraries
+        raise UserError(
+            f"revision {revision!r} of {name!r} cannot be read: {shortened(error)}; check name and "
+            "revision, the network, and for a gated model that you are logged in (hf auth login)"
+        ) from error
 
 
 def contents(checkpoint: str | Path) -> str:

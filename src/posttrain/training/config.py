@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from posttrain.config.fields import at_least_one, setting
 from posttrain.errors import UserError
+from posttrain.training import early_stopping
 from posttrain.training.collator import LossType
 
 #: AdamW as transformers sets it, for runs that are to differ from others in nothing else.
@@ -118,6 +119,15 @@ class RankingConfig(TrainingArguments):
     min_warmup_steps: int = setting(
         5, "Least steps of warm-up, where warmup_steps is a share (Llama 2: 5)."
     )
+    early_stopping_patience: int | None = setting(
+        None,
+        "Stop after so many evaluations in a row without a better metric_for_best_model (by "
+        "default loss), and keep the best model. It needs eval_steps or eval_strategy, and writes "
+        "a checkpoint with each evaluation.",
+    )
+    early_stopping_threshold: float = setting(
+        0.0, "What the metric must improve by for early stopping to count it."
+    )
     logging_steps: float = setting(10, "Steps between logs, or, below 1, their share of all steps.")
     # In this order the parser reads a text, as for transformers' own.
     report_to: None | str | list[str] = setting(  # noqa: RUF036
@@ -156,6 +166,7 @@ class RankingConfig(TrainingArguments):
                 "it to 0"
             )
         at_least_one(self, "pairs_per_step", "groups_per_step", "max_tokens_per_device")
+        at_least_one(self, "early_stopping_patience")
         if self.pairs_per_step is None and self.groups_per_step is None:
             self.pairs_per_step = 512
         elif self.pairs_per_step is not None and self.groups_per_step is not None:
@@ -179,6 +190,7 @@ class RankingConfig(TrainingArguments):
             "center_rewards_coefficient",
             "auxiliary_weight",
             "min_warmup_steps",
+            "early_stopping_threshold",
         ):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} must not be negative, not {getattr(self, name)}")
@@ -191,6 +203,8 @@ class RankingConfig(TrainingArguments):
                 "device computes at once, also in evaluation)"
             )
         self._refuse_what_transformers_alone_supports()
+        if self.early_stopping_patience is not None:
+            early_stopping.imply(self)
         if self.train_sampling_strategy not in ("random", "sequential"):
             raise UserError(
                 f"train_sampling_strategy={self.train_sampling_strategy!r} is not random or "

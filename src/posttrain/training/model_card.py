@@ -63,10 +63,10 @@ The whole account, with every setting and version, is in `run.json`.
 
 #: Settings that a reader of the card wants to see.
 SHOWN = (
-    "mix", "layout", "pairs", "weighting", "margins", "min_strength", "max_tokens", "lora_rank",
-    "top_layers", "dtype", "loss_type", "center_rewards_coefficient", "learning_rate",
-    "lr_scheduler_type", "num_train_epochs", "max_steps", "pairs_per_step", "groups_per_step",
-    "merge_prompts", "weight_decay", "bf16", "seed", "min_difference",
+    "model_revision", "mix", "layout", "pairs", "weighting", "margins", "min_strength",
+    "max_tokens", "lora_rank", "top_layers", "dtype", "loss_type", "center_rewards_coefficient",
+    "learning_rate", "lr_scheduler_type", "num_train_epochs", "max_steps", "pairs_per_step",
+    "groups_per_step", "merge_prompts", "weight_decay", "bf16", "seed", "min_difference",
 )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from posttrain.models.float64 import compute_in_double, computing_in_double
 from posttrain.models.memory import enough_tokens
 from posttrain.models.reward_model import accept_rows, forward_scores, stock_model
 from posttrain.rows.layout import RowBatch
+from posttrain.training import early_stopping
 from posttrain.training.collator import GroupCollator, refuse_margins
 from posttrain.training.config import RankingConfig
 from posttrain.training.divergence import diverged
@@ -98,6 +99,7 @@ class RankingTrainer(WholeCheckpoints, Trainer):
             args,
             data_collator=data_collator,
             train_dataset=train_dataset,
+            callbacks=[*(kwargs.pop("callbacks", None) or ()), *early_stopping.callbacks(args)],
             **kwargs,
         )
         self.config: RankingConfig = args
@@ -297,6 +299,9 @@ class RankingTrainer(WholeCheckpoints, Trainer):
         """As :class:`.WholeCheckpoints` does; its time does not count as training's."""
         with self._recent.paused():
             super()._save_checkpoint(model, trial)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: it would copy unfinished weights to where the finished ones will be."""
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and with a loss the metrics of the steps since the last one."""
