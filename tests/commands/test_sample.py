@@ -94,19 +94,21 @@ def test_scores_are_those_of_posttrain_score_and_the_file_is_preference_data(
     lines = sampled(tiny_checkpoint, prompts, output, "--reward_model", judges[0])
     scores = tmp_path / "scores.jsonl"
     assert run("score", "--model", judges[0], "--data", output, "--output", scores) == 0
-    found = {}
-    for line in map(json.loads, scores.read_text().splitlines()):
-        found[line["id"], line["response"]] = line["score"]
+    found = [json.loads(line) for line in scores.read_text().splitlines()]
+    assert [(line["id"], line["response"]) for line in found] == [
+        (line["id"], f"responses[{k}]") for line in lines for k in range(len(line["responses"]))
+    ]
+    assert [line["score"] for line in found] == pytest.approx(
+        [score for line in lines for score in line["scores"]], abs=1e-6
+    )
     result = read_groups(output)
     rated = {
         line["id"]: dict(zip(line["responses"], line["scores"], strict=True)) for line in lines
     }
-    assert len(found) == 2 * len(result.groups) > 20
+    assert len(result.groups) > 10
     for group in result.groups:
         own = rated[group.id.rpartition("#")[0]]
         assert own[group.chosen] > own[group.rejected]
-        for name in ("chosen", "rejected"):
-            assert own[getattr(group, name)] == pytest.approx(found[group.id, name], abs=1e-6)
     assert not result.notes.columns
     assert not result.notes.fields
     capsys.readouterr()
@@ -186,16 +188,6 @@ def test_prompts_alone_are_read_from_every_kind_of_file(suffix, tmp_path):
     with command.Prompts.read(settings, model, tokenizer, counts) as prompts:
         ((prompt,),) = prompts.chunks(9)
     assert (prompt.id, prompt.messages[0].content) == ("a", "sort : two one")
-
-
-def test_responses_that_would_be_misread_are_written_as_messages():
-    from posttrain.data.messages import Message
-    from posttrain.data.prompts import Prompt
-
-    prompt = Prompt("a", (Message("user", "Say it."),))
-    odd = '[{"role": "user", "content": "x"}]'
-    assert command._written(prompt, ["fine", "too"]) == ["fine", "too"]
-    assert command._written(prompt, ["fine", odd])[1] == [{"role": "assistant", "content": odd}]
 
 
 @pytest.mark.parametrize(

@@ -471,3 +471,11 @@ def test_any_record_becomes_a_group_or_is_refused(tmp_path, rows):
             writer.writerow([str(row.get(name, "")) for name in names])
     for item in inspect_file(table):
         assert isinstance(item, RankedGroup | BadRecord)
+
+
+def test_responses_that_would_be_misread_are_written_as_messages():
+    asked = (Message("user", "Say it."),)
+    odd = '[{"role": "user", "content": "x"}]'
+    assert conversations.written_responses(asked, ["fine", "too"]) == ["fine", "too"]
+    written = conversations.written_responses(asked, ["fine", odd])
+    assert written == [[assistant("fine")], [assistant(odd)]]

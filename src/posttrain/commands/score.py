@@ -58,7 +58,10 @@ def main(arguments: Sequence[str]) -> int:
     place = "standard output" if to_stdout else settings.output
     lines = f"{counts.pop('lines', 0):,} {'lines' if _chooses(settings) else 'scores'}"
     print(f"wrote {lines} to {place}", file=closing)
-    print(", ".join(f"{number:,} {what}" for what, number in (+counts).items()), file=closing)
+    read = {what: counts.pop(what, 0) for what in ("records", "responses")}
+    print(
+        ", ".join(f"{number:,} {what}" for what, number in (read | +counts).items()), file=closing
+    )
     return 0
 
 
@@ -68,7 +71,7 @@ def run(settings: ScoreSettings) -> Counter[str]:
     The file has one JSON object a line, as :class:`.ScoreSettings` says. It appears whole or not at
     all; the lines are written to standard output, as they are made, where the output is ``-``.
     """
-    counts: Counter[str] = Counter(records=0, responses=0)  # which come first
+    counts: Counter[str] = Counter()
     candidates = _renamed(settings, iterate_candidates, counts)
     scored = _counted(_scores(settings, candidates, counts), counts)
     lines = _chosen(scored, settings, counts) if _chooses(settings) else _lines(scored)

@@ -93,7 +93,7 @@ def missing(names: Collection[str], columns: Mapping[str, str]) -> tuple[str, st
     return None
 
 
-def explain(error: BadRecord, record: Any, columns: Mapping[str, str]) -> None:
+def explain(error: BadRecord, record: Mapping[str, Any], columns: Mapping[str, str]) -> None:
     """Let an error about a record by our names speak of the file's.
 
     >>> error = BadRecord("it is empty", "prompt[0].content")
@@ -102,9 +102,10 @@ def explain(error: BadRecord, record: Any, columns: Mapping[str, str]) -> None:
     field 'question[0].content': it is empty
     """
     ours = re.split(r"[.\[]", error.field or "")[0]
-    if ours not in columns:
-        return
-    error.field = columns[ours] + str(error.field)[len(ours) :]
-    if isinstance(record, Mapping) and ours not in record:
-        names = ", ".join(map(printable, record))
-        error.remedy += f", or correct --columns; the record has {names}"
+    if ours in columns:
+        error.field = columns[ours] + str(error.field)[len(ours) :]
+    lacks = [theirs for ours, theirs in columns.items() if ours not in record]
+    if lacks:
+        has = ", ".join(printable(columns.get(name, name)) for name in record)
+        lacking = ", ".join(map(printable, lacks))
+        error.remedy += f" (of --columns the record lacks {lacking}; it has {has})"

@@ -25,7 +25,7 @@ from posttrain.data.columns import hidden, missing, our_names, renamed
 from posttrain.data.messages import BadRecord, printable
 from posttrain.data.notes import Notes
 from posttrain.data.preferences import COLUMNS, RESPONSES, RankedGroup, to_record
-from posttrain.data.ratings import LIST_COLUMNS, LISTS
+from posttrain.data.ratings import LIST_COLUMNS, LISTS, SAMPLED
 
 #: What is written. Whole conversations do not fit into the cells of `.csv`, which is read only.
 WRITTEN = (".jsonl.gz", ".jsonl", ".parquet")
@@ -241,7 +241,7 @@ def _parquet_rows(
             known = [
                 name
                 for name, our in zip(names, ours, strict=True)
-                if our in (*COLUMNS, *LIST_COLUMNS, *others)
+                if our in (*COLUMNS, *LIST_COLUMNS, *SAMPLED, *others)
             ]
             extra = (printable(name) for name in names if name not in known)
             ignored_columns.update(dict.fromkeys(extra, file.metadata.num_rows))

@@ -223,7 +223,7 @@ def scan_rows(
             found = read(record, where, f"{stem}-{line}")
         except BadRecord as error:
             error.where, error.path, error.line = where, path, line
-            if columns and not isinstance(record, BadRecord):
+            if columns and isinstance(record, Mapping):
                 explain(error, record, columns)
             # Without its traceback, which would keep the record itself in memory.
             yield error.with_traceback(None)

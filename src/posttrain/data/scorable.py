@@ -122,7 +122,8 @@ def _read(record: Any, where: str, default_id: str | None, notes: Notes) -> Cand
         prompt, responses = read_unrated(record, column, row)
         notes.add_row(row)
         check_prompt(prompt)
-        finished = tuple(read_finished(record.get("finished"), len(responses)))
+        if record.get("finished") is not None:
+            finished = tuple(read_finished(record["finished"], len(responses)))
     name, domain = record.get("id"), record.get("domain")
     return Candidates(
         id=check_text((default_id or where) if name is None else as_name(name), "id"),
