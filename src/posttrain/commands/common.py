@@ -76,9 +76,14 @@ def parse(
         return yaml.parse(parser, arguments, translate)
     finally:
         transformers_logging.set_verbosity_error()
-        if not sys.stderr.isatty():
-            transformers_logging.disable_progress_bar()
-            store.quiet()
+        bars_on_terminals_only()
+
+
+def bars_on_terminals_only() -> None:
+    """Keep bars of libraries out of files and pipes."""
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+        store.quiet()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from posttrain.commands.common import ModelSettings, load_reader
+from posttrain.commands.common import ModelSettings, bars_on_terminals_only, load_reader
 from posttrain.commands.terminal import print_table
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.reading import inspect_file
@@ -42,6 +42,7 @@ def check_tokens(
     Raises:
         UserError: If tokenizer or configuration cannot be loaded.
     """
+    bars_on_terminals_only()
     settings = ModelSettings(model=model, pad_token=pad_token, chat_template=chat_template)
     tokenizer = load_reader(settings)
     config = load_config(embedded.find(model))

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 
 from posttrain.commands.common import check_packages, load_model, load_reader, parse
@@ -19,7 +20,7 @@ from posttrain.commands.run_folder import claim, claim_data
 from posttrain.commands.starting_point import trainable
 from posttrain.commands.train_report import in_words, show_run
 from posttrain.commands.train_settings import TrainSettings
-from posttrain.commands.training_data import prepare
+from posttrain.commands.training_data import TrainingData, prepare
 from posttrain.data.preferences import RankedGroup
 from posttrain.errors import UserError
 from posttrain.evaluation.report import report
@@ -82,7 +83,6 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     described = _described(settings, config)
     main = config.process_index == 0
     day = claim(folder, described, main=main)
-    gpu = config.device.type == "cuda"
     tokenizer = load_reader(settings, day)
     checkpoint = settings.find()
     skeleton = load_skeleton(checkpoint)
@@ -96,15 +96,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     if settings.resume or main:  # others compare nothing, and weights take long to read
         contents["model"] = contents_of(checkpoint)
     claim_data(folder, described, contents, main=main)
-    model, _ = load_model(settings, settings, seed=config.seed, gpu=gpu, tokenizer=tokenizer)
-    model = trainable(
-        model,
-        settings,
-        lora_rank=settings.lora_rank,
-        top_layers=settings.top_layers,
-        dropout=not settings.disable_dropout,
-    )
-    model = _with_adapters(model, settings, config.seed)
+    model = _model(settings, config, tokenizer)
     room = None
     if config.max_tokens_per_device is None:
         room = find_room(model, config)
@@ -113,31 +105,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         data = data.merged(settings.merging(config, stock_model(model)))
     if room is not None:
         check_room(data.training.rows, settings.rows, room)
-    collator = GroupCollator(
-        tokenizer.pad_token_id,
-        settings.rows,
-        settings.pack_length,
-        mean_weight=data.training.mean_weight,
-    )
-    try:
-        trainer = RankingTrainer(
-            model,
-            config,
-            data_collator=collator,
-            train_dataset=data.training.rows,
-            eval_dataset=data.evaluation and data.evaluation.rows,
-            # Each checkpoint holds it, and so is a whole model.
-            processing_class=tokenizer,
-        )
-    except ValueError as error:
-        # What transformers and peft refuse are settings that do not go together.
-        raise UserError(str(error)) from error
-    if settings.lora_rank and _sharded(trainer):
-        raise UserError(
-            f"lora_rank={settings.lora_rank} does not go with FSDP: adapters could not be merged "
-            "into weights that are spread over processes; use DDP (accelerate launch --config_file "
-            "runs/accelerate/ddp.yaml), where LoRA needs little memory, or set lora_rank to 0"
-        )
+    trainer = _trainer(settings, config, model, tokenizer, data)
     last = last_whole_checkpoint(folder) if settings.resume else None
     if last is not None:
         check_launcher(last, sharded=_sharded(trainer))
@@ -188,7 +156,19 @@ def _described(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]
     return json.loads(json.dumps(plain, default=str))
 
 
-def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:
+def _model(
+    settings: TrainSettings, config: RankingConfig, tokenizer: PreTrainedTokenizerBase
+) -> Any:
+    """The model to train, with adapters if they are what is trained."""
+    gpu = config.device.type == "cuda"
+    model, _ = load_model(settings, settings, seed=config.seed, gpu=gpu, tokenizer=tokenizer)
+    model = trainable(
+        model,
+        settings,
+        lora_rank=settings.lora_rank,
+        top_layers=settings.top_layers,
+        dropout=not settings.disable_dropout,
+    )
     if not settings.lora_rank:
         return model
     return adapters.add_lora(
@@ -197,8 +177,44 @@ def _with_adapters(model: Any, settings: TrainSettings, seed: int) -> Any:
         alpha=settings.lora_alpha,
         dropout=settings.lora_dropout,
         targets=settings.lora_target_modules,
-        seed=seed,
+        seed=config.seed,
     )
+
+
+def _trainer(
+    settings: TrainSettings,
+    config: RankingConfig,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    data: TrainingData,
+) -> RankingTrainer:
+    """The trainer of a run; settings that do not go together are refused."""
+    collator = GroupCollator(
+        tokenizer.pad_token_id,
+        settings.rows,
+        settings.pack_length,
+        mean_weight=data.training.mean_weight,
+    )
+    try:
+        trainer = RankingTrainer(
+            model,
+            config,
+            data_collator=collator,
+            train_dataset=data.training.rows,
+            eval_dataset=data.evaluation and data.evaluation.rows,
+            # Each checkpoint holds it, and so is a whole model.
+            processing_class=tokenizer,
+        )
+    except ValueError as error:
+        # What transformers and peft refuse are settings that do not go together.
+        raise UserError(str(error)) from error
+    if settings.lora_rank and _sharded(trainer):
+        raise UserError(
+            f"lora_rank={settings.lora_rank} does not go with FSDP: adapters could not be merged "
+            "into weights that are spread over processes; use DDP (accelerate launch --config_file "
+            "runs/accelerate/ddp.yaml), where LoRA needs little memory, or set lora_rank to 0"
+        )
+    return trainer
 
 
 def _sharded(trainer: RankingTrainer) -> bool:
