@@ -24,9 +24,9 @@ def own_cache(monkeypatch, cache):
 def test_a_run_shows_a_line_a_log_and_its_result(tiny_checkpoint, tmp_path, capfd):
     folder = tmp_path / "run"
     assert train(tiny_checkpoint, folder, "--eval_strategy", "steps", eval_steps=5) == 0
-    shown, progress = capfd.readouterr()
+    shown, errors = capfd.readouterr()
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    lines = [line for line in progress.splitlines() if line.startswith("step ")]
+    lines = [line for line in shown.splitlines() if line.startswith("step ")]
     training = [log for log in history if "loss" in log]
     assert len(training) == 10
     for log, line in zip(training, [one for one in lines if "held out" not in one], strict=True):
@@ -34,7 +34,8 @@ def test_a_run_shows_a_line_a_log_and_its_result(tiny_checkpoint, tmp_path, capf
         assert line.endswith(f"{log['pairs_per_second']:.1f} pairs/s")
     held_out = [one for one in lines if "held out" in one]
     assert [one.split()[1] for one in held_out] == ["5/10", "10/10"]
-    assert "\x1b" not in shown + progress
+    assert "\x1b" not in shown
+    assert not errors
     account = json.loads((folder / "run.json").read_text())
     accuracy = 100 * account["evaluation"]["accuracy"]["estimate"]
     assert f"accuracy on held-out pairs                  {accuracy:.1f} % [" in shown

@@ -46,11 +46,11 @@ def in_line(logs: Mapping[str, Any], step: int, steps: int) -> str | None:
 
 
 class RunProgress(TrainerCallback):
-    """Shows a run's progress on standard error, in place of what transformers shows.
+    """Shows a run's progress, in place of what transformers shows.
 
-    On a terminal there is a bar, unless ``disable_tqdm`` is set; elsewhere there are lines alone.
-    It is a context, so that an interrupted run leaves the terminal as it was. Only the first
-    process shows anything.
+    Lines are written to standard output. If standard error is a terminal there is a bar, too,
+    unless ``disable_tqdm`` is set. It is a context, so that an interrupted run leaves the terminal
+    as it was. Only the first process shows anything.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -100,8 +100,7 @@ class RunProgress(TrainerCallback):
         """Show one line."""
         line = in_line(logs or {}, state.global_step, state.max_steps)
         if line is not None and state.is_world_process_zero:
-            shown = self._console if self._bar is None else self._bar.console
-            shown.print(line)
+            print(line, flush=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the bar as it is."""
@@ -119,6 +118,8 @@ class RunProgress(TrainerCallback):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self._console,
+            # Lines are written above the bar, unless they go elsewhere.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self._task = self._bar.add_task(what, total=total, completed=done)
         self._bar.start()

@@ -91,7 +91,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     with config.main_process_first(desc="preparing data"):
         data = prepare(settings, skeleton, tokenizer)
     if main:
-        logger.info("data: %s", in_words(data.counts))
+        print(f"data: {in_words(data.counts)}", flush=True)
     contents = dict(data.contents)
     if settings.resume or main:  # others compare nothing, and weights take long to read
         contents["model"] = contents_of(checkpoint)
