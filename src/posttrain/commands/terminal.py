@@ -17,20 +17,20 @@ WIDE = 200
 def console(file: TextIO | None = None) -> Console:
     """Where a command shows something, by default standard output as it is now.
 
-    A file or pipe gets plain text of at most :data:`WIDE` columns, with no colour.
+    A file, pipe or notebook gets plain text of at most :data:`WIDE` columns, with no colour.
     """
     file = sys.stdout if file is None else file
-    width = None if file.isatty() else WIDE
-    return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
+    return Console(
+        file=file,
+        width=None if file.isatty() else WIDE,
+        force_jupyter=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
-def print_table(
-    head: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    title: str | None = None,
-    file: TextIO | None = None,
-) -> None:
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table, columns of numbers to the right and others to the left.
 
     >>> print_table(["metric", "value"], [["accuracy", "71.3 %"], ["ties", "0 %"]])
@@ -40,12 +40,13 @@ def print_table(
     """
     cells = [list(row) for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name, column in zip(head, zip(*cells, strict=True), strict=True):
-        numbers = all(NUMBER.fullmatch(cell) for cell in column)
+    for place, name in enumerate(head):
+        numbers = all(NUMBER.fullmatch(row[place]) for row in cells)
         table.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))
-    shown = console(file)
-    if title is not None:
-        shown.print(Text(title, style="bold"))
-    shown.print(table)
+    shown = console()
+    with shown.capture() as captured:
+        shown.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
