@@ -57,7 +57,7 @@ def test_the_card_lists_the_sources(tiny_checkpoint, tmp_path, caplog):
     assert run("average", *folders, "--output_dir", tmp_path / "mean") == 0
     assert f"the calibration of {folders[0]} is of its own scores and is not copied" in caplog.text
     card = (tmp_path / "mean" / "README.md").read_text()
-    assert card.startswith("---\nbase_model:")
+    assert card.startswith("---\nlibrary_name: transformers\n")
     assert "# Average of 2 language models" in card
     for folder in folders:
         assert f"| `{folder}` | `{contents(folder)}` |" in card

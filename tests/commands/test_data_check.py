@@ -3,6 +3,7 @@
 import gzip
 import json
 import weakref
+from pathlib import Path
 
 from posttrain.commands import data_check
 from posttrain.commands.data_check import check
@@ -47,10 +48,11 @@ def test_the_table_of_a_file_leaves_out_zeros_that_say_nothing(tmp_path, capsys)
     assert numbers(capsys.readouterr().out) == [["0"], ["0"], *(["–"],) * 3, ["1"], ["0"], ["0"]]
 
 
-def test_files_have_a_column_each_or_a_table_if_they_are_many(tmp_path, capsys):
+def test_files_have_a_column_each_or_a_table_if_they_are_many(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     turned = GOOD | {"chosen": "bad", "rejected": "good"}
-    first = write(tmp_path / "a.jsonl", GOOD, GOOD | {"chosen": " good\n"}, turned)
-    second = write(tmp_path / "b.jsonl", GOOD | {"domain": "safety"}, GOOD, GOOD)
+    first = write(Path("a.jsonl"), GOOD, GOOD | {"chosen": " good\n"}, turned)
+    second = write(Path("b.jsonl"), GOOD | {"domain": "safety"}, GOOD, GOOD)
     assert check([first, str(second)]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -58,7 +60,7 @@ def test_files_have_a_column_each_or_a_table_if_they_are_many(tmp_path, capsys):
     assert numbers(printed.out, 2)[-5:] == [
         *(["0", "0"], ["1", "1"], ["0", "1"], ["1", "0"], ["0", "2"]),
     ]
-    many = [write(tmp_path / f"{k}{'x' * 50}.jsonl", GOOD) for k in range(9)]
+    many = [write(Path(f"{k}{'x' * 50}.jsonl"), GOOD) for k in range(9)]
     assert check(many) == 0
     tables = capsys.readouterr().out.split("\n\n")
     assert [table.split()[0] for table in tables] == [str(path) for path in many]
@@ -94,10 +96,11 @@ def test_check_stops_listing_after_twenty(tmp_path, capsys):
     assert errors[-1] == f"{path}: 1,002 more refused records not listed"
 
 
-def test_check_never_excuses_a_file_cut_short(tmp_path, capsys):
-    path = tmp_path / "a.jsonl.gz"
+def test_check_never_excuses_a_file_cut_short(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = Path("a.jsonl.gz")
     path.write_text("not compressed")
-    assert check([path, write(tmp_path / "b.jsonl", GOOD)], skip_bad=True) == 1
+    assert check([path, write(Path("b.jsonl"), GOOD)], skip_bad=True) == 1
     printed = capsys.readouterr()
     assert "invalid gzip data" in printed.err
     assert numbers(printed.out, 2)[0] == ["0", "1"]

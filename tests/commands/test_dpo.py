@@ -135,7 +135,7 @@ def test_what_makes_no_sense_is_refused(tiny_checkpoint, tmp_path, capsys, chang
 
 
 def test_settings_do_not_clash_with_those_of_trl(capsys):
-    assert refused("dpo", "--help") == 0
+    assert refused("dpo", "--help_all") == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: posttrain dpo")
     for name in ("--reference", "--min_strength", "--beta", "--nll_weight", "--pad_token"):

@@ -39,7 +39,7 @@ def test_a_run_leaves_a_model_a_card_and_an_account(finetuned):
     assert account["training"]["bf16"] is False
     assert account["training"]["gradient_checkpointing"] is False
     card = (finetuned / "README.md").read_text()
-    assert card.startswith("---\nbase_model:")
+    assert card.startswith("---\nlibrary_name: transformers\n")
     assert "finetuned on demonstrations" in card
     assert f"| training loss | {account['training_loss']:.4f} |" in card
     assert not list(finetuned.glob(".model-partial"))
@@ -160,7 +160,7 @@ def test_a_bad_record_is_named_with_its_place(tiny_checkpoint, tmp_path, capsys)
 
 
 def test_settings_do_not_clash_with_those_of_trl(capsys):
-    assert refused("sft", "--help") == 0
+    assert refused("sft", "--help_all") == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: posttrain sft")
     for name in ("--lora_rank", "--completion_only_loss", "--packing", "--eos_token"):

@@ -191,7 +191,7 @@ def test_study_rows_writes_a_record_of_its_own(tiny, tmp_path, capsys):
 def test_study_packing_exits_with_2_on_options_it_does_not_know(calls, options, capsys):
     assert refused("study", "packing", *options) == 2
     shown = capsys.readouterr().err
-    assert shown.startswith("usage: posttrain study packing")
+    assert "posttrain study packing" in shown
     assert str(options[0]) in shown
     assert not calls
 
