@@ -20,9 +20,12 @@ def console(file: TextIO | None = None) -> Console:
     A file, pipe or notebook gets plain text of at most :data:`WIDE` columns, with no colour.
     """
     file = sys.stdout if file is None else file
+    is_terminal = file.isatty()
     return Console(
         file=file,
-        width=None if file.isatty() else WIDE,
+        width=None if is_terminal else WIDE,
+        # Whatever the environment says, such as that of a notebook's kernel.
+        force_terminal=is_terminal,
         force_jupyter=False,
         highlight=False,
         markup=False,
