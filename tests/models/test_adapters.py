@@ -152,7 +152,7 @@ def adapted(model):
         ([], {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}),
         (["all-linear"], {f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")}),
     ],
-    ids=str,
+    ids=["two", "one", "default", "all"],
 )
 def test_only_targets_get_adapters(tiny_checkpoint, targets, ends):
     stock, _ = reward_model.load(tiny_checkpoint)
