@@ -13,12 +13,11 @@ from posttrain.commands.common import (
     ModelSettings,
     RowSettings,
     check_packages,
-    find_device,
-    load_model,
     refuse_overwriting,
     refuse_repeated,
 )
 from posttrain.commands.evaluate import EvaluateSettings
+from posttrain.commands.models import find_device, load_model
 from posttrain.commands.score_settings import ScoreSettings
 from posttrain.commands.train_settings import TrainSettings
 from posttrain.data.sources import named

@@ -11,10 +11,13 @@ from tiny_runs import refusal, weights
 from trl import ModelConfig, RewardConfig, ScriptArguments, TrlParser
 
 from posttrain import cli
+from posttrain.commands.common import parse
 from posttrain.commands.from_trl import translated
+from posttrain.commands.train_settings import TrainSettings
 from posttrain.data.reading import write_groups
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.errors import UserError
+from posttrain.training.config import RankingConfig
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +211,37 @@ def test_what_cannot_be_done_is_refused_with_a_remedy(given, expected):
 )
 def test_settings_become_those_that_mean_the_same(given, ours, expected):
     assert translated(given, ours) == expected
+
+
+@pytest.mark.parametrize(
+    ("in_file", "options", "expected"),
+    [
+        ({"torch_dtype": "bfloat16"}, "--dtype float32", {"dtype": "float32"}),
+        ({"dtype": "bfloat16"}, "--torch_dtype float32", {"dtype": "float32"}),
+        ({"max_length": 64}, "--max_tokens 32", {"max_tokens": 32}),
+        (
+            {"dataset_name": "nowhere", "dataset_test_split": "dev", "eval_strategy": "epoch"},
+            "--data simulator:9",
+            {"data": ["simulator:9"], "eval_data": []},
+        ),
+    ],
+    ids=str,
+)
+def test_options_win_over_the_file_by_either_name(tmp_path, in_file, options, expected):
+    path = tmp_path / "reward.yaml"
+    path.write_text(yaml.safe_dump({"model": "tiny", "use_cpu": True} | in_file))
+    arguments = ["--config", str(path), "--data", "simulator:5", *options.split()]
+    if "--data" in options:
+        arguments = arguments[:2] + options.split()
+    settings, _ = parse("train", (TrainSettings, RankingConfig), "", arguments, translated)
+    assert {name: getattr(settings, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("options", ["--dtype float32 --torch_dtype float32", "--max_length 3"])
+def test_one_thing_by_two_names_is_refused(tmp_path, options):
+    arguments = ["--model", "tiny", "--data", "simulator:5", "--max_tokens", "3", *options.split()]
+    with pytest.raises(UserError, match="say the same thing; give one of them"):
+        parse("train", (TrainSettings, RankingConfig), "", arguments, translated)
 
 
 def test_a_step_takes_the_batches_of_all_processes(monkeypatch):

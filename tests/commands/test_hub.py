@@ -36,7 +36,7 @@ def test_a_hub_that_does_not_answer_is_said(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(HfApi, "whoami", unreachable)
     code = train("no/where", tmp_path / "run", "--push_to_hub", **NOTHING)
-    assert "(no route to host: check the network" in refusal(capsys, code)
+    assert "(no route to host and much more: check the network" in refusal(capsys, code)
 
 
 @pytest.mark.parametrize("reached", [True, False])

@@ -35,11 +35,20 @@ def test_a_run_is_replaced_when_that_is_asked_for(finished, tiny_checkpoint):
     assert json.loads((finished / "run.json").read_text())["steps"] == 1
 
 
-def test_a_run_stays_until_the_next_one_can_start(finished, tiny_checkpoint, capsys):
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"data": "missing.jsonl"}, "missing.jsonl"),
+        ({"lora_rank": 2, "lora_target_modules": "nowhere"}, "nowhere"),
+    ],
+    ids=["data", "adapters"],
+)
+def test_a_run_stays_until_the_next_one_can_start(
+    finished, tiny_checkpoint, capsys, changes, problem
+):
     kept = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
-    changes = {"data": "missing.jsonl"}
     code = train(tiny_checkpoint, finished, "--overwrite_output_dir", **changes)
-    assert "missing.jsonl" in refusal(capsys, code)
+    assert problem in refusal(capsys, code)
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == kept
 
 

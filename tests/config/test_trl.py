@@ -46,7 +46,9 @@ def test_what_the_account_says_of_this_package_is_there(name):
 
 
 def test_the_table_of_the_book_is_the_account():
-    assert trl.in_markdown() in PAGE
+    for name, one in trl.SETTINGS.items():
+        here = ", ".join(f"`{own}`" for own in one.here) or one.fate
+        assert f"| `{name}` | {here} | {one.remark} |" in PAGE
 
 
 def test_the_book_names_every_default_that_differs():

@@ -355,7 +355,9 @@ def test_scores_that_are_not_finite_are_refused(value):
             report([scored(1.0, 0.0), scored(*scores)], resamples=5)
 
 
-@pytest.mark.parametrize(("better", "verdict"), [(40, None), (20, "no better"), (0, "worse")])
+@pytest.mark.parametrize(
+    ("better", "verdict"), [(40, None), (20, "not measurably better"), (0, "worse")]
+)
 def test_a_model_that_length_would_replace_is_warned_of(better, verdict):
     # The longer response is preferred by 20 of 40 pairs; the model is right about the first ones.
     groups = [

@@ -10,7 +10,7 @@ import torch
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evaluation import scoring
-from posttrain.evaluation.scoring import Scorer, length_limits, limits_for, score_groups, score_with
+from posttrain.evaluation.scoring import Scorer, limits_for, score_groups, score_with
 from posttrain.models import reward_model
 from posttrain.models.reward_model import score, score_head
 from posttrain.rows.layout import LAYOUTS, Layout
@@ -299,10 +299,8 @@ def test_limits_by_hand(loaded, layout, options, expected):
     model, _ = loaded
     assert model.config.max_position_embeddings == 256
     found = limits_for(model, layout, **options)
-    expected = replace(expected, context=256)
-    # A configuration alone tells as much of lengths.
-    assert length_limits(model.config, layout, **options) == expected
-    assert found == replace(expected, vocabulary=model.config.vocab_size, skipped_end=0)
+    expected = replace(expected, context=256, vocabulary=model.config.vocab_size, skipped_end=0)
+    assert found == expected
 
 
 @pytest.mark.parametrize("pack_length", [None, 100])

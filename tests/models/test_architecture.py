@@ -16,7 +16,6 @@ from transformers import (
 from posttrain.models.architecture import (
     check_decoder,
     context_length,
-    disable_dropout,
     freeze_below,
     layers_of,
     vocabulary_size,
@@ -127,12 +126,3 @@ def test_a_context_is_limited_where_positions_are():
     # It computes its relative positions up to this length only.
     assert context_length(MptConfig(max_seq_len=7)) == 7
     assert context_length(LlamaConfig(**SMALL, max_position_embeddings=5)) == 5
-
-
-def test_without_dropout_training_computes_what_evaluation_does():
-    config = AutoConfig.for_model("gpt2", **GPT, num_labels=1, pad_token_id=0)
-    model = AutoModelForSequenceClassification.from_config(config).train()
-    ids = torch.tensor([[3, 4, 5, 6]])
-    assert model(ids).logits != model(ids).logits
-    disable_dropout(model)
-    assert model(ids).logits == model.eval()(ids).logits

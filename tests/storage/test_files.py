@@ -1,11 +1,9 @@
 """Files that appear whole or not at all."""
 
-import os
-
 import pytest
 
 from posttrain.errors import UserError
-from posttrain.storage.files import ordinary_mode, whole_file, whole_path
+from posttrain.storage.files import whole_file, whole_path
 
 
 def test_a_file_has_its_name_once_it_is_whole(tmp_path):
@@ -95,14 +93,3 @@ def test_a_path_that_nobody_wrote_to_is_an_error_and_leaves_the_old_file(tmp_pat
     with pytest.raises(FileNotFoundError), whole_path(path):
         pass
     assert path.read_text() == "old"
-
-
-@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_the_ordinary_mode_is_that_of_a_new_file(tmp_path, umask):
-    before = os.umask(umask)
-    try:
-        (tmp_path / "x").touch()
-        assert ordinary_mode() == (tmp_path / "x").stat().st_mode & 0o777
-        assert os.umask(umask) == umask
-    finally:
-        os.umask(before)

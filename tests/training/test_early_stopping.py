@@ -62,6 +62,7 @@ def test_more_accuracy_is_better():
         ({"eval_steps": 20, "save_steps": 40}, "save_steps=40 say otherwise"),
         ({"eval_steps": 20, "save_strategy": "no"}, "save_strategy=no"),
         ({"eval_steps": 20, "metric_for_best_model": "ties"}, "does not say which model is"),
+        ({"eval_steps": 20, "metric_for_best_model": "accuracyx"}, "does not say which model is"),
         ({"eval_steps": 20, "greater_is_better": True}, "contradicts metric_for_best_model="),
     ],
     ids=str,
@@ -127,6 +128,10 @@ def test_a_run_that_goes_on_counts_on(tiny_checkpoint, tmp_path, capsys):
         assert train(tiny_checkpoint, resumed, "--resume", **settings) == 0
         assert_equal_weights(whole, resumed)
         assert losses(resumed) == losses(whole)
+        account = json.loads((resumed / "run.json").read_text())
+        # A run that had stopped takes one more step before it stops again.
+        assert account["steps"] == last + (step == last)
+        assert account["best_step"] == min(losses(whole), key=losses(whole).get)
     best = min(losses(whole), key=losses(whole).get)
     (resumed / "config.json").unlink()
     shutil.rmtree(resumed / f"checkpoint-{best}")

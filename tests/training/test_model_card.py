@@ -164,7 +164,7 @@ def test_the_numbers_of_the_evaluation_are_there():
         "accuracy in safety": "69.5 %",
         "accuracy of preferring the longer response": "56.3 % [54.2, 58.5]",
         "above preferring the longer response": "16.2 points [13.5, 18.9]",
-        "expected calibration error": "4.2 % [3.1, 6.3]",
+        "expected calibration error": "4.2 %",
         "ties": "0.12 %",
         "accuracy on chosen > rejected": "72.5 % [70.1, 74.9]",
         "accuracy on edited > chosen": "–",

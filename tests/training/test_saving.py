@@ -297,6 +297,22 @@ def test_an_error_of_safetensors_is_one_of_the_disk(monkeypatch, tiny_model, tmp
     assert names(tmp_path) == set()
 
 
+def test_a_tokenizer_with_several_templates_is_saved_again(tiny_model, tmp_path):
+    model, tokenizer = tiny_model
+    before = tokenizer.chat_template
+    tokenizer.chat_template = {"default": before, "tools": before + "{# tools #}"}
+    try:
+        for _ in range(2):
+            written = save(model, tokenizer, tmp_path)
+    finally:
+        tokenizer.chat_template = before
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert folder.stat().st_mode & 0o100
+    assert folder.name in written
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert again.chat_template.keys() == {"default", "tools"}
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_all_files_can_be_read_by_whom_the_umask_lets(tiny_model, tmp_path, umask):
     before = os.umask(umask)

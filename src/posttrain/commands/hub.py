@@ -1,6 +1,7 @@
 """The Hugging Face hub as the place of a finished model (``push_to_hub``)."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -8,6 +9,7 @@ from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled
 from transformers import TrainingArguments
 
 from posttrain.errors import UserError
+from posttrain.models.refusals import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +29,14 @@ def check_hub(config: TrainingArguments) -> None:
     try:
         api.whoami()
         repository = api.create_repo(name, private=config.hub_private_repo, exist_ok=True)
+        if config.hub_revision:
+            api.create_branch(repository.repo_id, branch=config.hub_revision, exist_ok=True)
     except LocalTokenNotFoundError:
         reason = "there is no token: run hf auth login, or set HF_TOKEN"
     except OfflineModeIsEnabled:
         reason = "HF_HUB_OFFLINE is set: unset it"
     except Exception as error:  # the hub's client raises errors of many libraries
-        first = str(error).partition("\n")[0] or type(error).__name__
-        reason = f"{first}: check the network, and that the token may write"
+        reason = f"{shortened(error)}: check the network, and that the token may write"
     else:
         config.hub_model_id = repository.repo_id
         return
@@ -43,8 +46,8 @@ def check_hub(config: TrainingArguments) -> None:
     )
 
 
-def push(config: TrainingArguments, folder: Path) -> None:
-    """With ``push_to_hub``, upload a finished model, without checkpoints and logs.
+def push(config: TrainingArguments, folder: Path, names: Sequence[str]) -> None:
+    """With ``push_to_hub``, upload a finished model: of its folder what has these names.
 
     Raises:
         UserError: If the hub does not take it; it stays where it is.
@@ -57,13 +60,12 @@ def push(config: TrainingArguments, folder: Path) -> None:
             repo_id=name,
             folder_path=folder,
             commit_message="A reward model",
-            ignore_patterns=["checkpoint-*", ".*", "runs/*"],
+            allow_patterns=[pattern for name in names for pattern in (name, f"{name}/*")],
             revision=config.hub_revision,
         )
     except Exception as error:  # the hub's client raises errors of many libraries
-        first = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{folder} holds the finished model, which could not be uploaded ({first}); run "
-            f"hf upload {name} {folder} --exclude 'checkpoint-*'"
+            f"{folder} holds the finished model, which could not be uploaded "
+            f"({shortened(error)}); run hf upload {name} {folder} --exclude 'checkpoint-*'"
         ) from error
     logger.info("uploaded to %s", name)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from posttrain.commands.common import PRECISIONS, files_of, read_template, use_day
+from posttrain.commands.common import PRECISIONS, files_of
+from posttrain.commands.models import read_template, use_day
 from posttrain.config.fields import setting
 from posttrain.errors import UserError
 from posttrain.models import adapters, embedded

@@ -73,7 +73,7 @@ def run(command: str, settings: PolicySettings, config: Any, prepare: Prepare) -
     }
     if settings.resume or main:  # others compare nothing, and weights take long to read
         contents["model"] = contents_of(embedded.find(settings.model))
-    claim_data(folder, described, contents, main=main)
+    claim_data(folder, described, contents, day, main=main)
     if getattr(tokenizer, "pinned_day", None):
         counts["notes"].append(
             f"the chat template writes today's date, which is fixed to {tokenizer.pinned_day}"

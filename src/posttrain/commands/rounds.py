@@ -10,7 +10,8 @@ from pathlib import Path
 import datasets
 import torch
 
-from posttrain.commands.common import find_device, parse
+from posttrain.commands.common import parse
+from posttrain.commands.models import find_device
 from posttrain.config.fields import at_least_one, setting
 from posttrain.data.preferences import fingerprint
 from posttrain.data.prompts import iterate_prompts

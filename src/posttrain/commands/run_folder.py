@@ -23,6 +23,9 @@ FREE = (
 )  # fmt: skip
 FREE_BEGINNINGS = ("logging_", "log_", "save_", "eval_s", "dataloader_", "hub_", "ddp_", "fsdp")
 
+#: With early stopping, those of them that decide which model remains.
+CHOOSING = ("eval_steps", "eval_strategy", "save_steps", "save_strategy")
+
 #: Files beside the weights that speak of a model which is no longer there once it is replaced.
 OF_THE_MODEL = (CALIBRATION, "run.json", "trainer_state.json", "loss.png", "accuracy.png")
 
@@ -56,13 +59,12 @@ def claim(folder: Path, described: dict[str, Any], *, main: bool) -> datetime.da
             _write(folder, described | {"day": today.isoformat()})
         return today
     before = _read(folder)
+    stops_early = described["training"].get("early_stopping_patience") is not None
     changed = [
         f"{name} ({before[part].get(name)!r} → {value!r})"
         for part in ("settings", "training")
         for name, value in described[part].items()
-        if name not in FREE
-        and not name.startswith(FREE_BEGINNINGS)
-        and before[part].get(name) != value
+        if not _is_free(name, stops_early) and before[part].get(name) != value
     ]
     if changed:
         raise UserError(
@@ -72,25 +74,32 @@ def claim(folder: Path, described: dict[str, Any], *, main: bool) -> datetime.da
     return datetime.date.fromisoformat(before["day"]) if "day" in before else today
 
 
+def _is_free(name: str, stops_early: bool) -> bool:
+    if stops_early and name in CHOOSING:
+        return False
+    return name in FREE or name.startswith(FREE_BEGINNINGS)
+
+
 def claim_data(
     folder: Path,
     described: dict[str, Any],
     contents: Mapping[str, str | None],
+    day: datetime.date,
     *,
     main: bool,
 ) -> None:
     """Make sure that a run goes on with the data that it was started with, whatever their names.
 
     ``contents`` are hashes of data and tokenizer by name; the rest is as for :func:`claim`, which
-    comes first. Data and settings have been found good by now, so a run that is to be overwritten
-    is removed.
+    comes first and returns the ``day``. All has been found good by now, so a run that is to be
+    overwritten is removed.
     """
     resume = described["settings"]["resume"]
     if not (resume or main):
         return
     if described["settings"]["overwrite_output_dir"] and _holds_run(folder):
         _remove_run(folder)
-        _write(folder, described | {"day": datetime.date.today().isoformat()})
+        _write(folder, described | {"day": day.isoformat()})
     kept = _read(folder)
     # A run that was stopped before its data were read has not noted them.
     before = kept.get("data") if resume else None
@@ -117,6 +126,7 @@ def _check_removable(folder: Path, model: str) -> None:
             f"{folder} holds a model that no run of posttrain has left there ({SETTINGS} is "
             "missing), so it is not overwritten; choose another output_dir, or remove it yourself"
         )
+    _read(folder)
     if Path(model).exists() and Path(model).resolve().is_relative_to(folder.resolve()):
         raise UserError(
             f"the run starts from {model}, which overwrite_output_dir would remove; choose another "

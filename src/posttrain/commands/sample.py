@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from posttrain.commands.common import find_device, parse
+from posttrain.commands.common import parse
 from posttrain.commands.language_models import load_policy
+from posttrain.commands.models import find_device
 from posttrain.commands.sample_settings import SampleSettings
 from posttrain.commands.sampled_prompts import Prompts
 from posttrain.commands.score import load_scorer

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from posttrain.commands.common import find_device, folder_of, load_model, parse
+from posttrain.commands.common import folder_of, parse
+from posttrain.commands.models import find_device, load_model
 from posttrain.commands.score_settings import (
     SAFETY,
     CombinedSettings,

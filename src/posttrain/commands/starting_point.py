@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import torch
+from trl.trainer.utils import disable_dropout_in_model
 
 from posttrain.commands.common import ModelSettings
 from posttrain.errors import UserError
@@ -35,7 +36,7 @@ def trainable(
         _use_trainable_precision(merged, settings.dtype)
     architecture.freeze_below(merged, top_layers)
     if not dropout:
-        architecture.disable_dropout(merged)
+        disable_dropout_in_model(merged)
     return merged
 
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from posttrain.commands.common import ModelSettings, bars_on_terminals_only, load_reader
+from posttrain.commands.common import ModelSettings, bars_on_terminals_only
+from posttrain.commands.models import tokenizer_of
 from posttrain.commands.terminal import print_table
 from posttrain.data.preferences import RankedGroup
 from posttrain.data.reading import inspect_file
-from posttrain.evaluation.scoring import length_limits
+from posttrain.evaluation.scoring import limits_for
 from posttrain.evaluation.tokens import UNREADABLE, TokenFigures, quantiles
 from posttrain.models import embedded
-from posttrain.models.loading import load_config
+from posttrain.models.loading import load_skeleton
 from posttrain.models.rotary import within_boundary
 from posttrain.rows.layout import LAYOUTS
 from posttrain.rows.limits import Limits
@@ -44,16 +45,13 @@ def check_tokens(
     """
     bars_on_terminals_only()
     settings = ModelSettings(model=model, pad_token=pad_token, chat_template=chat_template)
-    tokenizer = load_reader(settings)
-    config = load_config(embedded.find(model))
+    tokenizer = tokenizer_of(settings)
+    skeleton = load_skeleton(embedded.find(model))
     layout = LAYOUTS["exact"]
-    limits = within_boundary(config, length_limits(config, layout), layout)
-    limits = replace(
-        limits,
-        max_tokens=min(filter(None, (max_tokens, limits.context)), default=None),
-        vocabulary=getattr(config.get_text_config(), "vocab_size", None),
-        skipped_end=tokenizer.pad_token_id,
-    )
+    limits = limits_for(skeleton, layout, max_tokens=max_tokens)
+    limits = replace(limits, skipped_end=tokenizer.pad_token_id)
+    if max_tokens is None:
+        limits = within_boundary(skeleton.config, limits, layout)
     failed = False
     for number, path in enumerate(paths):
         figures = TokenFigures()
@@ -128,6 +126,12 @@ def advice(figures: TokenFigures, limits: Limits) -> str:
     """What `posttrain train` would do with these limits, and which options change that."""
     limit, most = limits.max_tokens, limits.context
     cut, records = figures.at(limit), len(figures.prompts)
+    unreadable = figures.counts[UNREADABLE]
+    if unreadable and not (cut.trimmed or cut.too_long):
+        return (
+            f"Mend the {unreadable:,} records that cannot be read, or leave them out (--skip_bad); "
+            f"posttrain train reads the other {records:,} whole."
+        )
     if limit is None or not (cut.trimmed or cut.too_long):
         return f"Nothing to do: posttrain train reads all {records:,} records whole."
     found = []

@@ -12,9 +12,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
 
-from posttrain.commands.common import check_packages, load_model, load_reader, parse
+from posttrain.commands.common import check_packages, parse
 from posttrain.commands.from_trl import translated
 from posttrain.commands.hub import check_hub, push
+from posttrain.commands.models import load_model, tokenizer_of
 from posttrain.commands.progress import RunProgress
 from posttrain.commands.run_folder import claim, claim_data
 from posttrain.commands.starting_point import trainable
@@ -83,19 +84,15 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     described = _described(settings, config)
     main = config.process_index == 0
     day = claim(folder, described, main=main)
-    tokenizer = load_reader(settings, day)
-    checkpoint = settings.find()
-    skeleton = load_skeleton(checkpoint)
-    check_decoder(skeleton)
     # The others find what the first process has made in the cache.
     with config.main_process_first(desc="preparing data"):
+        tokenizer = tokenizer_of(settings, day)
+        checkpoint = settings.find()
+        skeleton = load_skeleton(checkpoint)
+        check_decoder(skeleton)
         data = prepare(settings, skeleton, tokenizer)
     if main:
         print(f"data: {in_words(data.counts)}", flush=True)
-    contents = dict(data.contents)
-    if settings.resume or main:  # others compare nothing, and weights take long to read
-        contents["model"] = contents_of(checkpoint)
-    claim_data(folder, described, contents, main=main)
     model = _model(settings, config, tokenizer)
     room = None
     if config.max_tokens_per_device is None:
@@ -109,6 +106,10 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     last = last_whole_checkpoint(folder) if settings.resume else None
     if last is not None:
         check_launcher(last, sharded=_sharded(trainer))
+    contents = dict(data.contents)
+    if settings.resume or main:  # others compare nothing, and weights take long to read
+        contents["model"] = contents_of(checkpoint)
+    claim_data(folder, described, contents, day, main=main)
     progress = RunProgress(trainer)
     with progress:
         result = trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -134,6 +135,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             "tokens at once": config.max_tokens_per_device,
             "data": data.counts,
             "steps": result.global_step,
+            "best_step": trainer.state.best_global_step if config.load_best_model_at_end else None,
             "training_loss": result.training_loss,
             "evaluation": found,
             "environment": records.environment(started),
@@ -144,8 +146,8 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             # What was logged, where Trainer.save_state would write it.
             TRAINER_STATE_NAME: json.dumps(asdict(trainer.state), indent=2, sort_keys=True) + "\n",
         } | curves(trainer.state.log_history)
-        saving.save(finished, tokenizer, folder, state=state, files=files)
-        push(config, folder)
+        written = saving.save(finished, tokenizer, folder, state=state, files=files)
+        push(config, folder, written)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
 

@@ -51,6 +51,11 @@ def show_run(account: Mapping[str, Any], folder: str) -> None:
     print()
     seconds = account["environment"]["seconds"]
     print(f"{account['steps']:,} steps in {datetime.timedelta(seconds=round(seconds))}, all told")
+    if account["best_step"]:
+        print(
+            f"The model is that of step {account['best_step']:,}. The held-out data chose it, so "
+            "it looks a little better on them than it is."
+        )
     print()
     written = [(name, what) for name, what in WRITTEN.items() if (Path(folder) / name).exists()]
     print_table((f"written to {folder}", ""), [("the model and its tokenizer", ""), *written])
@@ -75,7 +80,10 @@ def show_counts(data: Mapping[str, Any]) -> None:
     """Print what was read, cut and left out of the data of a run."""
     parts = [name for name in ("training", "evaluation") if name in data]
     names = dict.fromkeys(name for part in parts for name in data[part])
-    rows = [(name, *(f"{data[part].get(name, 0):,}" for part in parts)) for name in names]
+    rows = [
+        (name, *(f"{data[part][name]:,}" if name in data[part] else "" for part in parts))
+        for name in names
+    ]
     rows += [
         (f"{what}, left out while reading", f"{count:,}", *[""] * (len(parts) - 1))
         for what, count in data["read"].items()

@@ -110,7 +110,12 @@ def prepare(
         left_out,
         account={
             "sources": settings.data,
-            "read": read,
+            "read": read
+            | (
+                {}
+                if held_out is None or not settings.eval_data
+                else {f"{what} of eval_data": count for what, count in held_out.counts.items()}
+            ),
             "notes": notes,
             "fingerprint": groups.fingerprint,
         },

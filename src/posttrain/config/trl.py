@@ -229,17 +229,10 @@ def refuse_both(theirs: Mapping[str, Any], ours: Mapping[str, Any], where: str) 
 
 def overruled(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> set[str]:
     """Those of TRL's settings that settings of this package take the place of."""
-    return {
+    found = {
         name
         for name in theirs
         if name in FOREIGN and not ours.keys().isdisjoint(FOREIGN[name].here)
     }
-
-
-def in_markdown() -> str:
-    """The account as a table, for the book."""
-    lines = ["| TRL | here | remark |", "|---|---|---|"]
-    for name, one in SETTINGS.items():
-        here = ", ".join(f"`{own}`" for own in one.here) or one.fate
-        lines.append(f"| `{name}` | {here} | {one.remark} |")
-    return "\n".join(lines)
+    # It says which part of a data set is meant, of which nothing is read.
+    return found | ({"dataset_test_split"} & theirs.keys() if "data" in ours else set())

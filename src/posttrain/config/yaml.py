@@ -81,11 +81,11 @@ def _translated(
         name: trl.read(name, content[name], f"{path}: ") for name in content if name in trl.FOREIGN
     }
     own = {name: value for name, value in content.items() if name not in trl.FOREIGN}
-    trl.refuse_both(in_file, own, f"{path}: ")
+    trl.refuse_both(in_file, own | in_file, f"{path}: ")
     on_line, rest = trl.split_options(prog, options)
     own_on_line = _given(rest)
-    trl.refuse_both(on_line, own_on_line, "--")
-    for name in trl.overruled(in_file, own_on_line):
+    trl.refuse_both(on_line, own_on_line | on_line, "--")
+    for name in trl.overruled(in_file, own_on_line | on_line):
         del in_file[name]
     replaced = {one for name in on_line if name in trl.FOREIGN for one in trl.FOREIGN[name].here}
     own = {name: value for name, value in own.items() if name not in replaced}

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.data.preferences import Message, RankedGroup
 from posttrain.errors import UserError
@@ -151,33 +151,18 @@ def limits_for(
     """How long groups may be, so that every row fits the model's context and the rows' limit.
 
     ``max_tokens`` is for a prompt with one response and defaults to the model's context;
-    ``pack_length`` is for a row that several groups share.
+    ``pack_length`` is for a row that several groups share. A model's skeleton is enough
+    (:func:`.load_skeleton`).
     """
-    limits = length_limits(
-        model.config,
-        layout,
-        max_tokens=max_tokens,
-        pack_length=pack_length,
-        skip_too_long=skip_too_long,
-    )
-    return replace(
-        limits,
+    context = context_length(model.config)
+    limits = Limits(
+        _least(max_tokens, context),
+        None,
+        skip_too_long,
         vocabulary=vocabulary_size(model),
         skipped_end=getattr(model, "stored_pad_token_id", None),
+        context=context,
     )
-
-
-def length_limits(
-    config: PreTrainedConfig,
-    layout: Layout,
-    *,
-    max_tokens: int | None = None,
-    pack_length: int | None = None,
-    skip_too_long: bool = False,
-) -> Limits:
-    """What of :func:`limits_for` a configuration tells, before any weights are loaded."""
-    context = context_length(config)
-    limits = Limits(_least(max_tokens, context), None, skip_too_long, context=context)
     if layout.rows == "separate":
         return replace(limits, max_tokens=_least(limits.max_tokens, pack_length))
     # Restarting positions never exceed those of one response, however long the row is.

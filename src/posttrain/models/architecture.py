@@ -131,10 +131,3 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     """How many ids have an embedding: the rows of the input embedding."""
     embedding: Any = model.get_input_embeddings()
     return len(embedding.weight)
-
-
-def disable_dropout(model: nn.Module) -> None:
-    """Let layers of dropout through everything, in place, as TRL does."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0

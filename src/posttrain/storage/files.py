@@ -50,10 +50,3 @@ def whole_file(path: str | Path) -> Iterator[TextIO]:
     """
     with whole_path(path) as partial, partial.open("w", encoding="utf-8") as file:
         yield file
-
-
-def ordinary_mode() -> int:
-    """Permissions of a file that is made without a word about them: what the umask leaves."""
-    umask = os.umask(0)  # it can only be read by setting it
-    os.umask(umask)
-    return 0o666 & ~umask

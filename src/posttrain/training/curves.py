@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 #: What is drawn, by file: the name of a number in a log, and of its axis.
-CURVES = {"loss.png": ("loss", "loss (nats a pair)"), "accuracy.png": ("accuracy", "accuracy")}
+CURVES = {"loss.png": ("loss", "loss (nats)"), "accuracy.png": ("accuracy", "accuracy")}
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """Stopping a run once evaluations no longer improve, and keeping the best model of it."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def imply(config: Any) -> None:
     if saved:
         config.save_strategy, config.save_steps = config.eval_strategy, every
     metric = (config.metric_for_best_model or "loss").removeprefix("eval_")
-    if metric != "loss" and not metric.startswith("accuracy"):
+    if metric != "loss" and not re.fullmatch(r"accuracy(_[1-4])?", metric):
         raise UserError(
             f"metric_for_best_model={metric!r} does not say which model is better; set it to loss, "
             "accuracy or, where records have strengths, accuracy_1 to accuracy_4"
@@ -64,7 +65,7 @@ class EarlyStopping(EarlyStoppingCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find the best checkpoint of a run that goes on; if that had stopped, end at once.
+        """Find the best checkpoint of a run that goes on; if that had stopped, end after a step.
 
         Raises:
             UserError: If that checkpoint is gone.

@@ -115,9 +115,10 @@ def _evaluation(found: Mapping[str, Any]) -> str:
 def _training(account: Mapping[str, Any]) -> str:
     chosen = account["settings"] | account["training"]
     rows = [(name, f"`{chosen[name]}`") for name in SHOWN if name in chosen]
-    where = account["environment"]
+    where, best = account["environment"], account.get("best_step")
     rows += [
         ("steps", f"{account['steps']:,}"),
+        *([("the best step, whose model this is", f"{best:,}")] if best else []),
         ("training loss", f"{account['training_loss']:.4f}"),
         ("device", str(where["device"])),
         ("minutes", f"{where['seconds'] / 60:.1f}"),

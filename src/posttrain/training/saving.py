@@ -16,7 +16,6 @@ from transformers import (
 
 from posttrain.errors import UserError
 from posttrain.models.reward_model import score_head, stock_model
-from posttrain.storage.files import ordinary_mode
 from posttrain.training.divergence import not_finite
 
 #: Without this file no program takes a folder for a model, so it comes first and last.
@@ -45,12 +44,13 @@ def save(
     state: Mapping[str, torch.Tensor] | None = None,
     files: Mapping[str, str | bytes] | None = None,
     auto: Any = AutoModelForSequenceClassification,
-) -> None:
+) -> list[str]:
     """Save a finished model, tokenizer and further files into a folder, whole or not at all.
 
     Weights are written as safetensors; ``state`` are those to save instead of the model's own,
     where these are spread over processes. ``files`` are contents of further files by name.
-    ``auto`` is the class of transformers as which others will load it.
+    ``auto`` is the class of transformers as which others will load it. Returns the names of what
+    was written.
 
     Raises:
         UserError: If stock classes could not load the weights, or they are not finite.
@@ -71,10 +71,16 @@ def save(
         # Shards of a larger model would be there beside the new file, or the other way round.
         for stale in folder.glob("*.safetensors*"):
             stale.unlink()
-        for path in sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG):
-            # safetensors writes files that nobody else may read.
-            path.chmod(ordinary_mode())
+        mode = (scratch / CONFIG).stat().st_mode
+        written = sorted(scratch.iterdir(), key=lambda path: path.name == CONFIG)
+        for path in written:
+            if path.is_dir():  # such as that of a tokenizer's further chat templates
+                shutil.rmtree(folder / path.name, ignore_errors=True)
+            else:
+                # safetensors writes files that nobody else may read.
+                path.chmod(mode)
             os.replace(path, folder / path.name)
+        return [path.name for path in written]
     # safetensors has an error of its own for a disk that is full.
     except (OSError, SafetensorError) as error:
         raise OSError(
