@@ -48,8 +48,13 @@ def check(
             print(f"{path}: {rest:,} more refused records not listed", file=sys.stderr)
         for note in summary.notes:
             print(f"{path}: {note}", file=sys.stderr)
-    if summaries:
-        _show(summaries)
+    # Of a file without a record there are no figures.
+    read = {name: one for name, one in summaries.items() if one.table["rows"].item()}
+    if read:
+        _show(read)
+    for name in summaries:
+        if name not in read:
+            print(f"{name}: no record could be read")
     return int(failed)
 
 
