@@ -1,7 +1,6 @@
 """What ``posttrain data check`` shows of files: a table of figures, bad records and notes."""
 
 import itertools
-import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -117,4 +116,4 @@ def _listed(label: str, rest: str, counts: Sequence[Counter[str]]) -> list[list[
 
 
 def _row(label: str, numbers: Iterable[float], form: str) -> list[str]:
-    return [label, *("–" if math.isnan(number) else form.format(number) for number in numbers)]
+    return [label, *map(form.format, numbers)]
