@@ -112,4 +112,11 @@ def _explained(error: BaseException) -> tuple[int | None, str]:
 
 def entry() -> None:
     """Entry point of the console script."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            # As files are, whatever the locale: texts and help have more than ASCII.
+            stream.reconfigure(encoding="utf-8")
     sys.exit(main())

@@ -111,6 +111,17 @@ def test_a_file_is_the_same_by_every_path(tmp_path, monkeypatch, kind):
 def test_what_is_evaluated_on_is_named_once():
     with pytest.raises(ValueError, match="eval_data names simulator:3 twice"):
         TrainSettings(model="tiny", data=["simulator:9"], eval_data=["simulator:3"] * 2)
+    with pytest.raises(ValueError, match="simulator:9 is in data and in eval_data"):
+        TrainSettings(model="tiny", data=["simulator:9"], eval_data=["simulator:9"])
+
+
+@pytest.mark.parametrize(
+    "settings", [{"lora_rank": -1}, {"lora_dropout": 2.0}, {"split_seed": -3}], ids=str
+)
+def test_numbers_that_make_no_sense_are_refused(settings):
+    (name,) = settings
+    with pytest.raises(ValueError, match=name):
+        TrainSettings(model="tiny", data=["simulator:9"], **settings)
 
 
 def test_packages_that_settings_need_are_missed_before_anything_starts(tmp_path, monkeypatch):

@@ -61,3 +61,20 @@ def test_what_must_not_be_overwritten_is_not(finished, tiny_checkpoint, capsys):
     code = train(tiny_checkpoint, finished, "--overwrite_output_dir")
     assert "no run of posttrain" in refusal(capsys, code)
     assert (finished / "model.safetensors").exists()
+
+
+def test_a_run_that_has_ended_has_no_step_left(finished, tiny_checkpoint):
+    before, account = weights(finished), json.loads((finished / "run.json").read_text())
+    (finished / "config.json").unlink()
+    assert train(tiny_checkpoint, finished, "--resume", max_steps=2, save_steps=1) == 0
+    again = json.loads((finished / "run.json").read_text())
+    assert again["steps"] == account["steps"] == 2
+    assert again["training_loss"] > 0
+    assert all((before[name] == weight).all() for name, weight in weights(finished).items())
+
+
+def test_files_of_the_users_are_not_replaced(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "README.md").write_text("mine")
+    code = train(tiny_checkpoint, tmp_path, max_steps=1)
+    assert "holds README.md, which the run would replace" in refusal(capsys, code)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]

@@ -129,3 +129,10 @@ def test_an_old_name_beside_the_new_one_is_refused(tmp_path):
     path.write_text("row_tokens: 20\npack_length: 30\n")
     with pytest.raises(UserError, match="row_tokens is the old name of pack_length"):
         parse(TrlParser(Renamed), ["--config", str(path)])
+
+
+def test_a_list_is_given_once(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(TrlParser(TrainSettings), ["--data", "a", "--data=b"])
+    assert stop.value.code == 2
+    assert "--data is given twice" in capsys.readouterr().err

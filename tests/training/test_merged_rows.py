@@ -121,7 +121,7 @@ def test_prompts_that_limits_cut_otherwise_stay_apart_and_are_counted(tmp_path, 
     rows = list(found.rows)
     assert [tuple(row["prompt"]) for row in rows] == [cut[0].prompt, cut[2].prompt]
     assert [row["pair_count"] for row in rows] == [2, 1]
-    reason = "pairs apart from others of their prompt, which is cut otherwise"
+    reason = "pairs kept apart, as their prompt is cut elsewhere"
     assert found.counts[reason] == 1
     assert found.counts["trimmed prompts"] == 1
     whole = tokenized(stored([str(tmp_path / "cut.jsonl")]), tokenizer, Pairing(), Limits()).merged(

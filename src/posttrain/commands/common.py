@@ -240,6 +240,11 @@ def refuse_overwriting(output: str | Path, inputs: Sequence[str]) -> None:
     """Refuse an output that is a folder, or a file that is read, also by another path."""
     if Path(output).is_dir():
         raise UserError(f"output {output} is a folder; give the path of a file in it")
+    if Path(output).exists() and not Path(output).is_file():
+        raise UserError(
+            f"output {output} is a device or a pipe, which a file would replace; write to standard "
+            "output (-), or to a file"
+        )
     for source in inputs:
         if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
             raise UserError(

@@ -1,5 +1,6 @@
 """From TRL's settings to those of ``posttrain train``, and what became of them in words."""
 
+import glob
 import logging
 import os
 from collections.abc import Mapping
@@ -113,6 +114,8 @@ def _adapters(given: Mapping[str, Any]) -> dict[str, Any]:
             )
         return {}
     rank = given.get("lora_r", LORA_RANK)
+    if rank < 1:
+        raise UserError(f"lora_r must be at least 1, not {rank}; leave use_peft out to train all")
     logger.info("use_peft: lora_rank is %d; adapters are merged into the model at the end", rank)
     return {"lora_rank": rank}
 
@@ -172,8 +175,8 @@ def _splits(folder: Path) -> dict[str, list[str]]:
     # Its paths have links resolved.
     root = folder.resolve()
     try:
-        patterns = get_data_patterns(str(root))
-        found = DataFilesPatternsDict.from_patterns(patterns).resolve(str(root))
+        patterns = get_data_patterns(glob.escape(str(root)))
+        found = DataFilesPatternsDict.from_patterns(patterns).resolve(glob.escape(str(root)))
     except (EmptyDatasetError, FileNotFoundError):
         found = {}
     splits = {

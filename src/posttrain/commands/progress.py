@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -100,7 +101,8 @@ class RunProgress(TrainerCallback):
         """Show one line."""
         line = in_line(logs or {}, state.global_step, state.max_steps)
         if line is not None and state.is_world_process_zero:
-            print(line, flush=True)
+            with suppress(BrokenPipeError):  # who reads it has seen enough; the run goes on
+                print(line, flush=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the bar as it is."""

@@ -33,11 +33,11 @@ _ANOTHER = "start another run in another output_dir"
 
 
 def claim(folder: Path, described: dict[str, Any], *, main: bool) -> datetime.date:
-    """Make sure that a folder can hold this run, and say in it which run it holds.
+    """Make sure that a folder can hold this run, before anything is read; nothing is written.
 
     A new run needs a folder without one, unless it may overwrite that; a run to resume needs its
     own. ``described`` are all settings as JSON has them, ``settings`` and ``training``. Only the
-    ``main`` process writes; the others only compare. Returns the day on which the run was started.
+    ``main`` process looks for another run. Returns the day on which the run was started.
 
     Raises:
         UserError: If the folder holds another run, or what is no run of this package.
@@ -56,7 +56,7 @@ def claim(folder: Path, described: dict[str, Any], *, main: bool) -> datetime.da
                 "(--overwrite_output_dir), or choose another output_dir"
             )
         elif main:
-            _write(folder, described | {"day": today.isoformat()})
+            _check_free(folder)
         return today
     before = _read(folder)
     stops_early = described["training"].get("early_stopping_patience") is not None
@@ -88,21 +88,21 @@ def claim_data(
     *,
     main: bool,
 ) -> None:
-    """Make sure that a run goes on with the data that it was started with, whatever their names.
+    """Say in a folder which run it holds, or make sure that a run goes on with the same data.
 
     ``contents`` are hashes of data and tokenizer by name; the rest is as for :func:`claim`, which
     comes first and returns the ``day``. All has been found good by now, so a run that is to be
-    overwritten is removed.
+    overwritten is removed. Only the ``main`` process writes.
     """
-    resume = described["settings"]["resume"]
-    if not (resume or main):
+    if not described["settings"]["resume"]:
+        if main:
+            if _holds_run(folder):
+                _remove_run(folder)
+            _write(folder, described | {"day": day.isoformat(), "data": contents})
         return
-    if described["settings"]["overwrite_output_dir"] and _holds_run(folder):
-        _remove_run(folder)
-        _write(folder, described | {"day": day.isoformat()})
     kept = _read(folder)
-    # A run that was stopped before its data were read has not noted them.
-    before = kept.get("data") if resume else None
+    # A run of an earlier version that was stopped before its data were read has not noted them.
+    before = kept.get("data")
     if before is None:
         if main:
             _write(folder, kept | {"data": contents})
@@ -113,6 +113,20 @@ def claim_data(
             f"{' and '.join(changed)} of the run in {folder} have other contents than when it was "
             f"started, under the same names; resume it with what they were, or {_ANOTHER}"
         )
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder in which a run would replace files of the user's."""
+    if (folder / SETTINGS).exists():
+        _read(folder)
+        return
+    others = [*folder.glob("*.safetensors"), folder / "README.md", folder / "run.json"]
+    for path in others:
+        if path.exists():
+            raise UserError(
+                f"{folder} holds {path.name}, which the run would replace; choose another "
+                "output_dir, or move that file away"
+            )
 
 
 def _holds_run(folder: Path) -> bool:

@@ -162,6 +162,11 @@ def load_scorer(settings: ScoringSettings) -> Scorer:
     gpu = device.type == "cuda"
     model, tokenizer = load_model(settings, settings, seed=settings.seed, gpu=gpu)
     if reward_model.has_fresh_head(model):
+        if isinstance(settings, ScoreSettings) and _chooses(settings):
+            raise UserError(
+                f"{settings.model} has no score head, so it would choose at random; give a reward "
+                "model, such as posttrain train leaves"
+            )
         logger.warning(
             "%s has no score head: scores are those of a random one, drawn with seed %d",
             settings.model, settings.seed,
@@ -249,6 +254,11 @@ def _scored(
             combined = rule.combine(helpfulness, safety, flagged).tolist()
         except ValueError as error:
             raise UserError(f"group {group.id!r}: {error}") from None
+        if not np.isfinite(combined).all():
+            raise UserError(
+                f"record {group.id!r}: the combined score is not finite; take a smaller "
+                "safety_weight"
+            )
         named_parts = dict(zip(("helpfulness", "safety"), parts, strict=True))
         by_name = dict(zip(scores[0], combined, strict=True))
         yield Scored(group, by_name, trimmed, named_parts)

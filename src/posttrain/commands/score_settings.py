@@ -179,5 +179,7 @@ class ScoreSettings(CombinedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(self, "top")
+        if self.output is not None and self.output.endswith((".csv", ".parquet", ".gz")):
+            raise UserError(f"output {self.output} would hold JSON lines; let it end with .jsonl")
         if self.best and self.top is not None:
             raise UserError("best and top exclude each other; leave one out")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
 
 from posttrain.commands.common import check_packages, parse
 from posttrain.commands.from_trl import translated
@@ -44,6 +46,9 @@ from posttrain.training.room import check_room, find_room
 from posttrain.training.trainer import RankingTrainer
 
 logger = logging.getLogger(__name__)
+
+#: A run of fewer steps than the first is warned of, and told how to make as many as the second.
+FEW_STEPS, ENOUGH_STEPS = 20, 100
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,6 +98,13 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         data = prepare(settings, skeleton, tokenizer)
     if main:
         print(f"data: {in_words(data.counts)}", flush=True)
+    if config.eval_strategy != "no" and data.evaluation is None:
+        raise UserError(
+            "eval_strategy asks for evaluation, and no data are held out; set eval_data or "
+            "eval_fraction"
+        )
+    if main:
+        _warn_of_few_steps(config, data.training.counts["pairs"])
     model = _model(settings, config, tokenizer)
     room = None
     if config.max_tokens_per_device is None:
@@ -112,7 +124,16 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
     claim_data(folder, described, contents, day, main=main)
     progress = RunProgress(trainer)
     with progress:
-        result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+        try:
+            result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except KeyError as error:
+            if "metric_for_best_model" not in str(error):
+                raise
+            raise UserError(
+                f"metric_for_best_model={config.metric_for_best_model} is not among what the "
+                "held-out data give, such as accuracy_4 of data without that strength; take loss "
+                "or accuracy"
+            ) from error
 
     if result.global_step <= config.get_warmup_steps(result.global_step):
         logger.warning(
@@ -136,7 +157,7 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             "data": data.counts,
             "steps": result.global_step,
             "best_step": trainer.state.best_global_step if config.load_best_model_at_end else None,
-            "training_loss": result.training_loss,
+            "training_loss": _training_loss(trainer, result),
             "evaluation": found,
             "environment": records.environment(started),
         }
@@ -150,6 +171,28 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
         push(config, folder, written)
     trainer.accelerator.wait_for_everyone()
     return account if trainer.is_world_process_zero() else {}
+
+
+def _warn_of_few_steps(config: RankingConfig, pairs: int) -> None:
+    """Say before training that a run is too short to learn much, and what makes it longer."""
+    if config.max_steps > 0 or config.pairs_per_step is None:
+        return
+    seen = pairs * config.num_train_epochs
+    steps = math.ceil(seen / config.pairs_per_step)
+    better = int(seen // ENOUGH_STEPS)
+    if steps < FEW_STEPS and 0 < better < config.pairs_per_step:
+        logger.warning(
+            "%s pairs at %d a step make %d steps, and a run wants a hundred: set --pairs_per_step "
+            "to %d or so, or give more data", f"{pairs:,}", config.pairs_per_step, steps, better,
+        )  # fmt: skip
+
+
+def _training_loss(trainer: RankingTrainer, result: TrainOutput) -> float:
+    """The mean over the steps of this call, or what was logged last if it had none to make."""
+    if result.training_loss:
+        return result.training_loss
+    logged = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+    return logged[-1] if logged else result.training_loss
 
 
 def _described(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:

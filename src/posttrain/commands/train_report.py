@@ -46,6 +46,11 @@ def show_run(account: Mapping[str, Any], folder: str) -> None:
         print_table(("held out", "value"), rows)
     else:
         print("No data were held out, so nobody knows how good the model is.")
+    if account["data"].get("evaluation", {}).get("trimmed prompts"):
+        print(
+            "\nHere prompts that are too long are cut for each response, as posttrain score does, "
+            "and while\ntraining alike for all responses of a group, so the lines above differ."
+        )
     print()
     show_counts(account["data"])
     print()

@@ -112,11 +112,25 @@ class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
             raise UserError("give data to train on: files or other sources")
         refuse_repeated("data", self.data)
         refuse_repeated("eval_data", self.eval_data)
+        places = {os.path.realpath(source) for source in self.data}
+        both = [source for source in self.eval_data if os.path.realpath(source) in places]
+        if both:
+            raise UserError(
+                f"{both[0]} is in data and in eval_data, so it would be evaluated on what it was "
+                "trained on; leave it out of one, or leave eval_data out (see eval_fraction)"
+            )
         at_least_one(self, "processes", "resamples")
         if self.mix is not None:
             parse_mix(self.mix)
         if not 0 <= self.eval_fraction < 1:
             raise UserError(f"eval_fraction must be at least 0 and below 1: {self.eval_fraction}")
+        if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
+            raise UserError(
+                f"lora_rank must not be negative, and lora_dropout at least 0 and below 1, not "
+                f"{self.lora_rank} and {self.lora_dropout}"
+            )
+        if self.split_seed < 0:
+            raise UserError(f"split_seed must not be negative, not {self.split_seed}")
         if self.lora_rank and self.top_layers:
             raise UserError("lora_rank and top_layers exclude each other; set one of them to 0")
 

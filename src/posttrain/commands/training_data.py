@@ -6,8 +6,11 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from posttrain.commands.train_settings import TrainSettings
+from posttrain.data.formats import BadFile
+from posttrain.data.messages import BadRecord
 from posttrain.data.mixing import parse_mix
 from posttrain.data.store import Stored, stored
+from posttrain.errors import UserError
 from posttrain.models import reward_model
 from posttrain.models.rotary import within_boundary
 from posttrain.rows.rendering import tokenizer_hash
@@ -65,11 +68,18 @@ def prepare(
         UserError: If a record is bad, cannot be read by the model or is too long, unless settings
             leave such records out; if none is left; or if the padding token ends responses.
     """
-    groups = stored(settings.data, **settings.reading)
     held_out = None
-    if settings.eval_data:
-        held_out = stored(settings.eval_data, **settings.reading)
-    elif settings.eval_fraction:
+    try:
+        groups = stored(settings.data, **settings.reading)
+        if settings.eval_data:
+            held_out = stored(settings.eval_data, **settings.reading)
+    except BadFile:
+        raise
+    except BadRecord as error:
+        raise UserError(
+            f"{error}; posttrain data check lists all bad records, --skip_bad leaves them out"
+        ) from None
+    if not settings.eval_data and settings.eval_fraction:
         groups, held_out = groups.split(
             test_fraction=settings.eval_fraction, seed=settings.split_seed
         )

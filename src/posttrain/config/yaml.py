@@ -55,6 +55,11 @@ def parse(
         content = _read(where)
         _use_present_names(where, content)
     rest = present_names(rest)
+    names = [word[2:].partition("=")[0].replace("-", "_") for word in rest]
+    for action in parser._actions:
+        if action.nargs == "+" and names.count(action.dest) > 1:
+            problem = f"--{action.dest} is given twice; give it once, with all its values behind it"
+            parser.exit(2, f"{parser.prog}: {problem}\n")
     if translate is not None:
         content, rest = _translated(where, content, rest, parser.prog, translate)
     parser.set_defaults_with_config(**_checked(where, content, parser, translate is not None))

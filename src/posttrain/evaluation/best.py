@@ -35,8 +35,9 @@ def best(
     """The best responses to each prompt, at most so many, in falling order of their scores.
 
     Records that follow one another with the same prompt, and domain, are taken together. Of equal
-    scores the first comes first; a text that occurs again counts once. A response that its writer
-    did not end is none to choose. Memory holds what is chosen and digests of texts and prompts.
+    scores the first comes first; a text that occurs again, white space aside, counts once. A
+    response that its writer did not end is none to choose. Memory holds what is chosen and digests
+    of texts and prompts.
 
     Args:
         scored: As :func:`.score_with` gives them, in order.
@@ -65,7 +66,7 @@ def _choices(scored: Iterable[Scored[Candidates]], counts: Counter[str]) -> Iter
             if not ended:
                 counts[UNFINISHED] += 1
                 continue
-            if (digest := _digest(text)) in seen:
+            if (digest := _digest(" ".join(text.split()))) in seen:
                 counts[REPEATED] += 1
                 continue
             seen.add(digest)

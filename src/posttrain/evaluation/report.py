@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.data.messages import printable
 from posttrain.data.preferences import PairKind
 from posttrain.errors import UserError
 from posttrain.evaluation.bootstrap import Resamples, interval
@@ -120,7 +121,7 @@ def figures(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         for strength, value in found["accuracy_by_strength"].items()
     ]
     lines += [
-        (f"accuracy in {domain}", in_percent(value))
+        (f"accuracy in {printable(domain)}", in_percent(value))
         for domain, value in found["accuracy_by_domain"].items()
     ]
     lines += [

@@ -1,7 +1,7 @@
 """The settings of a training run: transformers' own, with the papers' recipe as defaults."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any, get_args
 
@@ -183,8 +183,20 @@ class RankingConfig(TrainingArguments):
             raise UserError(
                 f"min_learning_rate_share must lie in [0, 1], not {self.min_learning_rate_share}"
             )
-        if not math.isfinite(self.auxiliary_weight):
-            raise UserError(f"auxiliary_weight must be finite, not {self.auxiliary_weight}")
+        for one in fields(self):
+            value = getattr(self, one.name, None)
+            # No limit on gradients is a limit of infinity.
+            if (
+                isinstance(value, float)
+                and not math.isfinite(value)
+                and one.name != "max_grad_norm"
+            ):
+                raise UserError(f"{one.name} must be finite, not {value}")
+        if not (0 <= self.adam_beta1 < 1 and 0 <= self.adam_beta2 < 1):
+            raise UserError(
+                f"adam_beta1 and adam_beta2 must be at least 0 and below 1, not {self.adam_beta1} "
+                f"and {self.adam_beta2}"
+            )
         for name in (
             "learning_rate",
             "center_rewards_coefficient",
@@ -205,6 +217,8 @@ class RankingConfig(TrainingArguments):
         self._refuse_what_transformers_alone_supports()
         if self.early_stopping_patience is not None:
             early_stopping.imply(self)
+        if self.eval_strategy == "no" and self.eval_steps is not None:
+            self.eval_strategy = "steps"
         if self.train_sampling_strategy not in ("random", "sequential"):
             raise UserError(
                 f"train_sampling_strategy={self.train_sampling_strategy!r} is not random or "

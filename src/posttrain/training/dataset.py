@@ -113,9 +113,7 @@ class Tokenized:
             return self
         rows, account = _merged(self.rows, tokens, merging, self.name)
         pairs = np.asarray(self.rows.with_format("numpy")["pair_count"][:])
-        account["pairs apart from others of their prompt, which is cut otherwise"] = _apart(
-            texts, tokens, pairs
-        )
+        account["pairs kept apart, as their prompt is cut elsewhere"] = _apart(texts, tokens, pairs)
         counts = self.counts | {what: count for what, count in account.items() if count}
         return replace(self, rows=rows, counts=counts)
 

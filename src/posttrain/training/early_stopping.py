@@ -65,7 +65,7 @@ class EarlyStopping(EarlyStoppingCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find the best checkpoint of a run that goes on; if that had stopped, end after a step.
+        """Find the best checkpoint of a run that goes on; if that had stopped, it has ended.
 
         Raises:
             UserError: If that checkpoint is gone.

@@ -21,6 +21,7 @@ class WholeCheckpoints:
     # Those of the trainer.
     args: Any
     state: Any
+    control: Any
     model: Any
     accelerator: Any
 
@@ -40,6 +41,12 @@ class WholeCheckpoints:
             self._manifests.wait()
         self._check_weights()
         return result
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        """As the trainer does, unless the run has ended: resumed, it would go a step beyond."""
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+            return None
+        return super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
 
     def _check_weights(self) -> None:
         when = f"after step {self.state.global_step}"
