@@ -9,7 +9,7 @@ import pytest
 from posttrain.data.messages import BadRecord, Message
 from posttrain.data.notes import Notes
 from posttrain.data.scorable import Candidates, iterate_candidates
-from posttrain.data.sources.simulator.annotators import simulate
+from posttrain.data.sources.simulator.annotators import stream_ranked
 
 ASKED = (Message("user", "Why?"),)
 TURNS = [{"role": "user", "content": "Why?"}]
@@ -175,7 +175,7 @@ def test_a_table_without_any_response_says_what_it_has(tmp_path):
 
 
 def test_other_sources_give_what_their_groups_hold(write, tmp_path):
-    group = next(iter(simulate(1, seed=2))).ranked
+    group = next(stream_ranked(1, seed=2))
     (found,) = iterate_candidates("simulator:1:2")
     assert (found.id, found.responses, found.names) == (group.id, group.responses, group.names)
     # Sets of the hub without a converter are read as files are.

@@ -94,7 +94,7 @@ class RunProgress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar, and have the last step logged, too."""
         self._advance()
-        if state.global_step >= state.max_steps:
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
             control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
