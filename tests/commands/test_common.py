@@ -111,8 +111,8 @@ def test_a_file_is_the_same_by_every_path(tmp_path, monkeypatch, kind):
 def test_what_is_evaluated_on_is_named_once():
     with pytest.raises(ValueError, match="eval_data names simulator:3 twice"):
         TrainSettings(model="tiny", data=["simulator:9"], eval_data=["simulator:3"] * 2)
-    with pytest.raises(ValueError, match="simulator:9 is in data and in eval_data"):
-        TrainSettings(model="tiny", data=["simulator:9"], eval_data=["simulator:9"])
+    both = TrainSettings(model="tiny", data=["simulator:9"], eval_data=["simulator:9", "a"])
+    assert both.in_both == ["simulator:9"]
 
 
 @pytest.mark.parametrize(

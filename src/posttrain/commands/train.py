@@ -104,6 +104,10 @@ def run(settings: TrainSettings, config: RankingConfig) -> dict[str, Any]:
             "eval_fraction"
         )
     if main:
+        for source in settings.in_both:
+            logger.warning(
+                "%s is in data and in eval_data, so evaluation is on what was trained on", source
+            )
         _warn_of_few_steps(config, data.training.counts["pairs"])
     model = _model(settings, config, tokenizer)
     room = None

@@ -112,13 +112,6 @@ class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
             raise UserError("give data to train on: files or other sources")
         refuse_repeated("data", self.data)
         refuse_repeated("eval_data", self.eval_data)
-        places = {os.path.realpath(source) for source in self.data}
-        both = [source for source in self.eval_data if os.path.realpath(source) in places]
-        if both:
-            raise UserError(
-                f"{both[0]} is in data and in eval_data, so it would be evaluated on what it was "
-                "trained on; leave it out of one, or leave eval_data out (see eval_fraction)"
-            )
         at_least_one(self, "processes", "resamples")
         if self.mix is not None:
             parse_mix(self.mix)
@@ -133,6 +126,12 @@ class TrainSettings(RowSettings, ReadingSettings, ModelSettings):
             raise UserError(f"split_seed must not be negative, not {self.split_seed}")
         if self.lora_rank and self.top_layers:
             raise UserError("lora_rank and top_layers exclude each other; set one of them to 0")
+
+    @property
+    def in_both(self) -> list[str]:
+        """Sources of data that are evaluated on, too."""
+        places = {os.path.realpath(source) for source in self.data}
+        return [source for source in self.eval_data if os.path.realpath(source) in places]
 
     def pairing(self) -> Pairing:
         """How groups become comparisons."""
