@@ -121,3 +121,14 @@ def test_evaluate_prints_a_table_and_writes_json(trained, tmp_path, capsys):
     assert "{" not in shown
     assert cli.main([*command, "--output", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == found
+
+
+@pytest.mark.parametrize(("step", "few"), [(512, True), (2, False)])
+def test_too_few_steps_are_said_before_they_are_made(
+    tiny_checkpoint, tmp_path, monkeypatch, caplog, step, few
+):
+    monkeypatch.setattr(loading, "_load_with_base", fail)
+    changes = {"groups_per_step": None, "pairs_per_step": step}
+    with pytest.raises(AssertionError, match="weights were read"):
+        train(tiny_checkpoint, tmp_path / "run", **changes)
+    assert ("set --pairs_per_step to 2" in caplog.text) == few

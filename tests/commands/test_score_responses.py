@@ -1,6 +1,7 @@
 """``posttrain score`` of responses that nobody compared, and the best of them."""
 
 import json
+import os
 from collections import Counter
 
 import pandas as pd
@@ -309,3 +310,32 @@ def test_settings_that_make_no_sense_are_refused(options, message, tmp_path, cap
     given = ("--model", "tiny", "--data", "x.jsonl", "--output", tmp_path / "x", *options)
     assert run("score", *given) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--best", "--top=2"])
+def test_a_random_head_chooses_nothing(tiny_checkpoint, tmp_path, capsys, option):
+    data = write(tmp_path / "mine.jsonl", as_lists(GROUPS[:2]))
+    output = tmp_path / "best.jsonl"
+    command = ("score", "--model", tiny_checkpoint, "--data", data, "--output", output)
+    assert run(*command, option) == 1
+    assert "has no score head" in capsys.readouterr().err
+    assert not output.exists()
+    assert run(*command) == 0
+
+
+@pytest.mark.parametrize("name", ["best.csv", "best.parquet", "pipe"])
+def test_what_holds_no_json_lines_is_no_output(model, tmp_path, capsys, name):
+    os.mkfifo(tmp_path / "pipe")
+    data = write(tmp_path / "mine.jsonl", as_lists(GROUPS[:2]))
+    assert run("score", "--model", model, "--data", data, "--output", tmp_path / name) == 1
+    assert f"output {tmp_path / name}" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_combined_score_is_finite_or_refused(models, tmp_path, capsys):
+    data = write(tmp_path / "mine.jsonl", as_lists(GROUPS[:2]))
+    output = tmp_path / "scores.jsonl"
+    command = ("score", "--model", models[0], "--safety_model", models[1], "--data", data)
+    assert run(*command, "--output", output, "--safety_weight", "1.7e308") == 1
+    assert "is not finite" in capsys.readouterr().err
+    assert not output.exists()

@@ -94,3 +94,10 @@ def test_prompts_are_drawn_as_they_are_needed():
     next(found)
     next(found)
     assert drawn == [0, 1, 2]
+
+
+def test_white_space_makes_no_other_response():
+    counts = Counter()
+    (found,) = best([scored("a", "p", ("so", 1.0), ("so \n", 1.0), ("no", 0.5))], 2, counts=counts)
+    assert [one.response for one in found] == ["so", "no"]
+    assert counts[REPEATED] == 1

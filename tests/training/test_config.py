@@ -215,3 +215,8 @@ def test_every_setting_of_the_recipe_is_explained():
     fields = RankingConfig.__dataclass_fields__
     assert own >= {"groups_per_step", "max_tokens_per_device", "learning_rate", "warmup_steps"}
     assert all(fields[name].metadata["help"] for name in own)
+
+
+def test_steps_between_evaluations_ask_for_them(tmp_path):
+    config = RankingConfig(str(tmp_path), use_cpu=True, report_to="none", eval_steps=5)
+    assert config.eval_strategy == "steps"
