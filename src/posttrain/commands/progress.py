@@ -15,7 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.utils import logging as transformers_logging
 
 from posttrain.commands.terminal import console
@@ -55,7 +56,8 @@ class RunProgress(TrainerCallback):
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        for shown in (ProgressCallback, PrinterCallback):
+        # The first is another one in a notebook.
+        for shown in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
             trainer.remove_callback(shown)
         trainer.add_callback(self)
         # One bar is enough; checkpoints are written in the middle of it.

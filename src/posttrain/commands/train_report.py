@@ -39,6 +39,7 @@ def in_words(counts: Mapping[str, Any]) -> str:
 def show_run(account: Mapping[str, Any], folder: str) -> None:
     """Print how good a model is, what became of its data, and where everything was written."""
     found = account["evaluation"]
+    print()
     if "by_pair" in found:
         show_evaluation(found)
     elif found:
