@@ -161,20 +161,26 @@ def verdict(judgement: Judgement) -> str:
 
 
 def verdict_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
-    """Every claim: what the paper says, what all sources say together, and the verdict."""
+    """Every claim: the verdict, what all sources say together, and what the paper says."""
     rows = [
         {
             "claim": f"{one.claim.statement} ({one.claim.source})",
-            "paper": one.claim.paper,
+            "verdict": verdict(one),
             "all sources": pooled(one),
+            "paper": one.claim.paper,
             "threshold": matters(one.claim),
             "detectable": detectable(one),
             "p": p_value(one),
-            "verdict": verdict(one),
         }
         for one in judgements
     ]
     return pd.DataFrame(rows).set_index("claim")
+
+
+def brief_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """Every claim with its verdict and the common effect of all sources, for the end of a page."""
+    rows = [(one.claim.statement, one.outcome, pooled(one)) for one in judgements]
+    return pd.DataFrame(rows, columns=["claim", "verdict", "all sources"]).set_index("claim")
 
 
 def source_table(judgements: Sequence[Judgement], fresh: Sequence[Record] = ()) -> pd.DataFrame:
