@@ -21,8 +21,14 @@ def use_style() -> None:
     The white grid of seaborn, its colours for the colour-blind, and letters of ten points.
     """
     sns.set_theme(style="whitegrid", palette="colorblind", context="notebook", font_scale=0.85)
-    size = {"figure.figsize": (WIDTH, HEIGHT), "figure.dpi": 170}
-    plt.rcParams.update(size | {"savefig.bbox": "tight", "axes.titlesize": "medium"})
+    plt.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, HEIGHT),
+            "figure.dpi": 170,
+            "savefig.bbox": "tight",
+            "axes.titlesize": "medium",
+        }
+    )
     pd.set_option("display.max_colwidth", None)
 
 
