@@ -11,6 +11,7 @@ from posttrain.evidence.claims import Claim, above, below, gain, no_worse, row, 
 from posttrain.evidence.judging import judge
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import (
+    brief_table,
     TITLES,
     detectable,
     matters,
@@ -24,7 +25,6 @@ from posttrain.evidence.verdicts import (
     random_effects,
     source_table,
     span,
-    summary,
     title,
     verdict_table,
     with_interval,
@@ -251,29 +251,12 @@ def test_a_gpu_record_stands_behind_that_of_the_cpu():
     assert [record.profile for record in ordered(given)] == ["real", "gpu"]
 
 
-def test_summary_counts_the_papers_claims_and_the_books_apart():
-    claims = [
-        claim_of("margin", "a"), claim_of("packing", "b"), claim_of("packing", "c"),
-        claim_of("packing", "d", ours=True), claim_of("odd", "e"),
-        claim_of("margin", "f", ours=True),
-    ]  # fmt: skip
-    found = [
-        record_of("margin", "seeda", HELPS),
-        record_of("packing", "seeda", HURTS),
-        record_of("odd", "seeda", (0.0, -0.1, 0.1)),
-    ]
-    assert summary(judged(claims, found), "rows") == (
-        "**Of 4 claims of the papers about rows, 1 holds here, 2 ruled out here and 1 cannot tell; "
-        "of 2 claims of this book, 1 holds here and 1 ruled out here.**"
-    )
-    twice = [claim_of("margin", "a"), claim_of("margin", "b")]
-    assert summary(judged(twice, found), "rows") == (
-        "**Of 2 claims of the papers about rows, 2 hold here.**"
-    )
-    alone = [claim_of("packing", ours=True)]
-    assert summary(judged(alone, found), "rows") == (
-        "**Of 1 claims of this book about rows, 1 ruled out here.**"
-    )
+def test_a_brief_table_has_verdict_and_effect():
+    found = [record_of("margin", "seeda", HELPS), record_of("packing", "seeda", HURTS)]
+    table = brief_table(judged([claim_of("margin", "a"), claim_of("packing", "b")], found))
+    assert list(table.columns) == ["verdict", "all sources"]
+    assert list(table["verdict"]) == ["holds here", "ruled out here"]
+    assert table["all sources"].iloc[0].startswith("+")
 
 
 def test_what_each_claim_measures_and_asks_for():

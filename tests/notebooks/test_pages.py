@@ -123,3 +123,10 @@ def test_the_first_five_chapters_have_half_the_words_that_they_once_had():
         if path in CHAPTERS
     }
     assert sum(counts.values()) <= WORDS, counts
+
+
+def test_the_first_page_is_read_in_two_minutes():
+    cells = nbformat.read(FOLDER / "index.ipynb", as_version=4).cells
+    assert words(cells) <= 500
+    assert "answer" in tags([cell for cell in cells if shown(cell).strip()][1])
+    assert all("remove-input" in tags(cell) for cell in cells if cell.cell_type == "code")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from posttrain.evidence.claims import Claim
-from posttrain.evidence.judging import OUTCOMES, Judgement, Voice
+from posttrain.evidence.judging import Judgement, Voice
 from posttrain.evidence.records import Record
 
 #: Studies and sources in the order in which tables show them, with the titles of their columns.
@@ -214,26 +214,6 @@ def departures(judged: Mapping[str, Judgement], written: Mapping[str, str]) -> s
         if judged[key].outcome != outcome
     ]
     return f"\n\n(Written for other records: {listing(told)}.)" if told else ""
-
-
-def summary(judgements: Sequence[Judgement], subject: str) -> str:
-    """How many claims about ``subject``, say ``the margin``, came out how: a Markdown sentence."""
-    parts: list[str] = []
-    for ours, whose in ((False, "of the papers"), (True, "of this book")):
-        found = [one.outcome for one in judgements if one.claim.ours == ours]
-        if not found:
-            continue
-        if not parts:
-            whose += f" about {subject}"
-        counts = [_counted(found.count(name), name) for name in OUTCOMES if name in found]
-        parts.append(f"of {len(found)} claims {whose}, {listing(counts)}")
-    text = "; ".join(parts)
-    return f"**{text[0].upper()}{text[1:]}.**"
-
-
-def _counted(count: int, outcome: str) -> str:
-    several = {"holds here": "hold here", "passes": "pass", "fails": "fail"}
-    return f"{count} {outcome if count == 1 else several.get(outcome, outcome)}"
 
 
 def matters(claim: Claim) -> str:
