@@ -1,4 +1,4 @@
-"""The README's commands work as they stand, with those of a page that goes on; its numbers are the book's."""
+"""The README: its commands work, with those of a page that goes on; its numbers are the book's."""
 
 import json
 import re

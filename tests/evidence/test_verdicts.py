@@ -11,8 +11,8 @@ from posttrain.evidence.claims import Claim, above, below, gain, no_worse, row, 
 from posttrain.evidence.judging import judge
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import (
-    brief_table,
     TITLES,
+    brief_table,
     detectable,
     matters,
     number,

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -70,7 +71,7 @@ def _lines(text: str) -> int:
 
 
 def _box(
-    axis: Axes, x: float, y: float, text: str, face: str, *, colour: str = "black", **style: str
+    axis: Axes, x: float, y: float, text: str, face: str, *, colour: str = "black", **style: Any
 ) -> None:
     box = {"boxstyle": "round,pad=0.35", "facecolor": face, "edgecolor": "#666666", "lw": 0.8}
     axis.text(x, y, text, ha="center", va="center", fontsize=9, color=colour, bbox=box, **style)
