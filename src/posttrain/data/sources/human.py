@@ -32,7 +32,7 @@ def folder() -> Path:
         problem = f"{VARIABLE} is not set" if not value else f"{VARIABLE}={value} is not a folder"
         raise UserError(
             f"{problem}: set it to the folder that holds the human preference data "
-            '(README.md, section "Human preference data", says where each set comes from)'
+            '(book/data.md, "Human preference data", says where each set comes from)'
         )
     return Path(value)
 
@@ -73,7 +73,7 @@ def load(name: str) -> tuple[list[RankedGroup], dict[str, Any]]:
         return groups, _describe(path.name, groups)
     raise UserError(
         f"{VARIABLE} names {base}, which holds no {name}.jsonl.gz, {name}.jsonl or {name}.parquet, "
-        'and no original of it under raw/; README.md, section "Human preference data", says how '
+        'and no original of it under raw/; book/data.md, "Human preference data", says how '
         "to get it"
     )
 
