@@ -41,7 +41,8 @@ _CLAIMS = (
     _claim(
         key="no-turn-without-cue",
         source="Gao et al., 2022",
-        statement="The same where praise says nothing of quality.",
+        statement="Choosing among 30 samples is not worse than among 10, where praise says nothing "
+        "of quality.",
         paper="their weakest proxy turns at some hundred samples",
         quantity="the same in the control world",
         rule=no_worse(
@@ -70,7 +71,8 @@ _CLAIMS = (
     _claim(
         key="mean-delays-turn",
         source="Coste et al., 2023",
-        statement="With wrong labels, an ensemble's mean does not.",
+        statement="With wrong labels, an ensemble's mean chooses no better at large n than a "
+        "single reward model.",
         paper="the mean does not stop the turn under noise",
         quantity="the same by the mean; the claim is that it is not better by a tenth of a unit",
         rule=no_worse(-_praise("gains", noise=_noisiest, proxy=Proxy.MEAN, n=most), TENTH),
@@ -98,7 +100,8 @@ _CLAIMS = (
     _claim(
         key="held-out-pairs-predict",
         source="derived in this book",
-        statement="So does accuracy on held-out pairs like those of training.",
+        statement="Accuracy on held-out pairs like those of training predicts what a reward "
+        "model's choices are worth.",
         paper="not mentioned",
         quantity="the same of held-out pairs",
         rule=gain(row("predictions", test=Test.HELD_OUT), smallest=0.5),
@@ -115,7 +118,7 @@ _CLAIMS = (
     _claim(
         key="median-stays",
         source="Llama 2, Figure 7",
-        statement="The median does not.",
+        statement="The median reward among n samples does not grow with n.",
         paper="hardly changes; no number given",
         quantity="median gold of the most samples minus of one; holds below a tenth of a unit",
         rule=no_worse(-row("growth", value="median"), TENTH),

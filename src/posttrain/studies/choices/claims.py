@@ -27,7 +27,8 @@ _CLAIMS = (
     _claim(
         key="margin-chooses-better",
         source="inferred from Llama 2, section 3.2.2",
-        statement="One that is trained with a large margin does.",
+        statement="A reward model that is trained with a large margin chooses better among a "
+        "policy's answers.",
         paper="more accurate on what is easy to tell apart; choices are not mentioned",
         quantity="gold of the best of 16, large margin minus none",
         rule=gain(_gold(arm=Arm.LARGE), smallest=TENTH),
@@ -46,7 +47,8 @@ _CLAIMS = (
     _claim(
         key="held-out-pairs-tell-choices",
         source="derived in this book",
-        statement="So does accuracy on held-out pairs.",
+        statement="Among reward models of one world, accuracy on held-out pairs tells which choose "
+        "well.",
         paper="not mentioned",
         quantity="the same of held-out pairs",
         rule=gain(row("correlation", test=Test.HELD_OUT), smallest=0.5),

@@ -58,7 +58,7 @@ _CLAIMS = (
     _claim(
         key="paper-loss-helps",
         source="Llama 3, section 4.1.4",
-        statement="With both, the policy is better than by plain DPO.",
+        statement="With the NLL term and the mask, DPO makes a better policy than plain DPO.",
         paper="no number given",
         quantity="gold with the end masked and the NLL term minus plain DPO, most passes",
         rule=gain(_loss(arm=Loss.LLAMA3, measure=Measure.GOLD), smallest=TENTH),

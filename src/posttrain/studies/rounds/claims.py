@@ -48,7 +48,8 @@ _CLAIMS = (
     _claim(
         key="fresh-ones-mend",
         source="Llama 2, section 3.2.1",
-        statement="The next reward model ranks them better.",
+        statement="The next reward model ranks the answers of a new policy better than the one "
+        "that made it.",
         paper="gathering new preference data for the latest models; no number given",
         quantity="accuracy by gold of the next round's reward model minus this round's, same "
         "answers",
