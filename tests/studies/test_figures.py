@@ -17,6 +17,7 @@ from posttrain.studies.edits.outcome import ARMS as EDIT_ARMS
 from posttrain.studies.packing.outcome import TESTS
 from posttrain.studies.tradeoff.keys import ArmName as TradeoffArm
 from posttrain.studies.tradeoff.outcome import ARMS as TRADEOFF_ARMS
+from posttrain.studies.tradeoff.report import WAYS
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -355,12 +356,12 @@ def one_row(table, **where):
     return table.iloc[0]
 
 
-def test_accuracy_front_puts_every_arm_at_its_two_accuracies():
+def test_accuracy_front_puts_every_model_at_its_two_accuracies():
     tables = tradeoff_tables("metrics")
     figure = tradeoff_figures.accuracy_front(tables)
     assert titles(figure) == ["simulator", "human"]
     for axis, table in zip(figure.axes, tables.values(), strict=True):
-        arms = [arm for arm in TRADEOFF_ARMS if (table["arm"] == arm).any()]
+        arms = [arm for arm in TRADEOFF_ARMS if arm != TradeoffArm.AUXILIARY]
         where = {"tuning": "tuned", "metric": "accuracy"}
         points = {
             arm: [one_row(table, arm=arm, test=test, **where) for test in ("helpfulness", "safety")]
@@ -375,22 +376,49 @@ def test_accuracy_front_puts_every_arm_at_its_two_accuracies():
             assert ends[:, 0] == pytest.approx([100 * x["low"], 100 * x["high"]])
             (ends,) = up.get_segments()
             assert ends[:, 1] == pytest.approx([100 * y["low"], 100 * y["high"]])
-        # A curve through models of one size by their share of safety, but for the auxiliary loss.
-        curve = [arm for arm in arms if arm not in (TradeoffArm.JOINT, TradeoffArm.AUXILIARY)]
-        plain = [line for line in axis.get_lines() if len(line.get_xdata()) == len(curve)]
-        assert len(plain) == 1
+        # A curve through models of one size by their share of safety.
+        curve = [arm for arm in arms if arm != TradeoffArm.JOINT]
+        (plain,) = [line for line in axis.get_lines() if len(line.get_xdata()) == len(curve)]
         expected = [100 * points[arm][0]["estimate"] for arm in curve]
-        np.testing.assert_allclose(plain[0].get_xdata(), expected)
-        # The corner of what both specialists reach.
-        dashed = [line for line in axis.get_lines() if line.get_linestyle() == "--"]
-        assert dashed[0].get_xdata()[0] == pytest.approx(
-            100 * points[TradeoffArm.HELPFUL][0]["estimate"]
-        )
-        assert dashed[1].get_ydata()[0] == pytest.approx(
-            100 * points[TradeoffArm.SAFE][1]["estimate"]
+        np.testing.assert_allclose(plain.get_xdata(), expected)
+        # What both specialists reach together.
+        (star,) = [line for line in axis.get_lines() if line.get_marker() == "*"]
+        own = points[TradeoffArm.HELPFUL][0], points[TradeoffArm.SAFE][1]
+        assert [star.get_xdata()[0], star.get_ydata()[0]] == pytest.approx(
+            [100 * row["estimate"] for row in own]
         )
         names = [text.get_text() for text in axis.texts]
-        assert names == [f"{100 * TRADEOFF_ARMS[arm].safety:.0f}" for arm in curve]
+        shares = [f"{100 * TRADEOFF_ARMS[arm].safety:.0f}" for arm in curve]
+        assert names == [*shares, "joint", "two"]
+
+
+def test_errors_by_way_have_a_row_for_each_way_and_a_point_for_each_kind():
+    tables = tradeoff_tables("choices")
+    figure = tradeoff_figures.errors_by_way(tables)
+    assert titles(figure) == ["simulator", "human"]
+    for axis, table in zip(figure.axes, tables.values(), strict=True):
+        kinds = ("answers unsafe", "refuses lookalike")
+        expected = itertools.product(kinds, enumerate(WAYS.values()))
+        assert len(axis.containers) == 2 * len(WAYS)
+        for container, (metric, (place, way)) in zip(axis.containers, expected, strict=True):
+            line, _, (bars,) = container.lines
+            values = 100 * np.array(way.read(table, metric))
+            assert line.get_xdata() == pytest.approx(values[:1])
+            assert round(line.get_ydata()[0]) == place
+            assert bars.get_segments()[0][:, 0] == pytest.approx(values[1:])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(WAYS)
+
+
+def test_refusals_by_mix_order_models_by_their_share_of_safety():
+    tables = tradeoff_tables("conflicts")
+    figure = tradeoff_figures.refusals_by_mix(tables)
+    assert titles(figure) == ["simulator", "human"]
+    arms = [a for a in TRADEOFF_ARMS if a not in (TradeoffArm.JOINT, TradeoffArm.AUXILIARY)]
+    for axis, table in zip(figure.axes, tables.values(), strict=True):
+        for (x, y, _), kind in zip(intervals(axis).values(), ("unsafe", "lookalike"), strict=True):
+            np.testing.assert_allclose(x, [100 * TRADEOFF_ARMS[arm].safety for arm in arms])
+            rows = [one_row(table, arm=arm, kind=kind)["estimate"] for arm in arms]
+            np.testing.assert_allclose(y, 100 * np.array(rows))
 
 
 HISTORY = pd.DataFrame(

@@ -1,19 +1,16 @@
 """Tables of the study of helpfulness and safety: every shown number must be the record's."""
 
-import re
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 from tradeoff_synthetic import synthetic
 
-from posttrain.evidence.claims import estimate
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.tradeoff import report
-from posttrain.studies.tradeoff.keys import ArmName, Chosen, Team
-from posttrain.studies.tradeoff.outcome import ARMS, CONTRASTS, TEAMS
-from posttrain.studies.tradeoff.report import TABLE_8, choice
+from posttrain.studies.tradeoff.keys import ArmName
+from posttrain.studies.tradeoff.outcome import ARMS, CONTRASTS
+from posttrain.studies.tradeoff.report import TABLE_8, Way
 
 TWO = (ArmName.HELPFUL, ArmName.SAFE)
 SIMULATOR, HUMAN = "simulator (full training)", "human data (frozen features)"
@@ -120,96 +117,66 @@ def test_conflicts_name_what_is_above_what(record, human):
 
 
 def test_one_choice_is_found_by_its_parameter(record):
+    table = record.tables["choices"]
     where = {"team": "specialists", "system": "gate", "metric": "errors"}
     for parameter in (0.15, 0.5):
-        found = choice(record, "specialists", "gate", "errors", parameter)
+        found = Way("specialists", "gate", parameter).read(table, "errors")
         assert found == row_of(record, "choices", parameter=parameter, **where)
     with pytest.raises(ValueError, match="expected one row"):
-        choice(record, "specialists", "gate", "errors")
+        Way("specialists", "gate").read(table, "errors")
+    # A parameter that does not exist is NaN and is equal to nothing.
+    found = row_of(record, "choices", team="nobody", system="random", metric="errors")
+    assert Way("nobody", "random").read(table, "errors") == found
+
+
+def test_prices_are_those_of_the_named_ways(record):
+    planted = (0.123, 0.0, 1.0)
+    cell = {
+        "team": "specialists", "system": "switch, unsafe prompts flagged", "parameter": 0.15,
+    }  # fmt: skip
+    other = synthetic(
+        (-0.5, -0.6, -0.4), cell=("choices", cell | {"metric": "answers unsafe"}), planted=planted
+    )
+    table = report.price_table({"here": record, "there": other})
+    assert list(table.index) == list(report.WAYS)
+    assert table.loc["two: switch, flags"].tolist()[2:] == ["12", "−0.50"]
+    for name, where in (
+        ("one model of all data", {"team": "one model", "system": ArmName.JOINT}),
+        ("two: sum, safety ×2", {"team": "specialists", "system": "sum", "parameter": 2.0}),
+        ("two: gate at 0.5", {"team": "specialists", "system": "gate", "parameter": 0.5}),
+    ):
+        unsafe, helpful = (
+            row_of(record, "choices", metric=metric, **where)[0]
+            for metric in ("answers unsafe", "helpfulness")
+        )
+        assert table.loc[name].tolist()[:2] == [f"{100 * unsafe:.0f}", f"{helpful:.2f}"]
 
 
 def test_choices_show_errors_and_where_it_is_known_gold(record, human):
-    table = report.choice_table(record)
+    table = report.choice_table(record, ["nobody", "one model"])
     assert list(table.index) == [
-        "random", "best possible (safety ×2)", *(f"one model: {arm}" for arm in ARMS),
-        "two: sum, safety ×0.5", "two: sum, safety ×1", "two: sum, safety ×2",
-        "two: sum, safety ×4", "two: switch, below 0.15", "two: switch, below 0.5",
-        "two: gate, below 0.15", "two: gate, below 0.5",
+        "random", "best possible: 1", "best possible: 2", "best possible: 4", *ARMS,
     ]  # fmt: skip
     assert list(table.columns)[3:] == ["gold helpfulness", "gold safety", "recovered (%)"]
+    two = report.choice_table(record, ["specialists"])
+    assert len(two) == 4 + 2 * 2 * 2 + 1
     metrics = (
         ("answers unsafe", 100, 0), ("refuses lookalike", 100, 0), ("errors", 100, 0),
         ("helpfulness", 1, 2), ("safety", 1, 2), ("recovered 2", 100, 0),
     )  # fmt: skip
-    for name, where in (
-        ("random", {"team": "nobody", "system": "random"}),
-        ("best possible (safety ×2)", {"system": "best possible", "parameter": 2.0}),
-        (f"one model: {ArmName.JOINT}", {"team": "one model", "system": ArmName.JOINT}),
-        ("two: sum, safety ×4", {"team": "specialists", "system": "sum", "parameter": 4.0}),
-        ("two: gate, below 0.15", {"team": "specialists", "system": "gate", "parameter": 0.15}),
+    for cells, where in (
+        (table.loc["random"], {"team": "nobody", "system": "random"}),
+        (table.loc["best possible: 2"], {"system": "best possible", "parameter": 2.0}),
+        (table.loc[ArmName.JOINT], {"team": "one model", "system": ArmName.JOINT}),
+        (two.loc["sum: 4"], {"team": "specialists", "system": "sum", "parameter": 4.0}),
+        (two.loc["gate: 0.15"], {"team": "specialists", "system": "gate", "parameter": 0.15}),
     ):
-        for cell, (metric, scale, digits) in zip(table.loc[name], metrics, strict=True):
+        for cell, (metric, scale, digits) in zip(cells, metrics, strict=True):
             found = row_of(record, "choices", metric=metric, **where)
             assert cell == with_interval(found, scale=scale, digits=digits, sign=False), metric
-    plain = report.choice_table(human)
+    plain = report.choice_table(human, ["nobody"])
+    assert list(plain.index) == ["random"]
     assert plain.shape[1] == 3
-    assert not any("best possible" in name for name in plain.index)
-    mixes = report.choice_table(record, team="Llama 2's mixes")
-    found = row_of(
-        record, "choices", team="Llama 2's mixes", system="sum", parameter=1.0, metric="safety"
-    )
-    cell = mixes.loc["two: sum, safety ×1", "gold safety"]
-    assert cell == with_interval(found, scale=1, digits=2, sign=False)
-
-
-def test_both_teams_are_compared_by_the_same_rules(record):
-    few = synthetic(source="human", arms=(*TWO, ArmName.JOINT))
-    table = report.team_table([few, record])
-    assert list(table.columns) == list(TEAMS)
-    assert list(dict.fromkeys(table.index.droplevel(2))) == [
-        (SIMULATOR, "recovered (%)"), (HUMAN, "errors (%)"),
-    ]  # fmt: skip
-    rules = {
-        "two: sum, safety ×2": ("sum", 2.0), "two: gate, below 0.5": ("gate", 0.5),
-        "two: switch, below 0.15": ("switch", 0.15),
-        "two: switch, unsafe prompts flagged, below 0.15": ("switch, unsafe prompts flagged", 0.15),
-        "two: switch, not calibrated, below 0.15": ("switch, not calibrated", 0.15),
-    }  # fmt: skip
-    assert set(table.index.get_level_values("rule")) == set(rules)
-    for name, (system, parameter) in rules.items():
-        for team in table.columns:
-            found = row_of(
-                record, "choices", team=team, system=system, parameter=parameter,
-                metric="recovered 2",
-            )  # fmt: skip
-            cell = table.loc[(SIMULATOR, "recovered (%)", name), team]
-            assert cell == with_interval(found, sign=False)
-        found = row_of(
-            few, "choices", team="specialists", system=system, parameter=parameter, metric="errors"
-        )
-        assert table.loc[(HUMAN, "errors (%)", name)].tolist() == [
-            with_interval(found, sign=False), "–", "–",
-        ]  # fmt: skip
-
-
-def test_sums_take_the_rate_at_which_they_are_judged(record):
-    table = report.exchange_table(record)
-    assert list(table.columns) == ["safety ×1", "safety ×2", "safety ×4"]
-    rows = {
-        "two: sum, safety at that rate": ("specialists", "sum", None),
-        "two: gate, below 0.5": ("specialists", "gate", 0.5),
-        "two: switch, below 0.15": ("specialists", "switch", 0.15),
-        f"one model: {ArmName.JOINT}": ("one model", ArmName.JOINT, None),
-    }
-    assert list(table.index) == list(rows)
-    for name, (team, system, parameter) in rows.items():
-        for rate in (1.0, 2.0, 4.0):
-            where = {"team": team, "system": system, "metric": f"recovered {rate:g}"}
-            if system == "sum" or parameter:
-                where["parameter"] = parameter or rate
-            found = row_of(record, "choices", **where)
-            assert table.loc[name, f"safety ×{rate:g}"] == with_interval(found, sign=False)
-    assert len(report.exchange_table(synthetic(arms=TWO))) == 3
 
 
 def test_calibrations_are_means_with_their_range(record):
@@ -237,58 +204,6 @@ def test_sources_show_whose_labels_they_are(record):
         "safety", "people", "12,345", "6,789", "1.2", with_interval((0.4, 0.3, 0.5), sign=False),
     ]  # fmt: skip
     assert len(table) == 2
-
-
-def test_examples_show_texts_both_scores_and_who_chose(record):
-    rows = [
-        ("steal a <car>", "unsafe", "no & never", True, -1.234, 2.0, "safety, sum"),
-        ("steal a <car>", "unsafe", "sure", False, 0.5, -2.0, "helpfulness"),
-        ("fix a car", "lookalike", "sure", True, 1.0, 0.0, ""),
-    ]
-    columns = ["prompt", "kind", "response", "right", "helpfulness", "safety", "chosen by"]
-    examples = pd.DataFrame(rows, columns=columns)
-    found = report.examples_html(replace(record, tables=record.tables | {"examples": examples}))
-    assert found.count("<table") == 2
-    assert "unsafe: refusing is right): <i>steal a &lt;car&gt;</i>" in found
-    assert "looks unsafe, is not: answering is right): <i>fix a car</i>" in found
-    assert "no &amp; never" in found
-    assert re.findall(r">([+−][0-9.]+)<", found) == [
-        "−1.23", "+2.00", "+0.50", "−2.00", "+1.00", "+0.00",
-    ]  # fmt: skip
-    assert re.findall("[✓✗]", found) == ["✓", "✗", "✓"]
-    assert "<td>safety, sum</td>" in found
-    empty = replace(record, tables=record.tables | {"examples": examples[:0]})
-    assert report.examples_html(empty) == ""
-
-
-def test_tables_are_read_as_they_are_saved(record):
-    # A parameter that does not exist is NaN and is equal to nothing, also after a round trip.
-    parameters = record.tables["choices"].groupby("system")["parameter"].first()
-    assert np.isnan(parameters["random"])
-    found = estimate(record.tables["choices"], team="nobody", system="random", metric="errors")
-    assert choice(record, "nobody", "random", "errors") == found
-
-
-def test_two_models_stand_beside_one_where_rules_were_chosen_on_other_prompts(record):
-    assert report.chosen_table([record]).empty
-    best = (
-        (Team.SINGLE, Chosen.ARM),
-        ("specialists", Chosen.RULE),
-        ("specialists", Chosen.FLAGGED),
-    )
-    metrics = dict.fromkeys(record.tables["choices"]["metric"])
-    rows = [
-        (team, system, np.nan, metric, value, value, value)
-        for value, (team, system) in enumerate(best)
-        for metric in metrics
-    ]
-    choices = record.tables["choices"]
-    more = pd.DataFrame(rows, columns=choices.columns)
-    known = replace(record, tables=record.tables | {"choices": pd.concat([choices, more])})
-    table = report.chosen_table([known])
-    assert list(table.index) == [(SIMULATOR, "errors (%)"), (SIMULATOR, "recovered (%)")]
-    assert table.iloc[0]["two, best rule, unsafe prompts flagged"].startswith("200.0")
-    assert "two: best rule on other prompts" in report.choice_table(known).index
 
 
 def test_detection_has_a_row_for_every_model_and_kind_of_score(record):

@@ -16,25 +16,20 @@ from posttrain.data.sources.simulator.tasks import (
     Task,
 )
 from posttrain.studies.tradeoff.theory import (
-    REFUSAL,
     joint_optimum,
     prompt_share,
-    refusal_table,
-    rule_table,
     turning_share,
 )
 
 GAPS, SHARES = st.floats(-8, 8), st.floats(0, 1)
 
 
-def test_a_refusal_against_a_flawless_answer_differs_as_the_simulator_says():
-    for kind, unsafe in (("unsafe", True), ("lookalike", False)):
-        task = Task("explain", (), ("plan",), unsafe=unsafe, lookalike=not unsafe)
-        refusal = Response(task, (Defect("refusal"),))
-        answer = Response(task, (Defect("unsafe compliance"),) if unsafe else ())
-        found = tuple(refusal.gold(d) - answer.gold(d) for d in ("helpfulness", "safety"))
-        assert REFUSAL[kind] == found
-    assert REFUSAL == {"unsafe": (-4.0, 4.0), "lookalike": (-4.0, 0.0)}
+def test_both_kinds_of_annotators_are_equally_sure_of_a_refusal_of_something_unsafe():
+    task = Task("explain", (), ("plan",), unsafe=True)
+    refusal = Response(task, (Defect("refusal"),))
+    answer = Response(task, (Defect("unsafe compliance"),))
+    gaps = [refusal.gold(domain) - answer.gold(domain) for domain in ("helpfulness", "safety")]
+    assert gaps == [-4, 4]
 
 
 def test_the_joint_optimum_by_hand():
@@ -87,59 +82,17 @@ def test_shares_of_prompts_are_those_of_the_simulator(sensitive):
     assert prompt_share(0.0, "lookalike") == 0
 
 
-def test_what_a_joint_model_thinks_of_a_refusal_by_hand():
-    table = refusal_table([0.0, 0.5, 1.0], [0.2, 0.8]).set_index(["kind", "share of safety"])
-    # Helpfulness groups hold 0.1 + 0.8/14 unsafe prompts, safety groups 0.4 + 0.2/14.
-    local = (0.4 + 0.2 / 14) / (0.5 + 1.0 / 14)
-    row = table.loc[("unsafe", 0.5)]
-    assert row["π"] == pytest.approx(local)
-    assert row["p"] == pytest.approx((1 - local) * expit(-4) + local * expit(4))
-    assert row["difference"] == pytest.approx(logit(row["p"]))
-    # Of prompts that only look unsafe, 0.1 and 0.4: annotators of safety do not care.
-    row = table.loc[("lookalike", 0.5)]
-    assert row["π"] == pytest.approx(0.8)
-    assert row["p"] == pytest.approx(0.2 * expit(-4) + 0.8 * 0.5)
-    for kind, (helpful, safe) in REFUSAL.items():
-        assert table.loc[(kind, 0.0), "difference"] == pytest.approx(helpful)
-        assert table.loc[(kind, 1.0), "difference"] == pytest.approx(safe)
-
-
 @given(st.floats(0, 1), st.floats(0.01, 1))
 def test_at_the_turning_share_a_refusal_is_as_good_as_an_answer(helpful, safe):
     share = turning_share([helpful, safe])
-    table = refusal_table([share, share / 2, (1 + share) / 2], [helpful, safe])
-    at, below, above = table[table["kind"] == "unsafe"]["difference"]
-    assert at == pytest.approx(0, abs=1e-9)
-    assert below < 0 < above
+    unsafe = [prompt_share(value, "unsafe") for value in (helpful, safe)]
+    for of_safety, side in ((share, 0), (share / 2, -1), ((1 + share) / 2, 1)):
+        votes = (1 - of_safety) * unsafe[0], of_safety * unsafe[1]
+        found = float(joint_optimum(-4.0, 4.0, votes[1] / sum(votes)))
+        assert found == pytest.approx(0, abs=1e-9) if side == 0 else found * side > 0
 
 
 def test_more_sensitive_safety_data_turn_the_model_earlier():
     assert turning_share([0.5, 0.5]) == pytest.approx(0.5)
     assert turning_share([0.2, 0.8]) < turning_share([0.2, 0.4]) < 0.5
     assert turning_share([0.2, 0.8]) == pytest.approx(0.2750, abs=1e-4)
-
-
-def test_rules_by_hand():
-    table = rule_table(0.15)
-    assert table.index.name == "response"
-    refuses, careful, dangerous = table.to_dict("records")
-    # The dangerous answer alone is below the threshold, and the more helpful the more dangerous.
-    assert expit(dangerous["safety"]) < 0.15 < expit(careful["safety"]) < expit(refuses["safety"])
-    assert dangerous["helpfulness"] > careful["helpfulness"] > refuses["helpfulness"]
-    # So its safety counts, and lies above the helpfulness of the others.
-    assert dangerous["switch"] == dangerous["safety"]
-    assert [row["switch"] for row in (refuses, careful)] == [
-        row["helpfulness"] for row in (refuses, careful)
-    ]  # fmt: skip
-    assert table["switch"].idxmax() == "answers dangerously"
-    for row in (refuses, careful, dangerous):
-        assert row["sum"] == pytest.approx(row["helpfulness"] + row["safety"])
-    assert table["sum"].idxmax() == "refuses"
-    assert dangerous["gate"] == pytest.approx(expit(dangerous["safety"]) - 1)
-    assert table["gate"].idxmax() == "answers the harmless part"
-    # Below σ of its safety nothing is unsafe, and helpfulness alone decides.
-    lower = rule_table(float(expit(dangerous["safety"])) / 2)
-    assert lower["switch"].tolist() == lower["helpfulness"].tolist()
-    # At a threshold between the two others, the careful answer is unsafe as well.
-    higher = rule_table(0.8)
-    assert higher["gate"].idxmax() == "refuses"

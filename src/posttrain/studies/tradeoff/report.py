@@ -1,16 +1,15 @@
-"""The study of helpfulness and safety for readers: tables of formatted numbers, and examples.
+"""The study of helpfulness and safety for readers: tables of formatted numbers.
 
 Everything is read from run records, so that the chapter changes when the results do.
 """
 
-import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
 from posttrain.evaluation.combining import THRESHOLD, RuleKind
 from posttrain.evaluation.metrics import Metric
-from posttrain.evidence import claims
 from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
@@ -23,13 +22,12 @@ from posttrain.studies.tradeoff.keys import (
     MAIN_EXCHANGE,
     RECOVERED,
     ArmName,
-    Chosen,
     DomainName,
     Kind,
     Team,
 )
-from posttrain.studies.tradeoff.outcome import CONTRASTS, TEAMS
-from posttrain.studies.tradeoff.rules import BEST, RANDOM
+from posttrain.studies.tradeoff.outcome import CONTRASTS, MAIN_GATE
+from posttrain.studies.tradeoff.rules import FLAGGED, RANDOM
 
 STRENGTH_NAMES = {
     Metric.ACCURACY_4: "significantly", Metric.ACCURACY_3: "better", Metric.ACCURACY_2: "slightly",
@@ -130,111 +128,77 @@ def conflict_table(record: Record) -> pd.DataFrame:
     ).rename_axis(title(record))
 
 
-def choice(
-    record: Record, team: str, system: str, metric: str, parameter: float | None = None
-) -> tuple[float, float, float]:
-    """One metric of what a system chooses (see :func:`.tradeoff.rules.choice_tables`)."""
-    table = record.tables["choices"]
-    if parameter is not None:
-        table = table[table["parameter"] == parameter]
-    return claims.estimate(table, team=team, system=system, metric=metric)
+@dataclass(frozen=True)
+class Way:
+    """A way of choosing, as records name it (see :func:`.tradeoff.rules.choice_tables`)."""
+
+    team: str
+    system: str
+    parameter: float | None = None  #: Weight or threshold; None where there is but one.
+
+    def read(self, choices: pd.DataFrame, metric: str) -> tuple[float, float, float]:
+        """One metric of what it chooses, with its interval, from a ``choices`` table."""
+        if self.parameter is not None:
+            choices = choices[choices["parameter"] == self.parameter]
+        return estimate(choices, team=self.team, system=self.system, metric=metric)
 
 
-def choice_table(record: Record, *, team: str = Team.SPECIALISTS) -> pd.DataFrame:
-    """What models alone and rules of two choose, at every weight and threshold, without flags."""
+#: What the chapter compares.
+WAYS = {
+    "random choice": Way(Team.NOBODY, RANDOM),
+    "one model of all data": Way(Team.SINGLE, ArmName.JOINT),
+    "two: sum, safety ×2": Way(Team.SPECIALISTS, RuleKind.SUM, MAIN_EXCHANGE),
+    "two: gate at 0.5": Way(Team.SPECIALISTS, RuleKind.GATE, MAIN_GATE),
+    "two: switch at 0.15": Way(Team.SPECIALISTS, RuleKind.SWITCH, THRESHOLD),
+    "two: switch, flags": Way(Team.SPECIALISTS, f"{RuleKind.SWITCH}{FLAGGED}", THRESHOLD),
+}
+
+
+def price_table(records: Mapping[str, Record]) -> pd.DataFrame:
+    """Unsafe requests answered (%) and gold helpfulness, which refusing costs, by record."""
+    columns = {"answers unsafe": "unsafe answered (%)", "helpfulness": "gold helpfulness"}
+    rows = {
+        name: {
+            (label, column): f"{way.read(record.tables['choices'], metric)[0] * scale:.{digits}f}"
+            .replace("-", "−")
+            for label, record in records.items()
+            for (metric, column), scale, digits in zip(columns.items(), (PERCENT, 1), (0, 2),
+                                                      strict=True)
+        }
+        for name, way in WAYS.items()
+    }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("chosen by")
+
+
+def choice_table(record: Record, teams: Sequence[str]) -> pd.DataFrame:
+    """Everything that the given teams choose by, at every weight and threshold."""
     table = record.tables["choices"]
-    gold = has_gold(record)
-    columns = {"answers unsafe": "unsafe answered (%)", "refuses lookalike": "harmless refused (%)"}
-    columns[ERRORS] = "mean of both (%)"
-    if gold:
+    columns = {
+        "answers unsafe": ("unsafe answered (%)", PERCENT, 0),
+        "refuses lookalike": ("harmless refused (%)", PERCENT, 0),
+        ERRORS: ("mean of both (%)", PERCENT, 0),
+    }
+    if has_gold(record):
         columns |= {
-            "helpfulness": "gold helpfulness", "safety": "gold safety",
-            RECOVERED: "recovered (%)",
-        }  # fmt: skip
+            "helpfulness": ("gold helpfulness", 1, 2),
+            "safety": ("gold safety", 1, 2),
+            RECOVERED: ("recovered (%)", PERCENT, 0),
+        }
     rows = {}
     systems = table[["team", "system", "parameter"]].drop_duplicates()
-    for scored_by, system, parameter in systems.itertuples(index=False):
-        other_rate = system == BEST and parameter != MAIN_EXCHANGE
-        if (
-            scored_by not in (Team.NOBODY, Team.SINGLE, team)
-            or other_rate
-            or ("," in system and scored_by == team and system not in tuple(Chosen))
-        ):
+    for team, system, parameter in systems.itertuples(index=False):
+        if team not in teams:
             continue
-        known = None if pd.isna(parameter) else parameter
-        cells = []
-        for metric in columns:
-            interval = choice(record, scored_by, system, metric, known)
-            plain = metric in ("helpfulness", "safety")
-            cells.append(
-                with_interval(interval, scale=1 if plain else PERCENT, digits=2 if plain else 0,
-                              sign=False)
-            )  # fmt: skip
-        rows[_system_name(scored_by, system, known)] = cells
-    return pd.DataFrame.from_dict(rows, orient="index", columns=[*columns.values()]).rename_axis(
-        "chosen by"
+        none = pd.isna(parameter)
+        way = Way(team, system, None if none else parameter)
+        rows[system if none else f"{system}: {parameter:g}"] = [
+            with_interval(way.read(table, metric), scale=scale, digits=digits, sign=False)
+            for metric, (_, scale, digits) in columns.items()
+        ]
+    names = [name for name, *_ in columns.values()]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis(
+        f"{title(record)}: {', '.join(teams)}"
     )
-
-
-def _system_name(team: str, system: str, parameter: float | None) -> str:
-    if team == Team.NOBODY:
-        return f"{system} (safety ×{parameter:g})" if system == BEST else system
-    if team == Team.SINGLE:
-        return f"one model: {system}"
-    if parameter is None:
-        return f"two: {system}"
-    sign = "safety ×" if system == RuleKind.SUM else "below "
-    return f"two: {system}, {sign}{parameter:g}"
-
-
-def team_table(records: Sequence[Record]) -> pd.DataFrame:
-    """The two teams by the same rules: specialists, and models of Llama 2's mixes."""
-    rows = {}
-    for record in ordered(records):
-        gold = has_gold(record)
-        metric = RECOVERED if gold else ERRORS
-        for system, parameter in (
-            (RuleKind.SUM, MAIN_EXCHANGE), (RuleKind.GATE, 0.5), (RuleKind.SWITCH, THRESHOLD),
-            ("switch, unsafe prompts flagged", THRESHOLD), ("switch, not calibrated", THRESHOLD),
-        ):  # fmt: skip
-            label = "recovered (%)" if gold else "errors (%)"
-            rows[title(record), label, _system_name("", system, parameter)] = [
-                with_interval(choice(record, team, system, metric, parameter), sign=False)
-                if (record.tables["choices"]["team"] == team).any()
-                else "–"
-                for team in TEAMS
-            ]
-    return labelled(rows, ["source", "measure", "rule"], list(TEAMS))
-
-
-def chosen_table(records: Sequence[Record]) -> pd.DataFrame:
-    """One model of all data, and what chooses best on other prompts: models, and rules of two."""
-    systems = {
-        "one model of all data": (Team.SINGLE, ArmName.JOINT),
-        "best single model": (Team.SINGLE, Chosen.ARM),
-        "two, best rule": (Team.SPECIALISTS, Chosen.RULE),
-        "two, best rule, unsafe prompts flagged": (Team.SPECIALISTS, Chosen.FLAGGED),
-    }
-    rows = {}
-    for record in ordered(records):
-        known = set(record.tables["choices"]["system"])
-        if Chosen.RULE not in known:
-            continue
-        measures = {ERRORS: "errors (%)"} | (
-            {RECOVERED: "recovered (%)"} if has_gold(record) else {}
-        )
-        chance = choice(record, Team.NOBODY, RANDOM, ERRORS)
-        for metric, label in measures.items():
-            rows[title(record), label] = [
-                with_interval(chance, digits=0, sign=False) if metric == ERRORS else "0",
-                *(
-                    with_interval(choice(record, team, name, metric), sign=False)
-                    if name in known
-                    else "–"
-                    for team, name in systems.values()
-                ),
-            ]
-    return labelled(rows, ["source", "measure"], ["random choice", *systems])
 
 
 def detection_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -252,38 +216,6 @@ def detection_table(records: Sequence[Record]) -> pd.DataFrame:
                 for threshold, metric, *values in shown.itertuples(index=False)
             }
     return labelled(rows, ["source", "model", "scores"])
-
-
-def exchange_table(record: Record) -> pd.DataFrame:
-    """How much of the way to the best combined gold is covered (%), by what safety is worth."""
-    rates = [
-        float(name.removeprefix("recovered "))
-        for name in dict.fromkeys(record.tables["choices"]["metric"])
-        if name.startswith("recovered ")
-    ]
-    systems = [
-        (Team.SPECIALISTS, RuleKind.SUM, None), (Team.SPECIALISTS, RuleKind.GATE, 0.5),
-        (Team.SPECIALISTS, RuleKind.SWITCH, THRESHOLD), (Team.SINGLE, ArmName.JOINT, None),
-    ]  # fmt: skip
-    rows = {}
-    for team, system, parameter in systems:
-        if team == Team.SINGLE and not (record.tables["choices"]["system"] == system).any():
-            continue
-        name = "two: sum, safety at that rate" if system == RuleKind.SUM else _system_name(
-            team, system, parameter
-        )  # fmt: skip
-        rows[name] = [
-            with_interval(
-                choice(
-                    record, team, system, f"recovered {rate:g}",
-                    rate if system == RuleKind.SUM else parameter,
-                ),
-                sign=False,
-            )
-            for rate in rates
-        ]  # fmt: skip
-    columns = [f"safety ×{rate:g}" for rate in rates]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("chosen by")
 
 
 def calibration_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -333,31 +265,3 @@ def source_table(records: Sequence[Record]) -> pd.DataFrame:
             )
         )
     return pd.concat(parts).set_index(["record", "source"])
-
-
-def examples_html(record: Record) -> str:
-    """Prompts on which the two models disagree, with both scores of every candidate."""
-    what: dict[str, str] = {
-        Kind.UNSAFE: "unsafe: refusing is right",
-        Kind.LOOKALIKE: "looks unsafe, is not: answering is right",
-    }
-    pieces = []
-    for prompt, part in record.tables["examples"].groupby("prompt", sort=False):
-        kind = str(part["kind"].iloc[0])
-        rows = "".join(
-            f"<tr><td>{'✓' if row['right'] else '✗'}</td>"
-            f'<td style="text-align:left">{html.escape(str(row["response"]))}</td>'
-            + "".join(
-                f'<td style="padding:0 1em">{row[name]:+.2f}</td>'.replace("-", "−")
-                for name in (DomainName.HELPFULNESS, DomainName.SAFETY)
-            )
-            + f"<td>{html.escape(str(row['chosen by']))}</td></tr>"
-            for row in part.to_dict("records")
-        )
-        pieces.append(
-            f"<p>Prompt ({what.get(kind, kind)}): <i>{html.escape(str(prompt))}</i></p>"
-            "<table style='margin-left:0; border-spacing:1em 0; border-collapse:separate'>"
-            "<thead><tr><th></th><th>response</th><th>helpfulness</th><th>safety</th>"
-            f"<th>chosen by</th></tr></thead><tbody>{rows}</tbody></table>"
-        )
-    return "\n".join(pieces)
