@@ -306,7 +306,7 @@ def test_savings_draw_the_closed_form_and_what_was_measured():
     assert legend(figure.axes[0]) == ["2 responses", "3 responses"]
 
 
-FEW = (EditArm.IGNORE, "all pairs", "one more pair", "two more pairs")
+FEW = (EditArm.IGNORE, "all pairs", "one more comparison", "two more comparisons")
 
 
 def growing(record, table):

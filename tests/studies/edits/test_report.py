@@ -56,10 +56,10 @@ def test_contrasts_of_arms_that_were_not_run_are_dashes(records):
     shown = table["seeda (top layers)"]
     assert shown["Plackett-Luce - all pairs"] == "–"
     found = estimate(
-        records[1].tables["contrasts"], contrast="all pairs - one more pair",
+        records[1].tables["contrasts"], contrast="all pairs - one more comparison",
         **most_data(records[1]),
     )  # fmt: skip
-    assert shown["all pairs - one more pair"] == with_interval(found)
+    assert shown["all pairs - one more comparison"] == with_interval(found)
 
 
 def test_accuracy_stands_beside_the_length_baseline(records):
