@@ -149,6 +149,25 @@ def cost_table(record: Record) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
+def data_table(records: Sequence[Record]) -> pd.DataFrame:
+    """How much each run trained and tested: at its largest size and share, and in all."""
+    rows = {}
+    for record in ordered(records):
+        where = most_data(record)
+        used = record.tables["costs"].set_index(["arm", "size", "share"]).loc[
+            (ArmName.ALL, where["size"], where["share"])
+        ]  # fmt: skip
+        rows[title(record)] = {
+            "training groups": f"{where['size']:,}",
+            "their edits": f"{used['edits']:,.0f}",
+            "test groups": f"{record.data['test groups']:,}",
+            "with an edit": f"{record.data['test groups with an edit']:,}",
+            "distinct edits": f"{record.data['edits']:,}",
+            "seeds": record.settings["seeds"],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
+
+
 def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
     """Tuned hyperparameters by arm, most data: learning rate, or the mean penalty of all folds.
 
