@@ -197,3 +197,12 @@ def test_moves_and_what_was_learned_are_the_records():
     assert moves.loc[(1, PairKind.RATED)].tolist() == [1.0, 0.12, -0.5]
     learned = report.learned_table([examples()])
     assert learned.loc["toy", "edited > rejected"] == with_interval((0.7, 0.4, 0.9), sign=False)
+
+
+def test_data_are_those_of_the_most_data(records):
+    counted = {"test groups": 1500, "test groups with an edit": 700, "edits": 650}
+    table = report.data_table([replace(records[0], data=counted)])
+    edits = records[0].tables["costs"].set_index(["arm", "size", "share"])["edits"]
+    assert table.loc["simulator (full training)"].tolist() == [
+        "1,000", f"{edits[ArmName.ALL, 1000, 1.0]:,.0f}", "1,500", "700", "650", 3,
+    ]  # fmt: skip
