@@ -28,6 +28,8 @@ def renamed(key: Any) -> Any:
         return key
     # One reading of Llama 3's row must not bear its name.
     key = re.sub(r"^llama3(?=$|, ranked$)", "causal", key)
+    # What annotators make is a comparison; pairs are what the loss has.
+    key = re.sub(r"\b(one|two) more pair(s?)$", r"\1 more comparison\2", key)
     return key.replace("−", "-").replace("–", "-")
 
 

@@ -70,7 +70,7 @@ def synthetic(everywhere, *, cell=None, planted=None, arms=tuple(ARMS), source="
     return Record("edits", source, "quick", settings, {}, tables)
 
 
-FEW = (ArmName.IGNORE, "all pairs", "one more pair", "two more pairs")
+FEW = (ArmName.IGNORE, "all pairs", "one more comparison", "two more comparisons")
 
 
 def numbered(source="simulator", arms=tuple(ARMS), start=0):

@@ -6,14 +6,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from edits_synthetic import synthetic
 from matplotlib.figure import Figure
 from scipy.special import expit, logit
 from tradeoff_synthetic import synthetic as tradeoff_synthetic
 
-from posttrain.data.preferences import PairKind
-from posttrain.studies.edits.keys import ArmName as EditArm
-from posttrain.studies.edits.outcome import ARMS as EDIT_ARMS
 from posttrain.studies.packing.outcome import TESTS
 from posttrain.studies.tradeoff.keys import ArmName as TradeoffArm
 from posttrain.studies.tradeoff.outcome import ARMS as TRADEOFF_ARMS
@@ -23,7 +19,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from posttrain.evidence import style
-from posttrain.studies.edits import figures as edits_figures
 from posttrain.studies.margin import figures as margin_figures
 from posttrain.studies.packing import figures as packing_figures
 from posttrain.studies.tradeoff import figures as tradeoff_figures
@@ -305,40 +300,6 @@ def test_savings_draw_the_closed_form_and_what_was_measured():
         assert shown[0].get_marker() == shown[2].get_marker() != shown[1].get_marker()
         assert curves[0] != curves[1]
     assert legend(figure.axes[0]) == ["2 responses", "3 responses"]
-
-
-FEW = (EditArm.IGNORE, "all pairs", "one more pair", "two more pairs")
-
-
-def growing(record, table):
-    """The table with another number in every row, and an interval of a point on either side."""
-    values = 1e-3 * np.arange(len(record.tables[table]))
-    return record.tables[table].assign(estimate=values, low=values - 0.01, high=values + 0.01)
-
-
-def test_edit_gains_draw_every_arm_with_the_most_data_tuned():
-    whole, few = synthetic((0, 0, 0)), synthetic((0, 0, 0), arms=FEW)
-    tables = {"simulator (full)": growing(whole, "gains"), "seeda (heads)": growing(few, "gains")}
-    figure = edits_figures.edit_gains(tables)
-    assert titles(figure) == ["simulator\n(full)", "seeda\n(heads)"]
-    arms = [arm for arm in EDIT_ARMS if arm != EditArm.IGNORE]
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == arms
-    for axis, table in zip(figure.axes, tables.values(), strict=True):
-        part = table[
-            (table["metric"] == PairKind.RATED) & (table["tuning"] == "tuned")
-            & (table["share"] == 1.0) & (table["size"] == 1000)
-        ].set_index("arm")  # fmt: skip
-        drawn = {}
-        for container in axis.containers:
-            line, _, (bars,) = container.lines
-            (x,), (y,) = line.get_data()
-            drawn[arms[int(y)]] = (x, line.get_color(), bars.get_segments()[0][:, 0])
-        assert set(drawn) == set(part.index)
-        for arm, (x, colour, ends) in drawn.items():
-            assert x == pytest.approx(part.loc[arm, "estimate"] * 100)
-            np.testing.assert_allclose(ends, [x - 1, x + 1])
-            assert (colour == "#0072b2") == EDIT_ARMS[arm].uses_edits
 
 
 def tradeoff_tables(name):

@@ -113,8 +113,8 @@ _PACKING = _whole(
 )
 _EDITS = _whole(
     arms=[
-        "edits ignored", "all pairs", "one more pair", "two more pairs", "adding edited > chosen",
-        "adding edited > rejected",
+        "edits ignored", "all pairs", "one more comparison", "two more comparisons",
+        "adding edited > chosen", "adding edited > rejected",
     ],
     sizes=[600],
     shares=[1.0],

@@ -20,10 +20,10 @@ CELLS = {
     "edits-teach-edits": (("gains", "all pairs", "edited > chosen"), 1, "above 0, by 0.01 or more"),
     "edits-diminishing": (("trends", "all pairs", GOLD_RATED), -1, "above 0, by 0.005 or more"),
     "worth-a-rating": (
-        ("contrasts", "all pairs - one more pair", GOLD_RATED), 1, "above 0, by 0.01 or more",
+        ("contrasts", "all pairs - one more comparison", GOLD_RATED), 1, "above 0, by 0.01 or more",
     ),
     "worth-its-pairs": (
-        ("contrasts", "all pairs - two more pairs", GOLD_RATED), 1, "above -0.01",
+        ("contrasts", "all pairs - two more comparisons", GOLD_RATED), 1, "above -0.01",
     ),
     "plackett-luce-alike": (
         ("contrasts", "Plackett-Luce - all pairs", GOLD_RATED), 1, "less than 0.01 away from 0",
@@ -110,12 +110,18 @@ def test_gains_of_sizes_with_other_doses_of_edits_are_not_compared():
 
 def test_records_without_an_arm_say_nothing_about_it():
     few = synthetic(
-        (0.1, 0.05, 0.2), arms=(ArmName.IGNORE, "all pairs", "one more pair", "two more pairs")
+        (0.1, 0.05, 0.2),
+        arms=(ArmName.IGNORE, "all pairs", "one more comparison", "two more comparisons"),
     )
     whole = synthetic((0.1, 0.05, 0.2), source="whole")
     for key, ((table, name, _), *_) in CELLS.items():
         needs = set(CONTRASTS[name]) if table == "contrasts" else {name}
-        known = needs <= {ArmName.IGNORE, "all pairs", "one more pair", "two more pairs"}
+        known = needs <= {
+            ArmName.IGNORE,
+            "all pairs",
+            "one more comparison",
+            "two more comparisons",
+        }
         judged = BY_KEY[key].judged_by([few, whole])
         assert [record.source for record in judged] == (["toy"] if known else []) + ["whole"], key
 

@@ -34,9 +34,9 @@ def groups(tiny_checkpoint):
         ("all pairs", 4, 1.0, [6, 3], [8, 1], []),
         ("all pairs", 4, 0.5, [6], [8, 3, 1], []),
         ("all pairs", 5, 0.5, [6, 3], [8, 1, 0], []),  # half of three edits: two
-        ("one more pair", 4, 1.0, [6, 3], [8, 1], [0, 2]),
-        ("two more pairs", 4, 1.0, [6, 3], [8, 1], [0, 2, 4, 5]),
-        ("two more pairs", 4, 0.5, [6], [8, 3, 1], [0, 2]),
+        ("one more comparison", 4, 1.0, [6, 3], [8, 1], [0, 2]),
+        ("two more comparisons", 4, 1.0, [6, 3], [8, 1], [0, 2, 4, 5]),
+        ("two more comparisons", 4, 0.5, [6], [8, 3, 1], [0, 2]),
     ],
 )
 def test_groups_are_chosen_by_hand(arm, size, share, edited, plain, added):
@@ -51,7 +51,7 @@ def test_an_edit_is_used_in_the_first_group_that_carries_it():
     order = np.array([8, 6, 3, 1, 0, 2, 4, 5, 7, 9])
     # Groups 6, 0 and 5 carry one edit, 3 and 2 another.
     edits = np.array([7, -1, 4, 4, -1, 7, 7, -1, -1, -1])
-    found = choose(order, edits, ARMS["two more pairs"], 6, 1.0)
+    found = choose(order, edits, ARMS["two more comparisons"], 6, 1.0)
     assert found.edited.tolist() == [6, 3]
     assert found.plain.tolist() == [8, 1, 0, 2]
     assert found.added.tolist() == [4, 5, 7, 9]
@@ -72,7 +72,7 @@ def test_more_groups_than_there_are_is_refused():
     assert len(choose(order, EDITS, ARMS["all pairs"], 5, 1.0).plain) == 2
     message = "4 groups with 2 edits need 8 training groups, of which there are 5; lower sizes"
     with pytest.raises(ValueError, match=message):
-        choose(order, EDITS, ARMS["two more pairs"], 4, 1.0)
+        choose(order, EDITS, ARMS["two more comparisons"], 4, 1.0)
     with pytest.raises(ValueError, match="6 groups with 3 edits need 6 training groups"):
         choose(order, EDITS, ARMS[ArmName.IGNORE], 6, 1.0)
 
@@ -131,7 +131,7 @@ def test_every_arm_trains_on_its_pairs_of_edits_and_on_rated_pairs_of_all_others
             for group, places in rows
         ),
     }
-    assert added == {"one more pair": edits, "two more pairs": 2 * edits}.get(name, 0)
+    assert added == {"one more comparison": edits, "two more comparisons": 2 * edits}.get(name, 0)
 
 
 def test_halves_of_the_edits_by_distance(groups):

@@ -87,7 +87,7 @@ def test_all_arms_are_tuned_on_the_same_held_out_pairs_whatever_they_add(experim
         return good if model.rate == 1e-2 else np.zeros(len(group.responses))
 
     seen = {}
-    for name in (ArmName.IGNORE, "all pairs", "two more pairs"):
+    for name in (ArmName.IGNORE, "all pairs", "two more comparisons"):
         judged.clear()
         trainings = stand_in(score)
         trainings.clear()
@@ -97,9 +97,9 @@ def test_all_arms_are_tuned_on_the_same_held_out_pairs_whatever_they_add(experim
         ]  # fmt: skip
         seen[name] = dict(judged)
         sizes = [len(training.groups) for training in trainings]
-        assert (max(sizes) > 12) == (name == "two more pairs")
+        assert (max(sizes) > 12) == (name == "two more comparisons")
         assert {t.loss_type for t in trainings} == {"pairs"}
-    assert seen[ArmName.IGNORE] == seen["all pairs"] == seen["two more pairs"]
+    assert seen[ArmName.IGNORE] == seen["all pairs"] == seen["two more comparisons"]
 
 
 def test_a_single_learning_rate_is_not_judged(experiment, stand_in):
@@ -149,7 +149,7 @@ def test_every_arm_is_trained_at_every_share_at_its_best_and_at_the_shared_rate(
         return np.arange(len(group.responses))[:: -1 if model.rate == 1e-2 else 1]
 
     trainings = stand_in(score)
-    few = replace(SETTINGS, arms=[ArmName.IGNORE, "one more pair"], tuning_seeds=1)
+    few = replace(SETTINGS, arms=[ArmName.IGNORE, "one more comparison"], tuning_seeds=1)
     outcome, tuning = run(replace(experiment, settings=few))
     # By arm and share two rates tried, and two seeds at the best and at the shared one.
     assert [t.rate for t in trainings] == [1e-3, 1e-2, 1e-2, 1e-2, 1e-3, 1e-3] * 4

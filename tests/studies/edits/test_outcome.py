@@ -25,20 +25,20 @@ def test_arms_are_those_that_the_study_promises():
         "all pairs, by prompt": "all",
         "Plackett-Luce": "all",
         "edit instead of chosen": "edited over rejected",
-        "one more pair": "rated",
-        "two more pairs": "rated",
+        "one more comparison": "rated",
+        "two more comparisons": "rated",
         "all pairs, closest edits": "all",
         "all pairs, farthest edits": "all",
     }
     assert {name: arm.added for name, arm in ARMS.items() if arm.added} == {
-        "one more pair": 1, "two more pairs": 2,
+        "one more comparison": 1, "two more comparisons": 2,
     }  # fmt: skip
     assert [name for name, arm in ARMS.items() if arm.loss_type != "pairs"] == ["Plackett-Luce"]
     assert [name for name, arm in ARMS.items() if arm.pairing.weighting == "prompt"] == [
         "all pairs, by prompt"
     ]
     assert [name for name, arm in ARMS.items() if not arm.uses_edits] == [
-        ArmName.IGNORE, "one more pair", "two more pairs",
+        ArmName.IGNORE, "one more comparison", "two more comparisons",
     ]  # fmt: skip
     assert {arm for pair in CONTRASTS.values() for arm in pair} <= set(ARMS)
 
@@ -50,7 +50,7 @@ def outcome():
     scores = {
         ArmName.IGNORE: [[0, 0, 1, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 0]],
         "all pairs": [[2, 1, 0, 1, 0, 1, 0], [2, 1, 0, 0, 1, 1, 0]],
-        "two more pairs": [[2, 1, 0, 1, 0, 0, 1], [1, 2, 0, 1, 0, 1, 0]],
+        "two more comparisons": [[2, 1, 0, 1, 0, 0, 1], [1, 2, 0, 1, 0, 1, 0]],
     }
     sums = {
         Cell(arm, 10, 0.5): np.array([pairs.sums(np.array(s, dtype=float)) for s in both])
@@ -82,7 +82,7 @@ def test_tables_hold_means_over_seeds_and_paired_differences(outcome):
     assert cell(tables["gains"], arm="all pairs", **edited) == pytest.approx(0.75)
     assert cell(tables["gains"], arm="all pairs", **where) == pytest.approx(all_pairs - ignored)
     assert ArmName.IGNORE not in set(tables["gains"]["arm"])
-    named = "all pairs - two more pairs"
+    named = "all pairs - two more comparisons"
     assert cell(tables["contrasts"], contrast=named, **where) == pytest.approx(all_pairs - more)
     assert cell(tables["contrasts"], contrast=named, **edited) == pytest.approx(0.5)
     # Contrasts of arms that were not trained are left out.
@@ -115,7 +115,7 @@ def test_a_trend_is_the_change_of_a_gain_per_tenfold_data(outcome):
         where = {"arm": "all pairs", "share": 0.5, "tuning": "tuned", "metric": metric}
         gain = cell(tables["gains"], size=10, **where)
         assert cell(tables["trends"], **where) == pytest.approx(-gain)
-    assert set(tables["trends"]["arm"]) == {"all pairs", "two more pairs"}
+    assert set(tables["trends"]["arm"]) == {"all pairs", "two more comparisons"}
 
 
 def test_a_metric_without_pairs_is_no_number(outcome):

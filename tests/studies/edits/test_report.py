@@ -1,4 +1,4 @@
-"""Tables and words of the study of edits: every shown number must be the record's."""
+"""Tables and triples of the study of edits: every shown number must be the record's."""
 
 import re
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from edits_synthetic import FEW, numbered, synthetic
 
-from posttrain.data.preferences import PairKind
+from posttrain.data.preferences import RESPONSES, PairKind
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.edits import report
 from posttrain.studies.edits.claims import estimate, most_data
@@ -56,10 +56,10 @@ def test_contrasts_of_arms_that_were_not_run_are_dashes(records):
     shown = table["seeda (top layers)"]
     assert shown["Plackett-Luce - all pairs"] == "–"
     found = estimate(
-        records[1].tables["contrasts"], contrast="all pairs - one more pair",
+        records[1].tables["contrasts"], contrast="all pairs - one more comparison",
         **most_data(records[1]),
     )  # fmt: skip
-    assert shown["all pairs - one more pair"] == with_interval(found)
+    assert shown["all pairs - one more comparison"] == with_interval(found)
 
 
 def test_accuracy_stands_beside_the_length_baseline(records):
@@ -149,7 +149,7 @@ def test_tuned_values_are_marked_at_the_edge_of_their_grid():
     ],
 )
 def test_edits_are_marked_word_by_word(chosen, edited, expected):
-    found = report.marked(chosen, edited)
+    found = re.sub(' style=".*?"', "", report.marked(chosen, edited))
     assert found == expected
     # What is left without the insertions is the chosen text, and the other way round.
     kept = re.sub(r"<ins>.*?</ins>", "", found).replace("<del>", "").replace("</del>", "")
@@ -160,10 +160,12 @@ def examples():
     base = synthetic((0.5, 0.4, 0.6), source="toy")
     texts = pd.DataFrame(
         [
-            (1, "prompt", "why? " * 100, float("nan"), float("nan")),
+            (1, "prompt", "why?\n\na passage", float("nan"), float("nan")),
             (1, "edited", "a <b> d", 0.1, 1.234),
             (1, "chosen", "a c d", 0.05, 0.5),
             (1, "rejected", "e & f", 0.2, -2.0),
+            (2, "prompt", "another", float("nan"), float("nan")),
+            *((2, role, "text", 0.0, 0.0) for role in RESPONSES),
         ],
         columns=["example", "role", "text", "before", "after"],
     )
@@ -178,16 +180,16 @@ def examples():
     return replace(base, tables={"examples": texts, "moves": moves, "accuracy": accuracy})
 
 
-def test_examples_show_texts_scores_and_marks():
-    found = report.examples_html(examples())
+def test_a_triple_shows_its_texts_scores_and_what_the_editor_changed():
+    found = re.sub(' style=".*?"', "", report.triple_html(examples(), 1))
     assert "a <del>c</del> <ins>&lt;b&gt;</ins> d" in found
     assert "e &amp; f" in found
-    assert re.findall(r"<td[^>]*>([+−][0-9.]+)</td>", found) == [
-        "+0.10", "+1.23", "+0.05", "+0.50", "+0.20", "−2.00",
-    ]  # fmt: skip
-    prompt = re.search(r"<i>(.*?)</i>", found)[1]
-    assert len(prompt) == report.LONGEST_PROMPT + 1
-    assert prompt.startswith("…")
+    assert re.findall("<td>(.*?)</td>", found) == ["0.10", "1.23", "0.05", "0.50", "0.20", "−2.00"]
+    assert re.findall("<th>(.*?)</th>", found)[-3:] == ["edited", "chosen", "rejected"]
+    # Of the prompt the first line.
+    assert "why?" in found
+    assert "passage" not in found
+    assert "another" in report.triple_html(examples(), 2)
 
 
 def test_moves_and_what_was_learned_are_the_records():
@@ -195,3 +197,12 @@ def test_moves_and_what_was_learned_are_the_records():
     assert moves.loc[(1, PairKind.RATED)].tolist() == [1.0, 0.12, -0.5]
     learned = report.learned_table([examples()])
     assert learned.loc["toy", "edited > rejected"] == with_interval((0.7, 0.4, 0.9), sign=False)
+
+
+def test_data_are_those_of_the_most_data(records):
+    counted = {"test groups": 1500, "test groups with an edit": 700, "edits": 650}
+    table = report.data_table([replace(records[0], data=counted)])
+    edits = records[0].tables["costs"].set_index(["arm", "size", "share"])["edits"]
+    assert table.loc["simulator (full training)"].tolist() == [
+        "1,000", f"{edits[ArmName.ALL, 1000, 1.0]:,.0f}", "1,500", "700", "650", 3,
+    ]  # fmt: skip

@@ -162,8 +162,8 @@ CLAIMS: tuple[Claim, ...] = (
         OURS,
         "For annotators, one edit is worth more than one more comparison.",
         "no number given",
-        "accuracy on chosen > rejected, all pairs minus one more pair for each edit, tuned, most "
-        "data",
+        "accuracy on chosen > rejected, all pairs minus one more comparison for each edit, tuned, "
+        "most data",
         "edits",
         gain(_contrasts(contrast=Contrast.ALL_ONE_MORE), smallest=ONE_POINT),
         headline=True,
@@ -176,8 +176,8 @@ CLAIMS: tuple[Claim, ...] = (
         OURS,
         "The two pairs that an edit adds are worth two more comparisons.",
         "no number given",
-        "accuracy on chosen > rejected, all pairs minus two more pairs for each edit, tuned, most "
-        "data; holds above −1 point",
+        "accuracy on chosen > rejected, all pairs minus two more comparisons for each edit, tuned, "
+        "most data; holds above −1 point",
         "edits",
         no_worse(_contrasts(contrast=Contrast.ALL_TWO_MORE), ONE_POINT),
         otherwise=_shared(_contrasts(contrast=Contrast.ALL_TWO_MORE)),

@@ -1,123 +1,150 @@
-"""Figures of the study of edits; several tables come by the titles of their sources."""
+"""Figures of the study of edits: one pair becomes three, and differences source by source."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
-import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-from posttrain.data.preferences import PairKind
-from posttrain.evidence.style import HEIGHT, WIDTH, interval_line, panels
-from posttrain.studies.common.keys import Tuning
+from posttrain.data.preferences import RESPONSES, PairKind
+from posttrain.evidence.judging import Judgement
+from posttrain.evidence.records import Record
+from posttrain.evidence.style import WIDTH
+from posttrain.evidence.verdicts import PERCENT, ordered, title
+from posttrain.studies.edits.claims import ONE_POINT, estimate, most_data
 from posttrain.studies.edits.keys import ArmName
-from posttrain.studies.edits.outcome import ARMS
 
-#: Colour and marker of the arms that are drawn as lines, the same in every figure.
-ARM_STYLE = {
-    ArmName.IGNORE: ("#4d4d4d", "o"),
-    ArmName.ALL: ("#0072b2", "s"),
-    ArmName.PLACKETT_LUCE: ("#56b4e9", "v"),
-    ArmName.ONE_MORE: ("#e69f00", "^"),
-    ArmName.TWO_MORE: ("#d55e00", "D"),
-}
-
-
-def _part(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Rows of a metric with tuned hyperparameters and the largest share of edits."""
-    return table[
-        (table["metric"] == metric)
-        & (table["tuning"] == Tuning.TUNED)
-        & (table["share"] == table["share"].max())
-    ]
+#: Estimate, low and high.
+Values = tuple[float, float, float]
+#: Colour and marker of the quantities of a figure, in turn.
+STYLES = (("#0072b2", "o"), ("#d55e00", "D"))
+GREY = "#4d4d4d"
+#: Inches of a source with its two intervals, and of what stands above and below them.
+ROW, REST = 0.44, 0.95
+#: Inches of the graph of pairs.
+GRAPH = 1.6
+#: What all sources say together.
+TOGETHER = "all that count"
 
 
-def edit_gains(tables: Mapping[str, pd.DataFrame], *, metric: str = PairKind.RATED) -> Figure:
-    """Gain of every arm over ignoring edits, most data, tuned; arms without edits in orange.
+def one_pair_becomes_three(judgements: Mapping[str, Judgement]) -> Figure:
+    """The pairs of a group without and with its edit; below, what judgements say by source."""
+    height = _height(_rows(judgements))
+    figure = plt.figure(figsize=(WIDTH, GRAPH + height), layout="constrained")
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(GRAPH, height))
+    _pairs(parts[0, 0].subplots())
+    _judged(parts[1, 0].subplots(), judgements)
+    return figure
 
-    From ``gains`` tables.
-    """
-    arms = [arm for arm in ARMS if any((t["arm"] == arm).any() for t in tables.values())]
-    across = min(len(tables), 3)
-    down = math.ceil(len(tables) / across)
-    figure, axes = plt.subplots(
-        down, across, figsize=(WIDTH, down * (0.3 * len(arms) + 1.3)), squeeze=False, sharey=True,
-        layout="constrained",
-    )  # fmt: skip
-    for axis in axes.flat[len(tables) :]:
-        axis.set_visible(False)
-    for axis, (title, table) in zip(axes.flat, tables.items(), strict=False):
-        part = _part(table, metric)
-        part = part[part["size"] == part["size"].max()].set_index("arm")
-        for place, arm in enumerate(arms):
-            if arm not in part.index:
-                continue
-            value, low, high = (part.loc[arm, name] * 100 for name in ("estimate", "low", "high"))
+
+def by_source(judgements: Mapping[str, Judgement]) -> Figure:
+    """What judgements say by source, with the band within which an effect is too small."""
+    figure, axis = plt.subplots(figsize=(WIDTH, _height(_rows(judgements))), layout="constrained")
+    _judged(axis, judgements)
+    return figure
+
+
+def gains_by_length(records: Sequence[Record]) -> Figure:
+    """Gain of all pairs on chosen > rejected by which of the two is longer, tuned, most data."""
+    series: dict[str, dict[str, Values]] = {}
+    for longer in ("longer", "shorter"):
+        series[f"the {longer} was chosen"] = {
+            title(record): estimate(
+                record.tables["gains"],
+                arm=ArmName.ALL,
+                metric=f"{PairKind.RATED}, winner {longer}",
+                **most_data(record),
+            )
+            for record in ordered(records)
+        }
+    figure, axis = plt.subplots(figsize=(WIDTH, _height(len(records))), layout="constrained")
+    _points(axis, series)
+    return figure
+
+
+def _rows(judgements: Mapping[str, Judgement]) -> int:
+    return 1 + max(len(one.voices) for one in judgements.values())
+
+
+def _height(rows: int) -> float:
+    return ROW * rows + REST
+
+
+def _judged(axis: Axes, judgements: Mapping[str, Judgement]) -> None:
+    """Every source of each judgement, hollow where it has no vote, and all that count."""
+    series: dict[str, dict[str, Values]] = {}
+    hollow: set[str] = set()
+    for label, one in judgements.items():
+        shown = ordered([voice.record for voice in one.voices])
+        values = {voice.record.name: voice.shown for voice in one.voices}
+        series[label] = {title(record): values[record.name] for record in shown}
+        hollow |= {title(voice.record) for voice in one.voices if voice.part == "late"}
+        if one.pooled is not None:
+            common = one.pooled.common
+            series[label][TOGETHER] = (common.estimate, *common.interval())
+    _points(axis, series, hollow=hollow)
+
+
+def _points(
+    axis: Axes, series: Mapping[str, Mapping[str, Values]], *, hollow: set[str] | None = None
+) -> None:
+    """A row a source, in points, with the intervals of the series one below the other."""
+    sources = list(dict.fromkeys(source for values in series.values() for source in values))
+    axis.axvspan(-ONE_POINT * PERCENT, ONE_POINT * PERCENT, color="#dddddd", lw=0, zorder=0)
+    axis.axvline(0, color=GREY, lw=1, zorder=1)
+    for number, (label, values) in enumerate(series.items()):
+        colour, marker = STYLES[number]
+        for source, ends in values.items():
+            value, low, high = (end * PERCENT for end in ends)
             axis.errorbar(
-                value, place, xerr=[[value - low], [high - value]], capsize=2,
-                marker="o" if ARMS[arm].uses_edits else "D",
-                color="#0072b2" if ARMS[arm].uses_edits else "#d55e00",
-            )  # fmt: skip
-        axis.axvline(0, color="#4d4d4d", lw=1)
-        axis.set_title(title.replace(" (", "\n("))
-        axis.set_xlabel("gain (points)")
-    # All panels share it, so it is turned over once.
-    axes[0][0].set_yticks(range(len(arms)), arms)
-    axes[0][0].invert_yaxis()
-    return figure
+                value,
+                sources.index(source) + 0.3 * (number - 0.5),
+                xerr=[[value - low], [high - value]],
+                color=colour,
+                marker=marker,
+                mfc="white" if source in (hollow or ()) else colour,
+                ms=5,
+                capsize=2,
+                ls="none",
+                label=label if source == sources[0] else "_",
+            )
+    axis.set_yticks(range(len(sources)), [source.replace(" (", "\n(") for source in sources])
+    axis.set_ylim(len(sources) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("change in accuracy (points)")
+    axis.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=len(series), frameon=False)
 
 
-def edit_gains_by_size(
-    tables: Mapping[str, pd.DataFrame], *, metric: str = PairKind.RATED
-) -> Figure:
-    """Gain of all pairs and of as many ordinary comparisons, by data size, tuned.
-
-    From ``gains`` tables.
-    """
-    figure, axes = panels(list(tables))
-    arms = [arm for arm in ARM_STYLE if arm != ArmName.IGNORE]
-    for axis, table in zip(axes, tables.values(), strict=True):
-        part = _part(table, metric)
-        for offset, arm in enumerate(arms):
-            colour, marker = ARM_STYLE[arm]
-            line = part[part["arm"] == arm].sort_values("size")
-            # Side by side, so that intervals do not hide each other.
-            places = line["size"] * 1.05 ** (offset - 1.5)
-            interval_line(axis, places, line, colour=colour, marker=marker, label=arm, lw=1.4)
-        axis.axhline(0, color=ARM_STYLE[ArmName.IGNORE][0], lw=1)
-        axis.set_xscale("log")
-        sizes = sorted(part["size"].unique())
-        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
-        axis.set_xticks([], minor=True)
-        axis.set_xlabel("training groups")
-    axes[0].set_ylabel(f"gain on {PairKind.RATED} (points)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(arms), frameon=False)
-    return figure
-
-
-def accuracy_by_cost(metrics: pd.DataFrame, costs: pd.DataFrame) -> Figure:
-    """Accuracy on chosen > rejected by what annotators decided and by what was computed.
-
-    From the ``metrics`` and ``costs`` tables of a record.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, HEIGHT), sharey=True, layout="constrained")
-    part = _part(metrics, PairKind.RATED).merge(costs, on=["arm", "size", "share"])
-    for axis, (column, label) in zip(
-        axes,
-        (("decisions", "annotators' decisions"), ("tokens", "tokens of one pass, exact rows")),
-        strict=True,
+def _pairs(axis: Axes) -> None:
+    """Which response beats which, in a row without the edit and in one with it."""
+    columns = dict(zip(RESPONSES, (0.34, 0.63, 0.91), strict=True))
+    old, new = {"color": GREY, "lw": 1.5}, {"color": STYLES[0][0], "lw": 2.0}
+    for label, height, shown in (
+        ("one pair", 0.86, RESPONSES[1:]),
+        ("with an edit:\nthree pairs", 0.4, RESPONSES),
     ):
-        for arm, (colour, marker) in ARM_STYLE.items():
-            line = part[part["arm"] == arm].sort_values(column)
-            interval_line(axis, line[column], line, colour=colour, marker=marker, label=arm, lw=1.4)
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axis.set_xticks([], minor=True)
-        axis.set_xlabel(label)
-    axes[0].set_ylabel(f"accuracy on {PairKind.RATED} (%)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    return figure
+        axis.text(0, height, label, va="center")
+        for role in shown:
+            box = {"boxstyle": "round", "fc": "white", "ec": GREY}
+            axis.text(
+                columns[role], height, role, ha="center", va="center", weight="bold", bbox=box
+            )
+        for winner, loser in pairwise(shown):
+            kind, style = ("new", new) if winner == RESPONSES[0] else ("rated", old)
+            ends = columns[winner] + 0.075, columns[loser] - 0.085
+            _arrow(axis, (ends[0], height), (ends[1], height), style)
+            axis.text(sum(ends) / 2, height + 0.05, kind, ha="center", fontsize="small")
+    edited, _, rejected = columns.values()
+    _arrow(axis, (edited, 0.27), (rejected, 0.27), {**new, "connectionstyle": "arc3,rad=0.12"})
+    axis.text((edited + rejected) / 2, 0.0, "new", ha="center", fontsize="small")
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    axis.set_axis_off()
+
+
+def _arrow(
+    axis: Axes, start: tuple[float, float], end: tuple[float, float], style: dict[str, Any]
+) -> None:
+    style = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0} | style
+    axis.annotate("", end, start, arrowprops=style)

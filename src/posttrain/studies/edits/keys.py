@@ -13,8 +13,8 @@ class ArmName(Key):
     BY_PROMPT = "all pairs, by prompt"
     PLACKETT_LUCE = "Plackett-Luce"
     INSTEAD = "edit instead of chosen"
-    ONE_MORE = "one more pair"
-    TWO_MORE = "two more pairs"
+    ONE_MORE = "one more comparison"
+    TWO_MORE = "two more comparisons"
     CLOSEST = "all pairs, closest edits"
     FARTHEST = "all pairs, farthest edits"
 
@@ -22,10 +22,10 @@ class ArmName(Key):
 class Contrast(Key):
     """Paired differences between two arms of one size and share."""
 
-    OVER_CHOSEN_ONE_MORE = "adding edited > chosen - one more pair"
-    OVER_REJECTED_ONE_MORE = "adding edited > rejected - one more pair"
-    ALL_ONE_MORE = "all pairs - one more pair"
-    ALL_TWO_MORE = "all pairs - two more pairs"
+    OVER_CHOSEN_ONE_MORE = "adding edited > chosen - one more comparison"
+    OVER_REJECTED_ONE_MORE = "adding edited > rejected - one more comparison"
+    ALL_ONE_MORE = "all pairs - one more comparison"
+    ALL_TWO_MORE = "all pairs - two more comparisons"
     PROMPT_PAIR = "by prompt - by pair"
     PLACKETT_LUCE_ALL = "Plackett-Luce - all pairs"
     OVER_CHOSEN_REJECTED = "adding edited > chosen - edited > rejected"

@@ -1,7 +1,4 @@
-"""The study of edits for readers: tables of formatted numbers.
-
-Everything is read from run records; :mod:`.edits.answer` puts the answer into words.
-"""
+"""The study of edits for readers: tables of formatted numbers, and triples word by word."""
 
 import html
 from collections.abc import Sequence
@@ -12,7 +9,7 @@ import pandas as pd
 from posttrain.data.preferences import RESPONSES, PairKind
 from posttrain.evidence.claims import estimate as one_row
 from posttrain.evidence.records import Record
-from posttrain.evidence.verdicts import PERCENT, listing, ordered, title, with_interval
+from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
 from posttrain.studies.common.keys import Tuning
 from posttrain.studies.common.tables import labelled
 from posttrain.studies.edits.claims import estimate, most_data
@@ -37,12 +34,6 @@ def contrast(record: Record, name: str, **where: object) -> str:
     """A paired difference on chosen > rejected (points), with the most data."""
     table = record.tables["contrasts"]
     return with_interval(estimate(table, contrast=name, **(most_data(record) | where)))
-
-
-def named(record: Record) -> str:
-    """A source in running text, with what was trained."""
-    source, _, how = title(record).partition(" (")
-    return f"`{source}` ({how}" if how else f"`{source}`"
 
 
 def gain_table(record: Record, metric: str = PairKind.RATED) -> pd.DataFrame:
@@ -158,28 +149,23 @@ def cost_table(record: Record) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
-def data_in_words(records: Sequence[Record]) -> str:
-    """How much each run trained and tested, as a list in Markdown."""
-    parts = []
+def data_table(records: Sequence[Record]) -> pd.DataFrame:
+    """How much each run trained and tested: at its largest size and share, and in all."""
+    rows = {}
     for record in ordered(records):
-        given, data = record.settings, record.data
-        if "folds" in given:
-            how = f"heads on frozen features, every group tested once in {given['folds']} folds"
-        else:
-            layers = given["top_layers"]
-            trained = "the whole model" if layers == 0 else f"the last {layers} layers"
-            how = f"{trained}{' in bfloat16' if given['bf16'] else ''}"
-        costs = record.tables["costs"]
-        costs = costs[(costs["arm"] == ArmName.ALL) & (costs["share"] == costs["share"].max())]
-        sizes = listing([f"{size:,}" for size in given["sizes"]])
-        edits = listing([f"{count:,.0f}" for count in costs.sort_values("size")["edits"]])
-        parts.append(
-            f"- {named(record)}: {how}; {sizes} training groups with {edits} edits; "
-            f"{data['test groups']:,} test groups, {data['test groups with an edit']:,} with an "
-            f"edit; {given['seeds']} seeds. In all, it has {data['edits']:,} distinct edits in "
-            f"{data['groups with an edit']:,} groups."
-        )
-    return "\n".join(parts)
+        where = most_data(record)
+        used = record.tables["costs"].set_index(["arm", "size", "share"]).loc[
+            (ArmName.ALL, where["size"], where["share"])
+        ]  # fmt: skip
+        rows[title(record)] = {
+            "training groups": f"{where['size']:,}",
+            "their edits": f"{used['edits']:,.0f}",
+            "test groups": f"{record.data['test groups']:,}",
+            "with an edit": f"{record.data['test groups with an edit']:,}",
+            "distinct edits": f"{record.data['edits']:,}",
+            "seeds": record.settings["seeds"],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("source")
 
 
 def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
@@ -213,8 +199,11 @@ def tuning_table(records: Sequence[Record]) -> pd.DataFrame:
     return table.loc[[arm for arm in ARMS if arm in table.index]].fillna("–").rename_axis("arm")
 
 
-#: Longest text of a prompt that is shown, in characters.
-LONGEST_PROMPT = 280
+#: What an editor took out is struck, what was put in underlined: colours alone are not for all.
+MARKS = {
+    "del": "color:#7a2e00; background:#ffdcc2; text-decoration:line-through",
+    "ins": "color:#00304d; background:#cfe8fa; text-decoration:underline",
+}
 
 
 def marked(chosen: str, edited: str) -> str:
@@ -227,36 +216,37 @@ def marked(chosen: str, edited: str) -> str:
         if old == new:
             parts.append(old)
         else:
-            parts += [f"<del>{old}</del>"] * bool(old) + [f"<ins>{new}</ins>"] * bool(new)
+            parts += [_mark("del", old)] * bool(old) + [_mark("ins", new)] * bool(new)
     return " ".join(parts)
 
 
-def examples_html(record: Record) -> str:
-    """The examples of a record as HTML: texts with the edit marked, scores before and after."""
-    pieces = []
-    for number, part in record.tables["examples"].groupby("example"):
-        rows = part.set_index("role")
-        prompt = str(rows.loc["prompt", "text"])
-        shown = prompt if len(prompt) <= LONGEST_PROMPT else f"…{prompt[-LONGEST_PROMPT:]}"
-        cells = []
-        for role in RESPONSES:
-            text = str(rows.loc[role, "text"])
-            edited = role == "edited"
-            seen = marked(str(rows.loc["chosen", "text"]), text) if edited else html.escape(text)
-            scores = "".join(
-                f'<td style="padding:0 1em">{float(rows.loc[role, stage]):+.2f}</td>'.replace(
-                    "-", "−"
-                )
-                for stage in ("before", "after")
-            )
-            cells.append(f'<tr><th>{role}</th><td style="text-align:left">{seen}</td>{scores}</tr>')
-        pieces.append(
-            f"<p><b>Example {number}.</b> Prompt: <i>{html.escape(shown)}</i></p>"
-            "<table style='margin-left:0; border-spacing:1em 0; border-collapse:separate'>"
-            "<thead><tr><th></th><th>response</th><th>score before</th>"
-            f"<th>score after</th></tr></thead><tbody>{''.join(cells)}</tbody></table>"
-        )
-    return "\n".join(pieces)
+def _mark(tag: str, words: str) -> str:
+    return f'<{tag} style="{MARKS[tag]}">{words}</{tag}>'
+
+
+def triple_html(record: Record, number: int = 1) -> str:
+    """An example of a record as HTML: what its editor changed, scores before and after training.
+
+    Of the prompt the first line is shown, and what follows it, say a passage, left out.
+    """
+    texts = record.tables["examples"]
+    rows = texts[texts["example"] == number].set_index("role")
+    told = {role: str(rows.loc[role, "text"]) for role in ("prompt", *RESPONSES)}
+    prompt, *rest = told["prompt"].splitlines()
+    lines = {
+        "Prompt": html.escape(prompt) + " […]" * bool(rest),
+        "Chosen, as its editor left it": marked(told["chosen"], told["edited"]),
+        "Rejected": html.escape(told["rejected"]),
+    }
+    scores = pd.DataFrame(
+        {
+            f"score {stage}": [f"{float(rows.loc[role, stage]):.2f}" for role in RESPONSES]
+            for stage in ("before", "after")
+        },
+        index=list(RESPONSES),
+    ).replace("-", "−", regex=True)
+    spoken = "".join(f"<p><b>{name}.</b> {text}</p>" for name, text in lines.items())
+    return f"{spoken}\n{scores.to_html(border=0)}"
 
 
 def moves_table(record: Record) -> pd.DataFrame:

@@ -124,28 +124,3 @@ def _variances(scores: Sequence[float], objective: str) -> np.ndarray:
     covariance = (inverse @ varied @ inverse).numpy()
     contrasts = np.array([[1, -1], [1, 0], [0, 1]])
     return np.einsum("ki,ij,kj->k", contrasts, covariance, contrasts)
-
-
-def identity_table(
-    differences: Sequence[tuple[float, float]] = ((0.0, 0.0), (1.0, 1.0), (3.0, 0.0), (-1.0, 2.0)),
-) -> pd.DataFrame:
-    """Adjacent pairs, Plackett–Luce and all pairs on one group, and the closed form between them.
-
-    ``all pairs less Plackett–Luce`` is log(1 + ab/(1 + a + b)) with a and b the odds of chosen and
-    of rejected against edited.
-    """
-    rows = []
-    for first, second in differences:
-        scores = torch.tensor([first + second, second, 0.0], dtype=torch.float64)
-        adjacent, ranking, pairs = (
-            float(group_loss(scores, name))
-            for name in ("adding edited > chosen", PLACKETT_LUCE, "all pairs")
-        )
-        a, b = (scores[1:] - scores[0]).exp()
-        closed = float(torch.log1p(a * b / (1 + a + b)))
-        rows.append((first, second, adjacent, ranking, pairs, pairs - ranking, closed))
-    columns = [
-        "edited − chosen", "chosen − rejected", "adjacent pairs", PLACKETT_LUCE, "all pairs",
-        "all pairs less Plackett–Luce", "closed form",
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
