@@ -2,84 +2,99 @@
 
 from typing import Any
 
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from posttrain.evidence.records import Record
-from posttrain.evidence.style import interval_line, panels
+from posttrain.evidence.style import HEIGHT, WIDTH, interval_line
 from posttrain.studies.best_of_n.keys import FEW, MANY, Proxy, Value, World
 
-#: Colour and marker of each number of pairs, the fewest first.
-SIZES = (("#cc79a7", "v"), ("#e69f00", "^"), ("#0072b2", "s"), ("#000000", "o"))
-#: Colour and marker of each proxy.
-PROXIES = {
-    Proxy.SINGLE: ("#000000", "o"),
-    Proxy.MEAN: ("#0072b2", "s"),
-    Proxy.MINIMUM: ("#56b4e9", "v"),
-    Proxy.VARIANCE: ("#009e73", "^"),
-    Proxy.AVERAGE: ("#d55e00", "D"),
-}
+#: Marker and line of each number of pairs, the fewest first.
+SIZES = (("v", ":"), ("s", "--"), ("o", "-"))
 
 
 def gold_and_proxy(record: Record) -> Figure:
-    """Gold and the proxy's own score against the divergence from the policy, by number of pairs.
+    """The proxy's own score and gold of the best of n, against n, by number of pairs.
 
-    Single reward models, labels as annotated, where praise goes with quality. The shaded band is
-    Llama 3's 10 to 30 samples.
+    Single reward models, labels as annotated, where praise goes with quality. A star marks where
+    gold is highest; the shaded band is Llama 3's 10 to 30 samples.
     """
     curves = record.tables["curves"]
-    curves = curves[
+    single = curves[
         (curves["world"] == World.PRAISE)
         & (curves["noise"] == 0)
         & (curves["proxy"] == Proxy.SINGLE)
+        & (curves["n"] != MANY + 2)  # 32 would hide 30
     ]
-    figure, axes = panels(["what the reward model says", "what it is worth (gold)"])
-    for axis, value in zip(axes, (Value.SCORE, Value.GOLD), strict=True):
-        for (size, part), (colour, marker) in zip(
-            curves[curves["value"] == value].groupby("size"), SIZES, strict=False
-        ):
-            style: dict[str, Any] = {"colour": colour, "marker": marker, "ms": 4}
-            interval_line(axis, part["divergence"], part, scale=1, label=f"{size:,} pairs", **style)
-        _band(axis, curves)
-        axis.set_xlabel("KL from the policy (nats)")
-    best = record.tables["curves"]
-    best = best[(best["proxy"] == Proxy.GOLD) & (best["value"] == Value.GOLD)]
-    best = best.drop_duplicates("n")
-    axes[1].plot(best["divergence"], best["estimate"], color="#999999", ls="--", label="the truth")
-    axes[1].legend(loc="lower left")
-    return figure
-
-
-def ensembles(record: Record) -> Figure:
-    """Gold of the best of n by single reward models and by what is made of several, by noise."""
-    curves = record.tables["curves"]
-    largest = curves["size"].max()
-    curves = curves[
-        (curves["world"] == World.PRAISE)
-        & (curves["size"] == largest)
-        & (curves["value"] == Value.GOLD)
-    ]
-    noises = sorted(set(curves["noise"]))
-    figure, axes = panels(
-        [f"{noise:.0%} of pairs turned round" if noise else "as annotated" for noise in noises],
-        sharey=True,
+    figure, (above, below) = plt.subplots(
+        2, 1, sharex=True, figsize=(WIDTH, 2 * HEIGHT), layout="constrained"
     )
-    for axis, noise in zip(axes, noises, strict=True):
-        here = curves[curves["noise"] == noise]
-        for proxy, (colour, marker) in PROXIES.items():
-            part = here[here["proxy"] == proxy]
+    for axis, value in ((above, Value.SCORE), (below, Value.GOLD)):
+        by_size = single[single["value"] == value].groupby("size")
+        for place, ((size, part), (marker, line)) in enumerate(zip(by_size, SIZES, strict=False)):
+            style: dict[str, Any] = {"marker": marker, "ls": line, "ms": 4}
             interval_line(
-                axis, part["divergence"], part, scale=1, colour=colour, marker=marker, ms=4,
-                label=str(proxy),
-            )  # fmt: skip
-        _band(axis, curves)
-        axis.set_xlabel("KL from the policy (nats)")
-    axes[0].set_ylabel("gold")
-    axes[-1].legend(loc="best")
+                axis, part["n"], part, scale=1, colour=f"C{place}", label=f"{size:,}", **style
+            )
+            if value == Value.GOLD:
+                turn = part.loc[part["estimate"].idxmax()]
+                axis.plot(
+                    turn["n"], turn["estimate"], "*", color=f"C{place}", mec="black", ms=14,
+                    zorder=5, label=f"_turn {size}",
+                )  # fmt: skip
+        axis.axvspan(FEW, MANY, color="#dddddd", zorder=0)
+    truth = curves[(curves["proxy"] == Proxy.GOLD) & (curves["value"] == Value.GOLD)]
+    truth = truth.drop_duplicates("n")
+    below.plot(truth["n"], truth["estimate"], color="#555555", ls="-.", label="_truth")
+    last = truth.iloc[-1]
+    below.annotate(
+        "chosen by the truth", (last["n"], last["estimate"]), (0, -18),
+        textcoords="offset points", ha="right", va="top", color="#555555",
+    )  # fmt: skip
+    below.annotate(
+        "★ the truth turns", (0.03, 0.3), xycoords="axes fraction", va="top", color="black"
+    )
+    above.set_title("what the reward model says (its score)")
+    below.set_title("what is true (gold)")
+    above.legend(title="trained on pairs", loc="lower right", ncols=len(SIZES), columnspacing=1)
+    if truth["n"].max() >= MANY:
+        across = below.get_xaxis_transform()
+        below.text((FEW * MANY) ** 0.5, 0.04, "Llama 3", ha="center", transform=across)
+    _samples(below, truth["n"])
     return figure
 
 
-def _band(axis: Any, curves: Any) -> None:
-    """Shade what Llama 3's numbers of samples span."""
-    at = curves.drop_duplicates("n").set_index("n")["divergence"]
-    if FEW in at.index and MANY in at.index:
-        axis.axvspan(at[FEW], at[MANY], color="#dddddd", zorder=0)
+def effects(table: pd.DataFrame) -> Figure:
+    """Differences in gold with their intervals, one line of the figure each.
+
+    ``table`` has ``row``, which names the line, ``series``, ``estimate``, ``low`` and ``high``.
+    """
+    rows = list(dict.fromkeys(table["row"]))
+    series = list(dict.fromkeys(table["series"]))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.36 * len(rows)), layout="constrained")
+    for number, (name, marker) in enumerate(zip(series, ("o", "s"), strict=False)):
+        part = table[table["series"] == name]
+        shift = 0.26 * (number - (len(series) - 1) / 2)
+        axis.errorbar(
+            part["estimate"],
+            [rows.index(row) + shift for row in part["row"]],
+            xerr=(part["estimate"] - part["low"], part["high"] - part["estimate"]),
+            color=f"C{number}", marker=marker, ls="none", ms=5, capsize=2, label=name,
+        )  # fmt: skip
+    axis.axvline(0, color="#333333", lw=1)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.invert_yaxis()
+    axis.set_xlabel("gold gained")
+    if len(series) > 1:
+        figure.legend(loc="outside lower center", ncols=len(series))
+    return figure
+
+
+def _samples(axis: Axes, sizes: pd.Series) -> None:
+    """A logarithmic axis of n, with Llama 3's least and most among its ticks."""
+    axis.set_xscale("log", base=2)
+    shown = [n for n in (1, 4, FEW, MANY, 128, 1024) if n <= sizes.max()]
+    axis.set_xticks(shown, [f"{n:,}" for n in shown])
+    axis.set_xlabel("best of n samples")

@@ -6,7 +6,7 @@ from posttrain.evidence.claims import estimate
 from posttrain.evidence.records import Record
 from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.common.tables import labelled
-from posttrain.studies.own_samples.keys import Policy, Value
+from posttrain.studies.own_samples.keys import Value
 
 
 def agreement_table(record: Record) -> pd.DataFrame:
@@ -41,18 +41,4 @@ def choice_table(record: Record) -> pd.DataFrame:
             )
             for value in own["value"]
         }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("")
-
-
-def policy_table(record: Record) -> pd.DataFrame:
-    """What policies gain that learn from a reward model, beside the one before."""
-    policies = record.tables["policies"]
-    rows = {
-        str(policy): {
-            value: with_interval(estimate(own, value=value), scale=1, digits=2)
-            for value in own["value"]
-        }
-        for policy in Policy
-        if not (own := policies[policies["policy"] == policy]).empty
-    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("")

@@ -10,12 +10,8 @@ from posttrain.evidence.verdicts import with_interval
 from posttrain.studies.common.tables import labelled
 from posttrain.studies.reinforcement.keys import Reward, Value
 
-#: Colour and marker of each reward.
-REWARDS = {
-    Reward.SINGLE: ("#000000", "o"),
-    Reward.MINIMUM: ("#56b4e9", "v"),
-    Reward.VARIANCE: ("#009e73", "^"),
-}
+#: Marker of each reward.
+REWARDS = {Reward.SINGLE: "o", Reward.MINIMUM: "v", Reward.VARIANCE: "^"}
 
 
 def change_table(record: Record) -> pd.DataFrame:
@@ -38,16 +34,16 @@ def paths(record: Record) -> Figure:
     figure, axes = panels(["what the reward says", "what it is worth (gold)"])
     for axis, value in zip(axes, (Value.SCORE, Value.GOLD), strict=True):
         here = table[table["value"] == value]
-        for reward, (colour, marker) in REWARDS.items():
+        for place, (reward, marker) in enumerate(REWARDS.items()):
             for penalty in sorted(set(here["penalty"])):
                 part = here[(here["reward"] == reward) & (here["penalty"] == penalty)]
                 part = part[part["step"] % 3 == 0]
                 label = str(reward) + (f", penalty {penalty:g}" if penalty else "")
                 interval_line(
-                    axis, part["step"], part, scale=1, colour=colour, marker=marker, ms=3,
+                    axis, part["step"], part, scale=1, colour=f"C{place}", marker=marker, ms=3,
                     ls="--" if penalty else "-", label=label,
                 )  # fmt: skip
         axis.set_xlabel("step")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
