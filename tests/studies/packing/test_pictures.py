@@ -35,7 +35,7 @@ def picture_of(seen):
 
 def test_the_three_readings_token_by_token():
     drawn = pictures()
-    assert [picture.name for picture in drawn] == ["exact", "counted on", "causal"]
+    assert [picture.name for picture in drawn] == ["exact", "running positions", "causal"]
     for picture, seen in zip(drawn, (ISOLATED, ISOLATED, CAUSAL), strict=True):
         assert " ".join(picture.words) == WORDS
         assert picture_of(picture.seen) == seen

@@ -16,7 +16,7 @@ RESPONSES = (("It", "is", "Lima", "<end>"), ("Lima", "<end>"), ("Cusco", "<end>"
 #: The layout of each reading.
 READINGS = {
     "exact": LAYOUTS["exact"],
-    "counted on": Layout("single", "isolated", "running"),
+    "running positions": Layout("single", "isolated", "running"),
     "causal": Layout("single", "causal", "running"),
 }
 HIDDEN, SEEN_PROMPT, ITSELF, OTHER = range(4)
@@ -40,7 +40,7 @@ class Picture:
 def pictures() -> list[Picture]:
     """The row of :data:`PROMPT` and :data:`RESPONSES` by each of :data:`READINGS`.
 
-    >>> exact, counted, causal = pictures()
+    >>> exact, running, causal = pictures()
     >>> exact.positions, causal.positions
     ([0, 1, 2, 3, 4, 5, 6, 3, 4, 3, 4], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     """
