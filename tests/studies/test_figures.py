@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from scipy.special import expit, logit
 from tradeoff_synthetic import synthetic as tradeoff_synthetic
 
+from posttrain.evidence.records import Record
 from posttrain.studies.packing.outcome import TESTS
 from posttrain.studies.tradeoff.keys import ArmName as TradeoffArm
 from posttrain.studies.tradeoff.outcome import ARMS as TRADEOFF_ARMS
@@ -185,121 +186,74 @@ def matrix_table(arms, shift=0.0, tests=tuple(TESTS)):
 
 
 def test_order_effect_draws_both_orders_of_every_arm_in_its_own_layout():
-    tables = {
-        "simulated": matrix_table(("causal, ranked", "separate", "causal", "causal attention")),
-        "human": matrix_table(("causal", "separate"), 0.1),
-    }
     own = {
         "separate": "separate",
         "causal attention": "causal attention",
-        "causal": "causal",
         "causal, ranked": "causal",
     }
-    figure = packing_figures.order_effect(tables)
-    assert titles(figure) == ["simulated", "human"]
-    for axis, table in zip(figure.axes, tables.values(), strict=True):
-        cells = table.set_index(["trained", "tested", "metric"]).sort_index()
-        expected = {}
-        for place, (arm, test) in enumerate(own.items()):
-            if arm in set(table["trained"]):
-                for order, colour in (("last", "#d55e00"), ("first", "#0072b2")):
-                    row = cells.loc[(arm, test, f"accuracy, chosen {order}")] * 100
-                    expected[place, colour] = [row["estimate"], row["low"], row["high"]]
-        found = {}
-        for container in axis.containers:
-            line, _, (bars,) = container.lines
-            ((x,), (y,)) = line.get_data()
-            (segment,) = bars.get_segments()
-            found[y, line.get_color()] = [x, *segment[:, 0]]
-        assert list(found) == list(expected)
-        for key, values in expected.items():
-            assert found[key] == pytest.approx(values)
-        # A grey line joins the two orders of each arm.
-        joined = [line for line in axis.get_lines() if line.get_color() == "#bbbbbb"]
-        assert [tuple(line.get_ydata()) for line in joined] == [
-            (place, place) for place in dict.fromkeys(place for place, _ in expected)
-        ]
-        for line in joined:
-            place = line.get_ydata()[0]
-            ends = [expected[place, colour][0] for colour in ("#d55e00", "#0072b2")]
-            assert [*line.get_xdata()] == pytest.approx(ends)
-        low, high = axis.get_xlim()
-        assert low < 0
-        assert high > 100
-    shown = figure.axes[0]
-    assert [text.get_text() for text in shown.get_yticklabels()] == list(own)
-    assert [*shown.get_yticks()] == [0, 1, 2, 3]
-    assert shown.yaxis_inverted()
-    (box,) = figure.legends
-    assert {
-        text.get_text(): handle.get_color()
-        for text, handle in zip(box.get_texts(), box.legend_handles, strict=True)
-    } == {"chosen first": "#0072b2", "chosen last": "#d55e00"}
+    table = matrix_table(own)
+    figure = packing_figures.order_effect(table, list(own))
+    cells = table.set_index(["trained", "tested", "metric"]).sort_index()
+    found = {}
+    for container in figure.axes[0].containers:
+        line, _, (bars,) = container.lines
+        ((x,), (y,)) = line.get_data()
+        (segment,) = bars.get_segments()
+        found[y, line.get_marker()] = [x, *segment[:, 0]]
+    assert len(found) == 6
+    for place, (arm, test) in enumerate(own.items()):
+        for order, marker in (("first", ">"), ("last", "<")):
+            row = cells.loc[(arm, test, f"accuracy, chosen {order}")] * 100
+            expected = [row["estimate"], row["low"], row["high"]]
+            assert found[place, marker] == pytest.approx(expected)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == list(own)
 
 
-def speed_tables(shift):
-    """Two-piece rows of pairs and triples have values of their own, every other row a decoy."""
-    metrics = ("speed-up over separate rows", "speed-up over TRL", "relative tokens per second")
-    # Beyond the curves nothing is drawn.
-    lengths = {"pairs": 2.67, "pairs@284": 1.0, "triples": 2.67, "triples@9": 7.0, "five": 2.67}
+def speed_record(profile, kinds):
+    """Speeds and tokens of workloads of these kinds, each a number of its own."""
     rows = []
-    for number, (workload, method, metric) in enumerate(
-        itertools.product(lengths, ("separate", "dense", "two-piece"), metrics)
-    ):
-        value = 1 + number / 20 + shift
-        drawn = method == "two-piece" and metric != "relative tokens per second"
-        drawn &= workload not in ("five", "triples@9")
-        values = (value, value - 0.2, value + 0.1) if drawn else DECOY
-        rows.append((workload, method, metric, *values))
-    columns = ["workload", "method", "metric", "estimate", "low", "high"]
-    workloads = pd.DataFrame(
-        [(name, 10 * ratio, 10.0) for name, ratio in lengths.items()],
-        columns=["workload", "prompt tokens", "response tokens"],
-    )
-    return {"speed": pd.DataFrame(rows, columns=columns), "workloads": workloads}
+    for place, workload in enumerate(kinds):
+        for number, method in enumerate(("trl", "separate", "two-piece", "merged")):
+            rows.append((workload, method, "speed-up over TRL", 1 + number + place / 10))
+            rows.append((workload, method, "times fewer tokens than TRL", 2 + number + place / 10))
+    speed = pd.DataFrame(rows, columns=["workload", "method", "metric", "estimate"])
+    workloads = pd.DataFrame({"workload": list(kinds), "kind": list(kinds.values())})
+    return Record("throughput", "x", profile, {}, {}, {"speed": speed, "workloads": workloads})
 
 
-def test_savings_draw_the_closed_form_and_what_was_measured():
-    grid = np.linspace(0.5, 6, 12)
-    closed = pd.DataFrame(
-        [
-            (count, ratio, count * ratio, count * ratio + 100)
-            for count in (2, 3, 4)
-            for ratio in grid
-        ],
-        columns=["K", "P/R", "separate rows", "pair rows"],
-    )
-    tables = {"CPU": speed_tables(0.0), "GPU": speed_tables(2.0)}
-    figure = packing_figures.savings(closed, tables)
-    assert titles(figure) == ["over our separate rows", "over TRL's pair rows"]
-    metrics = ("speed-up over separate rows", "speed-up over TRL")
-    for axis, metric, offset in zip(figure.axes, metrics, (0, 100), strict=True):
-        drawn = lines(axis)
-        assert list(drawn) == ["2 responses", "3 responses"]
-        for count, (x, y) in zip((2, 3), drawn.values(), strict=True):
-            np.testing.assert_allclose(x, grid)
-            np.testing.assert_allclose(y, count * grid + offset)
-        expected = [
-            (found["speed"].set_index(["workload", "method", "metric"]), names)
-            for names in (["pairs", "pairs@284"], ["triples"])
-            for found in tables.values()
-        ]
-        assert len(axis.containers) == 4
-        for container, (table, names) in zip(axis.containers, expected, strict=True):
-            line, _, (bars,) = container.lines
-            x, y = (values.astype(float) for values in line.get_data())
-            part = table.loc[[(name, "two-piece", metric) for name in names]]
-            np.testing.assert_allclose(x, [2.67, 1.0][: len(names)])
-            np.testing.assert_allclose(y, part["estimate"])
-            ends = [segment[:, 1] for segment in bars.get_segments()]
-            np.testing.assert_allclose(ends, part[["low", "high"]])
-        # Colours say how many responses, markers which record.
-        shown = [container.lines[0] for container in axis.containers]
-        curves = [line.get_color() for line in axis.get_lines() if line.get_label() in drawn]
-        assert [line.get_color() for line in shown] == [curves[0]] * 2 + [curves[1]] * 2
-        assert shown[0].get_marker() == shown[2].get_marker() != shown[1].get_marker()
-        assert curves[0] != curves[1]
-    assert legend(figure.axes[0]) == ["2 responses", "3 responses"]
+def test_speeds_draw_every_way_and_bars_of_tokens():
+    random, people = "random tokens", "data set"
+    given = [
+        speed_record("gpu", {"pairs": random, "many": random}),
+        speed_record("real", {"seeda": people}),
+    ]
+    (axis,) = packing_figures.speeds(given).axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["pairs, GPU", "seeda, CPU"]
+    found = [
+        (line.get_label(), line.get_xdata()[0], line.get_ydata()[0])
+        for line in axis.get_lines()
+        if not line.get_label().startswith("_")
+    ]
+    # Pairs with prompts of their own merge to nothing new.
+    apart = [("separate rows", 2, 0), ("exact row, two pieces", 3, 0)]
+    merged = [
+        ("separate rows", 2, 1),
+        ("exact row, two pieces", 3, 1),
+        ("exact row a prompt", 4, 1),
+    ]
+    assert found == [*apart, *merged]
+    assert [bar.get_x() + bar.get_width() for bar in axis.patches] == pytest.approx([5, 5])
+
+
+def test_who_sees_whom_has_a_panel_for_each_reading():
+    figure = packing_figures.who_sees_whom()
+    assert len(figure.axes) == 3
+    # One square for each pair of tokens that is seen, hatched where it is another response's.
+    counts = [len(axis.patches) for axis in figure.axes]
+    hatched = [sum(bool(patch.get_hatch()) for patch in axis.patches) for axis in figure.axes]
+    assert counts == [46, 46, 66]
+    assert hatched == [0, 0, 20]
+    assert [text.get_text() for text in figure.axes[2].get_yticklabels()][-1] == "10*"
 
 
 def tradeoff_tables(name):

@@ -117,6 +117,13 @@ def test_readers_see_gaps_by_size_and_what_the_truth_has_more(tables):
     figure = figures.growth(tables)
     assert [axis.get_xscale() for axis in figure.axes] == ["log", "log"]
     plt.close(figure)
+    figure = figures.gaps(tables["gaps"])
+    drawn = {line.get_label(): line.lines[0].get_ydata() for line in figure.axes[0].containers}
+    gaps = tables["gaps"][tables["gaps"]["metric"] == "accuracy"]
+    for arm, values in drawn.items():
+        assert [*values] == [*gaps.loc[gaps["trained"] == arm, "estimate"] * 100]
+    assert "causal" in drawn
+    plt.close(figure)
     without = summarise([10], [outcome(separate=500, causal=400)], resamples=50)
     assert report.growth_table(Record("growth", "a", "real", {}, {}, without)).shape == (1, 2)
     figure = figures.growth(without)

@@ -8,9 +8,7 @@ import pandas as pd
 import pytest
 
 from posttrain.evidence import records
-from posttrain.evidence.claims import estimate
-from posttrain.evidence.verdicts import ordered, with_interval
-from posttrain.studies.packing import answer as packing_answer
+from posttrain.evidence.verdicts import ordered
 from posttrain.studies.packing import report
 from posttrain.studies.packing.keys import RowName
 from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
@@ -133,16 +131,6 @@ def test_cells_of_few_responses_are_left_out(untrained):
     shown = report.distance_table([few])
     assert table.loc[first, "value"].iloc[0] not in shown.columns
     assert len(shown.columns) == len(report.distance_table([record]).columns) - 1
-
-
-def test_order_noise_is_that_of_each_choice_alone(recorded):
-    (record,) = (record for record in recorded if record.source == "simulator")
-    sentence = packing_answer.order_in_words(record)
-    for arm in ("causal attention", "running positions", "causal"):
-        found = estimate(record.tables["matrix"], trained=arm, tested=arm, metric="order noise")
-        assert with_interval(found, scale=1, digits=2, sign=False) in sentence
-    learned = estimate(record.tables["contrasts"], contrast="shuffled - ranked, tested separately")
-    assert f"{with_interval(learned, sign=False)} points behind" in sentence
 
 
 def test_the_best_learning_rate_is_starred_and_single_rates_are_left_out(recorded):

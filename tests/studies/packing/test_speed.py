@@ -1,7 +1,5 @@
 """Speed for readers: numbers are those of the record, and what was not measured is a dash."""
 
-from dataclasses import replace
-
 import pandas as pd
 import pytest
 
@@ -73,20 +71,6 @@ def test_without_trl_ratios_to_it_are_dashes(record):
     found = record.tables["speed"]
     record.tables["speed"] = found[found["metric"] != "speed-up over TRL"]
     assert set(speed.speed_table(record)["times TRL"]) == {"–"}
-    assert "seeda" not in speed.in_words(record)
-
-
-def test_the_sentence_tells_what_merged_rows_save(record):
-    words = speed.in_words(record)
-    assert "triples 3.50 times as fast (1.50)" in words
-    assert "`seeda` 4.50 times as fast (2.50)" in words
-
-
-def test_the_sentence_says_where_layers_were_left_out(record):
-    assert "layers only" not in speed.in_words(record)
-    few = record.tables["workloads"].assign(layers=[30, 6])
-    told = speed.in_words(replace(record, tables=record.tables | {"workloads": few}))
-    assert told.count("with 6 layers only") == 1
 
 
 def test_a_sample_says_its_share_of_the_set(record):

@@ -21,8 +21,7 @@ from posttrain.studies.common.cost import (
     tokens,
     visible_pairs,
 )
-from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
-from posttrain.studies.packing.theory import arrangement_table, saving_table, token_saving
+from posttrain.studies.packing.theory import arrangement_table
 
 #: Grouped-query attention, and heads that do not add up to the hidden size.
 CONFIG = LlamaConfig(
@@ -116,32 +115,6 @@ def test_equal_responses_give_the_textbook_formulas(prompt, response, count):
 def test_an_unknown_arrangement_is_refused():
     with pytest.raises(ValueError, match="'packed'; known: pair rows, separate rows"):
         tokens(GroupLengths.equal(1, 1, 2), "packed")
-
-
-def test_the_saving_at_llama_3s_lengths():
-    ratio = LLAMA3_PROMPT_TOKENS / LLAMA3_RESPONSE_TOKENS
-    assert ratio == pytest.approx(757.6 / 284)
-    assert token_saving(ratio, 2) == pytest.approx(1.57, abs=0.005)
-    assert token_saving(ratio, 3) == pytest.approx(1.94, abs=0.005)
-    assert token_saving(ratio, 2, against="pair rows") == token_saving(ratio, 2)
-    assert token_saving(ratio, 3, against="pair rows") == pytest.approx(3.88, abs=0.005)
-
-
-def test_the_saving_grows_from_nothing_to_the_number_of_responses():
-    table = saving_table([0.0, 1.0, 1e9], [2, 4])
-    assert list(table.columns) == ["K", "P/R", "separate rows", "pair rows"]
-    np.testing.assert_allclose(
-        table.to_numpy(),
-        [
-            [2, 0, 1, 1],
-            [2, 1, 4 / 3, 4 / 3],
-            [2, 1e9, 2, 2],
-            [4, 0, 1, 3],
-            [4, 1, 8 / 5, 24 / 5],
-            [4, 1e9, 4, 12],
-        ],
-        rtol=1e-6,
-    )
 
 
 def test_linear_parameters_are_those_of_the_stock_model():

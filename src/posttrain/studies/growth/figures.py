@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from posttrain.evidence.style import interval_line, panels
@@ -17,6 +18,26 @@ GROWTH = {
 }
 #: Ticks of what is lacking.
 NATS = (0.05, 0.1, 0.2)
+
+
+def gaps(table: pd.DataFrame) -> Figure:
+    """What a row that is not exact changes, by number of training groups.
+
+    From a ``gaps`` table of the growth study: accuracy minus that in separate rows, in points.
+    """
+    figure, axis = plt.subplots(layout="constrained")
+    for arm, shift in ((RowName.POSITIONS, 0.94), (RowName.CAUSAL, 1.06)):
+        part = table[(table["trained"] == arm) & (table["metric"] == OrderMetric.ACCURACY)]
+        colour, marker = GROWTH[arm]
+        interval_line(axis, part["size"] * shift, part, colour=colour, marker=marker, label=arm)
+    axis.axhline(0, color="black", lw=1)
+    axis.set_xscale("log")
+    sizes = sorted(set(table["size"]))
+    axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axis.minorticks_off()
+    axis.set(xlabel="training groups", ylabel="accuracy against\nseparate rows (points)")
+    axis.legend(loc="lower right")
+    return figure
 
 
 def growth(tables: Mapping[str, pd.DataFrame]) -> Figure:

@@ -1,175 +1,159 @@
-"""Figures of the packing study; several tables come by the titles of their sources."""
+"""Figures of the chapter on rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
-from matplotlib.colors import ListedColormap
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
-from posttrain.evidence.style import WIDTH, interval_line, panels
-from posttrain.studies.packing.keys import OrderMetric, RowName, Speed, Way
-from posttrain.studies.packing.outcome import ARMS, TESTS, own_test
-from posttrain.studies.packing.pictures import Picture
+from posttrain.evidence.records import Record
+from posttrain.evidence.style import WIDTH
+from posttrain.studies.packing.keys import Speed, Way
+from posttrain.studies.packing.outcome import own_test
+from posttrain.studies.packing.pictures import (
+    ITSELF,
+    OTHER,
+    SEEN_PROMPT,
+    Picture,
+    pictures,
+)
 
-#: What a cell of a mask picture says, and its colour.
-SEEN = {
-    "hidden": "#ffffff",
-    "prompt": "#9ecae1",
-    "itself": "#08519c",
-    "another response": "#d55e00",
+BLUE, ORANGE, GREEN, GREY = "#0173b2", "#de8f05", "#029e73", "#c8c8c8"
+#: Points of the smallest letters: on a telephone 8 pixels.
+SMALL = 8
+#: What is drawn of a token that is seen, and its name.
+SEEN: dict[int, tuple[dict[str, Any], str]] = {
+    SEEN_PROMPT: ({"fc": GREY, "ec": "white"}, "sees the prompt"),
+    ITSELF: ({"fc": BLUE, "ec": "white"}, "itself"),
+    OTHER: ({"fc": ORANGE, "ec": "white", "hatch": "////"}, "another response"),
 }
-#: Colour of each layout that moves a response, and of each number of responses.
-COLOUR = {RowName.ATTENTION: "#0072b2", RowName.POSITIONS: "#009e73", RowName.CAUSAL: "#d55e00"}
-RESPONSES_COLOUR = {2: "#0072b2", 3: "#d55e00"}
+#: Marker and colour of each way of training whose speed is drawn.
+WAYS = {
+    Way.SEPARATE: ("o", "black", "separate rows"),
+    Way.DENSE: ("s", ORANGE, "exact row, dense mask"),
+    Way.TWO_PIECE: ("^", BLUE, "exact row, two pieces"),
+    Way.MERGED: ("D", GREEN, "exact row a prompt"),
+}
+#: Workloads at Llama 3's lengths, and their names.
+AT_LLAMA3 = {"pairs": "pairs", "triples": "triples", "five": "5 responses"}
 
 
-def masks(pictures: Sequence[Picture]) -> Figure:
-    """Who sees whom: one panel a layout, one line a token, with the token's position."""
-    figure, grid = plt.subplots(
-        2, 2, figsize=(WIDTH, WIDTH * 1.04), squeeze=False, layout="constrained"
-    )
-    colours = ListedColormap(list(SEEN.values()))
-    for axis, picture in zip(grid.flat, pictures, strict=True):
-        count = len(picture.labels)
-        axis.imshow(picture.seen, cmap=colours, vmin=-0.5, vmax=len(SEEN) - 0.5)
-        axis.set_xticks(np.arange(count), picture.labels, rotation=90, fontsize=6.5)
-        named = zip(picture.labels, picture.positions, strict=True)
-        axis.set_yticks(
-            np.arange(count), [f"{label}  {place}" for label, place in named], fontsize=6.5
-        )
-        axis.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-        axis.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-        axis.grid(False)
-        axis.grid(which="minor", color="#dddddd", lw=0.5)
-        axis.tick_params(which="both", length=0)
-        for edge in picture.boundaries:
-            axis.axhline(edge - 0.5, color="black", lw=1)
-            axis.axvline(edge - 0.5, color="black", lw=1)
-        for scored in picture.scored:
-            axis.get_yticklabels()[scored].set_fontweight("bold")
-        axis.set_title(picture.title)
-    grid[0][0].set_ylabel("token, with its position")
-    grid[1][0].set_ylabel("token, with its position")
-    handles = [Patch(fc=colour, ec="#bbbbbb", label=name) for name, colour in SEEN.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(SEEN), frameon=False)
-    return figure
+def who_sees_whom() -> Figure:
+    """Who sees whom in one row, by each reading of Llama 3's sentence: a strip of three panels.
 
-
-def distance_by_slot(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """How far each choice moves a response's state before training, by slot.
-
-    From ``distances`` tables of the rows study.
+    A line is a token that looks, with its position; a column one that is looked at. Dots are
+    where scores are read. Positions other than in a separate row are bold and have a star.
     """
-    figure, axes = panels(list(tables), sharey=True)
-    for axis, table in zip(axes, tables.values(), strict=True):
-        part = table[table["by"] == "slot"]
-        for offset, (layout, colour) in enumerate(COLOUR.items()):
-            line = part[part["layout"] == layout]
-            slots = line["value"].astype(int) + 0.06 * (offset - 1)
-            interval_line(axis, slots, line, colour=colour, scale=1, marker="o", label=layout)
-        axis.set_xticks(sorted(part["value"].astype(int).unique()))
-    # One label and a legend outside, because many panels leave no room for either.
-    figure.supxlabel("slot of the response in the row", fontsize="medium")
-    axes[0].set_ylabel("distance from a separate row\n(1: as far as two responses)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    return figure
-
-
-def accuracy_matrix(table: pd.DataFrame) -> Figure:
-    """Accuracy (%) by trained and tested layout, from a ``matrix`` table."""
-    part = table[table["metric"] == OrderMetric.ACCURACY]
-    shown = part.pivot_table(index="trained", columns="tested", values="estimate")
-    trained = [arm for arm in ARMS if arm in shown.index]
-    tested = [test for test in TESTS if test in shown.columns]
-    shown = shown.loc[trained, tested] * 100
-    figure, axis = plt.subplots(
-        figsize=(WIDTH * 0.8, 0.42 * len(shown) + 1.3), layout="constrained"
-    )
-    sns.heatmap(shown, annot=True, fmt=".1f", cmap="viridis", ax=axis, cbar=False, linewidths=1)
-    for row, arm in enumerate(trained):
-        column = tested.index(own_test(arm))
-        axis.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, ec="black", lw=2.5))
-    axis.set_xlabel("tested")
-    axis.set_ylabel("trained")
-    axis.tick_params(axis="y", labelrotation=0)
-    axis.set_xticklabels([test.replace(" ", "\n") for test in tested])
-    return figure
-
-
-def order_effect(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Accuracy in own rows with the chosen response first and last, by trained layout.
-
-    From ``matrix`` tables.
-    """
-    arms = [arm for arm in ARMS if any((t["trained"] == arm).any() for t in tables.values())]
-    figure, axes = plt.subplots(
-        1, len(tables), figsize=(WIDTH, 0.4 * len(arms) + 1.2), squeeze=False, sharey=True,
-        layout="constrained",
+    drawn = pictures()
+    figure, axes = plt.subplots(1, len(drawn), figsize=(WIDTH, 2.75), layout="constrained")
+    for axis, picture in zip(axes, drawn, strict=True):
+        _draw(axis, picture, named=axis is axes[0])
+    handles: list[Artist] = [Patch(**look, label=name) for look, name in SEEN.values()]
+    handles.append(plt.Line2D([], [], color="white", mec="black", marker="o", ls="", label="score"))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL + 1,
+        handlelength=1, columnspacing=1, handletextpad=0.4,
     )  # fmt: skip
-    for axis, (title, table) in zip(axes[0], tables.items(), strict=True):
-        for place, arm in enumerate(arms):
-            own = table[(table["trained"] == arm) & (table["tested"] == own_test(arm))]
-            if own.empty:
-                continue
-            rows = own.set_index("metric")
-            ends = [rows.loc[f"accuracy, chosen {order}"] for order in ("last", "first")]
-            axis.plot([end["estimate"] * 100 for end in ends], [place] * 2, color="#bbbbbb", lw=3)
-            for end, colour, marker in zip(ends, ("#d55e00", "#0072b2"), "<>", strict=True):
-                value = end["estimate"] * 100
-                spread = [[value - end["low"] * 100], [end["high"] * 100 - value]]
-                axis.errorbar(value, place, xerr=spread, color=colour, marker=marker, capsize=2)
-        axis.axvline(50, color="black", lw=0.8, ls=":")
-        axis.set_xlim(-3, 103)
-        axis.set_title(title.replace(" (", "\n("))
-        axis.set_xlabel("accuracy (%)")
-    axes[0][0].set_yticks(range(len(arms)), arms)
-    axes[0][0].invert_yaxis()
-    handles = [
-        plt.Line2D([], [], color=colour, marker=marker, label=f"chosen {order}")
-        for order, colour, marker in (("first", "#0072b2", ">"), ("last", "#d55e00", "<"))
-    ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 
-def savings(
-    closed_form: pd.DataFrame, measured: Mapping[str, Mapping[str, pd.DataFrame]]
-) -> Figure:
-    """Speed of a single row over separate rows and over pair rows: token counts and measurements.
-
-    From :func:`.packing.theory.saving_table` on a fine grid, and the tables of records of
-    ``benchmarks/throughput.py``: pairs and triples of random tokens, attention in two pieces.
-    """
-    figure, axes = panels(["over our separate rows", "over TRL's pair rows"])
-    columns = (
-        ("separate rows", Speed.OVER_SEPARATE),
-        ("pair rows", Speed.OVER_TRL),
+def _draw(axis: Axes, picture: Picture, *, named: bool) -> None:
+    count = len(picture.words)
+    for look, seen in np.argwhere(picture.seen > 0):
+        style, _ = SEEN[picture.seen[look, seen]]
+        axis.add_patch(Rectangle((seen - 0.5, look - 0.5), 1, 1, lw=0.5, **style))
+    axis.plot(picture.scored, picture.scored, "o", color="white", mec="black", ms=5)
+    for edge in picture.boundaries:
+        axis.axhline(edge - 0.5, color="black", lw=0.8)
+        axis.axvline(edge - 0.5, color="black", lw=0.8)
+    axis.set_xticks(range(count), picture.words, rotation=90, fontsize=SMALL)
+    places = [
+        f"{place}{'*' if moved else ''}"
+        for place, moved in zip(picture.positions, picture.moved, strict=True)
+    ]
+    if named:
+        places = [f"{word}  {place}" for word, place in zip(picture.words, places, strict=True)]
+    axis.set_yticks(range(count), places, fontsize=SMALL)
+    for label, moved in zip(axis.get_yticklabels(), picture.moved, strict=True):
+        label.set_fontweight("bold" if moved else "normal")
+    axis.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), aspect="equal")
+    axis.tick_params(length=0, pad=2)
+    axis.grid(False)
+    name = picture.name.replace(" ", r"\ ")
+    apart = "isolated" if picture.layout.attention == "isolated" else "not isolated"
+    equal = "=" if picture.layout.is_exact else "≠"
+    axis.set_title(
+        rf"$\mathbf{{{name}}}$" + f"\n{apart}, {picture.layout.positions}\n{equal} separate rows",
+        fontsize=SMALL,
     )
-    for axis, (column, metric) in zip(axes, columns, strict=True):
-        for (count, colour), kind in zip(
-            RESPONSES_COLOUR.items(), ("pairs", "triples"), strict=True
-        ):
-            line = closed_form[closed_form["K"] == count]
-            axis.plot(line["P/R"], line[column], color=colour, label=f"{count} responses")
-            for marker, tables in zip("os^D", measured.values(), strict=False):
-                table = tables["speed"]
-                part = table[
-                    table["workload"].str.split("@").str[0].eq(kind)
-                    & (table["method"] == Way.TWO_PIECE)
-                    & (table["metric"] == metric)
-                ]
-                lengths = tables["workloads"].set_index("workload").loc[part["workload"]]
-                ratios = (lengths["prompt tokens"] / lengths["response tokens"]).to_numpy()
-                shown = ratios <= closed_form["P/R"].max()
-                interval_line(
-                    axis, ratios[shown], part[shown], colour=colour, scale=1, marker=marker, ls=""
-                )
-        axis.set_xlabel("prompt length / response length")
-    axes[0].set_ylabel("times faster")
-    axes[0].legend(frameon=False)
+
+
+def order_effect(table: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Accuracy with the chosen response first and last in the row, by trained layout.
+
+    From a ``matrix`` table of the packing study; each arm is tested in its own layout.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.38 * len(arms) + 1.1), layout="constrained")
+    for place, arm in enumerate(arms):
+        rows = table[(table["trained"] == arm) & (table["tested"] == own_test(arm))]
+        found = rows.set_index("metric")
+        ends = {order: found.loc[f"accuracy, chosen {order}"] * 100 for order in ("first", "last")}
+        axis.plot([end["estimate"] for end in ends.values()], [place] * 2, color=GREY, lw=3)
+        for (order, end), colour, marker in zip(ends.items(), (BLUE, ORANGE), "><", strict=True):
+            spread = [[end["estimate"] - end["low"]], [end["high"] - end["estimate"]]]
+            axis.errorbar(
+                end["estimate"], place, xerr=spread, color=colour, marker=marker, ms=8, ls="",
+                capsize=2, label=f"chosen {order}" if place == 0 else None,
+            )  # fmt: skip
+    axis.axvline(50, color="black", lw=0.8, ls=":")
+    axis.set(xlim=(-6, 106), xlabel="accuracy (%)", ylim=(len(arms) - 0.5, -0.5))
+    axis.set_yticks(range(len(arms)), arms)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def speeds(records: Sequence[Record]) -> Figure:
+    """How many times as fast as TRL's trainer each way trains; a bar is how many fewer tokens.
+
+    From records of ``benchmarks/throughput.py``: workloads at Llama 3's lengths, and data sets.
+    """
+    found = []
+    for record in records:
+        sizes = record.tables["workloads"].set_index("workload")
+        table = record.tables["speed"].set_index(["workload", "metric", "method"])["estimate"]
+        device = "GPU" if record.profile == "gpu" else "CPU"
+        shown = [*AT_LLAMA3, *sizes.index[sizes["kind"] == "data set"]]
+        found += [
+            (f"{AT_LLAMA3.get(name, name)}, {device}", sizes.loc[name, "kind"], table.loc[name])
+            for name in shown
+            if name in sizes.index
+        ]
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.34 * len(found) + 1.6), layout="constrained")
+    for place, (_, kind, speed) in enumerate(found):
+        fewer = speed[Speed.FEWER_TOKENS].max()
+        axis.barh(place, fewer - 1, left=1, color="#dddddd", height=0.7, zorder=0)
+        # Where each record has a prompt of its own, merging makes the same rows.
+        same = kind != "data set" and Way.TWO_PIECE in speed[Speed.OVER_TRL]
+        for way, (marker, colour, label) in WAYS.items():
+            if way in speed[Speed.OVER_TRL] and not (same and way == Way.MERGED):
+                axis.plot(
+                    speed[Speed.OVER_TRL, way], place, marker, color=colour, ms=7, label=label,
+                    mec="white",
+                )  # fmt: skip
+    axis.axvline(1, color="black", lw=0.8)
+    axis.set_xscale("log")
+    axis.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
+    axis.minorticks_off()
+    axis.set_yticks(range(len(found)), [name for name, *_ in found])
+    axis.set(ylim=(len(found) - 0.5, -0.5), xlabel="times as fast as TRL (bar: times fewer tokens)")
+    handles = {handle.get_label(): handle for handle in axis.get_lines()}
+    figure.legend(
+        handles=[handles[label] for *_, label in WAYS.values() if label in handles],
+        loc="outside upper center", ncols=2, frameon=False,
+    )  # fmt: skip
     return figure

@@ -18,7 +18,6 @@ from transformers import LlamaConfig
 
 from posttrain.studies.common.cost import (
     ARRANGEMENTS,
-    Arrangement,
     GroupLengths,
     dense_pairs,
     forward_flops,
@@ -26,31 +25,6 @@ from posttrain.studies.common.cost import (
     visible_pairs,
 )
 from posttrain.studies.common.llama3 import LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS
-
-
-def token_saving(ratio: float, responses: int, *, against: Arrangement = "separate rows") -> float:
-    """How many times the tokens of a single row another arrangement takes.
-
-    With ``ratio`` P/R, K(P+R) / (P+KR) against separate rows, which tends to K as the prompt grows;
-    K−1 times that against pair rows.
-    """
-    group = GroupLengths.equal(ratio, 1.0, responses)
-    return tokens(group, against) / tokens(group, "exact row")
-
-
-def saving_table(ratios: Sequence[float], responses: Sequence[int] = (2, 3)) -> pd.DataFrame:
-    """How many times the tokens of a single row others take, by ``K`` and ``P/R``."""
-    rows = [
-        (
-            count,
-            ratio,
-            token_saving(ratio, count),
-            token_saving(ratio, count, against="pair rows"),
-        )
-        for count in responses
-        for ratio in ratios
-    ]
-    return pd.DataFrame(rows, columns=["K", "P/R", "separate rows", "pair rows"])
 
 
 def arrangement_table(
