@@ -23,7 +23,6 @@ from posttrain.evidence import style
 from posttrain.studies.margin import figures as margin_figures
 from posttrain.studies.packing import figures as packing_figures
 from posttrain.studies.tradeoff import figures as tradeoff_figures
-from posttrain.studies.training_run import figures as training_run_figures
 
 LOSSES = ("none", "small", "large", "scaled")
 SIZES = (100, 1000)
@@ -334,36 +333,3 @@ def test_refusals_by_mix_order_models_by_their_share_of_safety():
             np.testing.assert_allclose(x, [100 * TRADEOFF_ARMS[arm].safety for arm in arms])
             rows = [one_row(table, arm=arm, kind=kind)["estimate"] for arm in arms]
             np.testing.assert_allclose(y, 100 * np.array(rows))
-
-
-HISTORY = pd.DataFrame(
-    {
-        "step": [10, 20, 30],
-        "loss": [0.7, 0.5, 0.4],
-        "accuracy": [0.5, 0.75, 0.8],
-        "score_mean": [0.0, -1.0, 0.5],
-        "score_std": [0.1, 1.0, 2.0],
-    }
-)
-JUDGED = pd.DataFrame(
-    [
-        ("model", "accuracy", 0.78, 0.70, 0.83),
-        ("model", "accuracy 1", np.nan, np.nan, np.nan),
-        ("model", "accuracy 3", 0.81, 0.76, 0.86),
-        ("model", "log-likelihood", -0.5, -0.6, -0.4),
-        ("length", "accuracy", 0.70, 0.65, 0.74),
-        ("length", "accuracy 3", 0.71, 0.67, 0.76),
-    ],
-    columns=["scorer", "metric", "estimate", "low", "high"],
-)
-
-
-def test_learning_curve_shows_training_and_what_it_came_to():
-    loss, accuracy, scores = training_run_figures.learning_curve(HISTORY, JUDGED, "model").axes
-    assert loss.get_lines()[0].get_ydata().tolist() == [0.7, 0.5, 0.4]
-    drawn = lines(accuracy)
-    assert drawn["training"][1] == pytest.approx([50, 75, 80])
-    assert set(drawn["held out, at the end"][1]) == {78.0}
-    assert lines(scores)["mean"][1].tolist() == [0.0, -1.0, 0.5]
-    band = scores.collections[0].get_paths()[0].vertices[:, 1]
-    assert (band.min(), band.max()) == (-2.0, 2.5)

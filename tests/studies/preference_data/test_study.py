@@ -10,8 +10,7 @@ from matplotlib import pyplot as plt
 
 from posttrain.data.preferences import STRENGTHS
 from posttrain.data.sources.originals.registry import ORIGINALS
-from posttrain.data.sources.simulator.annotators import reachable_accuracy, simulate
-from posttrain.data.sources.simulator.tasks import TASKS
+from posttrain.data.sources.simulator.annotators import simulate
 from posttrain.evidence import records
 from posttrain.studies.preference_data import figures, report, study
 
@@ -88,38 +87,25 @@ def test_record_survives_saving_and_names_no_folder(folder):
             pd.testing.assert_frame_equal(back, table, rtol=1e-5)
 
 
-def test_page_tables_of_human_data(folder):
+def test_readers_see_what_each_set_holds(folder):
     for source in ("hh_harmless", "seeda"):
-        records.save(
-            run_study(source, 50),
-            folder / "results",
-        )
-    found = records.load_all(folder / "results", "data")
-    sizes, lengths = report.size_table(found), report.length_table(found)
-    assert sizes.index.tolist() == lengths.index.tolist() == ["hh_harmless", "seeda"]
-    assert sizes["strength 1 / 2 / 3 / 4"].tolist() == ["0 / 0 / 0 / 0", "1 / 0 / 0 / 3"]
-    assert sizes["none"].tolist() == ["1", "0"]
-    assert lengths["chosen longer (%)"].tolist() == ["100.0", "62.5"]
-    assert lengths["at 4"].tolist() == ["–", "50.0"]
-    assert lengths["edited longer (%)"].tolist() == ["–", "50.0"]
-    origins = report.origin_table(found)
-    assert origins.loc["seeda", "licence"] == ORIGINALS["seeda"].licence
-    assert origins.loc["seeda", "repository"] == "tmu-nlp/SEEDA"
+        records.save(run_study(source, 50), folder / "results")
+    table = report.sets_table(records.load_all(folder / "results", "data"))
+    assert table.index.tolist() == ["hh_harmless", "seeda"]
+    assert ORIGINALS["seeda"].description.startswith(table.loc["seeda", "what people compared"])
+    assert table["pairs"].tolist() == ["1", "4"]
+    assert table["strength"].tolist() == ["–", "yes"]
+    assert table["edited"].tolist() == ["–", "2"]
 
 
-def test_answer_holds_the_computed_numbers(folder, simulated):
-    found = [run_study(source, 50) for source in ("hh_harmless", "seeda")]
-    answer = report.answer(simulated, found)
-    reachable = reachable_accuracy([group.difference for group in simulated])
-    assert "4,000 simulated groups" in answer
-    assert f"accuracy is {reachable['all'] * 100:.0f} %" in answer
-    assert "in 62 % (seeda) to 100 % (hh_harmless) of the pairs" in answer
-
-
-def test_dropped_judgements_are_shown(folder):
-    record = run_study("seeda", 50)
-    record.data["dropped"] = {"tied": 2, "empty": 1}
-    assert report.size_table([record])["dropped"].tolist() == ["3"]
+def test_the_figure_of_lengths_draws_every_set_in_order(folder):
+    figure = figures.length_bias([run_study(name, 50) for name in ("hh_harmless", "seeda")])
+    (axis,) = figure.axes
+    line, _, (bars,) = axis.containers[0].lines
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["seeda", "hh_harmless"]
+    assert line.get_xdata() == pytest.approx([62.5, 100])
+    assert all(segment[0, 0] <= segment[1, 0] for segment in bars.get_segments())
+    plt.close(figure)
 
 
 def test_unknown_source_is_refused(folder):
@@ -127,72 +113,32 @@ def test_unknown_source_is_refused(folder):
         study.STUDY.run("nothing")
 
 
-def test_judgements_follow_the_formulas(simulated):
-    table = report.judgements(simulated)
+def test_agreement_follows_the_logistic_function(simulated):
+    table = report.agreement(simulated)
     error = np.sqrt(table["probability"] * (1 - table["probability"]) / table["pairs"])
-    assert ((table["share"] - table["probability"]).abs() <= 4 * error).all()
-    assert table["share"].between(table["low"], table["high"]).all()
-    strengths = table[table["judgement"] != report.BETTER_PREFERRED]
-    assert strengths["pairs"].sum() == len(simulated) * len(STRENGTHS)
-    by_gap = strengths.groupby("gap")[["share", "probability"]].sum()
-    np.testing.assert_allclose(by_gap, 1)
-
-
-def test_judgements_leave_out_pairs_without_a_better_response(simulated):
-    table = report.judgements(simulated)
+    assert ((table["estimate"] - table["probability"]).abs() <= 4 * error).all()
+    assert table["estimate"].between(table["low"], table["high"]).all()
     equal = sum(round(group.difference, 6) == 0 for group in simulated)
     assert equal > 0
-    counted = table.loc[table["judgement"] == report.BETTER_PREFERRED, "pairs"].sum()
-    assert counted == len(simulated) - equal
-
-
-def test_one_small_bin_is_no_error(simulated):
-    equal = [group for group in simulated if round(group.difference, 6) == 0][:3]
-    assert set(report.judgements(equal)["judgement"]) == {f"strength {s}" for s in STRENGTHS}
-
-
-def test_figure_of_annotators_draws_every_row(simulated):
-    table = report.judgements(simulated)
-    figure = figures.annotators(table)
-    drawn = sum(len(bar[0].get_xdata()) for axis in figure.axes for bar in axis.containers)
-    assert drawn == len(table)
-    plt.close(figure)
+    assert table["pairs"].sum() == len(simulated) - equal
 
 
 def test_reachable_accuracy_is_near_what_gold_reaches(simulated):
-    table = report.reachable_table(simulated)
-    assert [name.split()[0] for name in table.index] == ["all", "1", "2", "3", "4"]
-    reached = table[["reachable accuracy (%)", "gold reward on these pairs (%)"]].astype(float)
-    assert (reached.diff(axis=1).iloc[:, 1].abs() < 6).all()
+    table = report.by_strength(simulated)
+    assert table.index.tolist() == [*STRENGTHS]
+    assert table["pairs"].sum() == len(simulated)
+    error = np.sqrt(table["reachable"] * (1 - table["reachable"]) / table["pairs"])
+    assert ((table["reachable"] - table["gold"]).abs() < 4 * error).all()
     few = [group for group in simulated if group.ranked.strength != 4][:50]
-    assert report.reachable_table(few).iloc[4, 2] == "–"
+    assert np.isnan(report.by_strength(few).loc[4, "gold"])
 
 
-def test_example_shows_every_turn_and_response(simulated):
-    group = next(group for group in simulated if group.ranked.has_edit)
-    table = report.example_table(group)
-    turns = ["prompt"] * len(group.ranked.prompt)
-    assert table.index.tolist() == [*turns, "edited", "chosen", "rejected", "strength"]
-    assert table.loc["edited", "text"] == group.ranked.edited
-    assert table.loc["rejected", "gold helpfulness"] == f"{group.gold('helpfulness')[2]:.1f}"
-    assert "-0.0" not in table.to_string()
-
-
-def test_tables_of_the_simulator_are_complete():
-    assert report.task_table(0).index.tolist() == sorted([*TASKS, "explain, unsafe"])
-    assert report.cost_table().notna().all(axis=None)
-    intervals = report.strength_table()
-    assert intervals["below"].tolist()[:-1] == intervals["from"].tolist()[1:]
-
-
-def test_check_report_names_file_line_and_field_only():
-    good = {"prompt": "Why?", "chosen": "good", "rejected": "bad"}
-    entries = [good, good | {"strength": 7}]
-    message, summary = report.check_report(entries, width=200)
-    assert message.startswith("mine.jsonl, line 2, field 'strength': 7 is not one of")
-    assert "\n" not in message
-    assert summary.columns.tolist() == ["mine.jsonl"]
-    assert summary.loc[["rows", "refused"], "mine.jsonl"].tolist() == [1, 1]
-    wrapped, _ = report.check_report(entries, width=40)
-    assert max(map(len, wrapped.splitlines())) <= 40
-    assert wrapped.split() == message.split()
+def test_the_figure_of_reliability_draws_every_row(simulated):
+    agreed, strengths = report.agreement(simulated), report.by_strength(simulated)
+    figure = figures.reliability(agreed, strengths)
+    left, right = figure.axes
+    assert left.containers[0].lines[0].get_ydata() == pytest.approx(100 * agreed["estimate"])
+    best, llama = (line.get_ydata() for line in right.get_lines())
+    assert best == pytest.approx(100 * strengths["reachable"])
+    assert tuple(llama) == figures.LLAMA_2
+    plt.close(figure)

@@ -2,6 +2,7 @@
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from recipe_held import prepared
 
@@ -61,16 +62,59 @@ def test_averages_are_compared_with_what_else_can_be_made(record):
     assert Combined.SINGLE not in table.index.get_level_values(1)
 
 
-def test_the_figure_draws_every_number_of_models_and_all_data(record):
-    figure = figures.averages(record)
-    assert len(figure.axes) == 2
-    table = record.tables["gains"].set_index(["noise", "arm", "reference", "metric"])["estimate"]
-    for axis, noise in zip(figure.axes, (0.0, 0.2), strict=True):
-        for container, (arms, *_) in zip(axis.containers, figures.LINES.values(), strict=False):
-            x, y = container.lines[0].get_data()
-            assert x.tolist() == [2, 4, 8]
-            expected = [100 * table[noise, arm, Combined.SINGLE, "accuracy"] for arm in arms]
-            assert y.tolist() == pytest.approx(expected)
+@pytest.fixture
+def growth():
+    sizes, reached = [10, 100, 1000], [0.6, 0.7, 0.75]
+    columns = ["trained", "metric", "size", "estimate", "low", "high"]
+
+    def rows(values, first=0):
+        return pd.DataFrame(
+            [
+                ("separate", "accuracy", size, value, value - 0.01, value + 0.01)
+                for size, value in zip(sizes[first:], values, strict=True)
+            ],
+            columns=columns,
+        )
+
+    tables = {
+        "levels": rows(reached),
+        "excess": rows([0.2, 0.1, 0.05]),
+        "steps": rows([0.1, 0.05], first=1),
+    }
+    return Record("growth", "simulator", "quick", {"sizes": sizes}, {}, tables)
+
+
+def drawn(axis):
+    """What stands on each line: estimate and ends of its interval, by label."""
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    found = {}
+    for container in axis.containers:
+        line, _, (bars,) = container.lines
+        for x, y, ends in zip(*line.get_data(), bars.get_segments(), strict=True):
+            found[labels[int(y)]] = (x, *ends[:, 0])
+    return found
+
+
+def test_the_figure_of_choices_draws_the_gain_of_each(record, growth):
+    figure = figures.choices(record, growth)
+    found = drawn(figure.axes[0])
+    table = record.tables["gains"].set_index(["question", "noise", "arm", "reference", "metric"])
+    for one in figures.CHOICES:
+        row = table.loc[(one.question, 0.0, one.arm, one.reference, "accuracy")]
+        assert found[one.label] == pytest.approx(100 * row[["estimate", "low", "high"]].to_numpy())
+    assert found["100 → 1,000 groups"] == pytest.approx((5, 4, 6))
+    assert len(found) == len(figures.CHOICES) + 2
+    plt.close(figure)
+    figure = figures.choices(record)
+    assert len(drawn(figure.axes[0])) == len(figures.CHOICES)
+    plt.close(figure)
+
+
+def test_accuracy_by_data_ends_below_the_truth(growth):
+    figure = figures.accuracy_by_data(growth)
+    (axis,) = figure.axes
+    assert axis.containers[0].lines[0].get_ydata() == pytest.approx([60, 70, 75])
+    assert axis.get_lines()[-1].get_ydata() == pytest.approx([80, 80])
     plt.close(figure)
 
 
