@@ -42,6 +42,7 @@ book: .venv/.stamp
 ifeq ($(PARAMS),real)
 	.venv/bin/python benchmarks/independent_margin.py "$$POSTTRAIN_DATA/ukpconvarg.jsonl.gz"
 endif
+	$(RUN) posttrain.manual book/commands
 	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
 	@echo
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
@@ -83,7 +84,7 @@ notebooks: .venv/.stamp
 	$(RUN) posttrain.notebooks --output notebooks
 
 clean:
-	rm -rf .venv .venv-serving _build book/chapters build src/*.egg-info
+	rm -rf .venv .venv-serving _build book/chapters book/commands build src/*.egg-info
 	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
 		-prune -exec rm -rf {} +
