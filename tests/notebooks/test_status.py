@@ -23,7 +23,9 @@ def page(tmp_path, monkeypatch):
         table = {"one": pd.DataFrame({"a": [1.0]})}
         records.save(Record(study, "here", "real", {}, {}, table, where), tmp_path / "results")
     paths = [tmp_path / "01_one.ipynb", tmp_path / "02_two.ipynb"]
-    for path, text in zip(paths, ("# What is one?\n\nA question.", "No title."), strict=True):
+    for path, text in zip(
+        paths, ("(one)=\n# What is one?\n\nA question.", "No title."), strict=True
+    ):
         nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell(text)]), path)
     seconds = dict(zip(paths, (59.6, 120.0), strict=True))
     status.write(tmp_path / "out" / "status.md", seconds, "quick", tmp_path / "results")
@@ -43,4 +45,4 @@ def test_the_machine(page):
 
 def test_records_with_device_time_commit_and_date(page):
     assert "| margin-here | CPU | 2 | 5,400 | `abc` | 2026-11-27 |\n| rows-here |" in page
-    assert "these 2 records of slower runs, of 2 hours" in page
+    assert "these 2 records of slower runs,\nof 2 hours" in page

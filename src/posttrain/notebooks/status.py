@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -53,16 +54,17 @@ def _page(seconds: Mapping[Path, float], profile: str, recorded: Sequence[Record
 
 ## Notebooks
 
-These {len(seconds)} notebooks compute numbers while the book is built. On {time.strftime("%Y-%m-%d")}
-all of them ran without an error, with the parameters of `{profile}`, in {minutes:.0f} minutes.
+These {len(seconds)} notebooks compute numbers while the book is built.
+On {time.strftime("%Y-%m-%d")} all of them ran without an error,
+with the parameters of `{profile}`, in {minutes:.0f} minutes.
 The machine: {machine()}.
 
 {_table(["Notebook", "Seconds"], notebooks)}
 
 ## Run records
 
-All other numbers come from these {len(recorded)} records of slower runs, of {hours:.0f} hours together.
-The files are in `book/results`, with all settings and versions.
+All other numbers come from these {len(recorded)} records of slower runs,
+of {hours:.0f} hours together. The files are in `book/results`, with all settings and versions.
 
 {_table(["Record", "Device", "Threads", "Seconds", "Commit", "Date"], studies)}
 """
@@ -75,10 +77,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _title(path: Path) -> str:
     """The heading of a notebook, or its name where it has none."""
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "markdown" and cell.source.startswith("# "):
-            return str(cell.source).partition("\n")[0].removeprefix("# ").strip()
-    return path.stem
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    heading = re.search(r"^# (.+)$", text, flags=re.MULTILINE)
+    return heading[1] if heading else path.stem
 
 
 def machine() -> str:
