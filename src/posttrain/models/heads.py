@@ -55,11 +55,10 @@ def fit_heads(
     weight counts once in the denominator.
 
     The method is the lower-bound Newton step of
-    :cite:t:`Böhning and Lindsay (1988) <boehning1988monotonicity>`: the Hessian never
-    exceeds :math:`\frac{c_b}{4} D^\top D / N + λ_b` (with choices, ½ instead of ¼), which is
-    diagonal in the eigenbasis of :math:`D^\top D`; it is accelerated by Nesterov's momentum with
-    the adaptive restart of
-    :cite:t:`O'Donoghue and Candès (2015) <odonoghue2015adaptive>`.
+    :cite:t:`Böhning and Lindsay (1988) <boehning1988monotonicity>`: the Hessian never exceeds
+    :math:`\frac{c_b}{4} D^\top D / N + λ_b` (with choices, ½ instead of ¼), which is diagonal in
+    the eigenbasis of :math:`D^\top D`; it is accelerated by Nesterov's momentum with the adaptive
+    restart of :cite:t:`O'Donoghue and Candès (2015) <odonoghue2015adaptive>`.
 
     Args:
         differences: Features of the winner minus those of the loser, shape ``[pairs, features]``.
