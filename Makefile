@@ -13,12 +13,13 @@ VLLM := 0.32.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book gpu-study test test-serving fuzz lint notebooks clean
+.PHONY: help book links gpu-study test test-serving fuzz lint notebooks clean
 
 help:
 	@echo 'make book                 run every notebook with quick parameters, build the book'
 	@echo 'make book PARAMS=real     the same with the files in notebooks/params/real; needs human'
 	@echo '                          preference data in the folder that POSTTRAIN_DATA names'
+	@echo 'make links                after make book: whether the addresses on the web that it names answer'
 	@echo 'make gpu-study MINUTES=8  what a GPU can measure in some minutes, the most worth first, with'
 	@echo '                          POSTTRAIN_DATA: the records of the GPU column'
 	@echo 'make test                 lint, unit tests, committed notebooks compared with a new run'
@@ -42,9 +43,15 @@ book: .venv/.stamp
 ifeq ($(PARAMS),real)
 	.venv/bin/python benchmarks/independent_margin.py "$$POSTTRAIN_DATA/ukpconvarg.jsonl.gz"
 endif
+	$(RUN) posttrain.manual book/commands
 	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
+	$(RUN) posttrain.notebooks.links _build/html
 	@echo
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
+
+# Pages of the web come and go, so this is no part of `make book`, which checks the links within the book.
+links: .venv/.stamp
+	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml --builder linkcheck
 
 # Needs no .venv and no network: any Python with torch and transformers will do. Called again, it goes
 # on where it stopped.
@@ -83,7 +90,7 @@ notebooks: .venv/.stamp
 	$(RUN) posttrain.notebooks --output notebooks
 
 clean:
-	rm -rf .venv .venv-serving _build book/chapters build src/*.egg-info
+	rm -rf .venv .venv-serving _build book/chapters book/commands build src/*.egg-info
 	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
 		-prune -exec rm -rf {} +

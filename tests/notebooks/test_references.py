@@ -14,11 +14,38 @@ WORKS = parse_file(str(ROOT / "book" / "references.bib"), bib_format="bibtex").e
 
 
 def prose(path: Path) -> str:
-    """All text of a notebook's or a book's page."""
+    """All text of a notebook's or a book's page, that which cells print in Markdown included."""
     if path.suffix != ".ipynb":
         return path.read_text(encoding="utf-8")
-    cells = nbformat.read(path, as_version=4).cells
-    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    texts = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            texts.append(cell.source)
+        elif cell.cell_type == "code":
+            printed = re.findall(r'Markdown\(\s*[rf]*"""(.*?)"""', cell.source, re.DOTALL)
+            texts += [text.replace("{{", "{").replace("}}", "}") for text in printed]
+    return "\n".join(texts)
+
+
+def cited(text: str) -> set[str]:
+    """The keys of all works that a text cites, as MyST or as reStructuredText has it.
+
+    >>> sorted(cited("{cite:t}`A (2001) <a>`, {cite:p}`b,c`, :cite:`d`"))
+    ['a', 'b', 'c', 'd']
+    """
+    contents = re.findall(r"[{:]cite[:\w]*[}:]`([^`]*)`", text)
+    return {
+        key.strip()
+        for content in contents
+        for key in re.sub(r"^.*<(.*)>$", r"\1", content, flags=re.DOTALL).split(",")
+    }
+
+
+def test_every_work_of_the_bibliography_is_cited():
+    pages = [path for path in (ROOT / "book").rglob("*.md") if "chapters" not in path.parts]
+    code = (ROOT / "src").rglob("*.py")
+    keys = set().union(*(cited(prose(path)) for path in [*NOTEBOOKS, *pages, *code]))
+    assert {*WORKS} <= keys
 
 
 def name(work: str) -> tuple[str, str]:

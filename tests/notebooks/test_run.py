@@ -105,6 +105,18 @@ def test_in_place_gives_the_same_bytes_every_time(tmp_path):
     assert outputs(folder / "01_one.ipynb") == ["(10, [0, 1])"]
 
 
+def test_a_page_says_how_long_copies_took_but_not_in_place(tmp_path):
+    folder = make(tmp_path / "notebooks" / "01_one.ipynb", SHOW).parent
+    params = write(tmp_path / "small" / "01_one.yaml", "seeds: [0]").parent
+    for output in (folder, tmp_path / "out"):
+        given = ["--notebooks", folder, "--output", output, "--params", params]
+        assert main([*map(str, given)]) == 0
+    assert [*folder.iterdir()] == [folder / "01_one.ipynb"]
+    page = (tmp_path / "out" / "status.md").read_text(encoding="utf-8")
+    assert "these 1 notebooks" in page
+    assert "parameters of `small`" in page
+
+
 def test_dead_kernel(tmp_path):
     folder = make(tmp_path / "notebooks" / "01_dies.ipynb", "import os; os._exit(9)").parent
     with pytest.raises(NotebookError, match=r"01_dies\.ipynb failed: its kernel died"):

@@ -47,10 +47,10 @@ class Page:
         """The examples, as a shell takes them."""
         first = " and ".join(f"posttrain {command} --help" for command in self.after)
         title = f"examples, after those of {first}:" if first else "examples:"
-        return "\n  ".join([title, *map(_broken, self.examples)])
+        return "\n  ".join([title, *map(broken, self.examples)])
 
 
-def _broken(command: str) -> str:
+def broken(command: str) -> str:
     """A command line, broken before options where it is long."""
     lines = [""]
     for part in re.split(r"(?= --)", command):

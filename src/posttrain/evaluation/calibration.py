@@ -8,7 +8,8 @@ A calibration gives both a meaning (:math:`r` is the model's score):
 
 - *Scale.* :math:`a` maximises the likelihood of held-out pairs under Bradley–Terry, so a difference
   of calibrated scores is the log odds with which annotators prefer one response to the other:
-  :math:`P(y_1 \succ y_2) = σ(s_1 - s_2)`. This is temperature scaling (Guo et al., 2017) of pairs.
+  :math:`P(y_1 \succ y_2) = σ(s_1 - s_2)`. This is temperature scaling
+  (:cite:p:`Guo et al. 2017 <guo2017calibration>`) of pairs.
 - *Zero.* :math:`c` is the mean score of the held-out responses. So :math:`σ(s)` is the probability
   with which annotators would prefer the response to one of average score.
 

@@ -54,10 +54,11 @@ def fit_heads(
     them has the one term :math:`w_{bC} \log(1 + \sum_{i \in C} e^{-(d_i β - m_{bi})})`, and its
     weight counts once in the denominator.
 
-    The method is the lower-bound Newton step of Böhning and Lindsay (1988): the Hessian never
-    exceeds :math:`\frac{c_b}{4} D^\top D / N + λ_b` (with choices, ½ instead of ¼), which is
-    diagonal in the eigenbasis of :math:`D^\top D`; it is accelerated by Nesterov's momentum with
-    the adaptive restart of O'Donoghue and Candès (2015).
+    The method is the lower-bound Newton step of
+    :cite:t:`Böhning and Lindsay (1988) <boehning1988monotonicity>`: the Hessian never exceeds
+    :math:`\frac{c_b}{4} D^\top D / N + λ_b` (with choices, ½ instead of ¼), which is diagonal in
+    the eigenbasis of :math:`D^\top D`; it is accelerated by Nesterov's momentum with the adaptive
+    restart of :cite:t:`O'Donoghue and Candès (2015) <odonoghue2015adaptive>`.
 
     Args:
         differences: Features of the winner minus those of the loser, shape ``[pairs, features]``.

@@ -20,6 +20,8 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from posttrain.errors import UserError
+from posttrain.notebooks import status
+from posttrain.notebooks.parameters import repository
 from posttrain.storage.files import whole_file
 
 KERNEL = "python3"
@@ -29,8 +31,10 @@ class NotebookError(RuntimeError):
     """A notebook stopped with an error; the message shows the cell and its traceback."""
 
 
-def run_all(notebooks: Path, output: Path, params: Path | None = None) -> None:
+def run_all(notebooks: Path, output: Path, params: Path | None = None) -> dict[Path, float]:
     """Run every notebook of a folder, in name order, and write executed copies.
+
+    Returns how many seconds each took.
 
     Each copy appears whole or not at all; ``output`` may be ``notebooks`` itself. Where values of
     ``params``, a folder of parameter files, differ from the notebook's own, papermill adds a cell
@@ -45,13 +49,16 @@ def run_all(notebooks: Path, output: Path, params: Path | None = None) -> None:
     given = {path: _changed(path, params) for path in paths}
     if params is not None:
         _check_files(params, paths)
+    seconds = {}
     for path in paths:
         print(f"{path} …", end=" ", flush=True)
         start = time.monotonic()
         executed = strip(_execute(path, given[path]))
         with whole_file(output / path.name) as file:
             file.write(nbformat.writes(executed).rstrip("\n") + "\n")
-        print(f"{time.monotonic() - start:.0f} s", flush=True)
+        seconds[path] = time.monotonic() - start
+        print(f"{seconds[path]:.0f} s", flush=True)
+    return seconds
 
 
 def _check_files(params: Path, notebooks: Sequence[Path]) -> None:
@@ -140,7 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--params", type=Path, help="folder of parameter files (YAML)")
     options = parser.parse_args(arguments)
     try:
-        run_all(options.notebooks, options.output, options.params)
+        seconds = run_all(options.notebooks, options.output, options.params)
+        # What is committed must not change with the machine.
+        if options.output.resolve() != options.notebooks.resolve():
+            profile = options.params.name if options.params else "the notebooks themselves"
+            results = repository() / "book" / "results"
+            status.write(options.output / "status.md", seconds, profile, results)
     except (UserError, NotebookError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

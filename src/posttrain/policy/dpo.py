@@ -4,9 +4,10 @@ For a prompt x with chosen y⁺ and rejected y⁻, a policy π and its reference
 
     loss = −log σ(β [s(y⁺) − s(y⁻)]) + w · NLL(y⁺),   s(y) = log π(y | x) − log π₀(y | x)
 
-summed over the tokens of each response. Llama 3 masks header and end-of-turn tokens in both
-responses out of the first term: they stand in both, so the loss would push the same token up and
-down, and policies repeat their tail or stop abruptly. The headers of a response belong to its
+summed over the tokens of each response. The second term is that of
+:cite:t:`Pang et al. (2024) <pang2024iterative>`. Llama 3 masks header and end-of-turn tokens in
+both responses out of the first term: they stand in both, so the loss would push the same token up
+and down, and policies repeat their tail or stop abruptly. The headers of a response belong to its
 prompt here, so what is masked is its end. The paper does not say whether the mask holds for the
 second term as well; here it does not, so that the policy still learns to end.
 """

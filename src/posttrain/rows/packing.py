@@ -10,9 +10,9 @@ def pack_sequences(sizes: Sequence[int], pack_length: int) -> list[list[int]]:
     """Distribute documents over rows: the indices of each row's, ascending; rows by their first.
 
     Best-fit decreasing: from the largest document to the smallest, each goes to the fullest row
-    that has room. It needs at most 11/9 of the fewest possible rows, plus four (Johnson et al.,
-    1974). Documents are then spread evenly over that number of rows if that makes the longest row
-    shorter, because the others are padded to it.
+    that has room. It needs at most 11/9 of the fewest possible rows, plus four
+    (:cite:p:`Johnson et al. 1974 <johnson1974worst>`). Documents are then spread evenly over that
+    number of rows if that makes the longest row shorter, because the others are padded to it.
 
     >>> pack_sequences([5, 3, 2, 2], pack_length=7)
     [[0, 3], [1, 2]]

@@ -292,9 +292,9 @@ def reachable_accuracy(differences: Sequence[float]) -> dict[str, float]:
     """The best accuracy any reward model can expect on pairs, by their gold differences.
 
     The best possible score is the gold quality itself. On a pair with gold difference Δ it agrees
-    with a judgement of strength s with probability P(s | |Δ|) / (P(s | |Δ|) + P(s | −|Δ|)), and
-    pairs of strength s arise in proportion to the denominator. Keys are ``all`` and the strengths
-    ``1`` to ``4``, values lie in [0.5, 1].
+    with a judgement of strength s with probability ``P(s | d) / (P(s | d) + P(s | -d))``, where d
+    is the absolute value of Δ, and pairs of strength s arise in proportion to the denominator. Keys
+    are ``all`` and the strengths ``1`` to ``4``, values lie in [0.5, 1].
 
     Raises:
         UserError: If there are no pairs.
