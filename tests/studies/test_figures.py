@@ -6,8 +6,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
-from scipy.special import expit, logit
 from tradeoff_synthetic import synthetic as tradeoff_synthetic
 
 from posttrain.evidence.records import Record
@@ -20,12 +18,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from posttrain.evidence import style
-from posttrain.studies.margin import figures as margin_figures
 from posttrain.studies.packing import figures as packing_figures
 from posttrain.studies.tradeoff import figures as tradeoff_figures
 
-LOSSES = ("none", "small", "large", "scaled")
-SIZES = (100, 1000)
 DECOY = (9.0, 8.0, 10.0)
 
 
@@ -46,6 +41,10 @@ def lines(axis):
     }
 
 
+def legend(axis):
+    return [text.get_text() for text in axis.get_legend().get_texts()]
+
+
 def intervals(axis):
     """Points and interval ends of every errorbar line, by label."""
     found = {}
@@ -57,120 +56,8 @@ def intervals(axis):
     return found
 
 
-def legend(axis):
-    return [text.get_text() for text in axis.get_legend().get_texts()]
-
-
 def titles(figure):
     return [axis.get_title() for axis in figure.axes]
-
-
-def gains_table(shift=0.0):
-    """Every row that may be drawn has values of its own, every other row a decoy."""
-    rows = []
-    for number, (loss, filtered, tuning, size, metric) in enumerate(
-        itertools.product(
-            LOSSES[1:], (False, True), ("shared", "tuned"), SIZES, ("accuracy", "ties")
-        )
-    ):
-        value = number / 1000 + shift
-        drawn = not filtered and metric == "accuracy"
-        values = (value, value - 0.01, value + 0.02) if drawn else DECOY
-        rows.append((loss, filtered, tuning, size, metric, *values))
-    return pd.DataFrame(
-        rows, columns=["loss", "filtered", "tuning", "size", "metric", "estimate", "low", "high"]
-    )
-
-
-def test_gains_by_size_has_a_column_for_each_source_and_a_row_for_each_tuning():
-    tables = {"first": gains_table(), "second": gains_table(0.3)}
-    figure = margin_figures.gains_by_size(tables)
-    assert isinstance(figure, Figure)
-    assert titles(figure) == ["first: shared", "second: shared", "first: tuned", "second: tuned"]
-    for axis in figure.axes:
-        name, tuning = axis.get_title().split(": ")
-        table = tables[name]
-        assert axis.get_xscale() == "log"
-        drawn = intervals(axis)
-        assert list(drawn) == ["small", "large", "scaled"]
-        for loss, (x, y, ends) in drawn.items():
-            part = table[
-                (table["loss"] == loss) & (table["tuning"] == tuning) & ~table["filtered"]
-                & (table["metric"] == "accuracy")
-            ]  # fmt: skip
-            np.testing.assert_allclose(x, SIZES, rtol=0.07)
-            np.testing.assert_allclose(y, part["estimate"] * 100)
-            np.testing.assert_allclose(ends, part[["low", "high"]] * 100)
-    assert legend(figure.axes[0]) == ["small", "large", "scaled"]
-    assert [axis.get_xlabel() for axis in figure.axes] == ["", "", *["training pairs"] * 2]
-    assert figure.axes[0].get_ylabel() == "accuracy gain (points)"
-
-
-def test_accuracy_by_strength_draws_tuned_arms_of_the_largest_size_and_the_baselines():
-    names = ["accuracy", *(f"accuracy {s}" for s in range(1, 5))]
-    rows = []
-    for number, (loss, filtered, tuning, size, metric) in enumerate(
-        itertools.product(LOSSES, (False, True), ("shared", "tuned"), SIZES, names)
-    ):
-        value = 0.5 + number / 1000
-        drawn = not filtered and tuning == "tuned" and size == 1000 and metric != "accuracy"
-        values = (value, value - 0.02, value + 0.01) if drawn else DECOY
-        rows.append((loss, filtered, tuning, size, metric, *values))
-    metrics = pd.DataFrame(
-        rows, columns=["loss", "filtered", "tuning", "size", "metric", "estimate", "low", "high"]
-    ).sample(frac=1, random_state=0)
-    baselines = pd.DataFrame(
-        [
-            (name, metric, start + place / 100)
-            for name, start in (("length only", 0.4), ("reachable", 0.8))
-            for place, metric in enumerate(names)
-        ],
-        columns=["baseline", "metric", "estimate"],
-    )
-    human = baselines[baselines["baseline"] == "length only"]
-    figure = margin_figures.accuracy_by_strength({"a": (metrics, human), "b": (metrics, baselines)})
-    assert titles(figure) == ["a", "b"]
-    for axis in figure.axes:
-        drawn = intervals(axis)
-        assert tuple(drawn) == LOSSES
-        for loss, (x, y, ends) in drawn.items():
-            part = metrics[
-                (metrics["loss"] == loss) & (metrics["tuning"] == "tuned") & ~metrics["filtered"]
-                & (metrics["size"] == 1000)
-            ].set_index("metric").loc[names[1:]]  # fmt: skip
-            np.testing.assert_allclose(x, [1, 2, 3, 4], atol=0.2)
-            np.testing.assert_allclose(y, part["estimate"] * 100)
-            np.testing.assert_allclose(ends, part[["low", "high"]] * 100)
-    assert list(lines(figure.axes[0])) == ["length only"]
-    drawn = lines(figure.axes[1])
-    np.testing.assert_allclose(drawn["length only"][1], [41, 42, 43, 44])
-    np.testing.assert_allclose(drawn["reachable"][1], [81, 82, 83, 84])
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [
-        "negligibly", "slightly", "better", "significantly",
-    ]  # fmt: skip
-    assert set(legend(figure.axes[1])) == {*LOSSES, "length only", "reachable"}
-
-
-def test_optimal_differences_against_the_formula():
-    figure = margin_figures.optimal_differences([0.0, 2.0])
-    left, right = figure.axes
-    assert legend(left) == ["margin 0", "margin 2"]
-    (x, plain), (_, shifted) = lines(left).values()
-    np.testing.assert_allclose(plain, logit(x), atol=1e-9)
-    probability, difference = x, shifted
-    slope = (1 - probability) * expit(difference + 2) - probability * expit(2 - difference)
-    np.testing.assert_allclose(slope, 0, atol=1e-9)
-    claimed = [line.get_ydata() for line in right.get_lines()]
-    np.testing.assert_allclose(claimed[0], x, atol=1e-9)
-    np.testing.assert_allclose(claimed[1], expit(shifted), atol=1e-9)
-
-
-def test_margin_tables_are_those_of_llama_2():
-    table = margin_figures.margin_tables()
-    assert list(table.columns) == ["negligibly", "slightly", "better", "significantly"]
-    assert table.loc["large"].tolist() == [0, 1, 2, 3]
-    assert table.loc["small"].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    assert table.loc["none"].tolist() == [0, 0, 0, 0]
 
 
 def matrix_table(arms, shift=0.0, tests=tuple(TESTS)):

@@ -36,6 +36,23 @@ def smallest_size(record: Record) -> int:
     return int(record.tables["metrics"]["size"].min())
 
 
+def accuracy_gain(
+    record: Record, loss: str, tuning: str, *, filtered: bool = False, size: int | None = None
+) -> Interval:
+    """What a loss adds to the accuracy of the one without margin, by default at the most data.
+
+    Both are trained on all pairs, or both on ``filtered`` ones.
+    """
+    return estimate(
+        record.tables["gains"],
+        loss=loss,
+        tuning=tuning,
+        filtered=filtered,
+        metric=Metric.ACCURACY,
+        size=size or largest_size(record),
+    )
+
+
 _tuned = partial(row, tuning=Tuning.TUNED, filtered=False)
 _gains = partial(_tuned, "gains", metric=Metric.ACCURACY, size=largest_size)
 _steps = partial(_tuned, "steps", size=largest_size)

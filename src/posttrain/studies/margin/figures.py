@@ -1,166 +1,165 @@
 """Figures of the margin study; several tables come by the titles of their sources."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
-from posttrain.evaluation.metrics import Metric
-from posttrain.evidence.style import HEIGHT, WIDTH, interval_line, panels
+from posttrain.evidence.claims import Interval
+from posttrain.evidence.records import Record
+from posttrain.evidence.style import HEIGHT, WIDTH, panels
+from posttrain.evidence.verdicts import PERCENT, title
 from posttrain.studies.common.keys import Tuning
+from posttrain.studies.margin.claims import LARGE_MARGIN, accuracy_gain
 from posttrain.studies.margin.keys import Loss
-from posttrain.training.losses import MARGINS, optimal_difference
+from posttrain.studies.margin.outcome import TUNINGS
+from posttrain.training.losses import optimal_difference
 
-#: Colour and marker of each loss, the same in every figure, legible without colour.
-LOSS_STYLE: dict[str, tuple[str, str]] = {
-    Loss.NONE: ("#4d4d4d", "o"),
-    Loss.SMALL: ("#0072b2", "s"),
-    Loss.LARGE: ("#d55e00", "^"),
-    Loss.SCALED: ("#009e73", "D"),
+BLUE, ORANGE, GREEN, VERMILION = sns.color_palette("colorblind").as_hex()[:4]
+GREY = "#4d4d4d"
+#: Colour, marker and line of each loss, the same in every figure, legible without colour.
+LOSS_STYLE: dict[str, tuple[str, str, str]] = {
+    Loss.NONE: (GREY, "o", "-"),
+    Loss.SMALL: (BLUE, "s", "--"),
+    Loss.LARGE: (VERMILION, "^", "-"),
+    Loss.SCALED: (GREEN, "D", ":"),
 }
 
 
-def _width(sources: int) -> float:
-    return WIDTH * max(1, sources / 3)
-
-
-def _source_panels(sources: Collection[str], *, sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    figure, axes = panels(list(sources), sharey=sharey)
-    figure.set_figwidth(_width(len(sources)))
-    return figure, axes
-
-
-def _interval_line(axis: Axes, x: np.ndarray, table: pd.DataFrame, loss: str) -> None:
-    colour, marker = LOSS_STYLE[loss]
-    interval_line(axis, x, table, colour=colour, marker=marker, label=loss, lw=1.4)
-
-
-def optimal_differences(margins: Sequence[float] = (0.0, 1.0, 2.0, 3.0)) -> Figure:
-    """What each margin makes of a preference probability, and what σ of it then claims."""
-    figure, (left, right) = panels(["Optimal score difference", "Probability read off the scores"])
-    probability = torch.linspace(0.01, 0.99, 197, dtype=torch.float64)
-    for shade, margin in zip(sns.color_palette("flare", len(margins)), margins, strict=True):
-        difference = optimal_difference(probability, margin)
-        left.plot(probability, difference, color=shade, label=f"margin {margin:g}")
-        right.plot(probability, torch.sigmoid(difference), color=shade)
-    for axis in (left, right):
-        axis.set_xlabel("true probability that the first response is preferred")
-    left.set_ylabel("Δ*")
-    right.set_ylabel("σ(Δ*)")
-    left.legend(frameon=False)
-    return figure
-
-
-def gains_by_size(tables: Mapping[str, pd.DataFrame], *, metric: str = Metric.ACCURACY) -> Figure:
-    """Gain of each loss over the one without margin, by data size; shared above, tuned below.
-
-    From ``gains`` tables.
-    """
-    figure, axes = plt.subplots(
-        2, len(tables), figsize=(_width(len(tables)), 2 * HEIGHT * 0.85), squeeze=False,
-        sharex="col", sharey="col", layout="constrained",
-    )  # fmt: skip
-    for column, (title, table) in enumerate(tables.items()):
-        for row, tuning in enumerate((Tuning.SHARED, Tuning.TUNED)):
-            axis = axes[row][column]
-            part = table[
-                (table["metric"] == metric) & (table["tuning"] == tuning) & ~table["filtered"]
-            ]
-            for offset, loss in enumerate((Loss.SMALL, Loss.LARGE, Loss.SCALED)):
-                line = part[part["loss"] == loss]
-                # Side by side, so that intervals do not hide each other.
-                _interval_line(axis, line["size"] * 1.06 ** (offset - 1), line, loss)
-            axis.axhline(0, color=LOSS_STYLE[Loss.NONE][0], lw=1)
-            axis.set_xscale("log")
-            sizes = sorted(table["size"].unique())
-            axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
-            axis.set_xticks([], minor=True)
-            axis.set_title(f"{title}: {tuning}")
-        axes[1][column].set_xlabel("training pairs")
-    for row in (0, 1):
-        axes[row][0].set_ylabel(f"{metric} gain (points)")
-    axes[0][0].legend(frameon=False)
-    return figure
-
-
 def gain_by_hyperparameter(tables: Mapping[str, pd.DataFrame], loss: str = Loss.LARGE) -> Figure:
-    """Gain of one loss when all arms share a hyperparameter, over its values, for each size.
+    """Gain of one loss when all losses share a hyperparameter, over its values, at the most data.
 
-    From ``sensitivity`` tables.
+    A star marks the value that is best without margin. From ``sensitivity`` tables, two at most,
+    of one hyperparameter.
     """
-    figure, axes = _source_panels(tables)
-    for axis, table in zip(axes, tables.values(), strict=True):
-        value = next(name for name in ("penalty", "learning rate") if name in table)
-        part = table[table["loss"] == loss]
-        sizes = sorted(part["size"].unique())
-        for shade, size in zip(sns.color_palette("crest", len(sizes)), sizes, strict=True):
-            line = part[part["size"] == size]
-            axis.plot(line[value], line["estimate"] * 100, color=shade, label=f"{size:,} pairs")
-            axis.fill_between(
-                line[value], line["low"] * 100, line["high"] * 100, color=shade, alpha=0.15, lw=0
-            )
-            plain = table[(table["loss"] == Loss.NONE) & (table["size"] == size)]
-            best = plain.loc[plain["accuracy"].idxmax(), value]
-            at_best = line[line[value] == best]
-            axis.plot(best, at_best["estimate"] * 100, "*", color=shade, ms=11, mec="black")
-        axis.axhline(0, color=LOSS_STYLE[Loss.NONE][0], lw=1)
-        axis.set_xscale("log")
-        axis.set_xlabel(f"{value} shared by all arms")
-    axes[0].set_ylabel(f"accuracy gain, {loss} margin (points)")
-    axes[0].legend(frameon=False, fontsize="small")
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.2 * HEIGHT), layout="constrained")
+    effect = LARGE_MARGIN * PERCENT
+    axis.axhspan(-effect, effect, color="black", alpha=0.07, lw=0)
+    axis.axhline(effect, color="black", lw=1, ls="--")
+    axis.axhline(0, color=GREY, lw=1)
+    styles = ((VERMILION, "-", "o"), (BLUE, "--", "s"))
+    for (name, table), (colour, dashes, marker) in zip(tables.items(), styles, strict=False):
+        value = "penalty" if "penalty" in table else "learning rate"
+        part = table[table["size"] == table["size"].max()]
+        line = part[part["loss"] == loss].set_index(value)[["estimate", "low", "high"]] * PERCENT
+        plain = part[part["loss"] == Loss.NONE].set_index(value)["accuracy"]
+        axis.plot(line["estimate"], color=colour, ls=dashes, marker=marker, lw=2, label=name)
+        axis.fill_between(line.index, line["low"], line["high"], color=colour, alpha=0.15, lw=0)
+        best = plain.idxmax()
+        axis.plot(best, line.loc[best, "estimate"], "*", color=colour, ms=17, mec="black")
+        axis.set_xlabel(f"{value} shared by all losses")
+    axis.text(1, effect, "Llama 2 ", ha="right", va="bottom", transform=axis.get_yaxis_transform())
+    axis.set_xscale("log")
+    axis.set_ylabel("gain in accuracy (points)")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return figure
 
 
-def accuracy_by_strength(tables: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Figure:
-    """Accuracy by strength at the largest size, each arm tuned, with the baselines.
-
-    From pairs of ``metrics`` and ``baselines`` tables.
-    """
-    figure, axes = _source_panels(tables, sharey=True)
-    names = [f"accuracy {strength}" for strength in range(1, 5)]
-    for axis, (metrics, baselines) in zip(axes, tables.values(), strict=True):
-        part = metrics[
-            (metrics["size"] == metrics["size"].max())
-            & (metrics["tuning"] == Tuning.TUNED)
-            & ~metrics["filtered"]
-        ].set_index("metric")
-        for offset, loss in enumerate(LOSS_STYLE):
-            line = part[part["loss"] == loss].loc[names]
-            _interval_line(axis, np.arange(1, 5) + 0.09 * (offset - 1.5), line, loss)
-        for name, line in baselines.groupby("baseline"):
-            dashes = {"length only": ":", "reachable": "--"}.get(str(name), "-.")
-            values = line.set_index("metric").loc[names, "estimate"] * 100
-            axis.plot(range(1, 5), values, color="black", ls=dashes, lw=1, label=name)
-        axis.set_xticks(range(1, 5), ["negligibly", "slightly", "better", "significantly"])
-        axis.tick_params(axis="x", labelrotation=20)
-    axes[0].set_ylabel("accuracy (%)")
-    axes[-1].legend(frameon=False, fontsize="small")
+def optimal_differences(margins: Sequence[float] = (0.0, 1.0, 3.0)) -> Figure:
+    """What each margin makes of a preference probability, and what σ of it then claims."""
+    figure, (left, right) = panels(["score difference Δ*", "claimed probability σ(Δ*)"])
+    probability = torch.linspace(0.01, 0.99, 197, dtype=torch.float64)
+    styles = ((GREY, "-"), (BLUE, "--"), (VERMILION, "-."))
+    for margin, (colour, dashes) in zip(margins, styles, strict=False):
+        difference = optimal_difference(probability, margin)
+        for axis, y in ((left, difference), (right, torch.sigmoid(difference))):
+            axis.plot(probability, y, color=colour, ls=dashes, lw=2, label=f"margin {margin:g}")
+    figure.supxlabel("true probability p", fontsize="medium")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3,
+                  frameon=False)  # fmt: skip
     return figure
+
+
+def gains_by_source(
+    records: Sequence[Record], together: Interval, loss: str = Loss.LARGE
+) -> Figure:
+    """Gain of one loss by source at the most data, with one shared setting and tuned.
+
+    ``together`` is what all sources say of the tuned gain.
+    """
+    names = [*map(title, records), "all sources"]
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.7 + 0.55 * len(names)), layout="constrained")
+    effect = LARGE_MARGIN * PERCENT
+    axis.axvspan(-effect, effect, color="black", alpha=0.07, lw=0)
+    axis.axvline(effect, color="black", lw=1, ls="--")
+    series = {f"{tuning}": [accuracy_gain(r, loss, tuning) for r in records] for tuning in TUNINGS}
+    series[Tuning.TUNED].append(together)
+    _forest(axis, names, series)
+    axis.text(effect, 0.02, " Llama 2", transform=axis.get_xaxis_transform())
+    axis.set_xlabel("gain in accuracy (points)")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def gains_by_filter(records: Sequence[Record], loss: str = Loss.LARGE) -> Figure:
+    """Gain of one loss on all pairs and on filtered ones, at the most data, by source.
+
+    With one shared setting on the left, tuned on the right.
+    """
+    figure, axes = panels([f"{tuning} setting" for tuning in TUNINGS], sharey=True)
+    for axis, tuning in zip(axes, TUNINGS, strict=True):
+        series = {
+            "all pairs": [accuracy_gain(record, loss, tuning) for record in records],
+            "decided pairs": [
+                accuracy_gain(record, loss, tuning, filtered=True) for record in records
+            ],
+        }
+        _forest(axis, [record.label for record in records], series)
+    ends = [end for axis in axes for end in axis.get_xlim()]
+    for axis in axes:
+        axis.set_xlim(min(ends), max(ends))
+        axis.xaxis.set_major_locator(MultipleLocator(1))
+    figure.supxlabel("gain in accuracy (points)", fontsize="medium")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2,
+                  frameon=False)  # fmt: skip
+    return figure
+
+
+def _forest(axis: Axes, names: Sequence[str], series: Mapping[str, Sequence[Interval]]) -> None:
+    """Points with intervals, a row for each name and a colour for each of two series."""
+    styles = ((ORANGE, "o", -0.16), (BLUE, "s", 0.16))
+    for (label, intervals), (colour, marker, shift) in zip(series.items(), styles, strict=True):
+        for place, interval in enumerate(intervals):
+            value, low, high = (end * PERCENT for end in interval)
+            axis.errorbar(
+                value, place + shift, xerr=[[value - low], [high - value]], color=colour,
+                marker=marker, ms=6, capsize=3, label="" if place else label,
+            )  # fmt: skip
+    axis.axvline(0, color=GREY, lw=1)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
 
 
 def reliability_diagram(
-    tables: Mapping[str, pd.DataFrame], *, tuning: str = Tuning.TUNED
+    tables: Mapping[str, pd.DataFrame],
+    losses: Sequence[str] = tuple(LOSS_STYLE),
+    *,
+    tuning: str = Tuning.TUNED,
 ) -> Figure:
     """Accuracy against confidence σ(|Δ|): on the diagonal a model means what it says.
 
     From ``reliability`` tables.
     """
-    figure, axes = _source_panels(tables, sharey=True)
+    figure, axes = panels(list(tables), sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):
         part = table[(table["tuning"] == tuning) & ~table["filtered"]]
-        for loss, (colour, marker) in LOSS_STYLE.items():
+        for loss in losses:
             # Bins with few pairs would draw noise.
             line = part[(part["loss"] == loss) & (part["share"] > 0.01)]
-            axis.plot(line["confidence"], line["accuracy"], color=colour, marker=marker, label=loss)
+            colour, marker, dashes = LOSS_STYLE[loss]
+            axis.plot(
+                line["confidence"], line["accuracy"], color=colour, marker=marker, ls=dashes,
+                label=loss,
+            )  # fmt: skip
         axis.plot([0.5, 1], [0.5, 1], color="black", lw=1, ls="--")
-        axis.set_xlabel("confidence σ(|Δ|)")
-    axes[0].set_ylabel("share ranked right")
-    axes[0].legend(frameon=False)
+    figure.supxlabel("confidence σ(|Δ|)", fontsize="medium")
+    figure.supylabel("share ranked right", fontsize="medium")
+    _legend_of_losses(figure, axes)
     return figure
 
 
@@ -169,22 +168,20 @@ def score_distributions(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
     From ``histogram`` tables.
     """
-    figure, axes = _source_panels(tables, sharey=True)
+    figure, axes = panels(list(tables), sharey=True)
     for axis, table in zip(axes, tables.values(), strict=True):
-        for loss, (colour, _) in LOSS_STYLE.items():
+        for loss, (colour, _, dashes) in LOSS_STYLE.items():
             line = table[table["loss"] == loss]
             axis.plot(
-                line["score"], line["density"], color=colour, drawstyle="steps-mid", label=loss
-            )
-        axis.set_xlabel("score (standardised)")
-    axes[0].set_ylabel("density")
-    axes[0].legend(frameon=False)
+                line["score"], line["density"], color=colour, ls=dashes, drawstyle="steps-mid",
+                label=loss,
+            )  # fmt: skip
+    figure.supxlabel("score (standardised)", fontsize="medium")
+    figure.supylabel("density", fontsize="medium")
+    _legend_of_losses(figure, axes)
     return figure
 
 
-def margin_tables() -> pd.DataFrame:
-    """Llama 2's margins by strength (Table 27)."""
-    names = ["negligibly", "slightly", "better", "significantly"]
-    return pd.DataFrame(
-        {name: [table[s] for s in range(1, 5)] for name, table in MARGINS.items()}, index=names
-    ).T
+def _legend_of_losses(figure: Figure, axes: Sequence[Axes]) -> None:
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)

@@ -1,17 +1,17 @@
 """The margin study for readers: tables of formatted numbers.
 
-Everything is read from run records, so that the chapter's prose changes when the results do.
+Everything is read from run records, so that what a page says changes when the results do.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pandas as pd
 
 from posttrain.evaluation.metrics import Metric
 from posttrain.evidence import claims
+from posttrain.evidence.claims import Interval
 from posttrain.evidence.records import Record
-from posttrain.evidence.verdicts import PERCENT, ordered, title, with_interval
+from posttrain.evidence.verdicts import ordered, title, with_interval
 from posttrain.studies.common.keys import ESTIMATE, Tuning
 from posttrain.studies.common.tables import labelled
 from posttrain.studies.margin.claims import estimate, largest_size
@@ -151,31 +151,6 @@ def filter_table(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index(["source", "annotated pairs"])
 
 
-def filter_and_margin(records: Sequence[Record], loss: str = Loss.LARGE) -> pd.DataFrame:
-    """What a loss gains (points of accuracy) on all pairs and on filtered ones, and the difference.
-
-    Paired, at the most data; of records that hold interactions.
-    """
-    rows = {}
-    for record in ordered(records):
-        if "interactions" not in record.tables:
-            continue
-        for tuning in TUNINGS:
-            where: dict[str, Any] = {
-                "loss": loss, "tuning": tuning, "metric": Metric.ACCURACY,
-                "size": largest_size(record),
-            }  # fmt: skip
-            gains = record.tables["gains"]
-            rows[title(record), str(tuning)] = {
-                "all pairs": with_interval(estimate(gains, **where)),
-                "filtered": with_interval(estimate(gains, **where, filtered=True)),
-                "taken by the filter": with_interval(
-                    claims.estimate(record.tables["interactions"], **where)
-                ),
-            }
-    return labelled(rows, ["source", "settings"])
-
-
 def control_table(records: Sequence[Record]) -> pd.DataFrame:
     """Losses minus their controls (points of accuracy), at the most data, by source and tuning."""
     rows = {}
@@ -193,30 +168,16 @@ def control_table(records: Sequence[Record]) -> pd.DataFrame:
     return labelled(rows, ["source", "settings"])
 
 
-def closed_distance(records: Sequence[Record], tuning: str = Tuning.TUNED) -> pd.DataFrame:
-    """How much of the way from chance to the reachable accuracy is closed without margin (%).
+def closed_share(record: Record, size: int, tuning: str = Tuning.TUNED) -> Interval:
+    """How much of the way from chance to the reachable accuracy is closed without margin.
 
-    One row a record and size. Human data has no row: nobody knows what is reachable there.
+    Of a record of simulated data: nobody knows what is reachable on human data.
     """
-    rows = []
-    for record in ordered(records):
-        baselines = record.tables["baselines"]
-        known = (baselines["baseline"] == "reachable") & (baselines["metric"] == Metric.ACCURACY)
-        for ceiling in baselines.loc[known, "estimate"]:
-            for size in record.settings["sizes"]:
-                interval = estimate(
-                    record.tables["metrics"],
-                    tuning=tuning, loss=Loss.NONE, metric=Metric.ACCURACY, size=size,
-                )  # fmt: skip
-                value, low, high = ((accuracy - 0.5) / (ceiling - 0.5) for accuracy in interval)
-                rows.append(
-                    (
-                        record.label,
-                        f"{size:,}",
-                        with_interval(interval, sign=False),
-                        f"{ceiling * PERCENT:.1f}",
-                        with_interval((value, low, high), sign=False, digits=0),
-                    )
-                )
-    columns = ["source", "pairs", "accuracy (%)", "reachable (%)", "distance closed (%)"]
-    return pd.DataFrame(rows, columns=columns).set_index(["source", "pairs"])
+    ceiling, _, _ = claims.estimate(
+        record.tables["baselines"], baseline="reachable", metric=Metric.ACCURACY
+    )
+    value, low, high = estimate(
+        record.tables["metrics"], tuning=tuning, loss=Loss.NONE, metric=Metric.ACCURACY, size=size
+    )
+    way = ceiling - 0.5
+    return (value - 0.5) / way, (low - 0.5) / way, (high - 0.5) / way
