@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from posttrain.evidence.records import Record
-from posttrain.studies.margin.claims import CLAIMS, estimate, largest_size
+from posttrain.studies.margin.claims import CLAIMS, accuracy_gain, estimate, largest_size
 
 SIZES = (300, 1000)
 BY_KEY = {claim.key: claim for claim in CLAIMS}
@@ -165,3 +165,18 @@ def test_estimate_refuses_none_or_several_rows_and_names_what_it_looked_for():
 
 def test_the_largest_size_is_the_most_training_pairs():
     assert largest_size(synthetic((0.0, 0.0, 0.0))) == 1000
+
+
+def test_accuracy_gain_reads_one_cell_by_default_at_the_most_data():
+    planted = (0.3, 0.2, 0.4)
+    record = synthetic(
+        (0.1, 0.0, 0.2), cell=("gains", "large", "accuracy", "shared"), planted=planted
+    )
+    assert accuracy_gain(record, "large", "shared") == planted
+    for other in (
+        accuracy_gain(record, "large", "tuned"),
+        accuracy_gain(record, "small", "shared"),
+        accuracy_gain(record, "large", "shared", filtered=True),
+        accuracy_gain(record, "large", "shared", size=300),
+    ):
+        assert other == (0.1, 0.0, 0.2)
