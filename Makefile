@@ -44,6 +44,7 @@ ifeq ($(PARAMS),real)
 	.venv/bin/python benchmarks/independent_margin.py "$$POSTTRAIN_DATA/ukpconvarg.jsonl.gz"
 endif
 	$(RUN) posttrain.manual book/commands
+	rm -rf _build/html/_modules # else pages of sources lack anchors that are new
 	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
 	$(RUN) posttrain.notebooks.links _build/html
 	@echo
