@@ -113,7 +113,7 @@ def test_a_page_says_how_long_copies_took_but_not_in_place(tmp_path):
         assert main([*map(str, given)]) == 0
     assert [*folder.iterdir()] == [folder / "01_one.ipynb"]
     page = (tmp_path / "out" / "status.md").read_text(encoding="utf-8")
-    assert "these 1 notebooks" in page
+    assert "These 1 notebooks" in page
     assert "parameters of `small`" in page
 
 
