@@ -32,18 +32,17 @@ def documented(page):
 
 
 def undrawn(notebook, folder):
-    """A copy of a notebook without its figures, which take long, and its glued words."""
+    """A copy of a notebook without its figures, which take long."""
     found = nbformat.read(ROOT / notebook, as_version=4)
-    found.cells = [
-        c for c in found.cells if "plt.show()" not in c.source and "glue(" not in c.source
-    ]
+    found.cells = [cell for cell in found.cells if "plt.show()" not in cell.source]
     nbformat.write(found, folder / "undrawn.ipynb")
     return folder / "undrawn.ipynb"
 
 
 def test_the_documented_options(tmp_path):
-    options = documented("README.md")
-    assert documented("book/reproduce.md") == options
+    options = documented("book/reproduce.md")
+    (first,) = documented("README.md")
+    assert first == options[0]
     assert {option[0] for option in options} == {"-p", "-f", "-y"}
     results = tmp_path / "results"
     shutil.copytree(ROOT / "book" / "results", results)
