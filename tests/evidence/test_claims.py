@@ -166,7 +166,7 @@ def test_a_rule_says_what_it_asks_for(rule, text):
 
 
 def test_a_claim_is_a_papers_and_in_points_unless_told_otherwise():
-    assert (CLAIM.ours, CLAIM.unit, CLAIM.check, CLAIM.headline) == (False, "points", False, False)
+    assert (CLAIM.unit, CLAIM.check, CLAIM.headline) == ("points", False, False)
 
 
 @pytest.fixture

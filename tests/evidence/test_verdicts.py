@@ -64,7 +64,7 @@ def judged(claims, found):
 def test_the_table_of_verdicts_shows_what_all_sources_say_together():
     claims = [
         claim_of("margin", "Margins help.", headline=True),
-        claim_of("rows", "Rows are fast.", above(row("rows"), 0.0), check=True, ours=True),
+        claim_of("rows", "Rows are fast.", above(row("rows"), 0.0), check=True),
         claim_of("edits", "Edits help."),
     ]
     found = [

@@ -211,7 +211,6 @@ class Claim:
         paper: The paper's own numbers, or what takes their place.
         quantity: What is measured, in words.
         study: Whose records can judge it.
-        ours: Whether it is this book's own inference rather than a paper's statement.
         unit: ``points``: the quantity is a share, shown in percentage points; ``plain``: as it is.
         effect: The paper's own effect, where it gives one, in the quantity's unit and direction.
         applies: Whether a record of the study holds what the rule needs; by default all do.
@@ -234,7 +233,6 @@ class Claim:
     quantity: str
     study: str
     rule: Rule
-    ours: bool = False
     unit: Literal["points", "plain"] = "points"
     effect: float | None = None
     applies: Callable[[Record], bool] = lambda record: True

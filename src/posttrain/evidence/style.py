@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 5.2, 2.7
 
 
 def use_style() -> None:
-    """Set the style of all figures and leave table cells uncut.
+    """Set the style of all figures and leave tables and their cells uncut.
 
     The white grid of seaborn, its colours for the colour-blind, and letters of ten points.
     """
@@ -30,6 +30,7 @@ def use_style() -> None:
         }
     )
     pd.set_option("display.max_colwidth", None)
+    pd.set_option("display.max_rows", None)
 
 
 def panels(titles: Sequence[str], *, sharey: bool = False) -> tuple[Figure, list[Axes]]:

@@ -95,7 +95,6 @@ _CLAIMS = (
         quantity="rank correlation over the reward models of both worlds of that accuracy with "
         "gold of the best of 64; at least 0.5",
         rule=gain(row("predictions", test=Test.POLICY), smallest=0.5),
-        ours=True,
     ),
     _claim(
         key="held-out-pairs-predict",
@@ -105,7 +104,6 @@ _CLAIMS = (
         paper="not mentioned",
         quantity="the same of held-out pairs",
         rule=gain(row("predictions", test=Test.HELD_OUT), smallest=0.5),
-        ours=True,
     ),
     _claim(
         key="highest-grows",

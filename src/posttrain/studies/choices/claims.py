@@ -42,7 +42,6 @@ _CLAIMS = (
         quantity="rank correlation over reward models of that accuracy with gold of the best of "
         "16; at least 0.5",
         rule=gain(row("correlation", test=Test.POLICY), smallest=0.5),
-        ours=True,
     ),
     _claim(
         key="held-out-pairs-tell-choices",
@@ -52,7 +51,6 @@ _CLAIMS = (
         paper="not mentioned",
         quantity="the same of held-out pairs",
         rule=gain(row("correlation", test=Test.HELD_OUT), smallest=0.5),
-        ours=True,
     ),
 )
 #: All of them; a record judges those whose row it has.

@@ -136,7 +136,6 @@ CLAIMS: tuple[Claim, ...] = (
         "none, each tuned",
         "margin",
         gain(_gains(loss=Loss.LARGE, metric=Metric.SPLIT), smallest=0.02),
-        ours=True,
         unit="plain",
         # Records made before November 27 of 2026 do not have it.
         applies=lambda record: Metric.SPLIT in set(record.tables["gains"]["metric"]),
@@ -164,7 +163,6 @@ CLAIMS: tuple[Claim, ...] = (
         "margin",
         no_worse(-_gains(loss=Loss.LARGE), HALF_A_POINT),
         headline=True,
-        ours=True,
     ),
     Claim(
         "costs-likelihood",
@@ -174,7 +172,6 @@ CLAIMS: tuple[Claim, ...] = (
         "log-likelihood without margin minus with the large one, each tuned, most data",
         "margin",
         gain(-_gains(loss=Loss.LARGE, metric=Metric.LOG_LIKELIHOOD), smallest=0.005),
-        ours=True,
         unit="plain",
     ),
     Claim(
@@ -205,7 +202,6 @@ CLAIMS: tuple[Claim, ...] = (
             ),
             smallest=LARGE_MARGIN / 2,
         ),
-        ours=True,
         applies=_has_controls,
         # Both gains had been seen of these before.
         late=lambda record: True,
@@ -220,7 +216,6 @@ CLAIMS: tuple[Claim, ...] = (
         "setting for all arms, most data",
         "margin",
         gain(_controls(control=Control.LARGE_PERMUTED), smallest=LARGE_MARGIN / 2),
-        ours=True,
         applies=_has_controls,
         late=_added,
         headline=True,
@@ -235,7 +230,6 @@ CLAIMS: tuple[Claim, ...] = (
         "setting for all arms, most data",
         "margin",
         gain(_controls(control=Control.SCALED_PERMUTED), smallest=LARGE_MARGIN / 2),
-        ours=True,
         applies=_has_controls,
         late=_added,
     ),

@@ -74,7 +74,6 @@ CLAIMS: tuple[Claim, ...] = (
         "one point",
         "packing",
         no_worse(_counted("differences", metric=OrderMetric.ACCURACY), MARGIN),
-        ours=True,
         applies=holds("differences", "trained", RowName.POSITIONS),
         # The first record of the simulator had been seen before.
         late=lambda record: record.source == SIMULATOR,
@@ -87,7 +86,6 @@ CLAIMS: tuple[Claim, ...] = (
         "change per tenfold training groups of accuracy in causal rows minus that in separate rows",
         "growth",
         gain(row("trends", trained=RowName.CAUSAL, metric=OrderMetric.ACCURACY), smallest=0.005),
-        ours=True,
         # A loss must exist before it can shrink.
         informs=shows_loss_somewhere,
     ),
@@ -112,7 +110,6 @@ CLAIMS: tuple[Claim, ...] = (
         "rows",
         within(row("equality", way="exact row", exact="scores"), rounding),
         check=True,
-        ours=True,
         unit="plain",
     ),
     Claim(
@@ -125,7 +122,6 @@ CLAIMS: tuple[Claim, ...] = (
         gain(row("contrasts", contrast=Contrast.SHUFFLED_RANKED), smallest=MARGIN),
         applies=holds("contrasts", "contrast", Contrast.SHUFFLED_RANKED),
         check=True,
-        ours=True,
     ),
     Claim(
         "shuffling-repairs",
@@ -136,7 +132,6 @@ CLAIMS: tuple[Claim, ...] = (
         "tenth on either side",
         "packing",
         within(_own("matrix", metric=OrderMetric.SLOT_BIAS), BIAS),
-        ours=True,
         unit="plain",
     ),
     Claim(
@@ -156,7 +151,6 @@ CLAIMS: tuple[Claim, ...] = (
             ),
             MARGIN,
         ),
-        ours=True,
     ),
     Claim(
         "exact-reaches-ideal",
@@ -168,7 +162,6 @@ CLAIMS: tuple[Claim, ...] = (
         "throughput",
         above(_speed(method=Way.TWO_PIECE, metric=Speed.RELATIVE_TOKENS), REACHED),
         check=True,
-        ours=True,
         unit="plain",
     ),
     Claim(
@@ -197,7 +190,6 @@ CLAIMS: tuple[Claim, ...] = (
         applies=holds("gains", "passes", 3),
         # It was written after their results, against what had been expected.
         late=lambda record: record.source in (SIMULATOR, "seeda"),
-        ours=True,
         unit="plain",
     ),
     Claim(
@@ -210,6 +202,5 @@ CLAIMS: tuple[Claim, ...] = (
         "merging",
         no_worse(row("gains", passes=1, metric=Metric.ACCURACY), MARGIN),
         headline=True,
-        ours=True,
     ),
 )

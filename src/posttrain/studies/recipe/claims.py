@@ -144,7 +144,6 @@ CLAIMS: tuple[Claim, ...] = (
         "accuracy of the average of eight minus that of one model of all pairs",
         "recipe",
         gain(_average(reference=Combined.ALL_DATA), smallest=HALF_A_POINT),
-        ours=True,
         applies=_averaged(0.0),
     ),
     Claim(

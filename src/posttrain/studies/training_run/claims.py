@@ -20,7 +20,6 @@ CLAIMS: tuple[Claim, ...] = (
         quantity="accuracy on held-out groups, the trained model minus the longer response",
         study="training",
         rule=gain(_differences(scorer=Scorer.LENGTH), smallest=WORTH),
-        ours=True,
     ),
     Claim(
         key="beats-a-head",
@@ -31,6 +30,5 @@ CLAIMS: tuple[Claim, ...] = (
         "training groups of the same strengths, tuned by cross-validation among them",
         study="training",
         rule=gain(_differences(scorer=Scorer.HEAD), smallest=WORTH),
-        ours=True,
     ),
 )
