@@ -131,3 +131,9 @@ def test_the_first_page_is_read_in_two_minutes():
     assert words(cells) <= 500
     assert "answer" in tags([cell for cell in cells if shown(cell).strip()][1])
     assert all("remove-input" in tags(cell) for cell in cells if cell.cell_type == "code")
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_sentence_is_lost_as_a_comment(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert not re.search(r"^ {0,3}%", shown(cell), re.MULTILINE)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from posttrain.evidence.style import WIDTH
 
-#: Height of a line of nine points in inches, and how many characters fit one of the two columns.
-LINE, CHARACTERS = 0.17, 33
+#: Points of letters, height of a line in inches, and how many characters fit one of two columns.
+SIZE, LINE, CHARACTERS = 10, 0.19, 29
 QUESTION, DEFAULT, OTHER = "#333333", "#cfe5f3", "#f1f1f1"
 
 
@@ -55,7 +55,7 @@ def diagram(decisions: Sequence[Decision]) -> Figure:
         for x, (when, what), face in zip((0.25, 0.75), ways, (DEFAULT, OTHER), strict=True):
             _arrow(axis, (0.5, top + 1.6), (x, top + 2.4))
             middle = top + 2.5 + _lines(when) / 2
-            axis.text(x, middle, when, ha="center", va="center", fontsize=9, style="italic")
+            axis.text(x, middle, when, ha="center", va="center", fontsize=SIZE, style="italic")
             below = top + 2.9 + _lines(when) + _lines(what) / 2
             _box(axis, x, below, what, face)
         top += height
@@ -74,7 +74,7 @@ def _box(
     axis: Axes, x: float, y: float, text: str, face: str, *, colour: str = "black", **style: Any
 ) -> None:
     box = {"boxstyle": "round,pad=0.35", "facecolor": face, "edgecolor": "#666666", "lw": 0.8}
-    axis.text(x, y, text, ha="center", va="center", fontsize=9, color=colour, bbox=box, **style)
+    axis.text(x, y, text, ha="center", va="center", fontsize=SIZE, color=colour, bbox=box, **style)
 
 
 def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

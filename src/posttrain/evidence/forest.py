@@ -16,8 +16,8 @@ COLOURS = {
     "ruled out here": "#d55e00",
     "cannot tell": "#7f7f7f",
 }
-#: Inches, and characters of a line: such that a telephone shows letters of ten pixels.
-WIDTH, LINE, CHARACTERS = 5.2, 0.16, 74
+#: Inches, characters of a line, and points of letters: such that a telephone shows nine pixels.
+WIDTH, LINE, CHARACTERS, SIZE = 5.2, 0.185, 64, 9.8
 TICKS = (-30, -10, -3, -1, 0, 1, 3, 10, 30)
 
 
@@ -52,11 +52,13 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
         if one.claim.effect is not None:
             axis.plot(one.claim.effect / unit, line, "D", mfc="none", mec="#333333", ms=7)
         across = axis.get_yaxis_transform()  # from the left end of the axis to its right end
-        axis.text(0.01, top + 0.15, text, transform=across, va="top", fontsize=8.5)
+        behind = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}
+        axis.text(0.01, top + 0.15, text, transform=across, va="top", fontsize=SIZE, bbox=behind)
         top += height
     axis.axvline(0, color="#333333", lw=0.8, zorder=1)
     axis.set_xscale("symlog", linthresh=1)
     axis.set_xticks(TICKS, [f"{tick:g}".replace("-", "−") for tick in TICKS])
+    axis.tick_params(top=True, labeltop=True)
     axis.set_yticks([])
     axis.set_ylim(max(top, 1), 0)
     axis.grid(color="#e4e4e4", lw=0.6)
@@ -67,5 +69,12 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     handles.append(
         Line2D([], [], color="#333333", marker="D", mfc="none", lw=0, label="the paper's own")
     )
-    figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside upper center", ncols=3)
+    figure.legend(
+        handles=handles,
+        fontsize=SIZE,
+        frameon=False,
+        columnspacing=1,
+        loc="outside upper center",
+        ncols=3,
+    )
     return figure

@@ -20,7 +20,7 @@ def use_style() -> None:
 
     The white grid of seaborn, its colours for the colour-blind, and letters of ten points.
     """
-    sns.set_theme(style="whitegrid", palette="colorblind", context="notebook", font_scale=0.85)
+    sns.set_theme(style="whitegrid", palette="colorblind", context="notebook", font_scale=0.9)
     plt.rcParams.update(
         {
             "figure.figsize": (WIDTH, HEIGHT),

@@ -113,7 +113,7 @@ def _log_choose(total: np.ndarray | int, chosen: int) -> np.ndarray:
 def best_of_n_divergence(sizes: np.ndarray | list[int]) -> np.ndarray:
     """KL divergence of best-of-n from the policy sampled from, ln n − (n − 1)/n, in nats.
 
-    It is exact where no two samples score the same, and an upper bound otherwise (Gao et al., 2022;
+    It is exact where no two samples score the same, and an upper bound otherwise (Gao et al., 2023;
     Beirami et al., 2024).
     """
     n = np.asarray(sizes, dtype=float)

@@ -30,7 +30,7 @@ _claim = partial(Claim, study="best-of-n", unit="plain")
 _CLAIMS = (
     _claim(
         key="no-turn-at-thirty",
-        source="Gao et al., 2022",
+        source="Gao et al., 2023",
         statement="Choosing among 30 samples is not worse than among 10: Llama 3's numbers lie "
         "below the turn.",
         paper="their weakest proxy turns at some hundred samples",
@@ -40,7 +40,7 @@ _CLAIMS = (
     ),
     _claim(
         key="no-turn-without-cue",
-        source="Gao et al., 2022",
+        source="Gao et al., 2023",
         statement="Choosing among 30 samples is not worse than among 10, where praise says nothing "
         "of quality.",
         paper="their weakest proxy turns at some hundred samples",

@@ -48,7 +48,7 @@ def summarise(
         - ``changes``: what gold gains from ``n`` to ``to``.
         - ``peaks``: the n at which gold is highest, as its logarithm and in nats of divergence.
         - ``gains``: gold of the best of n by each proxy minus that by a single reward model.
-        - ``fits``: α and β of d(α − βd), d = √KL (Gao et al., 2022).
+        - ``fits``: α and β of d(α − βd), d = √KL (Gao et al., 2023).
         - ``tests``: each test's accuracy, by cell.
         - ``predictions``: rank correlation, over reward models, of each test with what the best of
           :data:`PREDICTED` is worth.

@@ -2,7 +2,7 @@
 
 A policy answers each prompt 1,024 times; reward models choose the best of n, and the simulator's
 gold quality says what the choice is worth. Choosing the best of n moves the policy by
-KL = ln n − (n − 1)/n nats. Gao et al. (2022) find gold = d(α − βd), d = √KL, for a proxy trained on
+KL = ln n − (n − 1)/n nats. Gao et al. (2023) find gold = d(α − βd), d = √KL, for a proxy trained on
 gold labels; at Llama 3's 10 to 30 samples that is 1.4 to 2.4 nats, where even their smallest proxy
 has not turned.
 

@@ -1,6 +1,7 @@
 """Figures of the chapter on rows."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ from posttrain.studies.packing.pictures import (
 )
 
 BLUE, ORANGE, GREEN, GREY = "#0173b2", "#de8f05", "#029e73", "#c8c8c8"
-#: Points of the smallest letters: on a telephone 8 pixels.
-SMALL = 8
+#: Points of the smallest letters: as many pixels on a telephone.
+SMALL = 9.5
+#: What the parts of the row are, in its order.
+PARTS = ("prompt", "edited", "chosen", "rejected")
 #: What is drawn of a token that is seen, and its name.
 SEEN: dict[int, tuple[dict[str, Any], str]] = {
     SEEN_PROMPT: ({"fc": GREY, "ec": "white"}, "sees the prompt"),
@@ -46,17 +49,18 @@ AT_LLAMA3 = {"pairs": "pairs", "triples": "triples", "five": "5 responses"}
 def who_sees_whom() -> Figure:
     """Who sees whom in one row, by each reading of Llama 3's sentence: a strip of three panels.
 
-    A line is a token that looks, with its position; a column one that is looked at. Dots are
+    A line is a token that looks, with its position; a column one that is looked at, in the same
+    order, of which only the part of the row is named. Dots are
     where scores are read. Positions other than in a separate row are bold and have a star.
     """
     drawn = pictures()
-    figure, axes = plt.subplots(1, len(drawn), figsize=(WIDTH, 2.75), layout="constrained")
+    figure, axes = plt.subplots(1, len(drawn), figsize=(WIDTH, 2.8), layout="constrained")
     for axis, picture in zip(axes, drawn, strict=True):
         _draw(axis, picture, named=axis is axes[0])
     handles: list[Artist] = [Patch(**look, label=name) for look, name in SEEN.values()]
     handles.append(plt.Line2D([], [], color="white", mec="black", marker="o", ls="", label="score"))
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL + 1,
+        handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL,
         handlelength=1, columnspacing=1, handletextpad=0.4,
     )  # fmt: skip
     return figure
@@ -71,7 +75,9 @@ def _draw(axis: Axes, picture: Picture, *, named: bool) -> None:
     for edge in picture.boundaries:
         axis.axhline(edge - 0.5, color="black", lw=0.8)
         axis.axvline(edge - 0.5, color="black", lw=0.8)
-    axis.set_xticks(range(count), picture.words, rotation=90, fontsize=SMALL)
+    starts = [0, *picture.boundaries]
+    middles = [(start + end - 1) / 2 for start, end in pairwise([*starts, count])]
+    axis.set_xticks(middles, PARTS, rotation=90, fontsize=SMALL)
     places = [
         f"{place}{'*' if moved else ''}"
         for place, moved in zip(picture.positions, picture.moved, strict=True)

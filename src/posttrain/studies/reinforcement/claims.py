@@ -18,7 +18,7 @@ _claim = partial(Claim, study="reinforcement", unit="plain")
 _CLAIMS = (
     _claim(
         key="reinforcement-turns",
-        source="Gao et al., 2022",
+        source="Gao et al., 2023",
         statement="A policy that is trained on a reward model long enough becomes worse than it "
         "was.",
         paper="gold falls beyond some divergence, for every proxy",
@@ -28,7 +28,7 @@ _CLAIMS = (
     ),
     _claim(
         key="penalty-holds",
-        source="Gao et al., 2022; Llama 2, section 3.2.3",
+        source="Gao et al., 2023; Llama 2, section 3.2.3",
         statement="After as many steps, a penalty on the divergence from the first policy leaves "
         "the policy better.",
         paper="as early stopping does, Gao et al. find: it slows the walk",
