@@ -44,6 +44,14 @@ def test_classes_of_many_settings_are_shown_without_them():
     ] == [None, ("(**settings)", None), ("", None), None]
 
 
+def test_types_lose_their_modules_where_a_default_is_no_python():
+    def shown(signature):
+        return api_pages.shorten_signature(None, "class", "name", int, None, signature, None)
+
+    assert shown("(a: ~typing.Any = <factory>)") == ("(a: Any = <factory>)", None)
+    assert shown("(a: ~typing.Any = 1)") is None
+
+
 @pytest.mark.parametrize(
     ("page", "target", "found"),
     [

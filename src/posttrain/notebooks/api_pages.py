@@ -3,6 +3,7 @@
 It is imported by those who build the book, and so have Sphinx.
 """
 
+import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -40,10 +41,18 @@ def read_sections(app: Any, what: str, name: str, obj: Any, options: Any, lines:
 def shorten_signature(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: Any
 ) -> tuple[str, None] | None:
-    """Show a class of many settings without them, and a protocol without a signature."""
+    """Show a class of many settings without them, and a protocol without a signature.
+
+    A default value that is no Python, such as ``<factory>``, keeps Sphinx from reading the types,
+    which then stand as they are; their modules go.
+    """
     if what == "class" and is_dataclass(obj) and len(fields(obj)) > MOST_PARAMETERS:
         return "(**settings)", None
-    return ("", None) if getattr(obj, "_is_protocol", False) else None
+    if getattr(obj, "_is_protocol", False):
+        return "", None
+    if what == "class" and signature and "<" in signature:
+        return re.sub(r"~[\w.]*\.", "", signature), None
+    return None
 
 
 def find_by_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
