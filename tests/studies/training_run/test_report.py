@@ -12,6 +12,7 @@ def test_expectations_say_where_a_part_does_not_fit():
     table = expectations_table()
     assert table.loc[("Llama-3.1-8B", "all weights"), "GPUs"] == "–"
     assert table.loc[("Llama-3.1-8B", "LoRA, checkpointed"), "GPUs"] == "1"
+    assert table.loc[("Llama-3.1-70B", "LoRA, checkpointed"), "GPUs"] == "–"
 
 
 def test_claims():

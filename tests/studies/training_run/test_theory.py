@@ -142,10 +142,19 @@ def test_gpus_hold_state_and_one_part():
         gpus_needed(LLAMA, Setup(), 16384)
 
 
+def test_lora_is_not_sharded():
+    setup = Setup("LoRA", checkpointing=True)
+    assert gpus_needed(LLAMA, setup, 16384) == 1
+    large = SHAPES["Llama-3.1-70B"]
+    assert state_bytes(large, "LoRA") > theory.H100_GB * 1e9
+    with pytest.raises(ValueError, match="a model with LoRA is not spread over GPUs"):
+        gpus_needed(large, setup, 1024)
+
+
 def test_expectations():
     table = expectations(max_tokens_per_device=16384, pairs=1000).set_index(["model", "trained"])
     assert table.index.tolist() == list(itertools.product(SHAPES, SETUPS))
-    assert table["GPUs"].isna().sum() == 2
+    assert table["GPUs"].isna().sum() == 3
     one = table.loc["Llama-3.1-8B"]
     assert one.loc["all weights", "GPU hours"] * 4 / 3 == pytest.approx(
         one.loc["all weights, checkpointed", "GPU hours"]

@@ -29,8 +29,7 @@ _CLAIMS = (
     _claim(
         key="penalty-holds",
         source="Gao et al., 2023; Llama 2, section 3.2.3",
-        statement="After as many steps, a penalty on the divergence from the first policy leaves "
-        "the policy better.",
+        statement="After 40 steps of GRPO, a KL penalty leaves the policy better than none.",
         paper="as early stopping does, Gao et al. find: it slows the walk",
         quantity="change of gold with the penalty minus without, single reward model; at least a "
         "unit",
@@ -39,8 +38,8 @@ _CLAIMS = (
     _claim(
         key="minimum-holds",
         source="Coste et al., 2023",
-        statement="After as many steps, the minimum of an ensemble, without a penalty, leaves it "
-        "better.",
+        statement="GRPO on the minimum of an ensemble, without penalty, leaves the policy better "
+        "than on one reward model.",
         paper="reduces over-optimisation, and removes it with a small penalty",
         quantity="change of gold by the minimum of four minus by a single model; at least a unit",
         rule=gain(_gold("gains", reward=Reward.MINIMUM, penalty=0.0), smallest=1.0),

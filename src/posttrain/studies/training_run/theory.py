@@ -107,8 +107,10 @@ SETUPS = {
 def gpus_needed(config: LlamaConfig, setup: Setup, max_tokens_per_device: int) -> int:
     """GPUs of 80 GB among which the state has to be sharded (FSDP) to leave room for a micro-batch.
 
+    LoRA is not sharded (:mod:`posttrain.commands.train` refuses it): each GPU holds all of it.
+
     Raises:
-        UserError: If the activations of one micro-batch alone exceed a GPU.
+        UserError: If the activations of one micro-batch, with LoRA also the state, exceed a GPU.
     """
     room = USABLE * H100_GB * 1e9 - activation_bytes(
         config, max_tokens_per_device, checkpointing=setup.checkpointing
@@ -117,7 +119,13 @@ def gpus_needed(config: LlamaConfig, setup: Setup, max_tokens_per_device: int) -
         raise UserError(
             f"{max_tokens_per_device} tokens do not fit on a GPU; lower max_tokens_per_device"
         )
-    return math.ceil(state_bytes(config, setup.trained) / room)
+    count = math.ceil(state_bytes(config, setup.trained) / room)
+    if setup.trained == "LoRA" and count > 1:
+        raise UserError(
+            f"a model with LoRA is not spread over GPUs, and does not fit on one beside "
+            f"{max_tokens_per_device} tokens"
+        )
+    return count
 
 
 def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) -> pd.DataFrame:
@@ -128,8 +136,8 @@ def expectations(*, max_tokens_per_device: int = 16384, pairs: int = 100_000) ->
 
     Returns:
         One row for each model and way: GB (10⁹ bytes) of ``weights and optimiser`` in all and of
-        ``activations`` on each GPU; ``GPUs`` (see :func:`gpus_needed`), missing where a
-        micro-batch does not fit; ``GPU hours``.
+        ``activations`` on each GPU; ``GPUs`` (see :func:`gpus_needed`), missing where it
+        does not fit; ``GPU hours``.
     """
     group = GroupLengths.equal(LLAMA3_PROMPT_TOKENS, LLAMA3_RESPONSE_TOKENS, 2)
     rows = []
