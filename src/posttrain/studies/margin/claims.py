@@ -209,8 +209,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "margin-informs",
         "derived in this book",
-        "What the large margin gains under one weak penalty it gains by the strengths, not by its "
-        "size.",
+        "Under one weak penalty the large margin gains through the strengths, not its size.",
         "not mentioned",
         "accuracy with the large margin minus with the same margins dealt out at random, one "
         "setting for all arms, most data",
@@ -223,8 +222,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "scale-informs",
         "derived in this book",
-        "What the scaled loss gains under one weak penalty it gains by the strengths, not by its "
-        "weights as such.",
+        "Under one weak penalty the scaled loss gains through the strengths, not weights as such.",
         "not mentioned",
         "accuracy with the scaled loss minus with the same weights dealt out at random, one "
         "setting for all arms, most data",

@@ -46,7 +46,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "approximation",
         "Llama 3, section 4.1.2",
-        "One row with all responses only approximates separate rows.",
+        "A causal row with all responses only approximates separate rows.",
         "called an approximation",
         "share of pairs that a model trained on causal rows ranks otherwise in separate rows; "
         "holds above one in a hundred",
@@ -57,7 +57,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "no-loss",
         "Llama 3, section 4.1.2",
-        "One row with all responses, shuffled, loses no accuracy.",
+        "A causal row with all responses, shuffled, loses no accuracy.",
         "no loss in their ablation; no number given",
         "accuracy of causal rows, tested in own rows, minus that of separate rows; holds above "
         "minus one point",
@@ -68,7 +68,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "counted-no-loss",
         "a reading of Llama 3, section 4.1.2",
-        "One row whose responses are isolated but counted on in their positions loses no accuracy.",
+        "One row of isolated responses with running positions loses no accuracy.",
         "no loss in their ablation; no number given",
         "accuracy of such rows, tested in own rows, minus that of separate rows; holds above minus "
         "one point",
