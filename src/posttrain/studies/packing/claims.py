@@ -59,7 +59,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Llama 3, section 4.1.2",
         "A causal row with all responses, shuffled, loses no accuracy.",
         "no loss in their ablation; no number given",
-        "accuracy of causal rows, tested in own rows, minus that of separate rows; holds above "
+        "accuracy of causal rows, tested as trained, minus that of separate rows; holds above "
         "minus one point",
         "packing",
         no_worse(_own("differences", metric=OrderMetric.ACCURACY), MARGIN),
@@ -70,7 +70,7 @@ CLAIMS: tuple[Claim, ...] = (
         "a reading of Llama 3, section 4.1.2",
         "One row of isolated responses with running positions loses no accuracy.",
         "no loss in their ablation; no number given",
-        "accuracy of such rows, tested in own rows, minus that of separate rows; holds above minus "
+        "accuracy of such rows, tested as trained, minus that of separate rows; holds above minus "
         "one point",
         "packing",
         no_worse(_counted("differences", metric=OrderMetric.ACCURACY), MARGIN),
@@ -117,7 +117,7 @@ CLAIMS: tuple[Claim, ...] = (
         "derived in this book",
         "In causal rows of fixed order, the slot overrides the quality.",
         "responses are shuffled; no reason given",
-        "accuracy in own rows, trained on shuffled causal rows minus on ranked ones",
+        "accuracy, tested as trained, of training on shuffled causal rows minus on ranked ones",
         "packing",
         gain(row("contrasts", contrast=Contrast.SHUFFLED_RANKED), smallest=MARGIN),
         applies=holds("contrasts", "contrast", Contrast.SHUFFLED_RANKED),
@@ -128,8 +128,8 @@ CLAIMS: tuple[Claim, ...] = (
         "derived in this book",
         "Shuffling leaves no mean preference of scores for a slot.",
         "not mentioned",
-        "mean slot bias in own rows, in units of the typical score difference; holds within a "
-        "tenth on either side",
+        "mean slot bias, tested as trained, in units of the typical score difference; holds within "
+        "a tenth on either side",
         "packing",
         within(_own("matrix", metric=OrderMetric.SLOT_BIAS), BIAS),
         unit="plain",
