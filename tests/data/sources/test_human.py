@@ -39,7 +39,7 @@ def test_a_missing_variable_is_named(monkeypatch, value):
     if value is not None:
         monkeypatch.setenv("POSTTRAIN_DATA", value)
     with pytest.raises(
-        ValueError, match=r"POSTTRAIN_DATA is not set: set it to the folder .*READM"
+        ValueError, match=r"POSTTRAIN_DATA is not set: set it to the folder .*book/data.md"
     ):
         human.load("ukpconvarg")
 
