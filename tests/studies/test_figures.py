@@ -21,8 +21,6 @@ from posttrain.evidence import style
 from posttrain.studies.packing import figures as packing_figures
 from posttrain.studies.tradeoff import figures as tradeoff_figures
 
-DECOY = (9.0, 8.0, 10.0)
-
 
 @pytest.fixture(autouse=True)
 def fresh_style():
@@ -30,19 +28,6 @@ def fresh_style():
         style.use_style()
         yield
     plt.close("all")
-
-
-def lines(axis):
-    """Lines that have a label of their own, as (label, x, y)."""
-    return {
-        line.get_label(): (np.asarray(line.get_xdata()), np.asarray(line.get_ydata()))
-        for line in axis.get_lines()
-        if not line.get_label().startswith("_")
-    }
-
-
-def legend(axis):
-    return [text.get_text() for text in axis.get_legend().get_texts()]
 
 
 def intervals(axis):
