@@ -65,6 +65,7 @@ The machine: {machine()}.
 
 All other numbers come from these {len(recorded)} records of slower runs,
 of {hours:.0f} hours together. The files are in `book/results`, with all settings and versions.
+Of a run that was interrupted and went on, the seconds are those of its last part.
 
 {_table(["Record", "Device", "Threads", "Seconds", "Commit", "Date"], studies)}
 """
