@@ -163,6 +163,21 @@ def test_the_best_finished_response_of_each_prompt_is_kept(
     assert [line["id"] for line in half] == [line["id"] for line in kept if line in highest]
 
 
+def test_a_prompts_domain_is_kept_because_scores_flag_by_it(tiny_checkpoint, judges, tmp_path):
+    path = tmp_path / "some.jsonl"
+    records = [
+        {"id": "a", "prompt": "sort : two one", "domain": "safety"},
+        {"id": "b", "prompt": "count : a b"},
+        {"id": "c", "prompt": "say : a", "chosen": "a", "rejected": "b", "domain": "mine"},
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    for options in ((), ("--reward_model", judges[0], "--keep", "best")):
+        lines = sampled(tiny_checkpoint, path, tmp_path / "out.jsonl", *options)
+        found = {line["id"]: line.get("domain") for line in lines}
+        assert found
+        assert found.items() <= {"a": "safety", "b": None, "c": "mine"}.items()
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl.gz"])
 def test_prompts_alone_are_read_from_every_kind_of_file(suffix, tmp_path):
     import pandas as pd

@@ -152,16 +152,21 @@ def _lines(
             lines.append(_line(prompt, samples) | {"scores": scores.tolist()})
             continue
         place = int(best(scores[None]).samples[0])
-        line = {"id": prompt.id, "prompt": messages(prompt.messages)}
+        line = _head(prompt)
         line["response"] = written_responses(prompt.messages, [samples[place].text])[0]
         lines.append(line | {"score": float(scores[place])})
     return lines
 
 
+def _head(prompt: Prompt) -> dict[str, Any]:
+    """What names a prompt; its domain tells ``posttrain score`` which prompts are flagged."""
+    known = {"id": prompt.id, "domain": prompt.domain, "prompt": messages(prompt.messages)}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def _line(prompt: Prompt, samples: Sequence[Sample]) -> dict[str, Any]:
     return {
-        "id": prompt.id,
-        "prompt": messages(prompt.messages),
+        **_head(prompt),
         "responses": written_responses(prompt.messages, [one.text for one in samples]),
         "finished": [one.finished for one in samples],
         "log_probabilities": [one.log_probability for one in samples],

@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TextIO
 
 from posttrain.commands.sample_settings import SampleSettings
@@ -53,7 +54,7 @@ class Prompts:
                 if not _fits(prompt, settings, model, tokenizer, counts):
                     continue
                 turns = [[turn.role, turn.content] for turn in prompt.messages]
-                file.write(json.dumps([prompt.id, turns]) + "\n")
+                file.write(json.dumps([prompt.id, turns, prompt.domain]) + "\n")
                 count += 1
                 if count == settings.prompts:
                     break
@@ -66,8 +67,8 @@ class Prompts:
 
 
 def _prompt(line: str) -> Prompt:
-    name, turns = json.loads(line)
-    return Prompt(name, tuple(Message(*turn) for turn in turns))
+    name, turns, domain = json.loads(line)
+    return Prompt(name, tuple(Message(*turn) for turn in turns), domain)
 
 
 def _distinct(settings: SampleSettings, counts: Counter[str], notes: Notes) -> Iterator[Prompt]:
@@ -85,7 +86,7 @@ def _distinct(settings: SampleSettings, counts: Counter[str], notes: Notes) -> I
             while (digest := _digest(name)) in names:
                 name = f"{source}#{name}"
             names.add(digest)
-            yield Prompt(name, prompt.messages)
+            yield replace(prompt, id=name)
 
 
 def _digest(text: str) -> bytes:

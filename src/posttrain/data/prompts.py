@@ -21,10 +21,11 @@ _KNOWN = {*COLUMNS, *LISTS, *SAMPLED}
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the name of the record that it stands in."""
+    """A prompt, with the name and the domain of the record that it stands in."""
 
     id: str
     messages: tuple[Message, ...]
+    domain: str | None = None
 
 
 def iterate_prompts(
@@ -55,7 +56,7 @@ def iterate_prompts(
         for group in named.iterate(
             source, counts=counts, skip_bad=skip_bad, notes=notes, columns=columns
         ):
-            yield Prompt(group.id, group.prompt)
+            yield Prompt(group.id, group.prompt, group.domain)
         return
     noted = notes
 
@@ -78,16 +79,17 @@ def _read(record: Any, where: str, default_id: str, notes: Notes) -> Prompt:
             remedy='write one object such as {"prompt": …} per line',
         )
     name = default_id if record.get("id") is None else check_text(as_name(record["id"]), "id")
+    domain = None if record.get("domain") is None else check_text(record["domain"], "domain")
     if any(record.get(field) is not None for field in RESPONSES):
-        return Prompt(name, from_record(record, where=where, notes=notes).prompt)
+        return Prompt(name, from_record(record, where=where, notes=notes).prompt, domain)
     if any(record.get(field) is not None for field in RATINGS) or record.get("prompt") is None:
         listed = read_list(record, notes=notes, least=1)
         if listed is not None:
-            return Prompt(name, listed[0])
+            return Prompt(name, listed[0], domain)
     notes.columns.update(printable(str(column)) for column in record if column not in _KNOWN)
     if record.get("prompt") is None:
         raise BadRecord("it is missing", "prompt", "add it, or remove the record")
     row = Notes()
     messages = read_prompt(record["prompt"], row)
     notes.add_row(row)
-    return Prompt(name, messages)
+    return Prompt(name, messages, domain)
