@@ -137,3 +137,10 @@ def test_the_first_page_is_read_in_two_minutes():
 def test_no_sentence_is_lost_as_a_comment(path):
     for cell in nbformat.read(path, as_version=4).cells:
         assert not re.search(r"^ {0,3}%", shown(cell), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_jupyterlab_folds_the_code_that_the_book_hides(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        hidden = "remove-input" in tags(cell) and "parameters" not in tags(cell)
+        assert cell.metadata.get("jupyter", {}).get("source_hidden", False) == hidden
