@@ -30,6 +30,11 @@ def test_links_that_lead_somewhere(folder, capsys):
     assert capsys.readouterr().out == f"{folder}: 0 broken links\n"
 
 
+def test_a_folder_without_pages_is_no_success(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 1
+    assert "holds no pages" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("tag", "problem"),
     [

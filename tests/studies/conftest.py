@@ -1,10 +1,11 @@
-"""A very small policy in place of the one that studies of policies start from."""
+"""What tests of studies share: the style of figures, and a very small policy to start from."""
 
 from dataclasses import replace
 
+import matplotlib
 import pytest
 
-from posttrain.evidence import records
+from posttrain.evidence import records, style
 from posttrain.models import embedded
 
 
@@ -24,3 +25,15 @@ def committed():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "machine", lambda: where)
         yield where
+
+
+@pytest.fixture
+def drawn():
+    """The style of all figures while a test draws; its figures are closed behind it."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with matplotlib.rc_context():
+        style.use_style()
+        yield
+    plt.close("all")

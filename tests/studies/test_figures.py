@@ -2,32 +2,20 @@
 
 import itertools
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from tradeoff_synthetic import synthetic as tradeoff_synthetic
 
 from posttrain.evidence.records import Record
+from posttrain.studies.packing import figures as packing_figures
 from posttrain.studies.packing.outcome import TESTS
+from posttrain.studies.tradeoff import figures as tradeoff_figures
 from posttrain.studies.tradeoff.keys import ArmName as TradeoffArm
 from posttrain.studies.tradeoff.outcome import ARMS as TRADEOFF_ARMS
 from posttrain.studies.tradeoff.report import WAYS
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from posttrain.evidence import style
-from posttrain.studies.packing import figures as packing_figures
-from posttrain.studies.tradeoff import figures as tradeoff_figures
-
-
-@pytest.fixture(autouse=True)
-def fresh_style():
-    with matplotlib.rc_context():
-        style.use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def intervals(axis):

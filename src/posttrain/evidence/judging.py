@@ -31,10 +31,6 @@ from posttrain.evidence.records import Record
 #: What part a record has in a verdict.
 Part = Literal["counts", "coarse", "late", "uninformative"]
 Outcome = Verdict | Literal["passes", "fails", "no record"]
-OUTCOMES: tuple[Outcome, ...] = (
-    "holds here", "too small to matter", "ruled out here", "cannot tell", "uninformative",
-    "passes", "fails", "no record",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

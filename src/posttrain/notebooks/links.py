@@ -49,6 +49,9 @@ def broken(folder: Path) -> Iterator[str]:
 def main(arguments: Sequence[str]) -> int:
     """Print what is broken in the folder that is the only argument; return 1 if anything is."""
     (folder,) = map(Path, arguments)
+    if not any(folder.rglob("*.html")):
+        print(f"error: {folder} holds no pages; build the book first (make book)", file=sys.stderr)
+        return 1
     problems = [*broken(folder)]
     print(*problems, sep="\n", end="\n" if problems else "")
     print(f"{folder}: {len(problems)} broken links")

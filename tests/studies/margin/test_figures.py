@@ -2,28 +2,17 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from posttrain.evidence import records, style
+from posttrain.evidence import records
 from posttrain.evidence.verdicts import ordered, title
 from posttrain.studies.margin import figures
 
+pytestmark = pytest.mark.usefixtures("drawn")
 RESULTS = Path(__file__).parents[3] / "book" / "results"
-
-
-@pytest.fixture(autouse=True)
-def fresh_style():
-    with matplotlib.rc_context():
-        style.use_style()
-        yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
